@@ -1,0 +1,434 @@
+//! What a model is made of: one serialisable struct, which the weights file carries.
+//!
+//! Every choice that the paper leaves open is a field here. The defaults are those of the preset
+//! `cifar10`; [`crate::preset`] holds the named configurations.
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that is needed to build a model around its weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// The network F.
+    pub network: NetworkConfig,
+    /// How F becomes the denoiser D.
+    #[serde(default)]
+    pub precond: PrecondConfig,
+}
+
+/// The network's kind and sizes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "space", rename_all = "kebab-case")]
+pub enum NetworkConfig {
+    /// The U-shaped network that works on pixels.
+    Image(ImageConfig),
+}
+
+/// Preconditioning: how the network's output is combined with its input.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum PrecondConfig {
+    /// EDM (arXiv 2206.00364, table 1).
+    Edm {
+        /// Expected standard deviation of the data.
+        sigma_data: f64,
+    },
+}
+
+impl Default for PrecondConfig {
+    fn default() -> Self {
+        Self::Edm { sigma_data: 0.5 }
+    }
+}
+
+/// The image-space network: tokenizer, encoder stages, decoder stages, head.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImageConfig {
+    /// Height and width of the pictures, in pixels.
+    pub resolution: usize,
+    /// Colour channels of the pictures.
+    pub image_channels: usize,
+    /// Channels of each stage, from the finest to the coarsest. Each stage after the first works
+    /// at half the resolution of the one before.
+    pub channels: Vec<usize>,
+    /// DiffiT ResBlocks of each stage: L of the paper. The coarsest stage is the bottleneck and
+    /// is there once; the others are there in the encoder and in the decoder.
+    pub blocks: Vec<usize>,
+    /// The time token.
+    pub time: TimeConfig,
+    /// The DiffiT transformer block.
+    pub transformer: TransformerConfig,
+    /// Attention window.
+    pub window: Window,
+    /// Where encoder features enter the decoder.
+    pub skip: Skip,
+    /// How resolution changes between stages.
+    pub resample: Resample,
+    /// The outer residual of Eq (10).
+    pub residual: Residual,
+    /// Group normalisation before each convolution.
+    pub group_norm: GroupNormConfig,
+    /// Probability of dropout between Swish and the convolution of Eq (9).
+    pub dropout: f64,
+    /// Factor on the initial weights of whatever ends a residual branch, and of the head.
+    pub branch_init: f64,
+}
+
+impl Default for ImageConfig {
+    fn default() -> Self {
+        Self {
+            resolution: 32,
+            image_channels: 3,
+            channels: vec![128, 256, 256],
+            blocks: vec![4, 4, 4],
+            time: TimeConfig::default(),
+            transformer: TransformerConfig::default(),
+            window: Window::Size(4),
+            skip: Skip::Stage,
+            resample: Resample::Convolution,
+            residual: Residual::Projection,
+            group_norm: GroupNormConfig::default(),
+            dropout: 0.13,
+            branch_init: 1e-5,
+        }
+    }
+}
+
+/// The time token: a sinusoid of the noise level, then an MLP with Swish (EDM's mapping network).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TimeConfig {
+    /// Values of the sinusoid: half sines, half cosines.
+    pub channels: usize,
+    /// The frequencies fall from 1 to `1 / max_period`, the last included.
+    pub max_period: f64,
+    /// Width of the MLP and of the time token.
+    pub width: usize,
+    /// Augmentation labels that are added to the sinusoid by a bias-free linear map; 0 for none.
+    pub augment_labels: usize,
+}
+
+impl Default for TimeConfig {
+    fn default() -> Self {
+        Self { channels: 128, max_period: 10_000.0, width: 512, augment_labels: 9 }
+    }
+}
+
+/// The DiffiT transformer block, Eq (3)-(8).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TransformerConfig {
+    /// Channels of an attention head.
+    pub head_dim: usize,
+    /// Width of the MLP's hidden layer, in channels of the block.
+    pub mlp_ratio: usize,
+    /// Activation of the MLP.
+    pub activation: Activation,
+    /// Whether layer normalisation has a scale and a shift.
+    pub layer_norm_affine: bool,
+    /// Added to the variance in layer normalisation.
+    pub layer_norm_eps: f64,
+    /// Whether the maps to queries, keys and values have biases.
+    pub qkv_bias: bool,
+    /// Relative position bias.
+    pub position: Position,
+}
+
+impl Default for TransformerConfig {
+    fn default() -> Self {
+        Self {
+            head_dim: 32,
+            mlp_ratio: 4,
+            activation: Activation::GeluTanh,
+            layer_norm_affine: true,
+            layer_norm_eps: 1e-6,
+            qkv_bias: true,
+            position: Position::Relative { init_std: 0.02 },
+        }
+    }
+}
+
+/// Activation of an MLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activation {
+    /// GELU in its tanh form.
+    GeluTanh,
+    /// GELU by the error function.
+    Gelu,
+}
+
+/// How attention knows positions.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Position {
+    /// A learned bias per head and offset, B of Eq (6).
+    Relative {
+        /// Standard deviation of the initial table.
+        init_std: f64,
+    },
+    /// No bias.
+    None,
+}
+
+/// Attention window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Window {
+    /// Square windows of this many tokens a side. It divides the map of every stage.
+    Size(usize),
+    /// One window: the whole map.
+    Global,
+}
+
+impl Window {
+    /// Tokens a side of a window on a map of `side` tokens a side.
+    pub fn on(self, side: usize) -> usize {
+        match self {
+            Window::Size(size) => size,
+            Window::Global => side,
+        }
+    }
+}
+
+/// Where encoder features enter the decoder. They are concatenated to the decoder's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Skip {
+    /// The output of a stage, at the first block of the decoder stage of the same resolution.
+    Stage,
+    /// The output of every block, at the mirrored block of the decoder (as EDM has it).
+    Block,
+}
+
+/// How resolution changes between stages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Resample {
+    /// Down: a 3x3 convolution of stride 2. Up: nearest neighbour x2, then a 3x3 convolution.
+    Convolution,
+    /// Bilinear interpolation without weights.
+    Bilinear,
+}
+
+/// The outer residual of Eq (10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Residual {
+    /// The block's input, through a 1x1 convolution where the channels change.
+    Projection,
+    /// None: the block is Eq (9) and the transformer alone.
+    None,
+}
+
+/// Group normalisation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GroupNormConfig {
+    /// Groups at the most.
+    pub max_groups: usize,
+    /// Channels of a group at the least.
+    pub min_group_channels: usize,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+impl Default for GroupNormConfig {
+    fn default() -> Self {
+        Self { max_groups: 32, min_group_channels: 4, eps: 1e-6 }
+    }
+}
+
+impl GroupNormConfig {
+    /// The number of groups for `channels`.
+    pub fn groups(&self, channels: usize) -> usize {
+        self.max_groups.min(channels / self.min_group_channels).max(1)
+    }
+}
+
+/// Why a configuration cannot be built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the model configuration cannot be built: {0}")]
+pub struct ConfigError(String);
+
+/// Sizes above these are taken for a damaged or hostile file.
+const MAX_CHANNELS: usize = 16_384;
+const MAX_BLOCKS: usize = 1_024;
+const MAX_RESOLUTION: usize = 4_096;
+
+impl ModelConfig {
+    /// Checks that the sizes fit together.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that does not, with the field and its value.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let PrecondConfig::Edm { sigma_data } = self.precond;
+        positive("precond.sigma_data", sigma_data)?;
+        match &self.network {
+            NetworkConfig::Image(image) => image.validate(),
+        }
+    }
+
+    /// The shape of one picture, `[C, H, W]`.
+    pub fn image_shape(&self) -> [usize; 3] {
+        match &self.network {
+            NetworkConfig::Image(image) => {
+                [image.image_channels, image.resolution, image.resolution]
+            }
+        }
+    }
+
+    /// How many augmentation labels the network takes; 0 if it takes none.
+    pub fn augment_labels(&self) -> usize {
+        match &self.network {
+            NetworkConfig::Image(image) => image.time.augment_labels,
+        }
+    }
+}
+
+impl ImageConfig {
+    /// Height and width of the map at `stage`.
+    pub fn side(&self, stage: usize) -> usize {
+        self.resolution >> stage
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        let stages = self.channels.len();
+        check(stages > 0 && stages <= 8, || format!("channels lists {stages} stages, not 1 to 8"))?;
+        check(self.blocks.len() == stages, || {
+            format!("blocks lists {} stages and channels {stages}", self.blocks.len())
+        })?;
+        within("resolution", self.resolution, 1, MAX_RESOLUTION)?;
+        within("image_channels", self.image_channels, 1, 64)?;
+        check(self.resolution.is_multiple_of(1 << (stages - 1)), || {
+            format!("resolution {} cannot be halved {} times", self.resolution, stages - 1)
+        })?;
+        within("time.width", self.time.width, 1, MAX_CHANNELS)?;
+        within("time.channels", self.time.channels, 4, MAX_CHANNELS)?;
+        within("time.augment_labels", self.time.augment_labels, 0, 1_024)?;
+        check(self.time.channels.is_multiple_of(2), || {
+            format!("time.channels is {}, which is odd", self.time.channels)
+        })?;
+        check(self.time.max_period.is_finite() && self.time.max_period >= 1.0, || {
+            format!("time.max_period is {}, which is below 1", self.time.max_period)
+        })?;
+        within("transformer.head_dim", self.transformer.head_dim, 1, MAX_CHANNELS)?;
+        within("transformer.mlp_ratio", self.transformer.mlp_ratio, 1, 64)?;
+        positive("transformer.layer_norm_eps", self.transformer.layer_norm_eps)?;
+        if let Position::Relative { init_std } = self.transformer.position {
+            check((0.0..=1.0).contains(&init_std), || {
+                format!("transformer.position.init_std is {init_std}, not within 0 to 1")
+            })?;
+        }
+        within("group_norm.max_groups", self.group_norm.max_groups, 1, MAX_CHANNELS)?;
+        within("group_norm.min_group_channels", self.group_norm.min_group_channels, 1, MAX_CHANNELS)?;
+        positive("group_norm.eps", self.group_norm.eps)?;
+        check((0.0..1.0).contains(&self.dropout), || {
+            format!("dropout is {}, not within 0 to 1", self.dropout)
+        })?;
+        check((0.0..=1.0).contains(&self.branch_init), || {
+            format!("branch_init is {}, not within 0 to 1", self.branch_init)
+        })?;
+        for stage in 0..stages {
+            let (c, blocks) = (self.channels[stage], self.blocks[stage]);
+            within(&format!("channels[{stage}]"), c, 1, MAX_CHANNELS)?;
+            within(&format!("blocks[{stage}]"), blocks, 1, MAX_BLOCKS)?;
+            check(c.is_multiple_of(self.transformer.head_dim), || {
+                format!(
+                    "transformer.head_dim {} does not divide channels[{stage}] = {c}",
+                    self.transformer.head_dim
+                )
+            })?;
+            let side = self.side(stage);
+            let window = self.window.on(side);
+            check(window > 0 && side.is_multiple_of(window), || {
+                format!("a window of {window} does not divide the {side}x{side} map of stage {stage}")
+            })?;
+        }
+        for c in self.normalised_channels() {
+            let groups = self.group_norm.groups(c);
+            check(c.is_multiple_of(groups), || {
+                format!("{groups} groups of group_norm do not divide {c} channels")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Every number of channels that group normalisation meets.
+    fn normalised_channels(&self) -> impl Iterator<Item = usize> + '_ {
+        let c = &self.channels;
+        let same = c.iter().copied();
+        let deeper = c.windows(2).flat_map(|w| [w[0], w[1] + w[0], 2 * w[0]]);
+        same.chain(deeper)
+    }
+}
+
+fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), ConfigError> {
+    if holds { Ok(()) } else { Err(ConfigError(otherwise())) }
+}
+
+fn within(field: &str, value: usize, low: usize, high: usize) -> Result<(), ConfigError> {
+    check((low..=high).contains(&value), || {
+        format!("{field} is {value}, not within {low} to {high}")
+    })
+}
+
+fn positive(field: &str, value: f64) -> Result<(), ConfigError> {
+    check(value.is_finite() && value > 0.0, || {
+        format!("{field} is {value}, which is not a positive number")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edited(edit: impl FnOnce(&mut ImageConfig)) -> Result<(), String> {
+        let mut image = ImageConfig::default();
+        edit(&mut image);
+        let network = NetworkConfig::Image(image);
+        let config = ModelConfig { network, precond: PrecondConfig::default() };
+        config.validate().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_named() {
+        assert_eq!(edited(|_| {}), Ok(()));
+        let cases: [(fn(&mut ImageConfig), &str); 9] = [
+            (|c| c.resolution = 30, "resolution 30 cannot be halved 2 times"),
+            (|c| c.window = Window::Size(5), "a window of 5 does not divide the 32x32 map of stage 0"),
+            (|c| c.window = Window::Size(0), "a window of 0"),
+            (|c| c.blocks = vec![4, 4], "blocks lists 2 stages and channels 3"),
+            (|c| c.channels = vec![], "channels lists 0 stages"),
+            (|c| c.transformer.head_dim = 48, "head_dim 48 does not divide channels[0] = 128"),
+            (|c| c.channels[1] = 1 << 40, "channels[1] is 1099511627776"),
+            (|c| c.dropout = f64::NAN, "dropout is NaN"),
+            (|c| c.group_norm.eps = 0.0, "group_norm.eps is 0"),
+        ];
+        for (edit, message) in cases {
+            let error = edited(edit).expect_err(message);
+            assert!(error.contains(message), "{error:?} does not say {message:?}");
+        }
+    }
+
+    #[test]
+    fn missing_fields_take_the_default_and_unknown_ones_are_refused() {
+        let config: ModelConfig = serde_json::from_str(r#"{"network": {"space": "image"}}"#)
+            .expect("all fields have defaults");
+        let NetworkConfig::Image(image) = &config.network;
+        assert_eq!(image, &ImageConfig::default());
+        let text = r#"{"network": {"space": "image", "widnow": "global"}}"#;
+        let error = serde_json::from_str::<ModelConfig>(text).expect_err("a typing error");
+        assert!(error.to_string().contains("widnow"));
+    }
+
+    #[test]
+    fn a_configuration_survives_its_json() {
+        for (_, config) in crate::preset::all() {
+            let text = serde_json::to_string(&config).expect("a configuration is plain data");
+            assert_eq!(serde_json::from_str::<ModelConfig>(&text).expect("its own JSON"), config);
+        }
+    }
+}

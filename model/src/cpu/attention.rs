@@ -1,0 +1,269 @@
+//! The attention of Eq (6) inside windows, straight from the projected tokens.
+
+use burn::tensor::Shape;
+use burn_flex::FlexTensor;
+
+use super::kernel::{Kernel, dims, values};
+use super::parallel::{for_each, sum_rows};
+use super::vector::{Strided, exp, matmul, sum, vectorize};
+
+/// `softmax(Q Kᵀ / sqrt(d) + B) V` per head, in non-overlapping windows.
+///
+/// Inputs: `qkv` `[B, H, W, 3 C]`, the spatial part of queries, keys and values, in that order,
+/// each by heads; `time` `[B, 3 C]`, their part from the time token; `bias` `[heads, N, N]` with
+/// `N` tokens in a window. Output: `[B, H, W, C]`.
+#[derive(Clone, Debug)]
+pub(crate) struct WindowAttention {
+    /// Height and width of a window. They divide those of the map.
+    pub window: [usize; 2],
+    pub heads: usize,
+}
+
+/// The sizes that the loops run over.
+#[derive(Clone, Copy)]
+struct Geometry {
+    /// Width of the map, in tokens.
+    w: usize,
+    /// Channels.
+    c: usize,
+    /// Height and width of a window.
+    window: [usize; 2],
+    heads: usize,
+    /// Tokens in a window.
+    n: usize,
+    /// Channels of a head.
+    d: usize,
+}
+
+impl Geometry {
+    /// Calls `f(token in the window, its place in the row of windows)`.
+    #[inline(always)]
+    fn tokens(&self, window: usize, mut f: impl FnMut(usize, usize)) {
+        let [wh, ww] = self.window;
+        for y in 0..wh {
+            for x in 0..ww {
+                f(y * ww + x, y * self.w + window * ww + x);
+            }
+        }
+    }
+
+    /// Copies one of query (0), key (1) and value (2) of a head, with the time token's part
+    /// added, into `to` `[N, d]`.
+    #[inline(always)]
+    fn load(&self, qkv: &[f32], time: &[f32], window: usize, head: usize, part: usize, to: &mut [f32]) {
+        let column = part * self.c + head * self.d;
+        let time = &time[column..column + self.d];
+        self.tokens(window, |i, token| {
+            let from = &qkv[token * 3 * self.c + column..][..self.d];
+            for ((to, from), time) in to[i * self.d..][..self.d].iter_mut().zip(from).zip(time) {
+                *to = from + time;
+            }
+        });
+    }
+}
+
+/// `to[j][i] = from[i][j]` for `from` `[m, n]`.
+#[inline(always)]
+fn transpose(from: &[f32], to: &mut [f32], m: usize, n: usize) {
+    for i in 0..m {
+        for j in 0..n {
+            to[j * m + i] = from[i * n + j];
+        }
+    }
+}
+
+/// Room for one head of one window.
+struct Scratch {
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    /// A transposed operand.
+    t: Vec<f32>,
+    /// Attention weights.
+    p: Vec<f32>,
+}
+
+impl Scratch {
+    fn new(g: Geometry) -> Self {
+        let tokens = || vec![0.0; g.n * g.d];
+        Self { q: tokens(), k: tokens(), v: tokens(), t: tokens(), p: vec![0.0; g.n * g.n] }
+    }
+
+    /// Loads queries, keys and values and computes the attention weights.
+    #[inline(always)]
+    fn weights(&mut self, g: Geometry, qkv: &[f32], time: &[f32], bias: &[f32], window: usize, head: usize) {
+        g.load(qkv, time, window, head, 0, &mut self.q);
+        g.load(qkv, time, window, head, 1, &mut self.k);
+        g.load(qkv, time, window, head, 2, &mut self.v);
+        let scale = 1.0 / (g.d as f32).sqrt();
+        for q in &mut self.q {
+            *q *= scale;
+        }
+        transpose(&self.k, &mut self.t, g.n, g.d);
+        matmul(rows(&self.q, g.d), &self.t, &mut self.p, g.n, g.d, g.n);
+        let bias = &bias[head * g.n * g.n..][..g.n * g.n];
+        for (p, bias) in self.p.chunks_exact_mut(g.n).zip(bias.chunks_exact(g.n)) {
+            let mut max = f32::NEG_INFINITY;
+            for (p, bias) in p.iter_mut().zip(bias) {
+                *p += bias;
+                max = if *p > max { *p } else { max };
+            }
+            for p in p.iter_mut() {
+                *p = exp(*p - max);
+            }
+            let total = 1.0 / sum(g.n, |i| p[i]);
+            for p in p.iter_mut() {
+                *p *= total;
+            }
+        }
+    }
+}
+
+/// A matrix stored row after row, as a left factor.
+#[inline(always)]
+fn rows(data: &[f32], width: usize) -> Strided<'_> {
+    Strided { data, rows: width, columns: 1 }
+}
+
+/// The transpose of a matrix stored row after row, as a left factor.
+#[inline(always)]
+fn transposed(data: &[f32], width: usize) -> Strided<'_> {
+    Strided { data, rows: 1, columns: width }
+}
+
+impl WindowAttention {
+    fn geometry(&self, qkv: &FlexTensor) -> Geometry {
+        let [_, _, w, c3] = dims(qkv);
+        let c = c3 / 3;
+        Geometry {
+            w,
+            c,
+            window: self.window,
+            heads: self.heads,
+            n: self.window[0] * self.window[1],
+            d: c / self.heads,
+        }
+    }
+}
+
+impl Kernel<3> for WindowAttention {
+    type Saved = ();
+
+    fn forward(&self, [qkv, time, bias]: [&FlexTensor; 3]) -> (Vec<f32>, Shape, ()) {
+        let g = self.geometry(qkv);
+        let [b, h, w, _] = dims(qkv);
+        let (qkv, time, bias) = (values(qkv), values(time), values(bias));
+        let mut output = vec![0.0; b * h * w * g.c];
+        // A task is one row of windows: contiguous in the input and in the output.
+        let tokens = g.window[0] * w;
+        let per_image = h / g.window[0];
+        let tasks = output
+            .chunks_exact_mut(tokens * g.c)
+            .zip(qkv.chunks_exact(tokens * 3 * g.c))
+            .enumerate();
+        for_each(tasks, |(task, (output, qkv))| {
+            let time = &time[task / per_image * 3 * g.c..][..3 * g.c];
+            let mut s = Scratch::new(g);
+            let mut o = vec![0.0; g.n * g.d];
+            vectorize(
+                #[inline(always)]
+                || {
+                    for window in 0..w / g.window[1] {
+                        for head in 0..g.heads {
+                            s.weights(g, qkv, time, bias, window, head);
+                            matmul(rows(&s.p, g.n), &s.v, &mut o, g.n, g.n, g.d);
+                            g.tokens(window, |i, token| {
+                                output[token * g.c + head * g.d..][..g.d]
+                                    .copy_from_slice(&o[i * g.d..][..g.d]);
+                            });
+                        }
+                    }
+                },
+            );
+        });
+        (output, Shape::new([b, h, w, g.c]), ())
+    }
+
+    fn backward(
+        &self,
+        [qkv, time, bias]: [&FlexTensor; 3],
+        (): &(),
+        grad: &FlexTensor,
+        _wanted: [bool; 3],
+    ) -> [Vec<f32>; 3] {
+        let g = self.geometry(qkv);
+        let [b, h, w, _] = dims(qkv);
+        let (qkv, time, bias, grad) = (values(qkv), values(time), values(bias), values(grad));
+        let tokens = g.window[0] * w;
+        let per_image = h / g.window[0];
+        let mut dqkv = vec![0.0; qkv.len()];
+        let mut dbias = vec![0.0; b * per_image * bias.len()];
+        let mut dtime = vec![0.0; b * per_image * 3 * g.c];
+        let tasks = dqkv
+            .chunks_exact_mut(tokens * 3 * g.c)
+            .zip(dbias.chunks_exact_mut(bias.len()))
+            .zip(dtime.chunks_exact_mut(3 * g.c))
+            .zip(qkv.chunks_exact(tokens * 3 * g.c))
+            .zip(grad.chunks_exact(tokens * g.c))
+            .enumerate();
+        for_each(tasks, |(task, ((((dqkv, dbias), dtime), qkv), grad))| {
+            let time = &time[task / per_image * 3 * g.c..][..3 * g.c];
+            let mut s = Scratch::new(g);
+            let mut dout = vec![0.0; g.n * g.d];
+            let mut ds = vec![0.0; g.n * g.n];
+            let mut part = vec![0.0; g.n * g.d];
+            let scale = 1.0 / (g.d as f32).sqrt();
+            vectorize(
+                #[inline(always)]
+                || {
+                    for window in 0..w / g.window[1] {
+                        for head in 0..g.heads {
+                            s.weights(g, qkv, time, bias, window, head);
+                            g.tokens(window, |i, token| {
+                                dout[i * g.d..][..g.d]
+                                    .copy_from_slice(&grad[token * g.c + head * g.d..][..g.d]);
+                            });
+                            // dS = P ∘ (dO Vᵀ - rowsum(P ∘ dO Vᵀ))
+                            transpose(&s.v, &mut s.t, g.n, g.d);
+                            matmul(rows(&dout, g.d), &s.t, &mut ds, g.n, g.d, g.n);
+                            for (ds, p) in ds.chunks_exact_mut(g.n).zip(s.p.chunks_exact(g.n)) {
+                                let total = sum(g.n, |i| ds[i] * p[i]);
+                                for (ds, p) in ds.iter_mut().zip(p) {
+                                    *ds = p * (*ds - total);
+                                }
+                            }
+                            let dbias = &mut dbias[head * g.n * g.n..][..g.n * g.n];
+                            for (dbias, ds) in dbias.iter_mut().zip(&ds) {
+                                *dbias += ds;
+                            }
+                            let mut store = |part: usize, values: &[f32], scale: f32| {
+                                let column = part * g.c + head * g.d;
+                                let dtime = &mut dtime[column..column + g.d];
+                                g.tokens(window, |i, token| {
+                                    let to = &mut dqkv[token * 3 * g.c + column..][..g.d];
+                                    let from = &values[i * g.d..][..g.d];
+                                    for j in 0..g.d {
+                                        to[j] = from[j] * scale;
+                                        dtime[j] += to[j];
+                                    }
+                                });
+                            };
+                            // dQ = dS K / sqrt(d); dK = dSᵀ (Q / sqrt(d)); dV = Pᵀ dO
+                            matmul(rows(&ds, g.n), &s.k, &mut part, g.n, g.n, g.d);
+                            store(0, &part, scale);
+                            matmul(transposed(&ds, g.n), &s.q, &mut part, g.n, g.n, g.d);
+                            store(1, &part, 1.0);
+                            matmul(transposed(&s.p, g.n), &dout, &mut part, g.n, g.n, g.d);
+                            store(2, &part, 1.0);
+                        }
+                    }
+                },
+            );
+        });
+        let dtime = dtime
+            .chunks_exact(per_image * 3 * g.c)
+            .flat_map(|image| sum_rows(image, 3 * g.c))
+            .collect();
+        [dqkv, dtime, sum_rows(&dbias, bias.len())]
+    }
+}

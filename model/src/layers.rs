@@ -1,0 +1,141 @@
+//! The layers that networks are made of. Maps are channels-last, `[B, H, W, C]`.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Tensor, module};
+
+use crate::macs::Macs;
+use crate::ops;
+use crate::params::{Init, Params};
+
+/// `x W + b` over the last dimension.
+#[derive(Module, Debug)]
+pub struct Linear {
+    weight: Param<Tensor<2>>,
+    bias: Option<Param<Tensor<1>>>,
+}
+
+impl Linear {
+    pub(crate) fn new(params: &Params, [d_in, d_out]: [usize; 2], bias: bool, gain: f64) -> Self {
+        Self {
+            weight: params.matrix("weight", [d_in, d_out], Init::XavierUniform { gain }),
+            bias: bias.then(|| params.tensor("bias", [d_out], Init::Zeros)),
+        }
+    }
+
+    /// # Shapes
+    ///
+    /// - x: `[.., in]`
+    /// - output: `[.., out]`
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        module::linear(x, self.weight.val(), self.bias.as_ref().map(|bias| bias.val()))
+    }
+
+    pub(crate) fn macs(&self, rows: usize) -> Macs {
+        Macs::weights(rows * self.weight.lazy_shape().num_elements())
+    }
+}
+
+/// A 3x3 convolution with zero padding of 1.
+#[derive(Module, Debug)]
+pub struct Conv3x3 {
+    weight: Param<Tensor<4>>,
+    bias: Param<Tensor<1>>,
+    stride: usize,
+}
+
+impl Conv3x3 {
+    pub(crate) fn new(params: &Params, [c_in, c_out]: [usize; 2], stride: usize, gain: f64) -> Self {
+        let init = Init::XavierUniform { gain };
+        Self {
+            weight: params.tensor("weight", [c_out, c_in, 3, 3], init),
+            bias: params.tensor("bias", [c_out], Init::Zeros),
+            stride,
+        }
+    }
+
+    /// # Shapes
+    ///
+    /// - x: `[B, H, W, C_in]`
+    /// - output: `[B, H / stride, W / stride, C_out]`
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        ops::conv3x3(x, self.weight.val(), self.bias.val(), self.stride)
+    }
+
+    /// For an output of `pixels`.
+    pub(crate) fn macs(&self, pixels: usize) -> Macs {
+        Macs::weights(pixels * self.weight.lazy_shape().num_elements())
+    }
+}
+
+/// Layer normalisation over the channels, with or without a learned scale and shift.
+#[derive(Module, Debug)]
+pub struct LayerNorm {
+    weight: Option<Param<Tensor<1>>>,
+    bias: Option<Param<Tensor<1>>>,
+    eps: f64,
+}
+
+impl LayerNorm {
+    pub(crate) fn new(params: &Params, channels: usize, affine: bool, eps: f64) -> Self {
+        Self {
+            weight: affine.then(|| params.tensor("weight", [channels], Init::Ones)),
+            bias: affine.then(|| params.tensor("bias", [channels], Init::Zeros)),
+            eps,
+        }
+    }
+
+    /// # Shapes
+    ///
+    /// - x, output: `[.., C]`
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let (c, device) = (x.dims()[D - 1], x.device());
+        let options = (&device, x.dtype());
+        let weight = match &self.weight {
+            Some(weight) => weight.val(),
+            None => Tensor::ones([c], options),
+        };
+        let bias = match &self.bias {
+            Some(bias) => bias.val(),
+            None => Tensor::zeros([c], options),
+        };
+        ops::layer_norm(x, weight, bias, self.eps)
+    }
+}
+
+/// Group normalisation over a map, optionally followed by Swish.
+#[derive(Module, Debug)]
+pub struct GroupNorm {
+    weight: Param<Tensor<1>>,
+    bias: Param<Tensor<1>>,
+    groups: usize,
+    eps: f64,
+}
+
+impl GroupNorm {
+    pub(crate) fn new(params: &Params, channels: usize, config: &crate::config::GroupNormConfig) -> Self {
+        Self {
+            weight: params.tensor("weight", [channels], Init::Ones),
+            bias: params.tensor("bias", [channels], Init::Zeros),
+            groups: config.groups(channels),
+            eps: config.eps,
+        }
+    }
+
+    /// `GN(x)`.
+    ///
+    /// # Shapes
+    ///
+    /// - x, output: `[B, H, W, C]`
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.apply(x, false)
+    }
+
+    /// `Swish(GN(x))`.
+    pub fn swish(&self, x: Tensor<4>) -> Tensor<4> {
+        self.apply(x, true)
+    }
+
+    fn apply(&self, x: Tensor<4>, swish: bool) -> Tensor<4> {
+        ops::group_norm(x, self.groups, self.weight.val(), self.bias.val(), self.eps, swish)
+    }
+}

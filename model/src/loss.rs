@@ -1,0 +1,87 @@
+//! The training objective: which noise levels, and how much each counts.
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::noise::Random;
+
+/// Distribution of noise levels, and weight of the squared error at each.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum LossConfig {
+    /// EDM: `ln σ ~ N(P_mean, P_std²)`, weight `(σ² + σ_data²) / (σ σ_data)²`.
+    #[serde(rename = "edm")]
+    Edm {
+        /// Mean of `ln σ`.
+        p_mean: f64,
+        /// Standard deviation of `ln σ`.
+        p_std: f64,
+        /// Expected standard deviation of the data.
+        sigma_data: f64,
+    },
+}
+
+impl Default for LossConfig {
+    fn default() -> Self {
+        Self::Edm { p_mean: -1.2, p_std: 1.2, sigma_data: 0.5 }
+    }
+}
+
+impl LossConfig {
+    /// Draws a noise level.
+    pub fn sigma(&self, random: &mut Random) -> f64 {
+        match *self {
+            LossConfig::Edm { p_mean, p_std, .. } => (random.normal() * p_std + p_mean).exp(),
+        }
+    }
+
+    /// The weight λ(σ) of the squared error.
+    pub fn weight(&self, sigma: f64) -> f64 {
+        match *self {
+            LossConfig::Edm { sigma_data, .. } => {
+                (sigma.powi(2) + sigma_data.powi(2)) / (sigma * sigma_data).powi(2)
+            }
+        }
+    }
+}
+
+/// `λ (D - y)²` for every value of every picture.
+///
+/// # Shapes
+///
+/// - denoised, images, output: `[B, C, H, W]`; weight: `[B]`
+pub fn weighted_squared_error(
+    denoised: Tensor<4>,
+    images: Tensor<4>,
+    weight: Tensor<1>,
+) -> Tensor<4> {
+    let [b, ..] = images.dims();
+    (denoised - images).square() * weight.reshape([b, 1, 1, 1])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::PrecondConfig;
+    use crate::noise::Stream;
+
+    #[test]
+    fn noise_levels_are_log_normal() {
+        let loss = LossConfig::default();
+        let mut random = Random::new(3, Stream::Training, 0);
+        let logs: Vec<f64> = (0..20_000).map(|_| loss.sigma(&mut random).ln()).collect();
+        let mean = logs.iter().sum::<f64>() / logs.len() as f64;
+        let var = logs.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / logs.len() as f64;
+        assert!((mean + 1.2).abs() < 0.03 && (var.sqrt() - 1.2).abs() < 0.03);
+    }
+
+    /// EDM chooses the weight so that the network's own error counts the same at all levels.
+    #[test]
+    fn the_weight_cancels_c_out() {
+        let (loss, precond) = (LossConfig::default(), PrecondConfig::default());
+        for sigma in [0.002, 0.1, 0.5, 3.0, 80.0] {
+            let c_out = precond.coefficients(sigma).c_out;
+            assert!((loss.weight(sigma) * c_out.powi(2) - 1.0).abs() < 1e-12);
+        }
+    }
+}

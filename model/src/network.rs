@@ -1,0 +1,108 @@
+//! The network F, whatever its kind.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use crate::config::NetworkConfig;
+use crate::macs::Macs;
+use crate::params::{Params, Source, TensorSpec};
+use crate::unet::UNet;
+
+/// What a network computes from.
+#[derive(Clone, Debug)]
+pub struct NetworkInput {
+    /// Noisy pictures, scaled by the preconditioner, `[B, C, H, W]`.
+    pub x: Tensor<4>,
+    /// Their noise levels, as the preconditioner expresses them, `[B]`.
+    pub c_noise: Tensor<1>,
+    /// Augmentation labels, `[B, labels]`. None is the same as zeros: nothing was augmented.
+    pub augment: Option<Tensor<2>>,
+    /// The block whose attention maps are wanted, counted in the order of execution.
+    pub attention_of: Option<usize>,
+}
+
+/// What a network computes.
+#[derive(Clone, Debug)]
+pub struct NetworkOutput {
+    /// `[B, C, H, W]`.
+    pub x: Tensor<4>,
+    /// Attention maps of the block that was asked for.
+    pub attention: Option<AttentionMaps>,
+}
+
+/// What the tokens of a block attend to.
+#[derive(Clone, Debug)]
+pub struct AttentionMaps {
+    /// `[B, windows, heads, N, N]`: row `i` holds the weights with which token `i` of a window
+    /// takes up the values of the others, and sums to 1. Windows are counted row after row, and
+    /// so are the tokens inside one.
+    pub weights: Tensor<5>,
+    /// Tokens a side of a window.
+    pub window: usize,
+}
+
+/// Where a block stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockInfo {
+    /// `encoder` or `decoder`.
+    pub part: &'static str,
+    /// Tokens a side of its map.
+    pub side: usize,
+    /// Tokens a side of its attention window.
+    pub window: usize,
+}
+
+/// A network and the list of its tensors.
+#[derive(Module, Debug)]
+pub struct Network {
+    kind: Kind,
+    #[module(skip)]
+    specs: Vec<TensorSpec>,
+}
+
+/// The networks there are.
+#[derive(Module, Debug)]
+enum Kind {
+    Image(UNet),
+}
+
+impl Network {
+    /// Builds the network of a valid configuration.
+    pub(crate) fn new(config: &NetworkConfig, device: &Device, source: &Source) -> Self {
+        let params = Params::new(device, source);
+        let kind = match config {
+            NetworkConfig::Image(image) => Kind::Image(UNet::new(&params, image)),
+        };
+        Self { kind, specs: params.specs() }
+    }
+
+    /// Its tensors, as the weights file names and shapes them.
+    pub fn specs(&self) -> &[TensorSpec] {
+        &self.specs
+    }
+
+    /// F(x; c_noise).
+    ///
+    /// # Panics
+    ///
+    /// If the shapes are not those of the configuration.
+    pub fn forward(&self, input: NetworkInput) -> NetworkOutput {
+        match &self.kind {
+            Kind::Image(unet) => unet.forward(input),
+        }
+    }
+
+    /// Multiply-adds of a forward pass for one picture.
+    pub fn macs(&self) -> Macs {
+        match &self.kind {
+            Kind::Image(unet) => unet.macs(),
+        }
+    }
+
+    /// Its blocks, in the order of execution.
+    pub fn blocks(&self) -> Vec<BlockInfo> {
+        match &self.kind {
+            Kind::Image(unet) => unet.blocks(),
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! The network's operations on channels-last maps `[B, H, W, C]`.
+//!
+//! Each is written with plain tensor operations in [`plain`], as the paper writes it; that form
+//! runs on every backend. On the CPU, [`crate::cpu`] has a faster twin for those that cost most.
+
+use burn::tensor::{Tensor, activation};
+
+use crate::cpu;
+
+/// Swish, `x · sigmoid(x)`.
+pub(crate) fn swish<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activation::silu(x)
+}
+
+/// GELU in its tanh form.
+pub(crate) fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if cpu::takes(&x) {
+        return cpu::run(cpu::Gelu, [x.into()]);
+    }
+    plain::gelu_tanh(x)
+}
+
+/// Layer normalisation over the last dimension, with a scale and a shift `[C]`.
+pub(crate) fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    eps: f64,
+) -> Tensor<D> {
+    if cpu::takes(&x) {
+        let kernel = cpu::LayerNorm { eps: eps as f32 };
+        return cpu::run(kernel, [x.into(), weight.into(), bias.into()]);
+    }
+    plain::layer_norm(x, weight, bias, eps)
+}
+
+/// Group normalisation over a map, with a scale and a shift `[C]`, then Swish if `with_swish`.
+pub(crate) fn group_norm(
+    x: Tensor<4>,
+    groups: usize,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    eps: f64,
+    with_swish: bool,
+) -> Tensor<4> {
+    if cpu::takes(&x) {
+        let kernel = cpu::GroupNorm { groups, eps: eps as f32, swish: with_swish };
+        return cpu::run(kernel, [x.into(), weight.into(), bias.into()]);
+    }
+    plain::group_norm(x, groups, weight, bias, eps, with_swish)
+}
+
+/// A 3x3 convolution with zero padding of 1.
+///
+/// # Shapes
+///
+/// - x: `[B, H, W, C_in]`, weight: `[C_out, C_in, 3, 3]`, bias: `[C_out]`
+/// - output: `[B, H / stride, W / stride, C_out]`
+pub(crate) fn conv3x3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, stride: usize) -> Tensor<4> {
+    if cpu::takes(&x) {
+        return cpu::run(cpu::Conv3x3 { stride }, [x.into(), weight.into(), bias.into()]);
+    }
+    plain::conv3x3(x, weight, bias, stride)
+}
+
+/// What [`window_attention`] attends with.
+pub(crate) struct Attention {
+    /// Spatial part of queries, keys and values, `[B, H, W, 3 C]`.
+    pub qkv: Tensor<4>,
+    /// Their part from the time token, `[B, 3 C]`.
+    pub time: Tensor<2>,
+    /// Relative position bias, `[heads, N, N]` for `N` tokens in a window.
+    pub bias: Tensor<3>,
+    /// Height and width of a window. They divide those of the map.
+    pub window: [usize; 2],
+}
+
+/// Eq (6) inside non-overlapping windows. With `weights`, the attention weights
+/// `[B, windows, heads, N, N]` are returned too; windows are counted row after row.
+///
+/// # Shapes
+///
+/// - output: `[B, H, W, C]`
+pub(crate) fn window_attention(
+    attention: Attention,
+    weights: bool,
+) -> (Tensor<4>, Option<Tensor<5>>) {
+    if !weights && cpu::takes(&attention.qkv) {
+        let heads = attention.bias.dims()[0];
+        let kernel = cpu::WindowAttention { window: attention.window, heads };
+        let inputs = [attention.qkv.into(), attention.time.into(), attention.bias.into()];
+        return (cpu::run(kernel, inputs), None);
+    }
+    let (context, maps) = plain::window_attention(attention);
+    (context, weights.then_some(maps))
+}
+
+/// Doubles height and width by repeating every value.
+pub(crate) fn upsample_nearest(x: Tensor<4>) -> Tensor<4> {
+    let [b, h, w, c] = x.dims();
+    x.reshape([b, h, 1, w, 1, c])
+        .expand([b, h, 2, w, 2, c])
+        .reshape([b, 2 * h, 2 * w, c])
+}
+
+/// Doubles height and width by bilinear interpolation between pixel centres.
+pub(crate) fn upsample_bilinear(x: Tensor<4>) -> Tensor<4> {
+    /// Doubles dimension `dim`: the neighbours of an even row are the row itself and the one
+    /// before it, with weights 3/4 and 1/4; those of an odd row, itself and the one after it.
+    fn double(x: Tensor<4>, dim: usize) -> Tensor<4> {
+        let n = x.dims()[dim];
+        let before = Tensor::cat(
+            vec![x.clone().narrow(dim, 0, 1), x.clone().narrow(dim, 0, n - 1)],
+            dim,
+        );
+        let after = Tensor::cat(
+            vec![x.clone().narrow(dim, 1, n - 1), x.clone().narrow(dim, n - 1, 1)],
+            dim,
+        );
+        let x = x * 0.75;
+        let even = x.clone() + before * 0.25;
+        let odd = x + after * 0.25;
+        let mut shape = even.dims();
+        shape[dim] = 2 * n;
+        Tensor::stack::<5>(vec![even, odd], dim + 1).reshape(shape)
+    }
+    double(double(x, 1), 2)
+}
+
+/// Halves height and width by bilinear interpolation, which is the mean of 2x2 pixels.
+pub(crate) fn downsample_bilinear(x: Tensor<4>) -> Tensor<4> {
+    let [b, h, w, c] = x.dims();
+    x.reshape([b, h / 2, 2, w / 2, 2, c])
+        .mean_dim(2)
+        .mean_dim(4)
+        .reshape([b, h / 2, w / 2, c])
+}
+
+/// The operations as the paper writes them, for every backend.
+pub(crate) mod plain {
+    use burn::tensor::ops::ConvOptions;
+    use burn::tensor::{Tensor, activation, module};
+
+    use super::{Attention, swish};
+
+    pub(crate) fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+        // The cube is written as products: a power would be a logarithm and an exponential.
+        let cube = x.clone() * x.clone() * x.clone();
+        let u = (x.clone() + cube * 0.044715) * (2.0 / core::f64::consts::PI).sqrt();
+        x * (u.tanh() + 1.0) * 0.5
+    }
+
+    pub(crate) fn layer_norm<const D: usize>(
+        x: Tensor<D>,
+        weight: Tensor<1>,
+        bias: Tensor<1>,
+        eps: f64,
+    ) -> Tensor<D> {
+        module::layer_norm(x, weight, Some(bias), eps)
+    }
+
+    pub(crate) fn group_norm(
+        x: Tensor<4>,
+        groups: usize,
+        weight: Tensor<1>,
+        bias: Tensor<1>,
+        eps: f64,
+        with_swish: bool,
+    ) -> Tensor<4> {
+        let [b, h, w, c] = x.dims();
+        // (b, h w, groups, c / groups)
+        let x = x.reshape([b, h * w, groups, c / groups]);
+        let mean = x.clone().mean_dim(3).mean_dim(1);
+        let x = x - mean;
+        let var = x.clone().square().mean_dim(3).mean_dim(1);
+        let x = (x / (var + eps).sqrt()).reshape([b, h, w, c]);
+        let x = x * weight.reshape([1, 1, 1, c]) + bias.reshape([1, 1, 1, c]);
+        if with_swish { swish(x) } else { x }
+    }
+
+    pub(crate) fn conv3x3(
+        x: Tensor<4>,
+        weight: Tensor<4>,
+        bias: Tensor<1>,
+        stride: usize,
+    ) -> Tensor<4> {
+        let options = ConvOptions::new([stride, stride], [1, 1], [1, 1], 1);
+        // (b, h, w, c) -> (b, c, h, w) and back
+        module::conv2d(x.permute([0, 3, 1, 2]), weight, Some(bias), options).permute([0, 2, 3, 1])
+    }
+
+    pub(crate) fn window_attention(attention: Attention) -> (Tensor<4>, Tensor<5>) {
+        let Attention { qkv, time, bias, window: [wh, ww] } = attention;
+        let [b, h, w, c3] = qkv.dims();
+        let [heads, n, _] = bias.dims();
+        let (rows, columns, d) = (h / wh, w / ww, c3 / 3 / heads);
+        // Eq (3)-(5): the spatial and the temporal part of q, k and v are added.
+        let qkv = qkv + time.reshape([b, 1, 1, c3]);
+        // (b rows, wh, columns, ww, 3, heads, d) -> (3, b rows, columns, heads, wh, ww, d)
+        let qkv = qkv
+            .reshape([b * rows, wh, columns, ww, 3, heads, d])
+            .permute([4, 0, 2, 5, 1, 3, 6])
+            .reshape([3, b * rows * columns, heads, n, d]);
+        let part = |i| qkv.clone().narrow(0, i, 1).squeeze_dim::<4>(0);
+        let (q, k, v) = (part(0), part(1), part(2));
+        let scale = (d as f64).powf(-0.5);
+        let logits = (q * scale).matmul(k.swap_dims(2, 3)) + bias.unsqueeze::<4>();
+        let weights = activation::softmax(logits, 3);
+        // (b rows, columns, heads, wh, ww, d) -> (b rows, wh, columns, ww, heads, d)
+        let context = weights
+            .clone()
+            .matmul(v)
+            .reshape([b * rows, columns, heads, wh, ww, d])
+            .permute([0, 3, 1, 4, 2, 5])
+            .reshape([b, h, w, heads * d]);
+        (context, weights.reshape([b, rows * columns, heads, n, n]))
+    }
+}
+
+#[cfg(all(test, feature = "train"))]
+mod tests {
+    use super::*;
+    use crate::noise::{Random, Stream};
+    use burn::tensor::{Device, TensorData};
+    use proptest::prelude::*;
+
+    /// Normal values of fixed seed on the autodiff CPU device, with a gradient.
+    fn normal<const D: usize>(shape: [usize; D], index: u64) -> Tensor<D> {
+        let mut values = vec![0.0; shape.iter().product()];
+        Random::new(1, Stream::Start, index).fill_normal(&mut values);
+        let device = Device::flex().autodiff();
+        Tensor::from_data(TensorData::new(values, shape), &device).require_grad()
+    }
+
+    fn close<const D: usize>(what: &str, a: Tensor<D>, b: Tensor<D>) {
+        let (a, b): (Vec<f32>, Vec<f32>) =
+            (a.into_data().try_to_vec().unwrap(), b.into_data().try_to_vec().unwrap());
+        let scale = b.iter().fold(1e-3f32, |m, x| m.max(x.abs()));
+        let worst = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert_eq!(a.len(), b.len());
+        assert!(worst <= 1e-5 * scale, "{what}: off by {worst} where values reach {scale}");
+    }
+
+    /// Holds the outputs and all gradients of two forms of an operation against each other.
+    macro_rules! twins {
+        ($inputs:expr, |$($x:ident),+| $fast:expr, $plain:expr) => {{
+            let ($($x,)+) = $inputs;
+            let fast = { $(let $x = $x.clone();)+ $fast };
+            let plain = { $(let $x = $x.clone();)+ $plain };
+            close("output", fast.clone().inner(), plain.clone().inner());
+            let cotangent = normal(plain.dims(), 99).detach();
+            let fast = (fast * cotangent.clone()).sum().backward();
+            let plain = (plain * cotangent).sum().backward();
+            $(close(
+                concat!("gradient of ", stringify!($x)),
+                $x.grad(&fast).expect("a gradient"),
+                $x.grad(&plain).expect("a gradient"),
+            );)+
+        }};
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn gelu_has_a_faithful_twin(n in 1usize..200, c in 1usize..120) {
+            twins!(((normal([n, c], 1) * 3.0).detach().require_grad(),),
+                |x| gelu_tanh(x), plain::gelu_tanh(x));
+        }
+
+        #[test]
+        fn layer_norm_has_a_faithful_twin(n in 1usize..600, c in 2usize..80) {
+            twins!((normal([n, c], 1), normal([c], 2), normal([c], 3)),
+                |x, w, b| layer_norm(x, w, b, 1e-3), plain::layer_norm(x, w, b, 1e-3));
+        }
+
+        #[test]
+        fn group_norm_has_a_faithful_twin(
+            b in 1usize..4, side in 1usize..9, groups in 1usize..5, width in 2usize..9, with_swish: bool,
+        ) {
+            let c = groups * width;
+            twins!((normal([b, side, side + 1, c], 1), normal([c], 2), normal([c], 3)),
+                |x, w, bias| group_norm(x, groups, w, bias, 1e-3, with_swish),
+                plain::group_norm(x, groups, w, bias, 1e-3, with_swish));
+        }
+
+        #[test]
+        fn conv3x3_has_a_faithful_twin(
+            b in 1usize..4, h in 1usize..10, w in 1usize..10, c_in in 1usize..20,
+            c_out in 1usize..20, stride in 1usize..3,
+        ) {
+            twins!((normal([b, h, w, c_in], 1), normal([c_out, c_in, 3, 3], 2), normal([c_out], 3)),
+                |x, k, bias| conv3x3(x, k, bias, stride), plain::conv3x3(x, k, bias, stride));
+        }
+
+        #[test]
+        fn window_attention_has_a_faithful_twin(
+            b in 1usize..3, rows in 1usize..4, columns in 1usize..4, wh in 1usize..6, ww in 1usize..6,
+            heads in 1usize..4, d in 1usize..20,
+        ) {
+            let (c, n) = (heads * d, wh * ww);
+            let inputs = (
+                normal([b, rows * wh, columns * ww, 3 * c], 1),
+                normal([b, 3 * c], 2),
+                normal([heads, n, n], 3),
+            );
+            twins!(inputs,
+                |qkv, time, bias| window_attention(Attention { qkv, time, bias, window: [wh, ww] }, false).0,
+                plain::window_attention(Attention { qkv, time, bias, window: [wh, ww] }).0);
+        }
+    }
+
+    #[test]
+    fn parts_of_a_convolution_fit_together() {
+        // More images than one part of the patch matrix holds.
+        let (x, k, b) = (normal([10, 32, 32, 64], 1), normal([8, 64, 3, 3], 2), normal([8], 3));
+        twins!((x, k, b), |x, k, b| conv3x3(x, k, b, 1), plain::conv3x3(x, k, b, 1));
+    }
+
+    #[test]
+    fn attention_weights_are_those_the_output_was_made_with() {
+        let attention = || Attention {
+            qkv: normal([2, 8, 8, 24], 1),
+            time: normal([2, 24], 2),
+            bias: normal([2, 16, 16], 3),
+            window: [4, 4],
+        };
+        let (context, weights) = window_attention(attention(), true);
+        let (fast, none) = window_attention(attention(), false);
+        assert!(none.is_none());
+        close("context", fast, context);
+        let weights = weights.expect("weights were asked for");
+        assert_eq!(weights.dims(), [2, 4, 2, 16, 16]);
+        let sums = weights.sum_dim(4);
+        close("sum of weights", sums.clone(), sums.ones_like());
+    }
+
+    #[test]
+    fn bilinear_resampling_reproduces_a_linear_ramp() {
+        let device = Device::flex();
+        let ramp: Vec<f32> = (0..8).flat_map(|y| (0..8).map(move |x| (3 * y + x) as f32)).collect();
+        let x = Tensor::from_data(TensorData::new(ramp, [1, 8, 8, 1]), &device);
+        let up: Vec<f32> = upsample_bilinear(x.clone()).into_data().try_to_vec().unwrap();
+        for y in 1..15 {
+            for x in 1..15 {
+                let want = 3.0 * (y as f32 * 0.5 - 0.25) + (x as f32 * 0.5 - 0.25);
+                assert!((up[y * 16 + x] - want).abs() < 1e-5);
+            }
+        }
+        let down: Vec<f32> = downsample_bilinear(x).into_data().try_to_vec().unwrap();
+        assert_eq!(down[0], (0.0 + 1.0 + 3.0 + 4.0) / 4.0);
+        assert_eq!(down.len(), 16);
+    }
+
+    #[test]
+    fn nearest_upsampling_repeats() {
+        let x = Tensor::<1>::from_floats([1.0, 2.0, 3.0, 4.0], &Device::flex()).reshape([1, 2, 2, 1]);
+        let up: Vec<f32> = upsample_nearest(x).into_data().try_to_vec().unwrap();
+        assert_eq!(up, [1., 1., 2., 2., 1., 1., 2., 2., 3., 3., 4., 4., 3., 3., 4., 4.]);
+    }
+}

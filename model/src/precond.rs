@@ -1,0 +1,73 @@
+//! Preconditioning: from the network F to the denoiser D,
+//! `D(x; σ) = c_skip x + c_out F(c_in x; c_noise)`.
+//!
+//! Coefficients are computed in `f64` on the host, one set per picture.
+
+use core::ops::RangeInclusive;
+
+use crate::config::PrecondConfig;
+
+/// The coefficients for one noise level.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Coefficients {
+    /// Factor of the noisy picture in the denoised one.
+    pub c_skip: f64,
+    /// Factor of the network's output.
+    pub c_out: f64,
+    /// Factor of the noisy picture on its way into the network.
+    pub c_in: f64,
+    /// What the network is told of the noise level.
+    pub c_noise: f64,
+}
+
+impl PrecondConfig {
+    /// The coefficients at noise level `sigma` (positive).
+    pub fn coefficients(&self, sigma: f64) -> Coefficients {
+        match *self {
+            // EDM, table 1
+            PrecondConfig::Edm { sigma_data } => {
+                let total = sigma.hypot(sigma_data);
+                Coefficients {
+                    c_skip: (sigma_data / total).powi(2),
+                    c_out: sigma * sigma_data / total,
+                    c_in: 1.0 / total,
+                    c_noise: sigma.ln() / 4.0,
+                }
+            }
+        }
+    }
+
+    /// The noise levels that the denoiser is defined for.
+    pub fn sigma_range(&self) -> RangeInclusive<f64> {
+        match self {
+            PrecondConfig::Edm { .. } => f64::MIN_POSITIVE..=f64::MAX,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// EDM derives the coefficients from these three demands (its appendix B.6).
+        #[test]
+        fn edm_keeps_variances_at_one(sigma in 1e-3f64..100.0, sigma_data in 0.1f64..2.0) {
+            let c = PrecondConfig::Edm { sigma_data }.coefficients(sigma);
+            // The network's input has unit variance.
+            let input = c.c_in.powi(2) * (sigma_data.powi(2) + sigma.powi(2));
+            prop_assert!((input - 1.0).abs() < 1e-12);
+            // So has its target, (y - c_skip (y + n)) / c_out.
+            let target = ((1.0 - c.c_skip).powi(2) * sigma_data.powi(2)
+                + c.c_skip.powi(2) * sigma.powi(2)) / c.c_out.powi(2);
+            prop_assert!((target - 1.0).abs() < 1e-9);
+            // c_skip makes c_out, and with it the network's errors, as small as can be.
+            for other in [c.c_skip - 0.01, c.c_skip + 0.01] {
+                let c_out = ((1.0 - other).powi(2) * sigma_data.powi(2)
+                    + other.powi(2) * sigma.powi(2)).sqrt();
+                prop_assert!(c_out > c.c_out);
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Named configurations.
+
+use crate::config::{
+    ImageConfig, ModelConfig, NetworkConfig, PrecondConfig, TimeConfig, Window,
+};
+
+/// Every preset, by name.
+pub fn all() -> Vec<(&'static str, ModelConfig)> {
+    let cifar10 = ImageConfig::default();
+    let ffhq64 = ImageConfig {
+        resolution: 64,
+        channels: vec![128, 256, 256, 256],
+        blocks: vec![4, 4, 4, 4],
+        window: Window::Size(8),
+        dropout: 0.05,
+        ..ImageConfig::default()
+    };
+    // Small enough to learn on two CPU cores and to run in a browser tab without a GPU.
+    let tiny = ImageConfig {
+        channels: vec![64, 128, 128],
+        blocks: vec![2, 2, 2],
+        time: TimeConfig { width: 256, ..TimeConfig::default() },
+        window: Window::Size(8),
+        dropout: 0.0,
+        ..ImageConfig::default()
+    };
+    let image = |config: ImageConfig| ModelConfig {
+        network: NetworkConfig::Image(config),
+        precond: PrecondConfig::default(),
+    };
+    vec![
+        ("tiny", image(tiny)),
+        ("cifar10", image(cifar10.clone())),
+        // The reading of appendix I: fewer blocks.
+        ("cifar10-i", image(ImageConfig { blocks: vec![2, 2, 2], ..cifar10.clone() })),
+        // The EDM analogy: 256 channels at every stage.
+        ("cifar10-256", image(ImageConfig { channels: vec![256, 256, 256], ..cifar10 })),
+        ("ffhq64", image(ffhq64.clone())),
+        ("ffhq64-i", image(ImageConfig { blocks: vec![1, 2, 2, 2], ..ffhq64 })),
+    ]
+}
+
+/// The preset of this name.
+pub fn by_name(name: &str) -> Option<ModelConfig> {
+    all().into_iter().find(|(known, _)| *known == name).map(|(_, config)| config)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_preset_can_be_built() {
+        for (name, config) in super::all() {
+            config.validate().unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(super::by_name(name), Some(config));
+        }
+        assert_eq!(super::by_name("no-such-preset"), None);
+    }
+}

@@ -1,0 +1,92 @@
+//! Time-dependent multi-head self-attention (TMSA), Eq (3)-(6).
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+
+use crate::config::{Position, TransformerConfig};
+use crate::layers::Linear;
+use crate::macs::Macs;
+use crate::ops::{Attention, window_attention};
+use crate::params::{Init, Params};
+use crate::window::relative_position_bias;
+
+/// Queries, keys and values from the spatial and the time token:
+/// `q = x_s W_qs + x_t W_qt`, and so on for `k` and `v` (Eq 3-5), then
+/// `softmax(q kᵀ / sqrt(d) + B) v` per head (Eq 6), inside windows.
+#[derive(Module, Debug)]
+pub struct Tmsa {
+    qkv: Linear,
+    qkv_temb: Linear,
+    relative_position_bias_table: Option<Param<Tensor<2>>>,
+    proj: Linear,
+    heads: usize,
+    window: usize,
+}
+
+/// The result of [`Tmsa::forward`].
+pub struct TmsaOutput {
+    /// `[B, H, W, C]`.
+    pub context: Tensor<4>,
+    /// Attention weights, `[B, windows, heads, N, N]`, if they were asked for.
+    pub weights: Option<Tensor<5>>,
+}
+
+impl Tmsa {
+    /// For maps of `channels`, a time token of `time_width` and windows of `window` tokens a side.
+    pub(crate) fn new(
+        params: &Params,
+        config: &TransformerConfig,
+        channels: usize,
+        time_width: usize,
+        window: usize,
+        branch_init: f64,
+    ) -> Self {
+        let heads = channels / config.head_dim;
+        let linear = |name, d_in, d_out, gain| {
+            Linear::new(&params.enter(name), [d_in, d_out], config.qkv_bias, gain)
+        };
+        Self {
+            qkv: linear("qkv", channels, 3 * channels, 1.0),
+            qkv_temb: linear("qkv_temb", time_width, 3 * channels, 1.0),
+            relative_position_bias_table: match config.position {
+                Position::Relative { init_std } => Some(params.tensor(
+                    "relative_position_bias_table",
+                    [(2 * window - 1).pow(2), heads],
+                    Init::Normal { std: init_std },
+                )),
+                Position::None => None,
+            },
+            proj: Linear::new(&params.enter("proj"), [channels, channels], true, branch_init),
+            heads,
+            window,
+        }
+    }
+
+    /// # Shapes
+    ///
+    /// - x: `[B, H, W, C]`, the spatial tokens; time: `[B, time width]`, the time token
+    /// - context: `[B, H, W, C]`
+    pub fn forward(&self, x: Tensor<4>, time: Tensor<2>, weights: bool) -> TmsaOutput {
+        let n = self.window * self.window;
+        let bias = match &self.relative_position_bias_table {
+            Some(table) => relative_position_bias(table.val(), self.window),
+            None => Tensor::zeros([self.heads, n, n], (&x.device(), x.dtype())),
+        };
+        let attention = Attention {
+            qkv: self.qkv.forward(x),
+            time: self.qkv_temb.forward(time),
+            bias,
+            window: [self.window, self.window],
+        };
+        let (context, weights) = window_attention(attention, weights);
+        TmsaOutput { context: self.proj.forward(context), weights }
+    }
+
+    /// For a map of `tokens`.
+    pub(crate) fn macs(&self, tokens: usize, channels: usize) -> Macs {
+        self.qkv.macs(tokens)
+            + self.qkv_temb.macs(1)
+            + self.proj.macs(tokens)
+            + Macs::attention(2 * tokens * self.window * self.window * channels)
+    }
+}

@@ -1,0 +1,180 @@
+//! The U-shaped image-space network: tokenizer, encoder, decoder, head.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+use crate::config::{ImageConfig, Resample, Skip};
+use crate::block::ResBlock;
+use crate::layers::{Conv3x3, GroupNorm};
+use crate::macs::Macs;
+use crate::network::{AttentionMaps, BlockInfo, NetworkInput, NetworkOutput};
+use crate::ops::{downsample_bilinear, upsample_bilinear, upsample_nearest};
+use crate::params::Params;
+use crate::time::TimeEmbedding;
+
+/// One stage of the encoder, or of the decoder.
+#[derive(Module, Debug)]
+struct Stage {
+    /// The convolution that follows, or does, the change of resolution on the way in.
+    resample: Option<Conv3x3>,
+    blocks: Vec<ResBlock>,
+    /// Height and width of the maps.
+    side: usize,
+}
+
+impl Stage {
+    fn macs(&self) -> Macs {
+        let pixels = self.side * self.side;
+        self.resample.iter().map(|conv| conv.macs(pixels)).sum::<Macs>()
+            + self.blocks.iter().map(|block| block.macs(pixels)).sum()
+    }
+}
+
+/// The network of the paper's Fig 4 and tables S.2, S.3.
+#[derive(Module, Debug)]
+pub struct UNet {
+    time: TimeEmbedding,
+    tokenizer: Conv3x3,
+    /// Finest stage first. The last one is the bottleneck.
+    encoder: Vec<Stage>,
+    /// Coarsest stage first: the encoder without its bottleneck, in reverse.
+    decoder: Vec<Stage>,
+    head_norm: GroupNorm,
+    head: Conv3x3,
+    #[module(skip)]
+    config: ImageConfig,
+}
+
+impl UNet {
+    /// The network of a valid configuration.
+    pub(crate) fn new(params: &Params, config: &ImageConfig) -> Self {
+        let c = &config.channels;
+        let convolves = config.resample == Resample::Convolution;
+        let encoder = (0..c.len())
+            .map(|i| {
+                let params = params.enter("encoder").enter(i);
+                let c_in = c[i.saturating_sub(1)];
+                let side = config.side(i);
+                Stage {
+                    resample: (i > 0 && convolves)
+                        .then(|| Conv3x3::new(&params.enter("down"), [c_in, c_in], 2, 1.0)),
+                    blocks: (0..config.blocks[i])
+                        .map(|j| {
+                            let c_in = if j == 0 { c_in } else { c[i] };
+                            let params = params.enter("blocks").enter(j);
+                            ResBlock::new(&params, config, [c_in, c[i]], side)
+                        })
+                        .collect(),
+                    side,
+                }
+            })
+            .collect();
+        let decoder = (0..c.len() - 1)
+            .rev()
+            .enumerate()
+            .map(|(place, i)| {
+                let params = params.enter("decoder").enter(place);
+                let c_in = c[i + 1];
+                let side = config.side(i);
+                Stage {
+                    resample: convolves
+                        .then(|| Conv3x3::new(&params.enter("up"), [c_in, c_in], 1, 1.0)),
+                    blocks: (0..config.blocks[i])
+                        .map(|j| {
+                            let c_in = if j == 0 { c_in } else { c[i] };
+                            let skip = if j == 0 || config.skip == Skip::Block { c[i] } else { 0 };
+                            let params = params.enter("blocks").enter(j);
+                            ResBlock::new(&params, config, [c_in + skip, c[i]], side)
+                        })
+                        .collect(),
+                    side,
+                }
+            })
+            .collect();
+        let [c_first, c_image] = [c[0], config.image_channels];
+        let head = params.enter("head");
+        Self {
+            time: TimeEmbedding::new(&params.enter("time"), &config.time),
+            tokenizer: Conv3x3::new(&params.enter("tokenizer"), [c_image, c_first], 1, 1.0),
+            encoder,
+            decoder,
+            head_norm: GroupNorm::new(&head.enter("norm"), c_first, &config.group_norm),
+            head: Conv3x3::new(&head.enter("conv"), [c_first, c_image], 1, config.branch_init),
+            config: config.clone(),
+        }
+    }
+
+    pub(crate) fn forward(&self, input: NetworkInput) -> NetworkOutput {
+        let time = self.time.forward(input.c_noise, input.augment);
+        let mut attention = None;
+        let mut number = 0;
+        let mut run = |block: &ResBlock, x: Tensor<4>, side: usize| {
+            let wanted = input.attention_of == Some(number);
+            number += 1;
+            let (x, weights) = block.forward(x, time.clone(), wanted);
+            if let Some(weights) = weights {
+                attention = Some(AttentionMaps { weights, window: self.config.window.on(side) });
+            }
+            x
+        };
+
+        // (b, c, h, w) -> (b, h, w, c)
+        let mut x = self.tokenizer.forward(input.x.permute([0, 2, 3, 1]));
+        let mut skips: Vec<Vec<Tensor<4>>> = Vec::new();
+        for (i, stage) in self.encoder.iter().enumerate() {
+            if i > 0 {
+                x = match &stage.resample {
+                    Some(conv) => conv.forward(x),
+                    None => downsample_bilinear(x),
+                };
+            }
+            let mut outputs = Vec::new();
+            for block in &stage.blocks {
+                x = run(block, x, stage.side);
+                outputs.push(x.clone());
+            }
+            skips.push(outputs);
+        }
+        // The bottleneck has no skip: the decoder goes on from its output.
+        skips.pop();
+        for stage in &self.decoder {
+            x = match &stage.resample {
+                Some(conv) => conv.forward(upsample_nearest(x)),
+                None => upsample_bilinear(x),
+            };
+            let mut outputs = skips.pop().expect("every decoder stage has an encoder stage");
+            for (j, block) in stage.blocks.iter().enumerate() {
+                if j == 0 || self.config.skip == Skip::Block {
+                    let skip = outputs.pop().expect("every block of the decoder has one");
+                    x = Tensor::cat(vec![x, skip], 3);
+                }
+                x = run(block, x, stage.side);
+            }
+        }
+        let x = self.head.forward(self.head_norm.forward(x));
+        // (b, h, w, c) -> (b, c, h, w)
+        NetworkOutput { x: x.permute([0, 3, 1, 2]), attention }
+    }
+
+    pub(crate) fn macs(&self) -> Macs {
+        let pixels = self.config.resolution.pow(2);
+        self.time.macs()
+            + self.tokenizer.macs(pixels)
+            + self.encoder.iter().chain(&self.decoder).map(Stage::macs).sum()
+            + self.head.macs(pixels)
+    }
+
+    pub(crate) fn blocks(&self) -> Vec<BlockInfo> {
+        let stages = |stages: &[Stage], part: &'static str| {
+            let window = self.config.window;
+            stages
+                .iter()
+                .flat_map(|stage| vec![stage.side; stage.blocks.len()])
+                .map(|side| BlockInfo { part, side, window: window.on(side) })
+                .collect::<Vec<_>>()
+        };
+        let mut blocks = stages(&self.encoder, "encoder");
+        blocks.extend(stages(&self.decoder, "decoder"));
+        blocks
+    }
+}
