@@ -16,6 +16,8 @@ pub struct Card {
     pub data_licence: String,
     /// The licence of the weights.
     pub licence: String,
+    /// The weights that training started from; empty if it started from nothing.
+    pub started_from: String,
     /// Images seen in training, repetitions counted.
     pub images_seen: u64,
     /// Training loss at the end: weighted squared error per value, averaged.

@@ -27,7 +27,14 @@ impl Linear {
     /// - x: `[.., in]`
     /// - output: `[.., out]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        module::linear(x, self.weight.val(), self.bias.as_ref().map(|bias| bias.val()))
+        let weight = self.weight.val();
+        let [d_in, d_out] = weight.dims();
+        let mut shape = x.dims();
+        let rows = shape[..D - 1].iter().product::<usize>();
+        shape[D - 1] = d_out;
+        // One product over all rows: left in its shape, it could become many small ones.
+        let bias = self.bias.as_ref().map(|bias| bias.val());
+        module::linear(x.reshape([rows, d_in]), weight, bias).reshape(shape)
     }
 
     pub(crate) fn macs(&self, rows: usize) -> Macs {

@@ -17,8 +17,8 @@ pub fn all() -> Vec<(&'static str, ModelConfig)> {
     };
     // Small enough to learn on two CPU cores and to run in a browser tab without a GPU.
     let tiny = ImageConfig {
-        channels: vec![64, 128, 128],
-        blocks: vec![2, 2, 2],
+        channels: vec![32, 64, 128],
+        blocks: vec![2, 3, 4],
         time: TimeConfig { width: 256, ..TimeConfig::default() },
         window: Window::Size(8),
         dropout: 0.0,

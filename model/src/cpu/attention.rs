@@ -5,7 +5,7 @@ use burn_flex::FlexTensor;
 
 use super::kernel::{Kernel, dims, values};
 use super::parallel::{for_each, sum_rows};
-use super::vector::{Strided, exp, matmul, sum, vectorize};
+use super::vector::{Strided, exp, matmul, max, sum, update, vectorize};
 
 /// `softmax(Q Kᵀ / sqrt(d) + B) V` per head, in non-overlapping windows.
 ///
@@ -36,15 +36,11 @@ struct Geometry {
 }
 
 impl Geometry {
-    /// Calls `f(token in the window, its place in the row of windows)`.
+    /// The places of a window's tokens in the row of windows.
     #[inline(always)]
-    fn tokens(&self, window: usize, mut f: impl FnMut(usize, usize)) {
+    fn tokens(self, window: usize) -> impl Iterator<Item = usize> {
         let [wh, ww] = self.window;
-        for y in 0..wh {
-            for x in 0..ww {
-                f(y * ww + x, y * self.w + window * ww + x);
-            }
-        }
+        (0..wh).flat_map(move |y| (0..ww).map(move |x| y * self.w + window * ww + x))
     }
 
     /// Copies one of query (0), key (1) and value (2) of a head, with the time token's part
@@ -53,12 +49,10 @@ impl Geometry {
     fn load(&self, qkv: &[f32], time: &[f32], window: usize, head: usize, part: usize, to: &mut [f32]) {
         let column = part * self.c + head * self.d;
         let time = &time[column..column + self.d];
-        self.tokens(window, |i, token| {
-            let from = &qkv[token * 3 * self.c + column..][..self.d];
-            for ((to, from), time) in to[i * self.d..][..self.d].iter_mut().zip(from).zip(time) {
-                *to = from + time;
-            }
-        });
+        for (to, token) in to.chunks_exact_mut(self.d).zip(self.tokens(window)) {
+            to.copy_from_slice(&qkv[token * 3 * self.c + column..][..self.d]);
+            update(to, time, |x, time| x + time);
+        }
     }
 }
 
@@ -103,18 +97,11 @@ impl Scratch {
         matmul(rows(&self.q, g.d), &self.t, &mut self.p, g.n, g.d, g.n);
         let bias = &bias[head * g.n * g.n..][..g.n * g.n];
         for (p, bias) in self.p.chunks_exact_mut(g.n).zip(bias.chunks_exact(g.n)) {
-            let mut max = f32::NEG_INFINITY;
-            for (p, bias) in p.iter_mut().zip(bias) {
-                *p += bias;
-                max = if *p > max { *p } else { max };
-            }
-            for p in p.iter_mut() {
-                *p = exp(*p - max);
-            }
-            let total = 1.0 / sum(g.n, |i| p[i]);
-            for p in p.iter_mut() {
-                *p *= total;
-            }
+            update(p, bias, |p, bias| p + bias);
+            let max = max(p);
+            update(p, bias, |p, _| exp(p - max));
+            let total = 1.0 / sum(p, bias, |p, _| p);
+            update(p, bias, |p, _| p * total);
         }
     }
 }
@@ -172,10 +159,9 @@ impl Kernel<3> for WindowAttention {
                         for head in 0..g.heads {
                             s.weights(g, qkv, time, bias, window, head);
                             matmul(rows(&s.p, g.n), &s.v, &mut o, g.n, g.n, g.d);
-                            g.tokens(window, |i, token| {
-                                output[token * g.c + head * g.d..][..g.d]
-                                    .copy_from_slice(&o[i * g.d..][..g.d]);
-                            });
+                            for (o, token) in o.chunks_exact(g.d).zip(g.tokens(window)) {
+                                output[token * g.c + head * g.d..][..g.d].copy_from_slice(o);
+                            }
                         }
                     }
                 },
@@ -211,7 +197,7 @@ impl Kernel<3> for WindowAttention {
             let mut s = Scratch::new(g);
             let mut dout = vec![0.0; g.n * g.d];
             let mut ds = vec![0.0; g.n * g.n];
-            let mut part = vec![0.0; g.n * g.d];
+            let mut product = vec![0.0; g.n * g.d];
             let scale = 1.0 / (g.d as f32).sqrt();
             vectorize(
                 #[inline(always)]
@@ -219,42 +205,34 @@ impl Kernel<3> for WindowAttention {
                     for window in 0..w / g.window[1] {
                         for head in 0..g.heads {
                             s.weights(g, qkv, time, bias, window, head);
-                            g.tokens(window, |i, token| {
-                                dout[i * g.d..][..g.d]
-                                    .copy_from_slice(&grad[token * g.c + head * g.d..][..g.d]);
-                            });
+                            for (dout, token) in dout.chunks_exact_mut(g.d).zip(g.tokens(window)) {
+                                dout.copy_from_slice(&grad[token * g.c + head * g.d..][..g.d]);
+                            }
                             // dS = P ∘ (dO Vᵀ - rowsum(P ∘ dO Vᵀ))
                             transpose(&s.v, &mut s.t, g.n, g.d);
                             matmul(rows(&dout, g.d), &s.t, &mut ds, g.n, g.d, g.n);
                             for (ds, p) in ds.chunks_exact_mut(g.n).zip(s.p.chunks_exact(g.n)) {
-                                let total = sum(g.n, |i| ds[i] * p[i]);
-                                for (ds, p) in ds.iter_mut().zip(p) {
-                                    *ds = p * (*ds - total);
-                                }
+                                let total = sum(ds, p, |ds, p| ds * p);
+                                update(ds, p, |ds, p| p * (ds - total));
                             }
                             let dbias = &mut dbias[head * g.n * g.n..][..g.n * g.n];
-                            for (dbias, ds) in dbias.iter_mut().zip(&ds) {
-                                *dbias += ds;
-                            }
-                            let mut store = |part: usize, values: &[f32], scale: f32| {
+                            update(dbias, &ds, |dbias, ds| dbias + ds);
+                            // dQ = dS K / sqrt(d); dK = dSᵀ (Q / sqrt(d)); dV = Pᵀ dO
+                            let products = [
+                                (rows(&ds, g.n), &s.k, scale),
+                                (transposed(&ds, g.n), &s.q, 1.0),
+                                (transposed(&s.p, g.n), &dout, 1.0),
+                            ];
+                            for (part, (left, right, scale)) in products.into_iter().enumerate() {
+                                matmul(left, right, &mut product, g.n, g.n, g.d);
                                 let column = part * g.c + head * g.d;
                                 let dtime = &mut dtime[column..column + g.d];
-                                g.tokens(window, |i, token| {
+                                for (x, token) in product.chunks_exact(g.d).zip(g.tokens(window)) {
                                     let to = &mut dqkv[token * 3 * g.c + column..][..g.d];
-                                    let from = &values[i * g.d..][..g.d];
-                                    for j in 0..g.d {
-                                        to[j] = from[j] * scale;
-                                        dtime[j] += to[j];
-                                    }
-                                });
-                            };
-                            // dQ = dS K / sqrt(d); dK = dSᵀ (Q / sqrt(d)); dV = Pᵀ dO
-                            matmul(rows(&ds, g.n), &s.k, &mut part, g.n, g.n, g.d);
-                            store(0, &part, scale);
-                            matmul(transposed(&ds, g.n), &s.q, &mut part, g.n, g.n, g.d);
-                            store(1, &part, 1.0);
-                            matmul(transposed(&s.p, g.n), &dout, &mut part, g.n, g.n, g.d);
-                            store(2, &part, 1.0);
+                                    update(to, x, |_, x| x * scale);
+                                    update(dtime, to, |sum, x| sum + x);
+                                }
+                            }
                         }
                     }
                 },

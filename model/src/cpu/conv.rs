@@ -17,8 +17,8 @@ pub(crate) struct Conv3x3 {
     pub stride: usize,
 }
 
-/// Patches are gathered in parts of at most this many values (16 MiB), which the caches hold.
-const PART: usize = 1 << 22;
+/// Patches are gathered in parts of at most this many values (4 MiB), which the caches hold.
+const PART: usize = 1 << 20;
 
 /// Sizes of one convolution.
 #[derive(Clone, Copy)]

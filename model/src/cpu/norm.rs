@@ -36,13 +36,14 @@ impl Kernel<3> for LayerNorm {
             vectorize(
                 #[inline(always)]
                 || {
+                    let (weight, bias) = (&weight[..c], &bias[..c]);
                     let rows = y
                         .chunks_exact_mut(c)
                         .zip(x.chunks_exact(c))
                         .zip(statistics.chunks_exact_mut(2));
                     for ((y, x), statistics) in rows {
-                        let mean = sum(c, |i| x[i]) / c as f32;
-                        let var = sum(c, |i| (x[i] - mean) * (x[i] - mean)) / c as f32;
+                        let mean = sum(x, x, |x, _| x) / c as f32;
+                        let var = sum(x, x, |x, _| (x - mean) * (x - mean)) / c as f32;
                         let rstd = 1.0 / (var + self.eps).sqrt();
                         statistics.copy_from_slice(&[mean, rstd]);
                         for i in 0..c {
@@ -78,6 +79,8 @@ impl Kernel<3> for LayerNorm {
             vectorize(
                 #[inline(always)]
                 || {
+                    let weight = &weight[..c];
+                    let (dweight, dbias) = (&mut dweight[..c], &mut dbias[..c]);
                     let rows = dx
                         .chunks_exact_mut(c)
                         .zip(x.chunks_exact(c))
@@ -85,13 +88,16 @@ impl Kernel<3> for LayerNorm {
                         .zip(statistics.chunks_exact(2));
                     for (((dx, x), grad), statistics) in rows {
                         let (mean, rstd) = (statistics[0], statistics[1]);
-                        let g = sum(c, |i| grad[i] * weight[i]) / c as f32;
-                        let gx = sum(c, |i| grad[i] * weight[i] * (x[i] - mean)) * rstd / c as f32;
+                        for i in 0..c {
+                            dx[i] = grad[i] * weight[i];
+                        }
+                        let g = sum(dx, dx, |g, _| g) / c as f32;
+                        let gx = sum(dx, x, |g, x| g * (x - mean)) * rstd / c as f32;
                         for i in 0..c {
                             let normal = (x[i] - mean) * rstd;
                             dweight[i] += grad[i] * normal;
                             dbias[i] += grad[i];
-                            dx[i] = rstd * (grad[i] * weight[i] - g - normal * gx);
+                            dx[i] = rstd * (dx[i] - g - normal * gx);
                         }
                     }
                 },
@@ -141,7 +147,9 @@ impl Kernel<3> for GroupNorm {
             vectorize(
                 #[inline(always)]
                 || {
+                    let (weight, bias) = (&weight[..c], &bias[..c]);
                     let (mean, rstd) = statistics.split_at_mut(c);
+                    let (mean, rstd) = (&mut mean[..c], &mut rstd[..c]);
                     for x in x.chunks_exact(c) {
                         for i in 0..c {
                             mean[i] += x[i];
@@ -192,7 +200,9 @@ impl Kernel<3> for GroupNorm {
             vectorize(
                 #[inline(always)]
                 || {
-                    let (mean, rstd) = statistics.split_at(c);
+                    let (weight, bias) = (&weight[..c], &bias[..c]);
+                    let (dweight, dbias) = (&mut dweight[..c], &mut dbias[..c]);
+                    let (mean, rstd) = (&statistics[..c], &statistics[c..2 * c]);
                     // First the gradient before the Swish, kept in `dx` for the second pass.
                     let rows = dx
                         .chunks_exact_mut(c)
@@ -215,6 +225,7 @@ impl Kernel<3> for GroupNorm {
                     let mut gx: Vec<f32> = dweight.iter().zip(weight).map(|(d, w)| d * w).collect();
                     self.average_groups(&mut g, pixels);
                     self.average_groups(&mut gx, pixels);
+                    let (g, gx) = (&g[..c], &gx[..c]);
                     for (dx, x) in dx.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
                         for i in 0..c {
                             let normal = (x[i] - mean[i]) * rstd[i];

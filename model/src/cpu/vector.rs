@@ -4,6 +4,8 @@
 //! that [`vectorize`] compiles once per instruction set and picks at run time. No fused
 //! multiply-add is asked for: where the hardware has none, it would be a library call.
 
+use pulp::{Simd, WithSimd};
+
 /// Number of independent partial sums in a reduction: one AVX-512 register of `f32`.
 pub(super) const LANES: usize = 16;
 
@@ -44,23 +46,53 @@ pub(super) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// Sum of `f(i)` over `0..n`, in [`LANES`] partial sums.
+/// Sets every `x` to `f(x, y)`, for slices of one length.
+///
+/// Rows here are short. Written as one loop, the compiler unrolls it so far that a short row never
+/// reaches the vector part; so the width is spelled out.
 #[inline(always)]
-pub(super) fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [0.0; LANES];
-    let whole = n / LANES * LANES;
-    let mut start = 0;
-    while start < whole {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += f(start + lane);
+pub(super) fn update(x: &mut [f32], y: &[f32], f: impl Fn(f32, f32) -> f32) {
+    debug_assert_eq!(x.len(), y.len());
+    let (x, x_tail) = x.as_chunks_mut::<LANES>();
+    let (y, y_tail) = y.as_chunks::<LANES>();
+    for (x, y) in x.iter_mut().zip(y) {
+        for lane in 0..LANES {
+            x[lane] = f(x[lane], y[lane]);
         }
-        start += LANES;
     }
-    let mut total: f32 = lanes.iter().sum();
-    for i in whole..n {
-        total += f(i);
+    for (x, y) in x_tail.iter_mut().zip(y_tail) {
+        *x = f(*x, *y);
     }
-    total
+}
+
+/// Sum of `f(x, y)` over slices of one length.
+#[inline(always)]
+pub(super) fn sum(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    debug_assert_eq!(x.len(), y.len());
+    let (x, x_tail) = x.as_chunks::<LANES>();
+    let (y, y_tail) = y.as_chunks::<LANES>();
+    let mut lanes = [0.0; LANES];
+    for (x, y) in x.iter().zip(y) {
+        for lane in 0..LANES {
+            lanes[lane] += f(x[lane], y[lane]);
+        }
+    }
+    let tail: f32 = x_tail.iter().zip(y_tail).map(|(x, y)| f(*x, *y)).sum();
+    tail + lanes.iter().sum::<f32>()
+}
+
+/// The largest of `x`; negative infinity if there is none. NaN is passed over.
+#[inline(always)]
+pub(super) fn max(x: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (x, tail) = x.as_chunks::<LANES>();
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for x in x {
+        for lane in 0..LANES {
+            lanes[lane] = larger(lanes[lane], x[lane]);
+        }
+    }
+    lanes.iter().chain(tail).copied().fold(f32::NEG_INFINITY, larger)
 }
 
 /// The left factor of [`matmul`]: element `(i, j)` is `data[i * rows + j * columns]`.
@@ -73,51 +105,80 @@ pub(super) struct Strided<'a> {
 
 /// `c = a · b` for small matrices: `a` is `[m, k]`, `b` is `[k, n]` and `c` is `[m, n]`,
 /// the last two row after row.
-#[inline(always)]
+///
+/// Left to itself, the compiler takes this loop apart into scalars; so here the vectors are
+/// written out.
+#[inline]
 pub(super) fn matmul(a: Strided, b: &[f32], c: &mut [f32], m: usize, k: usize, n: usize) {
-    const ROWS: usize = 4;
-    let mut i = 0;
-    while i < m {
-        let rows = ROWS.min(m - i);
+    pulp::Arch::new().dispatch(Product { a, b, c, m, k, n });
+}
+
+struct Product<'a> {
+    a: Strided<'a>,
+    b: &'a [f32],
+    c: &'a mut [f32],
+    m: usize,
+    k: usize,
+    n: usize,
+}
+
+impl WithSimd for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        const ROWS: usize = 4;
+        let whole = self.m / ROWS * ROWS;
+        for i in (0..whole).step_by(ROWS) {
+            self.rows::<S, ROWS>(simd, i);
+        }
+        for i in whole..self.m {
+            self.rows::<S, 1>(simd, i);
+        }
+    }
+}
+
+impl Product<'_> {
+    /// Rows `i` to `i + R`.
+    #[inline(always)]
+    fn rows<S: Simd, const R: usize>(&mut self, simd: S, i: usize) {
         let mut j = 0;
-        while j + LANES <= n {
-            let mut acc = [[0.0f32; LANES]; ROWS];
-            if rows == ROWS {
-                for l in 0..k {
-                    let b = &b[l * n + j..l * n + j + LANES];
-                    for (r, acc) in acc.iter_mut().enumerate() {
-                        let a = a.data[(i + r) * a.rows + l * a.columns];
-                        for (acc, b) in acc.iter_mut().zip(b) {
-                            *acc += a * b;
-                        }
-                    }
-                }
-            } else {
-                for l in 0..k {
-                    let b = &b[l * n + j..l * n + j + LANES];
-                    for (r, acc) in acc.iter_mut().enumerate().take(rows) {
-                        let a = a.data[(i + r) * a.rows + l * a.columns];
-                        for (acc, b) in acc.iter_mut().zip(b) {
-                            *acc += a * b;
-                        }
-                    }
-                }
-            }
-            for (r, acc) in acc.iter().enumerate().take(rows) {
-                c[(i + r) * n + j..(i + r) * n + j + LANES].copy_from_slice(acc);
-            }
-            j += LANES;
+        while j + 2 * S::F32_LANES <= self.n {
+            self.tile::<S, R, 2>(simd, i, j);
+            j += 2 * S::F32_LANES;
         }
-        for r in 0..rows {
+        while j + S::F32_LANES <= self.n {
+            self.tile::<S, R, 1>(simd, i, j);
+            j += S::F32_LANES;
+        }
+        let Self { a, b, ref mut c, k, n, .. } = *self;
+        for i in i..i + R {
             for j in j..n {
-                let mut sum = 0.0;
-                for l in 0..k {
-                    sum += a.data[(i + r) * a.rows + l * a.columns] * b[l * n + j];
-                }
-                c[(i + r) * n + j] = sum;
+                let products = (0..k).map(|l| a.data[i * a.rows + l * a.columns] * b[l * n + j]);
+                c[i * n + j] = products.sum();
             }
         }
-        i += rows;
+    }
+
+    /// `R` rows by `V` vectors of sums, which stay in registers.
+    #[inline(always)]
+    fn tile<S: Simd, const R: usize, const V: usize>(&mut self, simd: S, i: usize, j: usize) {
+        let Self { a, b, ref mut c, k, n, .. } = *self;
+        let width = V * S::F32_LANES;
+        let mut sums = [[simd.splat_f32s(0.0); V]; R];
+        for l in 0..k {
+            let (b, _) = S::as_simd_f32s(&b[l * n + j..][..width]);
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let a = simd.splat_f32s(a.data[(i + r) * a.rows + l * a.columns]);
+                for (sum, b) in sums.iter_mut().zip(b) {
+                    *sum = simd.mul_add_f32s(a, *b, *sum);
+                }
+            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            let (c, _) = S::as_mut_simd_f32s(&mut c[(i + r) * n + j..][..width]);
+            c.copy_from_slice(sums);
+        }
     }
 }
 
@@ -163,9 +224,22 @@ mod tests {
     }
 
     #[test]
+    fn max_looks_at_every_element() {
+        for n in 1..40 {
+            for place in 0..n {
+                let x: Vec<f32> = (0..n).map(|i| if i == place { 2.0 } else { -1.0 }).collect();
+                assert_eq!(max(&x), 2.0);
+            }
+        }
+        assert_eq!(max(&[]), f32::NEG_INFINITY);
+    }
+
+    #[test]
     fn sum_counts_every_element_once() {
-        for n in [0, 1, 15, 16, 17, 64, 100] {
-            assert_eq!(sum(n, |i| i as f32), (n * n.saturating_sub(1) / 2) as f32);
+        for n in [0, 1, 15, 16, 17, 64, 100u16] {
+            let x: Vec<f32> = (0..n).map(f32::from).collect();
+            let want: f32 = x.iter().map(|x| 2.0 * x).sum();
+            assert_eq!(sum(&x, &x, |x, y| x + y), want);
         }
     }
 }

@@ -1,0 +1,378 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use model::sampler::Method;
+use model::weights::Precision;
+
+use crate::device::DeviceKind;
+
+/// Trains DiffiT, samples from it, exports its weights.
+///
+/// Without a command it trains the preset `tiny` on the embedded emoji for a few minutes, starting
+/// from the weights that are shipped with it.
+#[derive(Parser)]
+#[command(version, propagate_version = true)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Train a model, or go on training one.
+    Train(TrainArgs),
+    /// Make pictures.
+    Sample(SampleArgs),
+    /// Make a weights file of a run or a checkpoint.
+    Export(ExportArgs),
+    /// Run the denoiser on tensors from a file: the door for other implementations.
+    Denoise(DenoiseArgs),
+    /// Print configuration, counts and card of a weights file, a checkpoint or a preset.
+    Info(InfoArgs),
+    /// Look at training data, or fetch some.
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// Measure speed and memory on this machine.
+    Bench(BenchArgs),
+}
+
+impl Default for Command {
+    /// `trainer train`, with every flag at its default.
+    fn default() -> Self {
+        Args::parse_from(["trainer", "train"]).command.expect("a command was given")
+    }
+}
+
+#[derive(Subcommand)]
+pub enum DataCommand {
+    /// Read a data set to the end and report what is in it and what is wrong with it.
+    Check(CheckArgs),
+    /// Download a data set: with progress, resuming, and a check of its hash.
+    Fetch(FetchArgs),
+}
+
+/// Reads numbers of images such as `512`, `3k`, `102.4M`, `8Mi`.
+fn images(text: &str) -> Result<u64, String> {
+    parse_size::parse_size(text)
+        .map_err(|error| format!("{error}; write a number of images such as 3000, 3k or 102.4M"))
+}
+
+/// Reads times such as `90s`, `10m`, `2h`.
+fn time(text: &str) -> Result<Duration, String> {
+    let (number, unit) = text.split_at(text.trim_end_matches(char::is_alphabetic).len());
+    let seconds = match unit {
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        "d" => 86_400.0,
+        _ => return Err(format!("unknown unit `{unit}`; write a time such as 90s, 10m, 2h or 1d")),
+    };
+    let number: f64 = number.parse().map_err(|e| format!("`{number}`: {e}"))?;
+    Duration::try_from_secs_f64(number * seconds).map_err(|e| e.to_string())
+}
+
+/// Reads probabilities and other numbers that must be above 0.
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value > 0.0 && value.is_finite() => Ok(value),
+        Ok(value) => Err(format!("{value} is not above 0")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[derive(clap::Args, Clone)]
+pub struct TrainArgs {
+    /// Model and recipe: tiny, cifar10, cifar10-i, cifar10-256, ffhq64, ffhq64-i.
+    #[arg(long, default_value = "tiny", conflicts_with = "resume")]
+    pub preset: String,
+    /// Folder or zip of PNG or JPEG files, a CIFAR-10 archive, or `emoji` for the embedded set.
+    #[arg(long, value_name = "PATH", default_value = crate::data::EMBEDDED)]
+    pub data: PathBuf,
+    /// What to start from.
+    #[arg(long, value_name = "shipped|scratch|FILE", conflicts_with = "resume")]
+    pub from: Option<String>,
+    /// Go on with a run: its folder, or one of its checkpoints.
+    #[arg(long, value_name = "PATH")]
+    pub resume: Option<PathBuf>,
+    /// Images to train on in all, repetitions counted, such as 3k or 200M.
+    #[arg(long, value_name = "IMAGES", value_parser = images)]
+    pub duration: Option<u64>,
+    /// Stop after this much time, such as 10m or 2h, with everything saved.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub max_time: Option<Duration>,
+    /// Images per step.
+    #[arg(long, conflicts_with = "resume", value_parser = clap::value_parser!(u64).range(1..=65536))]
+    pub batch: Option<u64>,
+    /// Learning rate after the ramp.
+    #[arg(long, value_parser = positive)]
+    pub lr: Option<f64>,
+    /// Images over which the learning rate rises from 0.
+    #[arg(long, value_name = "IMAGES", value_parser = images)]
+    pub lr_ramp: Option<u64>,
+    /// Seed of everything random: initial weights, order of the data, noise.
+    #[arg(long, conflicts_with = "resume")]
+    pub seed: Option<u64>,
+    /// Folder that run folders are made in.
+    #[arg(long, value_name = "FOLDER", default_value = "runs", conflicts_with = "resume")]
+    pub out: PathBuf,
+    /// Write a grid of pictures whenever this many images have been seen.
+    #[arg(long, value_name = "IMAGES", value_parser = images)]
+    pub sample_every: Option<u64>,
+    /// Save a checkpoint whenever this many images have been seen.
+    #[arg(long, value_name = "IMAGES", value_parser = images)]
+    pub save_every: Option<u64>,
+    /// What to compute on.
+    #[arg(long, value_enum, default_value_t)]
+    pub device: DeviceKind,
+}
+
+/// How pictures are made.
+#[derive(clap::Args, Clone)]
+pub struct SettingsArgs {
+    /// Steps of the sampler.
+    #[arg(long, default_value_t = 18)]
+    pub steps: usize,
+    /// How a step is taken.
+    #[arg(long, value_enum, default_value = "heun")]
+    pub sampler: SamplerKind,
+    /// Noise level of the last step but one.
+    #[arg(long, default_value_t = 0.002)]
+    pub sigma_min: f64,
+    /// Noise level of the start.
+    #[arg(long, default_value_t = 80.0)]
+    pub sigma_max: f64,
+    /// How much the steps crowd towards low noise.
+    #[arg(long, default_value_t = 7.0)]
+    pub rho: f64,
+    /// Noise added on the way (S_churn); 0 for none.
+    #[arg(long, default_value_t = 0.0)]
+    pub churn: f64,
+    /// Lowest noise level that churn adds noise at (S_min).
+    #[arg(long, default_value_t = 0.0)]
+    pub churn_min: f64,
+    /// Highest noise level that churn adds noise at (S_max).
+    #[arg(long, default_value_t = f64::MAX, hide_default_value = true)]
+    pub churn_max: f64,
+    /// Standard deviation of the added noise (S_noise).
+    #[arg(long, default_value_t = 1.0)]
+    pub churn_noise: f64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum SamplerKind {
+    Euler,
+    Heun,
+}
+
+impl From<SamplerKind> for Method {
+    fn from(kind: SamplerKind) -> Self {
+        match kind {
+            SamplerKind::Euler => Method::Euler,
+            SamplerKind::Heun => Method::Heun,
+        }
+    }
+}
+
+#[derive(clap::Args, Clone)]
+pub struct SampleArgs {
+    /// Weights file or checkpoint; without it, the weights that are shipped.
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    /// Seeds, one picture each, such as 0-63,100.
+    #[arg(long, default_value = "0-15")]
+    pub seeds: String,
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+    /// PNG file with all pictures in a grid, or with --separate a folder.
+    #[arg(long, short, value_name = "PATH", default_value = "samples.png")]
+    pub output: PathBuf,
+    /// Write one file per seed.
+    #[arg(long)]
+    pub separate: bool,
+    /// Columns of the grid.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub columns: Option<u32>,
+    /// Pictures computed at a time.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub batch: u32,
+    /// What to compute on.
+    #[arg(long, value_enum, default_value_t)]
+    pub device: DeviceKind,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum PrecisionKind {
+    F16,
+    F32,
+}
+
+impl From<PrecisionKind> for Precision {
+    fn from(kind: PrecisionKind) -> Self {
+        match kind {
+            PrecisionKind::F16 => Precision::F16,
+            PrecisionKind::F32 => Precision::F32,
+        }
+    }
+}
+
+#[derive(clap::Args, Clone)]
+pub struct ExportArgs {
+    /// A run folder or a checkpoint.
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// The weights file to write.
+    #[arg(long, short, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Number format of the values.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub precision: PrecisionKind,
+    /// A JSON file whose fields replace those of the model card.
+    #[arg(long, value_name = "FILE")]
+    pub card: Option<PathBuf>,
+    /// Replace an existing file.
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+#[derive(clap::Args, Clone)]
+pub struct DenoiseArgs {
+    /// Weights file or checkpoint; without it, the weights that are shipped.
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    /// Safetensors file with `x` [B, C, H, W] and `sigma` [B], both f32.
+    #[arg(long, value_name = "FILE")]
+    pub input: PathBuf,
+    /// Safetensors file to write: `denoised` and `raw`, the network's own output.
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Pictures computed at a time.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub batch: u32,
+    /// What to compute on.
+    #[arg(long, value_enum, default_value_t)]
+    pub device: DeviceKind,
+}
+
+#[derive(clap::Args, Clone)]
+pub struct InfoArgs {
+    /// A weights file, a checkpoint, a run folder or the name of a preset; without it, the
+    /// weights that are shipped.
+    #[arg(value_name = "FILE|PRESET")]
+    pub what: Option<PathBuf>,
+    /// List every tensor with its shape.
+    #[arg(long)]
+    pub tensors: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args, Clone)]
+pub struct CheckArgs {
+    /// Folder or zip of PNG or JPEG files, a CIFAR-10 archive, or `emoji` for the embedded set.
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+}
+
+#[derive(clap::Args, Clone)]
+pub struct FetchArgs {
+    /// What to fetch.
+    #[arg(value_parser = ["cifar10"])]
+    pub name: String,
+    /// Folder to put it in.
+    #[arg(long, value_name = "FOLDER", default_value = "data")]
+    pub to: PathBuf,
+    /// Fetch it from another place; the hash must still come out.
+    #[arg(long)]
+    pub url: Option<String>,
+}
+
+#[derive(clap::Args, Clone)]
+pub struct BenchArgs {
+    /// Presets to measure.
+    #[arg(value_name = "PRESET", default_value = "tiny")]
+    pub presets: Vec<String>,
+    /// Pictures per forward pass and per training step.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub batch: u32,
+    /// Least time to spend on each measurement.
+    #[arg(long, default_value = "3s", value_parser = time)]
+    pub time: Duration,
+    /// Print one JSON object per measurement.
+    #[arg(long)]
+    pub json: bool,
+    /// What to compute on.
+    #[arg(long, value_enum, default_value_t)]
+    pub device: DeviceKind,
+}
+
+/// Reads lists of seeds such as `0-63,100`, in the order they are written.
+///
+/// # Errors
+///
+/// Says which part is not a number or a range.
+pub fn seeds(text: &str) -> anyhow::Result<Vec<u64>> {
+    const MOST: usize = 1_000_000;
+    let mut seeds = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        let number = |text: &str| {
+            text.trim().parse::<u64>().map_err(|_| {
+                anyhow::anyhow!("--seeds {text:?}: `{part}` is neither a seed nor a range such as 0-63")
+            })
+        };
+        let (first, last) = match part.split_once('-') {
+            Some((first, last)) => (number(first)?, number(last)?),
+            None => (number(part)?, number(part)?),
+        };
+        anyhow::ensure!(first <= last, "--seeds: the range `{part}` runs backwards");
+        anyhow::ensure!(
+            last - first < MOST as u64 && seeds.len() + (last - first) as usize + 1 <= MOST,
+            "--seeds: more than {MOST} seeds"
+        );
+        seeds.extend(first..=last);
+    }
+    Ok(seeds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn seeds_are_read_as_written() {
+        let read = |text| seeds(text).map_err(|e| e.to_string());
+        assert_eq!(read("0-3,100, 7"), Ok(vec![0, 1, 2, 3, 100, 7]));
+        assert_eq!(read("18446744073709551615"), Ok(vec![u64::MAX]));
+        for (text, message) in [
+            ("", "`` is neither"),
+            ("1,", "`` is neither"),
+            ("x", "`x` is neither"),
+            ("-3", "`-3` is neither"),
+            ("9-1", "runs backwards"),
+            ("0-1000000", "more than 1000000"),
+            ("0-18446744073709551615", "more than 1000000"),
+        ] {
+            let error = read(text).expect_err(message);
+            assert!(error.contains(message), "{error:?} does not say {message:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_and_times_take_units() {
+        assert_eq!(images("102.4M"), Ok(102_400_000));
+        assert_eq!(images("8Mi"), Ok(8 << 20));
+        assert!(images("-1").is_err());
+        assert_eq!(time("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(time("20"), Ok(Duration::from_secs(20)));
+        assert!(time("3 weeks").is_err() && time("-1s").is_err());
+    }
+}

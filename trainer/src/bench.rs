@@ -1,0 +1,155 @@
+//! `trainer bench`: speed and memory on this machine.
+
+use std::convert::Infallible;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Tensor, TensorData};
+use model::config::ModelConfig;
+use model::generate::{Settings, generate};
+use model::loss::{LossConfig, weighted_squared_error};
+use model::noise::start_noise;
+use model::{Conditioning, Model};
+use serde::Serialize;
+
+use crate::args::BenchArgs;
+use crate::memory;
+
+/// One measurement.
+#[derive(Serialize)]
+struct Measurement {
+    preset: String,
+    device: String,
+    batch: usize,
+    /// What was measured.
+    what: &'static str,
+    /// Median time of one pass over the batch.
+    milliseconds: f64,
+    images_per_second: f64,
+    /// Floating-point operations, two for each multiply-add.
+    gflops_per_second: f64,
+    /// The most memory the process has had so far, in bytes.
+    peak_memory: Option<u64>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// If a preset does not exist or the device cannot be opened.
+pub fn run(args: BenchArgs) -> anyhow::Result<()> {
+    let device = args.device.open()?;
+    let batch = args.batch as usize;
+    if !args.json {
+        println!(
+            "{:<12} {:<18} {:>10} {:>10} {:>10} {:>12}",
+            "preset", "", "ms", "images/s", "GFLOP/s", "memory, MB"
+        );
+    }
+    for preset in &args.presets {
+        let config = model::preset::by_name(preset)
+            .with_context(|| format!("{preset}: there is no such preset; `trainer info` lists them"))?;
+        let macs = model::weights::shape_of(&config).macs().total();
+        // Of the multiply-adds of a forward pass; backpropagation takes two for each.
+        let kinds: [(&'static str, f64, Box<dyn FnMut()>); 3] = [
+            ("forward", 1.0, forward(&config, batch, &device)?),
+            ("forward, backward", 3.0, training(&config, batch, &device)?),
+            ("step of Heun", 2.0, sampling(&config, batch, &device)?),
+        ];
+        for (what, passes, work) in kinds {
+            let time = median(work, args.time);
+            let images_per_second = batch as f64 / time.as_secs_f64();
+            let measurement = Measurement {
+                preset: preset.clone(),
+                device: format!("{:?}", args.device),
+                batch,
+                what,
+                milliseconds: time.as_secs_f64() * 1e3,
+                images_per_second,
+                gflops_per_second: images_per_second * passes * macs as f64 * 2e-9,
+                peak_memory: memory::peak(),
+            };
+            if args.json {
+                println!("{}", serde_json::to_string(&measurement)?);
+            } else {
+                println!(
+                    "{preset:<12} {what:<18} {:>10.1} {:>10.2} {:>10.1} {:>12}",
+                    measurement.milliseconds,
+                    measurement.images_per_second,
+                    measurement.gflops_per_second,
+                    measurement.peak_memory.map_or("?".into(), |bytes| (bytes / 1_000_000).to_string()),
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The median time of `work`, repeated for at least `least` and three times, after a warm-up.
+fn median(mut work: impl FnMut(), least: Duration) -> Duration {
+    work();
+    let started = Instant::now();
+    let mut times = Vec::new();
+    while started.elapsed() < least || times.len() < 3 {
+        let before = Instant::now();
+        work();
+        times.push(before.elapsed());
+    }
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+fn pictures(config: &ModelConfig, batch: usize, device: &Device) -> Tensor<4> {
+    let [c, h, w] = config.image_shape();
+    let values = start_noise(0, batch * c * h * w);
+    Tensor::from_data(TensorData::new(values, [batch, c, h, w]), device)
+}
+
+/// Waits until all work on a device is done.
+fn wait(device: &Device) {
+    device.sync().expect("the device computes");
+}
+
+fn forward(config: &ModelConfig, batch: usize, device: &Device) -> anyhow::Result<Box<dyn FnMut()>> {
+    let model = Model::new(config.clone(), 0, device)?;
+    let x = pictures(config, batch, device);
+    let device = device.clone();
+    Ok(Box::new(move || {
+        let _ = model.denoise(x.clone(), &vec![1.0; batch], Conditioning::default());
+        wait(&device);
+    }))
+}
+
+fn training(config: &ModelConfig, batch: usize, device: &Device) -> anyhow::Result<Box<dyn FnMut()>> {
+    let device = device.clone().autodiff();
+    let model = Model::new(config.clone(), 0, &device)?;
+    let x = pictures(config, batch, &device);
+    let weight = LossConfig::default().weight(1.0);
+    let weight = Tensor::<1>::from_data(TensorData::new(vec![weight; batch], [batch]), &device);
+    Ok(Box::new(move || {
+        let denoised = model.denoise(x.clone(), &vec![1.0; batch], Conditioning::default()).denoised;
+        let loss = weighted_squared_error(denoised, x.clone() * 0.5, weight.clone()).sum();
+        let _ = GradientsParams::from_grads(loss.backward(), &model.network);
+        wait(&device);
+    }))
+}
+
+fn sampling(config: &ModelConfig, batch: usize, device: &Device) -> anyhow::Result<Box<dyn FnMut()>> {
+    let model = Model::new(config.clone(), 0, device)?;
+    // Of two steps by Heun, the second takes one evaluation: broken off before it, one step is left.
+    let settings = Settings { steps: 2, ..Settings::default() };
+    let seeds: Vec<u64> = (0..batch as u64).collect();
+    let device = device.clone();
+    Ok(Box::new(move || {
+        let result = pollster::block_on(generate(&model, &settings, &seeds, &device, async |e| {
+            Ok::<_, Infallible>(match e.evaluation {
+                2 => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            })
+        }));
+        drop(result);
+        wait(&device);
+    }))
+}

@@ -1,0 +1,233 @@
+//! Checkpoints: one file with everything that training goes on from.
+//!
+//! Eight bytes of magic, the SHA-256 of all that follows, and a safetensors file: `net.*` and
+//! `ema.*`, named as in a weights file, and `optimizer`, the optimizer's record as Burn writes it.
+//! Its metadata holds [`Progress`].
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use anyhow::{Context, bail, ensure};
+use model::config::ModelConfig;
+use model::{Model, TensorSpec};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::config::TrainConfig;
+use crate::run_folder::write_file;
+
+const MAGIC: &[u8; 8] = b"DIFFIT\0\x01";
+const KEY: &str = "diffit-checkpoint";
+
+/// How far a run has come.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The recipe.
+    pub config: TrainConfig,
+    /// What the run started from: nothing, or the name of a set of weights.
+    pub started_from: String,
+    /// Images seen.
+    pub images: u64,
+    /// Time spent training, in seconds.
+    pub seconds: f64,
+    /// Loss per value over the last stretch that was reported.
+    pub loss: Option<f64>,
+    /// Sum of the loss over the images seen since then, and their number.
+    pub stretch: (f64, u64),
+}
+
+/// Named values, as in a weights file.
+pub type Parameters = Vec<(TensorSpec, Vec<f32>)>;
+
+/// What is saved.
+pub struct State<'a> {
+    /// How far the run has come.
+    pub progress: &'a Progress,
+    /// The network's parameters.
+    pub network: Parameters,
+    /// Their moving average.
+    pub ema: Parameters,
+    /// The optimizer's record.
+    pub optimizer: Vec<u8>,
+}
+
+/// Writes a checkpoint. A crash at any moment leaves either no file of this name or a whole one.
+///
+/// # Errors
+///
+/// If the file system refuses.
+pub fn save(path: &Path, state: State) -> anyhow::Result<()> {
+    let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let part = |prefix: &'static str, parameters: &Parameters| {
+        parameters
+            .iter()
+            .map(|(spec, values)| (format!("{prefix}.{}", spec.name), spec.shape.clone(), bytes(values)))
+            .collect::<Vec<_>>()
+    };
+    let mut stored = part("net", &state.network);
+    stored.extend(part("ema", &state.ema));
+    let mut views = stored
+        .iter()
+        .map(|(name, shape, bytes)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
+    let optimizer = TensorView::new(Dtype::U8, vec![state.optimizer.len()], &state.optimizer)?;
+    views.push(("optimizer", optimizer));
+    let metadata = HashMap::from([(KEY.to_string(), serde_json::to_string(state.progress)?)]);
+    let payload = safetensors::serialize(views, Some(metadata))?;
+    let mut file = Vec::with_capacity(payload.len() + 40);
+    file.extend(MAGIC);
+    file.extend(Sha256::digest(&payload));
+    file.extend(payload);
+    write_file(path, &file).with_context(|| {
+        format!("cannot save {} ({} MB); earlier checkpoints are untouched", path.display(), file.len() / 1_000_000)
+    })
+}
+
+/// A checkpoint that was read back and found whole.
+pub struct Checkpoint {
+    /// How far the run had come.
+    pub progress: Progress,
+    /// The optimizer's record.
+    pub optimizer: Vec<u8>,
+    values: HashMap<String, Vec<f32>>,
+}
+
+/// Which of the two sets of parameters.
+#[derive(Clone, Copy)]
+pub enum Part {
+    /// The network as it trains.
+    Network,
+    /// Its moving average.
+    Ema,
+}
+
+impl Checkpoint {
+    /// Whether a file starts as a checkpoint does.
+    pub fn is_one(bytes: &[u8]) -> bool {
+        bytes.starts_with(MAGIC)
+    }
+
+    /// Reads a checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// If it is damaged in any byte, or is none.
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
+        let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Self::parse(&bytes).with_context(|| format!("{}", path.display()))
+    }
+
+    /// Reads a checkpoint from its bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Checkpoint::load`].
+    pub fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
+        ensure!(Self::is_one(bytes), "not a checkpoint of this program");
+        let damaged = "this checkpoint is damaged; go on from an earlier one";
+        let Some((sum, payload)) = bytes[MAGIC.len()..].split_at_checked(32) else {
+            bail!(damaged);
+        };
+        ensure!(Sha256::digest(payload)[..] == *sum, "{damaged}");
+        let (_, header) = SafeTensors::read_metadata(payload).context(damaged)?;
+        let tensors = SafeTensors::deserialize(payload).context(damaged)?;
+        let progress = header.metadata().as_ref().and_then(|m| m.get(KEY)).context(damaged)?;
+        let progress: Progress = serde_json::from_str(progress)
+            .context("this checkpoint was made by another version of this program")?;
+        progress.config.model.validate()?;
+        let optimizer = tensors.tensor("optimizer").context(damaged)?.data().to_vec();
+        let values = tensors
+            .iter()
+            .filter(|(_, view)| view.dtype() == Dtype::F32)
+            .map(|(name, view)| {
+                let values = view.data().chunks_exact(4);
+                let values = values.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+                (name.to_string(), values.collect())
+            })
+            .collect();
+        let checkpoint = Self { progress, optimizer, values };
+        for spec in model::weights::specs(checkpoint.config()) {
+            for prefix in ["net", "ema"] {
+                let values = checkpoint.values.get(&format!("{prefix}.{}", spec.name));
+                ensure!(values.is_some_and(|v| v.len() == spec.len()), "{damaged}");
+            }
+        }
+        Ok(checkpoint)
+    }
+
+    fn config(&self) -> &ModelConfig {
+        &self.progress.config.model
+    }
+
+    /// One of the two networks, on a device.
+    pub fn model(&self, part: Part, device: &burn::tensor::Device) -> Model {
+        let prefix = match part {
+            Part::Network => "net",
+            Part::Ema => "ema",
+        };
+        let values = |spec: &TensorSpec| self.values[&format!("{prefix}.{}", spec.name)].clone();
+        Model::from_values(self.config().clone(), &values, device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    fn small() -> (Vec<u8>, Model) {
+        let mut config = TrainConfig::preset("tiny").expect("a preset");
+        let model::config::NetworkConfig::Image(image) = &mut config.model.network;
+        image.resolution = 4;
+        image.channels = vec![32];
+        image.blocks = vec![1];
+        image.window = model::config::Window::Size(2);
+        image.time.channels = 4;
+        image.time.width = 4;
+        let model = Model::new(config.model.clone(), 1, &Device::flex()).expect("it fits together");
+        let progress = Progress {
+            config,
+            started_from: String::new(),
+            images: 64,
+            seconds: 1.5,
+            loss: Some(0.5),
+            stretch: (0.25, 32),
+        };
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("x.ckpt");
+        let state = State {
+            progress: &progress,
+            network: model.parameters(),
+            ema: model.parameters(),
+            optimizer: vec![1, 2, 3],
+        };
+        save(&path, state).expect("saved");
+        (std::fs::read(&path).expect("there"), model)
+    }
+
+    #[test]
+    fn what_was_saved_is_read_back() {
+        let (bytes, model) = small();
+        let checkpoint = Checkpoint::parse(&bytes).expect("whole");
+        assert_eq!((checkpoint.progress.images, checkpoint.progress.stretch), (64, (0.25, 32)));
+        assert_eq!(checkpoint.optimizer, [1, 2, 3]);
+        for part in [Part::Network, Part::Ema] {
+            assert_eq!(checkpoint.model(part, &Device::flex()).parameters(), model.parameters());
+        }
+    }
+
+    #[test]
+    fn damage_is_found_wherever_it_is() {
+        let (bytes, _) = small();
+        for place in (0..bytes.len()).step_by(97).chain(0..50) {
+            let mut bytes = bytes.clone();
+            bytes[place] ^= 0x10;
+            assert!(Checkpoint::parse(&bytes).is_err(), "a flipped bit at {place} went unseen");
+        }
+        for length in [0, 7, 20, 40, 1000, bytes.len() - 1] {
+            assert!(Checkpoint::parse(&bytes[..length]).is_err(), "cut to {length}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The recipe: everything that decides what a training run computes.
+
+use std::path::PathBuf;
+
+use model::config::ModelConfig;
+use model::loss::LossConfig;
+use serde::{Deserialize, Serialize};
+
+/// One training run. It is written to the run's `options.json` and into every checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// The model.
+    pub model: ModelConfig,
+    /// The training objective.
+    pub loss: LossConfig,
+    /// Folder, archive, or name of the embedded set.
+    pub data: PathBuf,
+    /// Whether half of the pictures are mirrored. The network is told which.
+    pub flip: bool,
+    /// Images per step.
+    pub batch: usize,
+    /// Images to train on in all.
+    pub duration: u64,
+    /// Adam: step size, decay of the two moments, and what keeps the division finite.
+    pub adam: AdamConfig,
+    /// Images over which the learning rate rises from 0.
+    pub lr_ramp: u64,
+    /// Moving average of the weights.
+    pub ema: EmaConfig,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+/// Adam.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdamConfig {
+    /// Learning rate after the ramp.
+    pub lr: f64,
+    /// Decay of the first and the second moment.
+    pub betas: [f32; 2],
+    /// Added to the root of the second moment.
+    pub eps: f32,
+}
+
+/// Exponential moving average of the weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmaConfig {
+    /// Half-life in images, once training has gone on for long enough.
+    pub half_life: u64,
+    /// Before that: half-life as a part of the images seen.
+    pub ramp: f64,
+}
+
+impl TrainConfig {
+    /// The recipe of a preset.
+    pub fn preset(name: &str) -> Option<Self> {
+        let model = model::preset::by_name(name)?;
+        let config = |batch, duration, lr, lr_ramp| Self {
+            model,
+            loss: LossConfig::default(),
+            data: crate::data::EMBEDDED.into(),
+            flip: true,
+            batch,
+            duration,
+            adam: AdamConfig { lr, betas: [0.9, 0.999], eps: 1e-8 },
+            lr_ramp,
+            ema: EmaConfig { half_life: 500_000, ramp: 0.05 },
+            seed: 0,
+        };
+        Some(match name {
+            // Small batches: on a CPU it is steps that are scarce.
+            "tiny" => config(32, 3_000, 5e-4, 20_000),
+            name if name.starts_with("ffhq64") => config(256, 200_000_000, 2e-4, 10_000_000),
+            _ => config(512, 200_000_000, 1e-3, 10_000_000),
+        })
+    }
+
+    /// Learning rate after `images` have been seen: a linear ramp, then constant (EDM).
+    pub fn lr(&self, images: u64) -> f64 {
+        let ramp = if self.lr_ramp == 0 { 1.0 } else { images as f64 / self.lr_ramp as f64 };
+        self.adam.lr * ramp.min(1.0)
+    }
+
+    /// How much of the moving average is kept in a step after `images` have been seen (EDM):
+    /// `0.5^(batch / half-life)`, half-life `min(half_life, ramp · images)`.
+    pub fn ema_beta(&self, images: u64) -> f64 {
+        let half_life = (self.ema.half_life as f64).min(self.ema.ramp * images as f64);
+        0.5f64.powf(self.batch as f64 / half_life.max(1e-8))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ramps_are_those_of_edm() {
+        let config = TrainConfig::preset("cifar10").expect("a preset");
+        assert_eq!(config.lr(0), 0.0);
+        assert_eq!(config.lr(5_000_000), 0.5e-3);
+        assert_eq!(config.lr(150_000_000), 1e-3);
+        assert_eq!(config.ema_beta(0), 0.0);
+        // At 2 M images the half-life is 0.1 M; past 10 M it stays at 0.5 M.
+        assert_eq!(config.ema_beta(2_000_000), 0.5f64.powf(512.0 / 100_000.0));
+        assert_eq!(config.ema_beta(200_000_000), 0.5f64.powf(512.0 / 500_000.0));
+    }
+
+    #[test]
+    fn every_model_preset_has_a_recipe() {
+        for (name, model) in model::preset::all() {
+            assert_eq!(TrainConfig::preset(name).map(|c| c.model), Some(model));
+        }
+        assert!(TrainConfig::preset("nothing").is_none());
+    }
+}

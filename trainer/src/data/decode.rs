@@ -1,0 +1,77 @@
+//! One picture file, which may be hostile.
+
+use std::io::Cursor;
+
+use image::{ColorType, DynamicImage, ImageFormat, ImageReader, Limits};
+
+/// Pictures larger than this, a side, are taken for a mistake or an attack.
+const MAX_SIDE: u32 = 8192;
+
+/// Memory that decoding one picture may take.
+const MAX_MEMORY: u64 = 512 << 20;
+
+/// A decoded picture.
+pub struct Picture {
+    /// Width in pixels.
+    pub width: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// Red, green, blue of each pixel, row after row.
+    pub rgb: Vec<u8>,
+}
+
+impl Picture {
+    /// Decodes a PNG or JPEG file.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be used, in words that follow the file's name and a colon.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.is_empty() {
+            return Err("the file is empty".into());
+        }
+        let mut reader = ImageReader::new(Cursor::new(bytes))
+            .with_guessed_format()
+            .map_err(|e| e.to_string())?;
+        match reader.format() {
+            Some(ImageFormat::Png | ImageFormat::Jpeg) => {}
+            Some(other) => return Err(format!("{other:?}, not PNG or JPEG")),
+            None => return Err("not a PNG or JPEG file".into()),
+        }
+        let mut limits = Limits::default();
+        limits.max_image_width = Some(MAX_SIDE);
+        limits.max_image_height = Some(MAX_SIDE);
+        limits.max_alloc = Some(MAX_MEMORY);
+        reader.limits(limits);
+        let image = reader.decode().map_err(|e| match e {
+            image::ImageError::Limits(_) => {
+                format!("larger than {MAX_SIDE}x{MAX_SIDE} pixels, or too large to decode safely")
+            }
+            e => format!("damaged ({e})"),
+        })?;
+        let opaque = |image: &DynamicImage| image.to_rgba8().pixels().all(|p| p.0[3] == 255);
+        match image.color() {
+            ColorType::L8 | ColorType::Rgb8 => {}
+            ColorType::La8 | ColorType::Rgba8 if opaque(&image) => {}
+            ColorType::La8 | ColorType::Rgba8 => {
+                return Err("partly transparent; put it on a background first".into());
+            }
+            other => return Err(format!("{other:?}; only 8 bits a channel are read")),
+        }
+        let rgb = image.into_rgb8();
+        let (width, height) = (rgb.width() as usize, rgb.height() as usize);
+        Ok(Self { width, height, rgb: rgb.into_raw() })
+    }
+
+    /// The picture as training wants it, `[C, H, W]`.
+    ///
+    /// # Errors
+    ///
+    /// If it has another size.
+    pub fn channels_first(&self, [c, h, w]: [usize; 3]) -> Result<Vec<u8>, String> {
+        if (self.width, self.height) != (w, h) {
+            return Err(format!("{}x{} pixels, not {w}x{h}", self.width, self.height));
+        }
+        Ok((0..c).flat_map(|channel| self.rgb.iter().skip(channel).step_by(3).copied()).collect())
+    }
+}

@@ -1,0 +1,67 @@
+//! `trainer denoise`: the denoiser on tensors from a file, for comparison with other programs.
+
+use anyhow::{Context, bail, ensure};
+use burn::tensor::{Tensor, TensorData};
+use model::Conditioning;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+
+use crate::args::DenoiseArgs;
+use crate::run_folder::write_file;
+use crate::weights_file;
+
+/// An `f32` tensor of the input file.
+fn tensor(file: &SafeTensors, name: &str) -> anyhow::Result<(Vec<usize>, Vec<f32>)> {
+    let Ok(view) = file.tensor(name) else { bail!("holds no tensor `{name}`") };
+    ensure!(view.dtype() == Dtype::F32, "`{name}` is {:?}, not F32", view.dtype());
+    let values = view.data().chunks_exact(4);
+    let values = values.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    Ok((view.shape().to_vec(), values.collect()))
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// If the tensors do not fit the model or a file cannot be read or written.
+pub fn run(args: DenoiseArgs) -> anyhow::Result<()> {
+    let device = args.device.open()?;
+    let model = weights_file::load(args.weights.as_deref(), &device)?.model;
+    let [c, h, w] = model.config.image_shape();
+
+    let input = || args.input.display().to_string();
+    let bytes = std::fs::read(&args.input).with_context(input)?;
+    let file = SafeTensors::deserialize(&bytes).with_context(input)?;
+    let (x_shape, x) = tensor(&file, "x").with_context(input)?;
+    let (sigma_shape, sigma) = tensor(&file, "sigma").with_context(input)?;
+    let b = sigma.len();
+    ensure!(
+        sigma_shape == [b] && x_shape == [b, c, h, w] && b > 0,
+        "{}: `x` is {x_shape:?} and `sigma` {sigma_shape:?}; this model takes [B, {c}, {h}, {w}] and [B]",
+        input()
+    );
+    if let Some(wrong) = sigma.iter().find(|sigma| !(sigma.is_finite() && **sigma > 0.0)) {
+        bail!("{}: a noise level of {wrong}; they are above 0", input());
+    }
+
+    let (mut denoised, mut raw) = (Vec::new(), Vec::new());
+    let size = c * h * w;
+    let batch = args.batch as usize;
+    for (x, sigma) in x.chunks(batch * size).zip(sigma.chunks(batch)) {
+        let x = TensorData::new(x.to_vec(), [sigma.len(), c, h, w]);
+        let x = Tensor::<4>::from_data(x, &device);
+        let sigma: Vec<f64> = sigma.iter().map(|&sigma| sigma.into()).collect();
+        let output = model.denoise(x, &sigma, Conditioning::default());
+        for (tensor, bytes) in [(output.denoised, &mut denoised), (output.raw, &mut raw)] {
+            let values = tensor.into_data().try_into_vec::<f32>().expect("pictures are f32");
+            bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        }
+    }
+    let view = |bytes| TensorView::new(Dtype::F32, x_shape.clone(), bytes);
+    let tensors = [("denoised", view(&denoised)?), ("raw", view(&raw)?)];
+    let bytes = safetensors::serialize(tensors, None)?;
+    write_file(&args.output, &bytes)
+        .with_context(|| format!("cannot write {}", args.output.display()))?;
+    println!("{b} pictures in {}", args.output.display());
+    Ok(())
+}

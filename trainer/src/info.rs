@@ -1,0 +1,88 @@
+//! `trainer info`: what is known of a model without building it.
+
+use anyhow::{Context, bail};
+use model::card::Card;
+use model::config::ModelConfig;
+use model::weights::{Weights, shape_of};
+use serde_json::json;
+
+use crate::args::InfoArgs;
+use crate::checkpoint::Checkpoint;
+use crate::{export, weights_file};
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// If there is neither a file nor a preset of that name, or the file is not what it should be.
+pub fn run(args: InfoArgs) -> anyhow::Result<()> {
+    let name = args.what.as_deref().map_or("shipped".into(), |what| what.display().to_string());
+    let preset = args.what.as_deref().and_then(|what| model::preset::by_name(what.to_str()?));
+    let (config, card): (ModelConfig, Option<Card>) = match preset {
+        Some(config) => (config, None),
+        None => {
+            if let Some(path) = &args.what
+                && !path.exists()
+            {
+                let presets = model::preset::all().into_iter().map(|(name, _)| name);
+                let presets = presets.collect::<Vec<_>>().join(", ");
+                bail!("{name}: there is no such file, and the presets are {presets}");
+            }
+            let bytes = weights_file::read(args.what.as_deref())?;
+            if Checkpoint::is_one(&bytes) {
+                let progress = Checkpoint::parse(&bytes).context(name.clone())?.progress;
+                (progress.config.model.clone(), Some(export::card(&progress)))
+            } else {
+                let weights = Weights::parse(&bytes).context(name.clone())?;
+                (weights.config().clone(), Some(weights.card().clone()))
+            }
+        }
+    };
+
+    let network = shape_of(&config);
+    let parameters: usize = network.specs().iter().map(|spec| spec.len()).sum();
+    let macs = network.macs();
+    if args.json {
+        let tensors = network.specs().iter().map(|spec| json!([spec.name, spec.shape]));
+        let tensors: Vec<_> = if args.tensors { tensors.collect() } else { Vec::new() };
+        let info = json!({
+            "name": name,
+            "parameters": parameters,
+            "macs": { "weights": macs.weights, "attention": macs.attention, "total": macs.total() },
+            "config": config,
+            "card": card,
+            "tensors": tensors,
+        });
+        println!("{info}");
+        return Ok(());
+    }
+    println!("{name}");
+    println!("  parameters      {parameters}");
+    println!(
+        "  multiply-adds   {:.3} G a picture, {:.3} G with the attention products",
+        macs.weights as f64 / 1e9,
+        macs.total() as f64 / 1e9
+    );
+    for (number, block) in network.blocks().iter().enumerate() {
+        println!(
+            "  block {number:<9} {} at {side}x{side}, windows of {w}x{w}",
+            block.part,
+            side = block.side,
+            w = block.window
+        );
+    }
+    println!("  configuration   {}", indent(&serde_json::to_string_pretty(&config)?));
+    if let Some(card) = card {
+        println!("  card            {}", indent(&serde_json::to_string_pretty(&card)?));
+    }
+    if args.tensors {
+        for spec in network.specs() {
+            println!("  {:<70} {:?}", spec.name, spec.shape);
+        }
+    }
+    Ok(())
+}
+
+fn indent(text: &str) -> String {
+    text.replace('\n', "\n  ")
+}

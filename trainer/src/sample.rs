@@ -1,0 +1,109 @@
+//! `trainer sample`: pictures from seeds.
+
+use std::convert::Infallible;
+use std::ops::ControlFlow;
+
+use anyhow::{Context, ensure};
+use burn::tensor::Device;
+use indicatif::{ProgressBar, ProgressStyle};
+use model::Model;
+use model::generate::{Settings, generate};
+use model::sampler::Churn;
+use model::schedule::Schedule;
+
+use crate::args::{SampleArgs, SettingsArgs, seeds};
+use crate::pictures::{Origin, Rgb};
+use crate::weights_file;
+
+impl From<&SettingsArgs> for Settings {
+    fn from(args: &SettingsArgs) -> Self {
+        let SettingsArgs { sigma_min, sigma_max, rho, .. } = *args;
+        Settings {
+            steps: args.steps,
+            method: args.sampler.into(),
+            schedule: Schedule::Edm { sigma_min, sigma_max, rho },
+            churn: Churn {
+                s_churn: args.churn,
+                s_min: args.churn_min,
+                s_max: args.churn_max,
+                s_noise: args.churn_noise,
+            },
+        }
+    }
+}
+
+/// Makes one picture per seed, `batch` at a time. `done` is told after each evaluation how many
+/// pictures it was for.
+pub fn pictures(
+    model: &Model,
+    settings: &Settings,
+    seeds: &[u64],
+    batch: usize,
+    device: &Device,
+    mut done: impl FnMut(usize),
+) -> Vec<Rgb> {
+    let [c, height, width] = model.config.image_shape();
+    let mut pictures = Vec::with_capacity(seeds.len());
+    for seeds in seeds.chunks(batch) {
+        let images = pollster::block_on(generate(model, settings, seeds, device, async |_| {
+            done(seeds.len());
+            Ok::<_, Infallible>(ControlFlow::Continue(()))
+        }));
+        let Ok(Some(images)) = images else { unreachable!("it neither fails nor breaks off") };
+        let values = images.into_data().try_into_vec::<f32>().expect("pictures are f32");
+        pictures.extend(values.chunks_exact(c * height * width).map(|picture| {
+            let mut bytes = model::image::to_bytes(picture, c);
+            if c == 1 {
+                bytes = bytes.iter().flat_map(|&b| [b; 3]).collect();
+            }
+            Rgb { width, height, bytes }
+        }));
+    }
+    pictures
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// If the settings make no sense, the weights cannot be read, or the files not be written.
+pub fn run(args: SampleArgs) -> anyhow::Result<()> {
+    let settings = Settings::from(&args.settings);
+    settings.validate()?;
+    let seeds = seeds(&args.seeds)?;
+    let device = args.device.open()?;
+    let loaded = weights_file::load(args.weights.as_deref(), &device)?;
+    let c = loaded.model.config.image_shape()[0];
+    ensure!(c == 1 || c == 3, "pictures of {c} channels cannot be written as PNG");
+
+    let evaluations = settings.method.evaluations(settings.steps) * seeds.len();
+    let bar = ProgressBar::new(evaluations as u64).with_style(
+        ProgressStyle::with_template("{wide_bar} {percent}% {eta} left").expect("a valid template"),
+    );
+    let batch = args.batch as usize;
+    let pictures =
+        pictures(&loaded.model, &settings, &seeds, batch, &device, |n| bar.inc(n as u64));
+    bar.finish_and_clear();
+
+    let origin = |seeds: &[u64]| Origin {
+        model: loaded.card.name.clone(),
+        weights_sha256: loaded.sha256.clone(),
+        seeds: seeds.to_vec(),
+        settings: settings.clone(),
+    };
+    if args.separate {
+        std::fs::create_dir_all(&args.output)
+            .with_context(|| format!("cannot make {}", args.output.display()))?;
+        for (seed, picture) in seeds.iter().zip(&pictures) {
+            let path = args.output.join(format!("{seed:06}.png"));
+            picture.save(&path, Some(&origin(&[*seed])))?;
+        }
+        println!("{} pictures in {}", pictures.len(), args.output.display());
+    } else {
+        let columns = args.columns.map_or_else(|| Rgb::square(pictures.len()), |c| c as usize);
+        let grid = Rgb::grid(&pictures, columns);
+        grid.save(&args.output, Some(&origin(&seeds)))?;
+        println!("{} pictures in {}", pictures.len(), args.output.display());
+    }
+    Ok(())
+}
