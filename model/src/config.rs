@@ -323,7 +323,12 @@ impl ImageConfig {
             })?;
         }
         within("group_norm.max_groups", self.group_norm.max_groups, 1, MAX_CHANNELS)?;
-        within("group_norm.min_group_channels", self.group_norm.min_group_channels, 1, MAX_CHANNELS)?;
+        within(
+            "group_norm.min_group_channels",
+            self.group_norm.min_group_channels,
+            1,
+            MAX_CHANNELS,
+        )?;
         positive("group_norm.eps", self.group_norm.eps)?;
         check((0.0..1.0).contains(&self.dropout), || {
             format!("dropout is {}, not within 0 to 1", self.dropout)
@@ -344,7 +349,9 @@ impl ImageConfig {
             let side = self.side(stage);
             let window = self.window.on(side);
             check(window > 0 && side.is_multiple_of(window), || {
-                format!("a window of {window} does not divide the {side}x{side} map of stage {stage}")
+                format!(
+                    "a window of {window} does not divide the {side}x{side} map of stage {stage}"
+                )
             })?;
         }
         for c in self.normalised_channels() {
@@ -398,7 +405,10 @@ mod tests {
         assert_eq!(edited(|_| {}), Ok(()));
         let cases: [(fn(&mut ImageConfig), &str); 9] = [
             (|c| c.resolution = 30, "resolution 30 cannot be halved 2 times"),
-            (|c| c.window = Window::Size(5), "a window of 5 does not divide the 32x32 map of stage 0"),
+            (
+                |c| c.window = Window::Size(5),
+                "a window of 5 does not divide the 32x32 map of stage 0",
+            ),
             (|c| c.window = Window::Size(0), "a window of 0"),
             (|c| c.blocks = vec![4, 4], "blocks lists 2 stages and channels 3"),
             (|c| c.channels = vec![], "channels lists 0 stages"),

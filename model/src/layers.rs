@@ -51,7 +51,12 @@ pub struct Conv3x3 {
 }
 
 impl Conv3x3 {
-    pub(crate) fn new(params: &Params, [c_in, c_out]: [usize; 2], stride: usize, gain: f64) -> Self {
+    pub(crate) fn new(
+        params: &Params,
+        [c_in, c_out]: [usize; 2],
+        stride: usize,
+        gain: f64,
+    ) -> Self {
         let init = Init::XavierUniform { gain };
         Self {
             weight: params.tensor("weight", [c_out, c_in, 3, 3], init),
@@ -119,7 +124,11 @@ pub struct GroupNorm {
 }
 
 impl GroupNorm {
-    pub(crate) fn new(params: &Params, channels: usize, config: &crate::config::GroupNormConfig) -> Self {
+    pub(crate) fn new(
+        params: &Params,
+        channels: usize,
+        config: &crate::config::GroupNormConfig,
+    ) -> Self {
         Self {
             weight: params.tensor("weight", [channels], Init::Ones),
             bias: params.tensor("bias", [channels], Init::Zeros),

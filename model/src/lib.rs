@@ -11,7 +11,7 @@
 //! | the paper's Eq (3)-(6), (7)-(8), (9)-(10) | `tmsa`, `block` |
 //! | the network | [`network`], `unet` |
 //! | from the network to a denoiser | [`precond`], [`Model`] |
-//! | from noise to pictures | [`schedule`], [`sampler`], [`noise`], [`generate`], [`image`] |
+//! | from noise to pictures | [`schedule`], [`sampler`], [`noise`], [`generate`], [`image`], [`picture`] |
 //! | training objective | [`loss`] |
 //! | the weights file | [`weights`], [`card`] |
 
@@ -22,6 +22,8 @@ pub mod card;
 pub mod config;
 mod cpu;
 pub mod generate;
+#[cfg(test)]
+mod golden;
 pub mod image;
 mod layers;
 pub mod loss;
@@ -31,6 +33,7 @@ pub mod network;
 pub mod noise;
 mod ops;
 mod params;
+pub mod picture;
 pub mod precond;
 pub mod preset;
 pub mod sampler;

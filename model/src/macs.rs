@@ -31,10 +31,7 @@ impl Add for Macs {
     type Output = Macs;
 
     fn add(self, other: Macs) -> Macs {
-        Macs {
-            weights: self.weights + other.weights,
-            attention: self.attention + other.attention,
-        }
+        Macs { weights: self.weights + other.weights, attention: self.attention + other.attention }
     }
 }
 

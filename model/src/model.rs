@@ -1,11 +1,12 @@
 //! A model: the network, its configuration, and the denoiser that both make.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, ExecutionError, Tensor, TensorData};
 
 use crate::config::{ConfigError, ModelConfig};
 use crate::network::{AttentionMaps, Network, NetworkInput};
+use crate::noise::start_noise;
 use crate::params::{Source, TensorSpec, collect};
-use crate::weights::Weights;
+use crate::weights::{Answer, Weights};
 
 /// A denoiser that can be sampled from.
 #[derive(Clone, Debug)]
@@ -98,6 +99,24 @@ impl Model {
         });
         let denoised = x * factor(|c| c.c_skip) + output.x.clone() * factor(|c| c.c_out);
         Denoised { denoised, raw: output.x, attention: output.attention }
+    }
+
+    /// The model's answer on a device: see [`Answer`]. It waits for the device, which in a browser
+    /// can only be done like this.
+    ///
+    /// # Errors
+    ///
+    /// If the device fails.
+    pub async fn answer(&self, device: &Device) -> Result<Answer, ExecutionError> {
+        let (sigma, stride) = (0.5, 31);
+        let shape @ [c, h, w] = self.config.image_shape();
+        let noise = TensorData::new(start_noise(0, shape.iter().product()), [1, c, h, w]);
+        let x = Tensor::from_data(noise, device) * sigma;
+        let denoised = self.denoise(x, &[sigma], Conditioning::default()).denoised;
+        let values = denoised.into_data_async().await?;
+        let values = values.try_into_vec::<f32>().expect("pictures are f32");
+        let values = values.into_iter().step_by(stride).collect();
+        Ok(Answer { sigma, values, stride })
     }
 
     /// The parameters, each with its values in the order of the weights file.

@@ -56,7 +56,12 @@ pub(crate) fn group_norm(
 ///
 /// - x: `[B, H, W, C_in]`, weight: `[C_out, C_in, 3, 3]`, bias: `[C_out]`
 /// - output: `[B, H / stride, W / stride, C_out]`
-pub(crate) fn conv3x3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, stride: usize) -> Tensor<4> {
+pub(crate) fn conv3x3(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Tensor<1>,
+    stride: usize,
+) -> Tensor<4> {
     if cpu::takes(&x) {
         return cpu::run(cpu::Conv3x3 { stride }, [x.into(), weight.into(), bias.into()]);
     }
@@ -98,9 +103,7 @@ pub(crate) fn window_attention(
 /// Doubles height and width by repeating every value.
 pub(crate) fn upsample_nearest(x: Tensor<4>) -> Tensor<4> {
     let [b, h, w, c] = x.dims();
-    x.reshape([b, h, 1, w, 1, c])
-        .expand([b, h, 2, w, 2, c])
-        .reshape([b, 2 * h, 2 * w, c])
+    x.reshape([b, h, 1, w, 1, c]).expand([b, h, 2, w, 2, c]).reshape([b, 2 * h, 2 * w, c])
 }
 
 /// Doubles height and width by bilinear interpolation between pixel centres.
@@ -109,10 +112,8 @@ pub(crate) fn upsample_bilinear(x: Tensor<4>) -> Tensor<4> {
     /// before it, with weights 3/4 and 1/4; those of an odd row, itself and the one after it.
     fn double(x: Tensor<4>, dim: usize) -> Tensor<4> {
         let n = x.dims()[dim];
-        let before = Tensor::cat(
-            vec![x.clone().narrow(dim, 0, 1), x.clone().narrow(dim, 0, n - 1)],
-            dim,
-        );
+        let before =
+            Tensor::cat(vec![x.clone().narrow(dim, 0, 1), x.clone().narrow(dim, 0, n - 1)], dim);
         let after = Tensor::cat(
             vec![x.clone().narrow(dim, 1, n - 1), x.clone().narrow(dim, n - 1, 1)],
             dim,
@@ -130,10 +131,7 @@ pub(crate) fn upsample_bilinear(x: Tensor<4>) -> Tensor<4> {
 /// Halves height and width by bilinear interpolation, which is the mean of 2x2 pixels.
 pub(crate) fn downsample_bilinear(x: Tensor<4>) -> Tensor<4> {
     let [b, h, w, c] = x.dims();
-    x.reshape([b, h / 2, 2, w / 2, 2, c])
-        .mean_dim(2)
-        .mean_dim(4)
-        .reshape([b, h / 2, w / 2, c])
+    x.reshape([b, h / 2, 2, w / 2, 2, c]).mean_dim(2).mean_dim(4).reshape([b, h / 2, w / 2, c])
 }
 
 /// The operations as the paper writes them, for every backend.
@@ -354,7 +352,8 @@ mod tests {
 
     #[test]
     fn nearest_upsampling_repeats() {
-        let x = Tensor::<1>::from_floats([1.0, 2.0, 3.0, 4.0], &Device::flex()).reshape([1, 2, 2, 1]);
+        let x =
+            Tensor::<1>::from_floats([1.0, 2.0, 3.0, 4.0], &Device::flex()).reshape([1, 2, 2, 1]);
         let up: Vec<f32> = upsample_nearest(x).into_data().try_to_vec().unwrap();
         assert_eq!(up, [1., 1., 2., 2., 1., 1., 2., 2., 3., 3., 4., 4., 3., 3., 4., 4.]);
     }

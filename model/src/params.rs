@@ -58,9 +58,8 @@ impl TensorSpec {
 
 /// FNV-1a, which is fixed for ever.
 fn hash(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, byte| {
-        (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    name.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// How a tensor starts out.
@@ -69,9 +68,13 @@ pub(crate) enum Init {
     Zeros,
     Ones,
     /// Uniform within `gain * sqrt(6 / (fan_in + fan_out))`.
-    XavierUniform { gain: f64 },
+    XavierUniform {
+        gain: f64,
+    },
     /// Normal with this standard deviation.
-    Normal { std: f64 },
+    Normal {
+        std: f64,
+    },
 }
 
 impl Init {

@@ -1,8 +1,6 @@
 //! Named configurations.
 
-use crate::config::{
-    ImageConfig, ModelConfig, NetworkConfig, PrecondConfig, TimeConfig, Window,
-};
+use crate::config::{ImageConfig, ModelConfig, NetworkConfig, PrecondConfig, TimeConfig, Window};
 
 /// Every preset, by name.
 pub fn all() -> Vec<(&'static str, ModelConfig)> {

@@ -109,7 +109,8 @@ pub async fn sample<E>(
     let mut slope = async |x: &Tensor<4>, sigma: f64, step: usize| -> Result<_, E> {
         let denoised = denoise(x, sigma).await?;
         evaluation += 1;
-        let told = Evaluation { step, steps, evaluation, evaluations, sigma, x, denoised: &denoised };
+        let told =
+            Evaluation { step, steps, evaluation, evaluations, sigma, x, denoised: &denoised };
         Ok(match on_step(told).await? {
             ControlFlow::Continue(()) => Some((x.clone() - denoised) / sigma),
             ControlFlow::Break(()) => None,
@@ -244,7 +245,10 @@ mod tests {
         let x: Vec<f32> = x.try_to_vec().expect("f32");
         let mean = x.iter().sum::<f32>() / n as f32;
         let std = (x.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / n as f32).sqrt();
-        assert!((mean - MEAN as f32).abs() < 0.05 && (std - STD as f32).abs() < 0.05, "{mean} {std}");
+        assert!(
+            (mean - MEAN as f32).abs() < 0.05 && (std - STD as f32).abs() < 0.05,
+            "{mean} {std}"
+        );
         assert_eq!(added, 60);
     }
 

@@ -60,9 +60,8 @@ impl TimeEmbedding {
 /// - output: `[B, channels]`
 fn sinusoid(t: Tensor<1>, channels: usize, max_period: f64) -> Tensor<2> {
     let n = channels / 2;
-    let frequencies: Vec<f64> = (0..n)
-        .map(|i| max_period.powf(-(i as f64) / (n - 1) as f64))
-        .collect();
+    let frequencies: Vec<f64> =
+        (0..n).map(|i| max_period.powf(-(i as f64) / (n - 1) as f64)).collect();
     let frequencies = TensorData::new(frequencies, [n]);
     let frequencies = Tensor::<1>::from_data(frequencies, (&t.device(), t.dtype()));
     let angles = t.unsqueeze_dim::<2>(1) * frequencies.unsqueeze::<2>();

@@ -3,8 +3,8 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use crate::config::{ImageConfig, Resample, Skip};
 use crate::block::ResBlock;
+use crate::config::{ImageConfig, Resample, Skip};
 use crate::layers::{Conv3x3, GroupNorm};
 use crate::macs::Macs;
 use crate::network::{AttentionMaps, BlockInfo, NetworkInput, NetworkOutput};

@@ -1,7 +1,8 @@
 //! The weights file: safetensors with the configuration and the model card inside.
 //!
 //! Tensors lie in PyTorch's layout under stable names; `docs/weights.md` lists them. The header's
-//! metadata has one entry, `diffit`, which is JSON: `{"version": 1, "config": .., "card": ..}`.
+//! metadata has one entry, `diffit`, which is JSON:
+//! `{"version": 1, "config": .., "card": .., "answer": ..}`.
 //! Nothing is built before names, shapes, types and sizes have been checked.
 
 use std::collections::HashMap;
@@ -60,7 +61,9 @@ pub enum WeightsError {
     )]
     Foreign(usize),
     /// Made by a newer program.
-    #[error("this weights file has format version {0}, and this program reads version {VERSION}: update it")]
+    #[error(
+        "this weights file has format version {0}, and this program reads version {VERSION}: update it"
+    )]
     Version(u32),
     /// The metadata cannot be read.
     #[error("the metadata of this weights file is damaged: {0}")]
@@ -76,12 +79,51 @@ pub enum WeightsError {
     NotFinite(String, &'static str),
 }
 
+/// A known answer of the model, by which whoever loads it can tell that the arithmetic of a device
+/// is right: some values of `D(σ n; σ)`, `n` being the noise that sampling from seed 0 starts from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The noise level σ.
+    pub sigma: f64,
+    /// The values number 0, `stride`, `2 stride` and so on of the denoised picture `[C, H, W]`.
+    pub values: Vec<f32>,
+    /// See `values`.
+    pub stride: usize,
+}
+
+impl Answer {
+    /// By how much a device may be off, where values are about 1. A wrong kernel is off by far
+    /// more; the order of summation, by far less.
+    pub const TOLERANCE: f32 = 2e-3;
+
+    /// The largest difference to another answer; infinite if one of them is no number.
+    pub fn deviation(&self, other: &Answer) -> f32 {
+        if (self.sigma, self.stride, self.values.len())
+            != (other.sigma, other.stride, other.values.len())
+        {
+            return f32::INFINITY;
+        }
+        let differences = self.values.iter().zip(&other.values).map(|(a, b)| (a - b).abs());
+        differences.fold(0.0, |worst, d| {
+            if d <= worst {
+                worst
+            } else if d.is_nan() {
+                f32::INFINITY
+            } else {
+                d
+            }
+        })
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Metadata {
     version: u32,
     config: ModelConfig,
     #[serde(default)]
     card: Card,
+    #[serde(default)]
+    answer: Option<Answer>,
 }
 
 /// A checked weights file, on top of its bytes.
@@ -90,6 +132,7 @@ pub struct Weights<'a> {
     tensors: SafeTensors<'a>,
     config: ModelConfig,
     card: Card,
+    answer: Option<Answer>,
     precision: Precision,
     specs: Vec<TensorSpec>,
 }
@@ -123,11 +166,17 @@ impl<'a> Weights<'a> {
         if version != VERSION {
             return Err(WeightsError::Version(version));
         }
-        let Metadata { config, card, .. } = serde_json::from_str(text).map_err(damaged)?;
+        let Metadata { config, card, answer, .. } = serde_json::from_str(text).map_err(damaged)?;
         config.validate()?;
+        if let Some(answer) = &answer {
+            let size: usize = config.image_shape().iter().product();
+            if answer.stride == 0 || answer.values.len() != size.div_ceil(answer.stride) {
+                return Err(WeightsError::Metadata("the known answer has another size".into()));
+            }
+        }
         let specs = specs(&config);
         let precision = check(&tensors, &specs)?;
-        let weights = Self { tensors, config, card, precision, specs };
+        let weights = Self { tensors, config, card, answer, precision, specs };
         for spec in &weights.specs {
             if weights.values(spec).iter().any(|value| !value.is_finite()) {
                 return Err(WeightsError::NotFinite(spec.name.clone(), ""));
@@ -144,6 +193,11 @@ impl<'a> Weights<'a> {
     /// Its card.
     pub fn card(&self) -> &Card {
         &self.card
+    }
+
+    /// A known answer, if the file has one.
+    pub fn answer(&self) -> Option<&Answer> {
+        self.answer.as_ref()
     }
 
     /// The number format of the stored values.
@@ -165,10 +219,9 @@ impl<'a> Weights<'a> {
                 .chunks_exact(4)
                 .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
                 .collect(),
-            Precision::F16 => bytes
-                .chunks_exact(2)
-                .map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32())
-                .collect(),
+            Precision::F16 => {
+                bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
+            }
         }
     }
 }
@@ -255,6 +308,7 @@ fn check(tensors: &SafeTensors, specs: &[TensorSpec]) -> Result<Precision, Weigh
 pub fn to_bytes(
     config: &ModelConfig,
     card: &Card,
+    answer: Option<&Answer>,
     parameters: Vec<(TensorSpec, Vec<f32>)>,
     precision: Precision,
 ) -> Result<Vec<u8>, WeightsError> {
@@ -285,8 +339,14 @@ pub fn to_bytes(
             .expect("the values fill the shape");
         (spec.name.as_str(), view)
     });
-    let metadata = Metadata { version: VERSION, config: config.clone(), card: card.clone() };
-    let text = serde_json::to_string(&metadata).map_err(|e| WeightsError::Metadata(e.to_string()))?;
+    let metadata = Metadata {
+        version: VERSION,
+        config: config.clone(),
+        card: card.clone(),
+        answer: answer.cloned(),
+    };
+    let text =
+        serde_json::to_string(&metadata).map_err(|e| WeightsError::Metadata(e.to_string()))?;
     safetensors::serialize(views, Some(HashMap::from([(KEY.to_string(), text)])))
         .map_err(|e| WeightsError::Format(e.to_string()))
 }

@@ -121,6 +121,9 @@ pub struct TrainArgs {
     /// Write a grid of pictures whenever this many images have been seen.
     #[arg(long, value_name = "IMAGES", value_parser = images)]
     pub sample_every: Option<u64>,
+    /// Pictures in a grid; 0 for no grids.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(0..=1024))]
+    pub grid: u32,
     /// Save a checkpoint whenever this many images have been seen.
     #[arg(long, value_name = "IMAGES", value_parser = images)]
     pub save_every: Option<u64>,
@@ -320,7 +323,9 @@ pub fn seeds(text: &str) -> anyhow::Result<Vec<u64>> {
     for part in text.split(',').map(str::trim) {
         let number = |text: &str| {
             text.trim().parse::<u64>().map_err(|_| {
-                anyhow::anyhow!("--seeds {text:?}: `{part}` is neither a seed nor a range such as 0-63")
+                anyhow::anyhow!(
+                    "--seeds {text:?}: `{part}` is neither a seed nor a range such as 0-63"
+                )
             })
         };
         let (first, last) = match part.split_once('-') {

@@ -49,8 +49,9 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
         );
     }
     for preset in &args.presets {
-        let config = model::preset::by_name(preset)
-            .with_context(|| format!("{preset}: there is no such preset; `trainer info` lists them"))?;
+        let config = model::preset::by_name(preset).with_context(|| {
+            format!("{preset}: there is no such preset; `trainer info` lists them")
+        })?;
         let macs = model::weights::shape_of(&config).macs().total();
         // Of the multiply-adds of a forward pass; backpropagation takes two for each.
         let kinds: [(&'static str, f64, Box<dyn FnMut()>); 3] = [
@@ -79,7 +80,9 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
                     measurement.milliseconds,
                     measurement.images_per_second,
                     measurement.gflops_per_second,
-                    measurement.peak_memory.map_or("?".into(), |bytes| (bytes / 1_000_000).to_string()),
+                    measurement
+                        .peak_memory
+                        .map_or("?".into(), |bytes| (bytes / 1_000_000).to_string()),
                 );
             }
         }
@@ -112,7 +115,11 @@ fn wait(device: &Device) {
     device.sync().expect("the device computes");
 }
 
-fn forward(config: &ModelConfig, batch: usize, device: &Device) -> anyhow::Result<Box<dyn FnMut()>> {
+fn forward(
+    config: &ModelConfig,
+    batch: usize,
+    device: &Device,
+) -> anyhow::Result<Box<dyn FnMut()>> {
     let model = Model::new(config.clone(), 0, device)?;
     let x = pictures(config, batch, device);
     let device = device.clone();
@@ -122,21 +129,30 @@ fn forward(config: &ModelConfig, batch: usize, device: &Device) -> anyhow::Resul
     }))
 }
 
-fn training(config: &ModelConfig, batch: usize, device: &Device) -> anyhow::Result<Box<dyn FnMut()>> {
+fn training(
+    config: &ModelConfig,
+    batch: usize,
+    device: &Device,
+) -> anyhow::Result<Box<dyn FnMut()>> {
     let device = device.clone().autodiff();
     let model = Model::new(config.clone(), 0, &device)?;
     let x = pictures(config, batch, &device);
     let weight = LossConfig::default().weight(1.0);
     let weight = Tensor::<1>::from_data(TensorData::new(vec![weight; batch], [batch]), &device);
     Ok(Box::new(move || {
-        let denoised = model.denoise(x.clone(), &vec![1.0; batch], Conditioning::default()).denoised;
+        let denoised =
+            model.denoise(x.clone(), &vec![1.0; batch], Conditioning::default()).denoised;
         let loss = weighted_squared_error(denoised, x.clone() * 0.5, weight.clone()).sum();
         let _ = GradientsParams::from_grads(loss.backward(), &model.network);
         wait(&device);
     }))
 }
 
-fn sampling(config: &ModelConfig, batch: usize, device: &Device) -> anyhow::Result<Box<dyn FnMut()>> {
+fn sampling(
+    config: &ModelConfig,
+    batch: usize,
+    device: &Device,
+) -> anyhow::Result<Box<dyn FnMut()>> {
     let model = Model::new(config.clone(), 0, device)?;
     // Of two steps by Heun, the second takes one evaluation: broken off before it, one step is left.
     let settings = Settings { steps: 2, ..Settings::default() };

@@ -63,14 +63,18 @@ pub fn save(path: &Path, state: State) -> anyhow::Result<()> {
     let part = |prefix: &'static str, parameters: &Parameters| {
         parameters
             .iter()
-            .map(|(spec, values)| (format!("{prefix}.{}", spec.name), spec.shape.clone(), bytes(values)))
+            .map(|(spec, values)| {
+                (format!("{prefix}.{}", spec.name), spec.shape.clone(), bytes(values))
+            })
             .collect::<Vec<_>>()
     };
     let mut stored = part("net", &state.network);
     stored.extend(part("ema", &state.ema));
     let mut views = stored
         .iter()
-        .map(|(name, shape, bytes)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+        .map(|(name, shape, bytes)| {
+            Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?))
+        })
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
     let optimizer = TensorView::new(Dtype::U8, vec![state.optimizer.len()], &state.optimizer)?;
     views.push(("optimizer", optimizer));
@@ -81,7 +85,11 @@ pub fn save(path: &Path, state: State) -> anyhow::Result<()> {
     file.extend(Sha256::digest(&payload));
     file.extend(payload);
     write_file(path, &file).with_context(|| {
-        format!("cannot save {} ({} MB); earlier checkpoints are untouched", path.display(), file.len() / 1_000_000)
+        format!(
+            "cannot save {} ({} MB); earlier checkpoints are untouched",
+            path.display(),
+            file.len() / 1_000_000
+        )
     })
 }
 
@@ -115,7 +123,8 @@ impl Checkpoint {
     ///
     /// If it is damaged in any byte, or is none.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
-        let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let bytes =
+            std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         Self::parse(&bytes).with_context(|| format!("{}", path.display()))
     }
 

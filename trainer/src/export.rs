@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use burn::tensor::Device;
 use model::Model;
 use model::card::Card;
-use model::weights::{Precision, to_bytes};
+use model::weights::{Precision, Weights, to_bytes};
 
 use crate::args::ExportArgs;
 use crate::checkpoint::{Checkpoint, Part, Progress};
@@ -46,8 +46,19 @@ fn hardware() -> String {
 /// # Errors
 ///
 /// If a value is not finite or the file system refuses.
-pub fn write(path: &Path, model: &Model, card: &Card, precision: Precision) -> anyhow::Result<usize> {
-    let bytes = to_bytes(&model.config, card, model.parameters(), precision)?;
+pub fn write(
+    path: &Path,
+    model: &Model,
+    card: &Card,
+    precision: Precision,
+) -> anyhow::Result<usize> {
+    let parameters = || model.parameters();
+    // The known answer is that of the weights as they are stored, which may be rounded.
+    let rounded = to_bytes(&model.config, card, None, parameters(), precision)?;
+    let device = Device::flex();
+    let rounded = Model::from_weights(&Weights::parse(&rounded)?, &device);
+    let answer = pollster::block_on(rounded.answer(&device)).context("the known answer")?;
+    let bytes = to_bytes(&model.config, card, Some(&answer), parameters(), precision)?;
     write_file(path, &bytes).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(bytes.len())
 }
@@ -67,11 +78,14 @@ pub fn run(args: ExportArgs) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::load(&path)?;
     let mut card = serde_json::to_value(card(&checkpoint.progress))?;
     if let Some(path) = &args.card {
-        let context = || format!("{}: not a JSON object with fields of a model card", path.display());
+        let context =
+            || format!("{}: not a JSON object with fields of a model card", path.display());
         let text = std::fs::read_to_string(path).with_context(context)?;
         let fields: serde_json::Map<_, _> = serde_json::from_str(&text).with_context(context)?;
         for (field, value) in fields {
-            let place = card.get_mut(&field).with_context(|| format!("{}: no field `{field}`", path.display()))?;
+            let place = card
+                .get_mut(&field)
+                .with_context(|| format!("{}: no field `{field}`", path.display()))?;
             *place = value;
         }
     }

@@ -136,7 +136,8 @@ mod tests {
     use std::path::Path;
 
     fn set_up(flip: bool) -> (TrainConfig, Arc<Dataset>) {
-        let config = TrainConfig { flip, batch: 7, ..TrainConfig::preset("tiny").expect("a preset") };
+        let config =
+            TrainConfig { flip, batch: 7, ..TrainConfig::preset("tiny").expect("a preset") };
         let data = Dataset::open(Path::new("emoji"), [3, 32, 32]).expect("embedded");
         (config, Arc::new(data))
     }
@@ -165,7 +166,10 @@ mod tests {
         let late = Loader::new(&config, data, 1907);
         for _ in 0..3 {
             let (a, b) = (whole.next(), late.next());
-            assert_eq!((a.images, a.noise, a.sigma, a.augment), (b.images, b.noise, b.sigma, b.augment));
+            assert_eq!(
+                (a.images, a.noise, a.sigma, a.augment),
+                (b.images, b.noise, b.sigma, b.augment)
+            );
         }
     }
 

@@ -14,7 +14,6 @@ mod export;
 mod info;
 mod loader;
 mod memory;
-mod pictures;
 mod report;
 mod run_folder;
 mod sample;

@@ -30,7 +30,8 @@ impl RunFolder {
         let mut number = 0;
         for entry in fs::read_dir(out).with_context(context)? {
             let name = entry.with_context(context)?.file_name();
-            let digits = name.to_string_lossy().split('-').next().and_then(|n| n.parse::<u32>().ok());
+            let digits =
+                name.to_string_lossy().split('-').next().and_then(|n| n.parse::<u32>().ok());
             number = number.max(digits.map_or(0, |n| n + 1));
         }
         let label: String = label
@@ -207,7 +208,8 @@ mod tests {
         let out = tempfile::tempdir().expect("a temporary folder");
         let run = RunFolder::create(out.path(), "x").expect("made");
         let path = run.path().join("stats.jsonl");
-        fs::write(&path, "{\"images\":10}\n{\"images\":20}\n{\"images\":30}\n{\"ima").expect("written");
+        fs::write(&path, "{\"images\":10}\n{\"images\":20}\n{\"images\":30}\n{\"ima")
+            .expect("written");
         writeln!(run.stats(20).expect("opened"), "{{\"images\":25}}").expect("written");
         let text = fs::read_to_string(&path).expect("there");
         assert_eq!(text, "{\"images\":10}\n{\"images\":20}\n{\"images\":25}\n");

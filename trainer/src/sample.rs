@@ -2,17 +2,19 @@
 
 use std::convert::Infallible;
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use anyhow::{Context, ensure};
 use burn::tensor::Device;
 use indicatif::{ProgressBar, ProgressStyle};
 use model::Model;
 use model::generate::{Settings, generate};
+use model::picture::{Origin, Rgb};
 use model::sampler::Churn;
 use model::schedule::Schedule;
 
 use crate::args::{SampleArgs, SettingsArgs, seeds};
-use crate::pictures::{Origin, Rgb};
+use crate::run_folder::write_file;
 use crate::weights_file;
 
 impl From<&SettingsArgs> for Settings {
@@ -42,7 +44,7 @@ pub fn pictures(
     device: &Device,
     mut done: impl FnMut(usize),
 ) -> Vec<Rgb> {
-    let [c, height, width] = model.config.image_shape();
+    let shape = model.config.image_shape();
     let mut pictures = Vec::with_capacity(seeds.len());
     for seeds in seeds.chunks(batch) {
         let images = pollster::block_on(generate(model, settings, seeds, device, async |_| {
@@ -51,15 +53,20 @@ pub fn pictures(
         }));
         let Ok(Some(images)) = images else { unreachable!("it neither fails nor breaks off") };
         let values = images.into_data().try_into_vec::<f32>().expect("pictures are f32");
-        pictures.extend(values.chunks_exact(c * height * width).map(|picture| {
-            let mut bytes = model::image::to_bytes(picture, c);
-            if c == 1 {
-                bytes = bytes.iter().flat_map(|&b| [b; 3]).collect();
-            }
-            Rgb { width, height, bytes }
-        }));
+        pictures.extend(Rgb::from_values(&values, shape));
     }
     pictures
+}
+
+/// Writes a picture as a PNG file.
+///
+/// # Errors
+///
+/// If the file system refuses.
+pub fn save(picture: &Rgb, path: &Path, origin: Option<&Origin>) -> anyhow::Result<()> {
+    let context = || format!("cannot write {}", path.display());
+    let png = picture.to_png(origin).with_context(context)?;
+    write_file(path, &png).with_context(context)
 }
 
 /// Runs the command.
@@ -96,13 +103,13 @@ pub fn run(args: SampleArgs) -> anyhow::Result<()> {
             .with_context(|| format!("cannot make {}", args.output.display()))?;
         for (seed, picture) in seeds.iter().zip(&pictures) {
             let path = args.output.join(format!("{seed:06}.png"));
-            picture.save(&path, Some(&origin(&[*seed])))?;
+            save(picture, &path, Some(&origin(&[*seed])))?;
         }
         println!("{} pictures in {}", pictures.len(), args.output.display());
     } else {
         let columns = args.columns.map_or_else(|| Rgb::square(pictures.len()), |c| c as usize);
         let grid = Rgb::grid(&pictures, columns);
-        grid.save(&args.output, Some(&origin(&seeds)))?;
+        save(&grid, &args.output, Some(&origin(&seeds)))?;
         println!("{} pictures in {}", pictures.len(), args.output.display());
     }
     Ok(())

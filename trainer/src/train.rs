@@ -13,6 +13,7 @@ use burn::tensor::{Bytes, Device, Tensor, TensorData};
 use model::generate::Settings;
 use model::loss::weighted_squared_error;
 use model::noise::{Random, Stream};
+use model::picture::Rgb;
 use model::weights::{Precision, Weights};
 use model::{Conditioning, Model};
 
@@ -21,7 +22,6 @@ use crate::checkpoint::{self, Checkpoint, Part, Progress, State};
 use crate::config::TrainConfig;
 use crate::data::Dataset;
 use crate::loader::{Batch, Loader};
-use crate::pictures::Rgb;
 use crate::report::Status;
 use crate::run_folder::{RunFolder, write_file};
 use crate::signals::Stop;
@@ -32,9 +32,6 @@ const STRETCH: u64 = 1_000;
 
 /// Checkpoints that are kept.
 const KEEP: usize = 3;
-
-/// Seeds of the pictures in a grid.
-const GRID: std::ops::Range<u64> = 0..16;
 
 /// Runs the command.
 ///
@@ -65,7 +62,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     let loader = Loader::new(&config, data, run.progress.images);
     let started = Instant::now();
     let trained_before = run.progress.seconds;
-    run.grid(&folder, &status)?;
+    run.grid(args.grid, &folder, &status)?;
     let stopped = loop {
         // One step.
         let step_started = Instant::now();
@@ -86,7 +83,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
         let last = images >= config.duration || out_of_time || stopped.is_some();
         let due = |every: u64| images / every != (images - config.batch as u64) / every;
         if due(sample_every) || last && stopped.is_none() {
-            run.grid(&folder, &status)?;
+            run.grid(args.grid, &folder, &status)?;
         }
         if due(save_every) || last {
             run.save(&folder)?;
@@ -105,7 +102,9 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     let weights = folder.weights();
     export::write(&weights, &run.ema, &export::card(&run.progress), Precision::F32)?;
     println!("{} images seen; the weights are in {}", run.progress.images, weights.display());
-    println!("pictures so far: {}", folder.grid(run.progress.images).display());
+    if args.grid > 0 {
+        println!("pictures so far: {}", folder.grid(run.progress.images).display());
+    }
     println!("to make more:  cargo run -p trainer -- sample --weights {}", weights.display());
     if run.progress.images < config.duration {
         println!("to go on:      cargo run -p {again}");
@@ -250,8 +249,10 @@ impl Run {
         let mut random = Random::new(config.seed, Stream::Dropout, images_before);
         self.device.seed(u64::from(random.bits()) << 32 | u64::from(random.bits()));
 
-        let tensor = |values, shape| Tensor::<4>::from_data(TensorData::new(values, shape), &self.device);
-        let column = |values: Vec<f64>| Tensor::<1>::from_data(TensorData::new(values, [b]), &self.device);
+        let tensor =
+            |values, shape| Tensor::<4>::from_data(TensorData::new(values, shape), &self.device);
+        let column =
+            |values: Vec<f64>| Tensor::<1>::from_data(TensorData::new(values, [b]), &self.device);
         let images = tensor(batch.images, [b, c, h, w]);
         let noise = tensor(batch.noise, [b, c, h, w]);
         let noisy = images.clone() + noise * column(batch.sigma.clone()).reshape([b, 1, 1, 1]);
@@ -297,14 +298,17 @@ impl Run {
         stats.write_all(format!("{line}\n").as_bytes())
     }
 
-    /// Writes a grid of pictures from fixed seeds.
-    fn grid(&self, folder: &RunFolder, status: &Status) -> anyhow::Result<()> {
-        let seeds: Vec<u64> = GRID.collect();
+    /// Writes a grid of `n` pictures, always from the same seeds.
+    fn grid(&self, n: u32, folder: &RunFolder, status: &Status) -> anyhow::Result<()> {
+        if n == 0 {
+            return Ok(());
+        }
+        let seeds: Vec<u64> = (0..u64::from(n)).collect();
         let device = self.device.clone().inner();
         let settings = Settings::default();
-        let pictures = sample::pictures(&self.ema, &settings, &seeds, seeds.len(), &device, |_| {});
+        let pictures = sample::pictures(&self.ema, &settings, &seeds, 16, &device, |_| {});
         let path = folder.grid(self.progress.images);
-        Rgb::grid(&pictures, Rgb::square(pictures.len())).save(&path, None)?;
+        sample::save(&Rgb::grid(&pictures, Rgb::square(pictures.len())), &path, None)?;
         status.say(&format!("pictures: {}", path.display()));
         Ok(())
     }

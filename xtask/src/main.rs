@@ -1,17 +1,71 @@
-//! Chores of this repository.
+//! Chores of this repository. `cargo xtask` lists them.
 
 #![forbid(unsafe_code)]
 
 mod emoji;
+mod shell;
+mod site;
+mod tools;
 
 use std::path::Path;
 
-use anyhow::bail;
+use shell::{cargo, run};
+
+const USAGE: &str = "\
+cargo xtask test       set up what is missing, then run every check and every test
+cargo xtask setup      install, or name, what the page and its tests need
+cargo xtask site       build the page into dist/; --optimise makes it smaller, with wasm-opt
+cargo xtask manifest   write www/weights/manifest.json for the files beside it
+cargo xtask emoji      fetch and pack the embedded data set";
 
 fn main() -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the root");
-    match std::env::args().nth(1).as_deref() {
-        Some("emoji") => emoji::pack(root),
-        _ => bail!("cargo xtask emoji"),
+    std::env::set_current_dir(root)?;
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args[..] {
+        ["test"] => test(),
+        ["setup"] => tools::set_up().map(|_| ()),
+        ["site"] => site::build(&tools::set_up()?, false),
+        ["site", "--optimise"] => site::build(&tools::set_up()?, true),
+        ["manifest"] => run(cargo().env("DIFFIT_UPDATE", "1").args([
+            "test",
+            "--workspace",
+            "--lib",
+            "the_manifest_is_that_of_the_files",
+        ])),
+        ["emoji"] => emoji::pack(root),
+        _ => {
+            println!("{USAGE}");
+            Ok(())
+        }
     }
+}
+
+/// Everything that has to hold, cheapest first.
+fn test() -> anyhow::Result<()> {
+    run(cargo().args(["fmt", "--all", "--check"]))?;
+    // One set of features for all of it, so that nothing is built twice.
+    run(cargo().args(["build", "--workspace", "--locked"]))?;
+    run(cargo().args(["test", "--workspace", "--locked"]))?;
+    run(cargo().args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    let mut doc = cargo();
+    doc.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--workspace", "--no-deps", "--locked"]);
+    run(&mut doc)?;
+    let wasm = tools::set_up()?;
+    site::lint(&wasm)?;
+    site::build(&wasm, false)?;
+    run(cargo().args(["test", "--package", "tests", "--test", "browser", "--locked"]).args([
+        "--",
+        "--ignored",
+        "--test-threads=1",
+    ]))
 }

@@ -46,7 +46,15 @@ impl Geometry {
     /// Copies one of query (0), key (1) and value (2) of a head, with the time token's part
     /// added, into `to` `[N, d]`.
     #[inline(always)]
-    fn load(&self, qkv: &[f32], time: &[f32], window: usize, head: usize, part: usize, to: &mut [f32]) {
+    fn load(
+        &self,
+        qkv: &[f32],
+        time: &[f32],
+        window: usize,
+        head: usize,
+        part: usize,
+        to: &mut [f32],
+    ) {
         let column = part * self.c + head * self.d;
         let time = &time[column..column + self.d];
         for (to, token) in to.chunks_exact_mut(self.d).zip(self.tokens(window)) {
@@ -85,7 +93,15 @@ impl Scratch {
 
     /// Loads queries, keys and values and computes the attention weights.
     #[inline(always)]
-    fn weights(&mut self, g: Geometry, qkv: &[f32], time: &[f32], bias: &[f32], window: usize, head: usize) {
+    fn weights(
+        &mut self,
+        g: Geometry,
+        qkv: &[f32],
+        time: &[f32],
+        bias: &[f32],
+        window: usize,
+        head: usize,
+    ) {
         g.load(qkv, time, window, head, 0, &mut self.q);
         g.load(qkv, time, window, head, 1, &mut self.k);
         g.load(qkv, time, window, head, 2, &mut self.v);

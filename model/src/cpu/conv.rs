@@ -156,9 +156,8 @@ impl Kernel<3> for Conv3x3 {
         let matrix = g.matrix(values(weight));
         let part = g.images_per_part();
         let mut y = vec![0.0; b * g.pixels() * g.c_out];
-        let parts = y
-            .chunks_mut(part * g.pixels() * g.c_out)
-            .zip(x.chunks(part * g.h * g.w * g.c_in));
+        let parts =
+            y.chunks_mut(part * g.pixels() * g.c_out).zip(x.chunks(part * g.h * g.w * g.c_in));
         for (y, x) in parts {
             let patches = g.gather(x);
             let rows = patches.len() / g.patch();

@@ -26,7 +26,10 @@ pub(crate) trait Kernel<const N: usize>: Clone + Debug + Send + 'static {
 }
 
 /// A tensor of any rank on its way into a kernel.
-pub(crate) struct Input(#[cfg(feature = "train")] Primitive, #[cfg(not(feature = "train"))] FlexTensor);
+pub(crate) struct Input(
+    #[cfg(feature = "train")] Primitive,
+    #[cfg(not(feature = "train"))] FlexTensor,
+);
 
 /// A tensor that remembers the operations it came from.
 #[cfg(feature = "train")]
@@ -62,10 +65,8 @@ impl<const D: usize> From<Tensor<D>> for Input {
 
 /// The values of a contiguous tensor.
 pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
-    let (start, end) = tensor
-        .layout()
-        .contiguous_offsets()
-        .expect("kernels are given contiguous tensors");
+    let (start, end) =
+        tensor.layout().contiguous_offsets().expect("kernels are given contiguous tensors");
     &tensor.storage::<f32>()[start..end]
 }
 

@@ -8,6 +8,9 @@
 //!
 //! A kernel takes over where [`takes`] says so: `f32` tensors on the `flex` backend.
 
+// Without the feature `train`, the backward passes are not used.
+#![cfg_attr(not(feature = "train"), allow(dead_code))]
+
 mod activation;
 mod attention;
 mod conv;
@@ -28,8 +31,5 @@ use burn::tensor::{DType, Tensor};
 /// Whether `x` is a tensor that the kernels of this module compute with.
 pub(crate) fn takes<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32
-        && matches!(
-            x.device().without_autodiff().as_dispatch(),
-            DispatchDevice::Flex(_)
-        )
+        && matches!(x.device().without_autodiff().as_dispatch(), DispatchDevice::Flex(_))
 }

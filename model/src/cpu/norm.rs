@@ -28,10 +28,8 @@ impl Kernel<3> for LayerNorm {
         let c = weight.len();
         let mut y = vec![0.0; x.len()];
         let mut statistics = vec![0.0; x.len() / c * 2];
-        let tasks = y
-            .chunks_mut(ROWS * c)
-            .zip(x.chunks(ROWS * c))
-            .zip(statistics.chunks_mut(ROWS * 2));
+        let tasks =
+            y.chunks_mut(ROWS * c).zip(x.chunks(ROWS * c)).zip(statistics.chunks_mut(ROWS * 2));
         for_each(tasks, |((y, x), statistics)| {
             vectorize(
                 #[inline(always)]
@@ -204,10 +202,8 @@ impl Kernel<3> for GroupNorm {
                     let (dweight, dbias) = (&mut dweight[..c], &mut dbias[..c]);
                     let (mean, rstd) = (&statistics[..c], &statistics[c..2 * c]);
                     // First the gradient before the Swish, kept in `dx` for the second pass.
-                    let rows = dx
-                        .chunks_exact_mut(c)
-                        .zip(x.chunks_exact(c))
-                        .zip(grad.chunks_exact(c));
+                    let rows =
+                        dx.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(grad.chunks_exact(c));
                     for ((dz, x), grad) in rows {
                         for i in 0..c {
                             let normal = (x[i] - mean[i]) * rstd[i];

@@ -19,9 +19,8 @@ const BYTES: usize = 3 * PIXELS;
 /// A batch file is 30 MB; nothing in these archives is larger than this.
 const MAX_FILE: u64 = 256 << 20;
 
-const CLASSES: [&str; 10] = [
-    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-];
+const CLASSES: [&str; 10] =
+    ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 
 /// Reads the training pictures of either archive.
 pub(super) fn read(path: &Path) -> Result<Contents, DataError> {
@@ -192,9 +191,23 @@ impl<'a> Pickle<'a> {
                 Step::Other
             }
             // EMPTY_DICT, MARK, TUPLE.., REDUCE, BUILD, NONE, NEWTRUE, NEWFALSE, SETITEM(S)
-            b'}' | b'(' | b't' | b')' | 0x85..=0x87 | b'R' | b'b' | b'N' | 0x88 | 0x89 | b's'
+            b'}'
+            | b'('
+            | b't'
+            | b')'
+            | 0x85..=0x87
+            | b'R'
+            | b'b'
+            | b'N'
+            | 0x88
+            | 0x89
+            | b's'
             | b'u' => Step::Other,
-            other => return Err(format!("a pickle instruction that CIFAR-10 does not use ({other:#04x})")),
+            other => {
+                return Err(format!(
+                    "a pickle instruction that CIFAR-10 does not use ({other:#04x})"
+                ));
+            }
         })
     }
 }
@@ -227,12 +240,17 @@ mod tests {
 
     /// A pickle as Python 2 wrote it for the official archive, with `n` pictures.
     fn pickle(n: usize) -> Vec<u8> {
-        let mut bytes = b"\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x04testq\x03U\x06labelsq\x04]q\x05(".to_vec();
+        let mut bytes =
+            b"\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x04testq\x03U\x06labelsq\x04]q\x05(".to_vec();
         for i in 0..n {
             bytes.extend([b'K', (i % 10) as u8]);
         }
-        bytes.extend(b"eU\x04dataq\x06cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08");
-        bytes.extend(b"K\x00\x85q\tU\x01bq\n\x87q\x0bRq\x0c(K\x01K\x02M\x00\x0c\x86q\rcnumpy\ndtype\nq\x0e");
+        bytes.extend(
+            b"eU\x04dataq\x06cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08",
+        );
+        bytes.extend(
+            b"K\x00\x85q\tU\x01bq\n\x87q\x0bRq\x0c(K\x01K\x02M\x00\x0c\x86q\rcnumpy\ndtype\nq\x0e",
+        );
         bytes.extend(b"U\x02u1q\x0fK\x00K\x01\x87q\x10Rq\x11(K\x03U\x01|q\x12NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tq\x13b\x89T");
         bytes.extend(((n * BYTES) as u32).to_le_bytes());
         bytes.extend(planes(n));
@@ -243,18 +261,24 @@ mod tests {
     fn records(n: usize) -> Vec<u8> {
         let planes = planes(n);
         let records = planes.chunks_exact(BYTES).enumerate();
-        records.flat_map(|(i, p)| std::iter::once((i % 10) as u8).chain(p.iter().copied())).collect()
+        records
+            .flat_map(|(i, p)| std::iter::once((i % 10) as u8).chain(p.iter().copied()))
+            .collect()
     }
 
     fn archive(files: &[(&str, Vec<u8>)]) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
-        let gz = flate2::write::GzEncoder::new(file.reopen().expect("the same file"), Default::default());
+        let gz = flate2::write::GzEncoder::new(
+            file.reopen().expect("the same file"),
+            Default::default(),
+        );
         let mut tar = tar::Builder::new(gz);
         for (name, bytes) in files {
             let mut header = tar::Header::new_gnu();
             header.set_size(bytes.len() as u64);
             // Written by hand: the builder itself refuses hostile names.
-            header.as_gnu_mut().expect("a GNU header").name[..name.len()].copy_from_slice(name.as_bytes());
+            header.as_gnu_mut().expect("a GNU header").name[..name.len()]
+                .copy_from_slice(name.as_bytes());
             header.set_cksum();
             tar.append(&header, &bytes[..]).expect("written to a file");
         }

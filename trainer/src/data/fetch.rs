@@ -78,11 +78,7 @@ pub fn fetch(download: &Download, url: &str, folder: &Path) -> Result<PathBuf, F
     if whole.exists() && hash(&whole).map_err(io(&whole))? == download.sha256 {
         return Ok(whole);
     }
-    let mut file = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&part)
-        .map_err(io(&part))?;
+    let mut file = OpenOptions::new().create(true).append(true).open(&part).map_err(io(&part))?;
     let have = file.metadata().map_err(io(&part))?.len();
     if have < download.size {
         transfer(download, url, have, &mut file, &part)?;
@@ -114,8 +110,10 @@ fn transfer(
     }
     let mut response = request.call().map_err(|e| network(e.to_string()))?;
     let bar = ProgressBar::new(download.size).with_style(
-        ProgressStyle::with_template("{msg} {bytes}/{total_bytes} {wide_bar} {bytes_per_sec} {eta}")
-            .expect("a valid template"),
+        ProgressStyle::with_template(
+            "{msg} {bytes}/{total_bytes} {wide_bar} {bytes_per_sec} {eta}",
+        )
+        .expect("a valid template"),
     );
     bar.set_message(download.file);
     if response.status().as_u16() == 206 {

@@ -104,10 +104,10 @@ pub(super) fn read_zip(path: &Path, file: impl Read + Seek) -> Result<Contents, 
     }
     names.sort();
     let json = match json {
-        Some(i) => Some(read_entry(&mut zip, i).map_err(|reason| DataError::Labels {
-            path: path.to_owned(),
-            reason,
-        })?),
+        Some(i) => Some(
+            read_entry(&mut zip, i)
+                .map_err(|reason| DataError::Labels { path: path.to_owned(), reason })?,
+        ),
         None => None,
     };
     let index: HashMap<String, usize> = names.iter().cloned().collect();
@@ -168,7 +168,9 @@ fn classes(
     let Labels { labels, mut classes } =
         serde_json::from_slice(&json).map_err(|e| wrong(e.to_string()))?;
     let Some(labels) = labels else { return Ok(Default::default()) };
-    if let Some((name, _)) = labels.iter().find(|(name, _)| name.split('/').any(|part| part == "..")) {
+    if let Some((name, _)) =
+        labels.iter().find(|(name, _)| name.split('/').any(|part| part == ".."))
+    {
         return Err(DataError::Escape { path: path.to_owned(), name: name.clone() });
     }
     let of_name: HashMap<String, u32> = labels.into_iter().collect();

@@ -82,7 +82,9 @@ pub enum DataError {
         reason: String,
     },
     /// Pictures that cannot be used.
-    #[error("{path}: {count} of {total} pictures cannot be used:\n{list}\n(`trainer data check` lists all)")]
+    #[error(
+        "{path}: {count} of {total} pictures cannot be used:\n{list}\n(`trainer data check` lists all)"
+    )]
     Bad {
         /// The source.
         path: PathBuf,

@@ -1,12 +1,9 @@
 //! PNG files: single pictures and grids, with the settings they were made with inside.
 
-use std::path::Path;
-
-use anyhow::Context;
-use model::generate::Settings;
 use serde::{Deserialize, Serialize};
 
-use crate::run_folder::write_file;
+use crate::generate::Settings;
+use crate::image::to_bytes;
 
 /// Keyword of the text chunk that holds [`Origin`] as JSON.
 pub const KEYWORD: &str = "diffit";
@@ -24,15 +21,37 @@ pub struct Origin {
     pub settings: Settings,
 }
 
-/// A picture of bytes, `[H, W, C]`.
+/// A picture of bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rgb {
+    /// Width in pixels.
     pub width: usize,
+    /// Height in pixels.
     pub height: usize,
+    /// Red, green and blue of each pixel, row after row.
     pub bytes: Vec<u8>,
 }
 
 impl Rgb {
+    /// Takes apart a batch of pictures, `[B, C, H, W]` with one or three channels.
+    ///
+    /// # Panics
+    ///
+    /// If there are other channels, or `values` does not hold whole pictures.
+    pub fn from_values(values: &[f32], [c, height, width]: [usize; 3]) -> Vec<Rgb> {
+        assert!(c == 1 || c == 3, "pictures of {c} channels have no colours");
+        values
+            .chunks_exact(c * height * width)
+            .map(|picture| {
+                let mut bytes = to_bytes(picture, c);
+                if c == 1 {
+                    bytes = bytes.iter().flat_map(|&grey| [grey; 3]).collect();
+                }
+                Rgb { width, height, bytes }
+            })
+            .collect()
+    }
+
     /// Puts pictures of one size side by side, `columns` to a row, from the top left. Places
     /// that are left over stay white.
     pub fn grid(pictures: &[Rgb], columns: usize) -> Rgb {
@@ -61,27 +80,18 @@ impl Rgb {
     ///
     /// # Errors
     ///
-    /// If it is too large for PNG.
-    pub fn to_png(&self, origin: Option<&Origin>) -> anyhow::Result<Vec<u8>> {
+    /// If it is empty or too large for PNG.
+    pub fn to_png(&self, origin: Option<&Origin>) -> Result<Vec<u8>, png::EncodingError> {
         let mut file = Vec::new();
-        let size = |n: usize| u32::try_from(n).context("too many pixels for a PNG file");
-        let mut png = png::Encoder::new(&mut file, size(self.width)?, size(self.height)?);
+        let size = |n: usize| u32::try_from(n).unwrap_or(0);
+        let mut png = png::Encoder::new(&mut file, size(self.width), size(self.height));
         png.set_color(png::ColorType::Rgb);
         if let Some(origin) = origin {
-            png.add_itxt_chunk(KEYWORD.into(), serde_json::to_string(origin)?)?;
+            let text = serde_json::to_string(origin).expect("it is plain data");
+            png.add_itxt_chunk(KEYWORD.into(), text)?;
         }
         png.write_header()?.write_image_data(&self.bytes)?;
         Ok(file)
-    }
-
-    /// Writes the picture as a PNG file.
-    ///
-    /// # Errors
-    ///
-    /// If the file system refuses.
-    pub fn save(&self, path: &Path, origin: Option<&Origin>) -> anyhow::Result<()> {
-        write_file(path, &self.to_png(origin)?)
-            .with_context(|| format!("cannot write {}", path.display()))
     }
 }
 
@@ -91,6 +101,13 @@ mod tests {
 
     fn plain(value: u8) -> Rgb {
         Rgb { width: 2, height: 1, bytes: vec![value; 6] }
+    }
+
+    #[test]
+    fn grey_pictures_get_three_equal_channels() {
+        let pictures = Rgb::from_values(&[-1.0, 1.0, 0.0, 0.0], [1, 1, 2]);
+        assert_eq!(pictures[0].bytes, [0, 0, 0, 255, 255, 255]);
+        assert_eq!(pictures[1].bytes, [128; 6]);
     }
 
     #[test]

@@ -1,0 +1,519 @@
+//! The real program, run as a person would run it.
+
+use std::fs::{self, File};
+use std::io::{Cursor, Write};
+use std::path::Path;
+
+use image::{ImageFormat, RgbImage};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::Value;
+use tempfile::TempDir;
+use tests::{Tensors, assert_close, cifar10, root, trainer};
+use zip::write::SimpleFileOptions;
+
+/// Standard output of a run that must succeed.
+fn run(args: &[&str]) -> String {
+    let assert = trainer().args(args).assert().success();
+    String::from_utf8(assert.get_output().stdout.clone()).expect("text")
+}
+
+/// What a run that must fail says.
+fn fails(args: &[&str]) -> String {
+    let assert = trainer().args(args).assert().failure();
+    let output = assert.get_output();
+    let text = String::from_utf8(output.stderr.clone()).expect("text");
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a plain path")
+}
+
+fn png(path: &Path) -> RgbImage {
+    image::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).into_rgb8()
+}
+
+/// The only run folder in `out`.
+fn only_run(out: &Path) -> std::path::PathBuf {
+    let mut runs: Vec<_> =
+        fs::read_dir(out).expect("a folder").map(|e| e.expect("entry").path()).collect();
+    assert_eq!(runs.len(), 1, "{runs:?}");
+    runs.remove(0)
+}
+
+/// The tensors of a weights file, by name.
+fn weights(path: &Path) -> Vec<(String, Vec<u8>)> {
+    let bytes = fs::read(path).expect("a weights file");
+    let file = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+    let mut tensors: Vec<_> =
+        file.iter().map(|(name, view)| (name.to_string(), view.data().to_vec())).collect();
+    tensors.sort();
+    tensors
+}
+
+/// Trains a few steps on `data`, exports, samples and looks at what came out.
+fn train_export_sample(data: &str) {
+    let folder = TempDir::new().expect("a temporary folder");
+    let out = folder.path().join("runs");
+    let said = run(&[
+        "train",
+        "--from",
+        "scratch",
+        "--data",
+        data,
+        "--duration",
+        "64",
+        "--batch",
+        "16",
+        "--grid",
+        "1",
+        "--out",
+        text(&out),
+    ]);
+    assert!(said.contains("trainer -- sample --weights"), "{said}");
+    let run_folder = only_run(&out);
+    let grid = png(&run_folder.join("grids/000000064.png"));
+    assert_eq!(grid.dimensions(), (32, 32));
+    let options = fs::read(run_folder.join("options.json")).expect("the recipe");
+    let options: Value = serde_json::from_slice(&options).expect("JSON");
+    assert_eq!((&options["batch"], &options["duration"]), (&16.into(), &64.into()));
+
+    // Both precisions, from the folder and from its checkpoint.
+    let half = folder.path().join("half.safetensors");
+    let card = folder.path().join("card.json");
+    fs::write(&card, r#"{"licence": "CC0"}"#).expect("written");
+    run(&[
+        "export",
+        text(&run_folder),
+        "-o",
+        text(&half),
+        "--precision",
+        "f16",
+        "--card",
+        text(&card),
+    ]);
+    let info: Value =
+        serde_json::from_str(&run(&["info", text(&half), "--json"])).expect("one JSON object");
+    assert_eq!(info["card"]["images_seen"], 64);
+    assert_eq!(info["card"]["licence"], "CC0");
+    assert_eq!(info["parameters"], 3150019);
+    let size = |path: &Path| fs::metadata(path).expect("there").len();
+    let full = run_folder.join("weights.safetensors");
+    assert!(size(&half) * 10 < size(&full) * 6);
+    let again = fails(&["export", text(&run_folder), "-o", text(&half)]);
+    assert!(again.contains("--overwrite"), "{again}");
+
+    let picture = folder.path().join("a.png");
+    run(&[
+        "sample",
+        "--weights",
+        text(&half),
+        "--seeds",
+        "7",
+        "--steps",
+        "2",
+        "-o",
+        text(&picture),
+    ]);
+    let picture = png(&picture);
+    assert_eq!(picture.dimensions(), (32, 32));
+    let values: std::collections::HashSet<_> = picture.pixels().collect();
+    assert!(values.len() > 16, "an even colour");
+}
+
+#[test]
+fn trains_on_the_embedded_set_exports_and_samples() {
+    train_export_sample("emoji");
+}
+
+#[test]
+fn trains_on_cifar10_exports_and_samples() {
+    match cifar10() {
+        Some(path) => train_export_sample(text(&path)),
+        None => eprintln!("no CIFAR-10 here: this test has shown nothing"),
+    }
+}
+
+#[test]
+fn going_on_gives_what_not_stopping_gives() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let train = |out: &Path, more: &[&str]| {
+        let mut args = vec!["train", "--grid", "0"];
+        let start = ["--from", "scratch", "--batch", "8", "--seed", "5", "--out", text(out)];
+        if more[0] != "--resume" {
+            args.extend(start);
+        }
+        args.extend(more);
+        run(&args);
+    };
+    let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
+    train(&whole, &["--duration", "48"]);
+    train(&parts, &["--duration", "24"]);
+    let run_folder = only_run(&parts);
+    train(&parts, &["--resume", text(&run_folder), "--duration", "48"]);
+    let name = "weights.safetensors";
+    assert_eq!(weights(&only_run(&whole).join(name)), weights(&run_folder.join(name)));
+
+    let done = fails(&["train", "--resume", text(&run_folder)]);
+    assert!(done.contains("has seen its 48 images"), "{done}");
+    let nowhere = fails(&["train", "--resume", text(&folder.path().join("nowhere"))]);
+    assert!(nowhere.contains("no such run"), "{nowhere}");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_and_says_how_to_go_on() {
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+    let folder = TempDir::new().expect("a temporary folder");
+    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+        let out = folder.path().join(signal);
+        let command = trainer();
+        let mut child = Command::new(command.get_program())
+            .args([
+                "train",
+                "--from",
+                "scratch",
+                "--batch",
+                "4",
+                "--grid",
+                "0",
+                "--duration",
+                "1M",
+                "--out",
+            ])
+            .arg(&out)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("started");
+        let started = Instant::now();
+        while !out.exists() || fs::read_dir(&out).expect("there").count() == 0 {
+            assert!(started.elapsed() < Duration::from_secs(60), "no run folder appears");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        std::thread::sleep(Duration::from_secs(1));
+        let id = child.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
+        let mut stderr = child.stderr.take().expect("piped");
+        assert_eq!(child.wait().expect("ended").code(), Some(code));
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut stderr, &mut said).expect("text");
+        assert!(said.contains("trainer train --resume"), "{said}");
+        let checkpoints = only_run(&out).join("checkpoints");
+        assert_eq!(fs::read_dir(checkpoints).expect("there").count(), 1);
+    }
+}
+
+#[test]
+fn a_seed_is_a_picture_however_it_is_asked_for() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name);
+    let (grid, again, separate) = (path("grid.png"), path("again.png"), path("separate"));
+    let common = ["sample", "--steps", "2", "--sampler", "euler", "--seeds", "0-2,9"];
+    let sample = |more: &[&str]| run(&[&common[..], more].concat());
+    sample(&["-o", text(&grid), "--columns", "4"]);
+    sample(&["-o", text(&again), "--columns", "4", "--batch", "3"]);
+    sample(&["-o", text(&separate), "--separate"]);
+    let grid = png(&grid);
+    assert_eq!(grid.dimensions(), (128, 32));
+    // Another batch size orders sums differently, which may change the last of 256 steps.
+    let off = grid.iter().zip(png(&again).iter()).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(off <= Some(1), "{off:?}");
+    for (place, seed) in [0, 1, 2, 9].into_iter().enumerate() {
+        let single = png(&separate.join(format!("{seed:06}.png")));
+        let cut = image::imageops::crop_imm(&grid, place as u32 * 32, 0, 32, 32).to_image();
+        assert_eq!(single, cut, "seed {seed}");
+    }
+    // The settings travel inside.
+    let file = fs::read(separate.join("000009.png")).expect("there");
+    let inside = String::from_utf8_lossy(&file);
+    for part in ["diffit", "\"seeds\":[9]", "\"steps\":2", "\"method\":\"euler\""] {
+        assert!(inside.contains(part), "{part} is not in the file");
+    }
+}
+
+#[test]
+fn denoise_is_the_door_for_other_implementations() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let (input, output) = (folder.path().join("in"), folder.path().join("out"));
+    let weights = root().join("tests/golden/network.weights.safetensors");
+    let golden = Tensors::golden("network.expected.safetensors");
+    let bytes = |name: &str| -> Vec<u8> {
+        golden.get(name).1.iter().flat_map(|v| (*v as f32).to_le_bytes()).collect()
+    };
+    let (x, sigma) = (bytes("x"), bytes("sigma"));
+    let view =
+        |shape: &[usize], bytes| TensorView::new(Dtype::F32, shape.to_vec(), bytes).expect("fits");
+    let write = |x_shape: &[usize], sigma: &[u8]| {
+        let tensors = [("x", view(x_shape, &x)), ("sigma", view(&[4], sigma))];
+        fs::write(&input, safetensors::serialize(tensors, None).expect("fits")).expect("written");
+    };
+    let args = [
+        "denoise",
+        "--weights",
+        text(&weights),
+        "--input",
+        text(&input),
+        "--output",
+        text(&output),
+        "--batch",
+        "3",
+    ];
+    write(&[4, 3, 8, 8], &sigma);
+    run(&args);
+    let found = Tensors::open(&output);
+    for name in ["denoised", "raw"] {
+        assert_eq!(found.get(name).0, [4, 3, 8, 8]);
+        assert_close(name, &found.get(name).1, &golden.get(name).1, 1e-5);
+    }
+    write(&[4, 3, 4, 16], &sigma);
+    assert!(fails(&args).contains("takes [B, 3, 8, 8] and [B]"));
+    write(&[4, 3, 8, 8], &[0.0f32, 1.0, 1.0, 1.0].map(f32::to_le_bytes).concat());
+    assert!(fails(&args).contains("a noise level of 0"));
+    fs::write(&input, b"nonsense").expect("written");
+    assert!(fails(&args).contains("in"));
+}
+
+#[test]
+fn info_counts_presets_and_lists_tensors() {
+    for preset in ["tiny", "cifar10", "cifar10-i", "cifar10-256", "ffhq64", "ffhq64-i"] {
+        let info: Value =
+            serde_json::from_str(&run(&["info", preset, "--json", "--tensors"])).expect("JSON");
+        let listed: u64 = info["tensors"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|t| {
+                t[1].as_array()
+                    .expect("a shape")
+                    .iter()
+                    .map(|n| n.as_u64().expect("a number"))
+                    .product::<u64>()
+            })
+            .sum();
+        assert_eq!(info["parameters"], listed, "{preset}");
+    }
+    assert!(run(&["info", "cifar10"]).contains("28702339"));
+    assert!(run(&["info"]).contains("shipped"));
+    let error = fails(&["info", "cifar11"]);
+    assert!(error.contains("no such file") && error.contains("cifar10-256"), "{error}");
+}
+
+#[test]
+fn what_is_wrong_with_a_weights_file_is_said() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = folder.path().join("w.safetensors");
+    let good = fs::read(root().join("tests/golden/network.weights.safetensors")).expect("there");
+    let says = |bytes: &[u8], message: &str| {
+        fs::write(&path, bytes).expect("written");
+        let error = fails(&["info", text(&path)]);
+        assert!(error.contains(message), "{error:?} does not say {message:?}");
+        assert!(error.contains("w.safetensors"), "{error:?} does not name the file");
+    };
+    says(b"", "only 0 bytes");
+    says(b"PK\x03\x04whatever", "PyTorch or pickle");
+    says(b"\x80\x02}q\x01.", "PyTorch or pickle");
+    says(b"<!DOCTYPE html><html>", "a web page");
+    says(&good[..good.len() - 10], "cut short");
+    says(&[&good[..], b"more"].concat(), "another number of bytes");
+    says(&u64::MAX.to_le_bytes(), "no sensible length");
+    // One tensor more, one less, one of another shape, one type too many, none finite.
+    let file = SafeTensors::deserialize(&good).expect("good");
+    let (_, header) = SafeTensors::read_metadata(&good).expect("good");
+    let edited = |edit: &dyn Fn(&mut Vec<(String, TensorView)>)| {
+        let mut tensors: Vec<_> =
+            file.iter().map(|(name, view)| (name.to_string(), view.clone())).collect();
+        edit(&mut tensors);
+        safetensors::serialize(tensors, header.metadata().clone()).expect("fits")
+    };
+    let view = |dtype, shape: &[usize], bytes| {
+        TensorView::new(dtype, shape.to_vec(), bytes).expect("fits")
+    };
+    let zeros = [0; 4096];
+    says(
+        &edited(&|t| t.push(("extra".into(), view(Dtype::F32, &[2], &zeros[..8])))),
+        "`extra` is not part",
+    );
+    says(
+        &edited(&|t| t.retain(|(name, _)| name != "time.fc1.bias")),
+        "`time.fc1.bias` [12] is missing",
+    );
+    let replace = |name: &'static str, new: TensorView<'static>| {
+        move |t: &mut Vec<(String, TensorView)>| {
+            t.iter_mut().filter(|(n, _)| n == name).for_each(|(_, view)| *view = new.clone());
+        }
+    };
+    let zeros: &'static [u8] = &[0; 4096];
+    let wrong = TensorView::new(Dtype::F32, vec![13], &zeros[..52]).expect("fits");
+    says(&edited(&replace("time.fc1.bias", wrong)), "`time.fc1.bias` is [13], not [12]");
+    let wrong = TensorView::new(Dtype::I64, vec![12], &zeros[..96]).expect("fits");
+    says(&edited(&replace("time.fc1.bias", wrong)), "`time.fc1.bias` is I64");
+    let nan: &'static [u8] = &[0xff; 48];
+    let wrong = TensorView::new(Dtype::F32, vec![12], nan).expect("fits");
+    says(
+        &edited(&replace("time.fc1.bias", wrong)),
+        "`time.fc1.bias` holds values that are not finite",
+    );
+    let metadata = |text: &str| {
+        let metadata = std::collections::HashMap::from([("diffit".to_string(), text.to_string())]);
+        let tensors: Vec<_> =
+            file.iter().map(|(name, view)| (name.to_string(), view.clone())).collect();
+        safetensors::serialize(tensors, Some(metadata)).expect("fits")
+    };
+    says(&metadata("{"), "metadata of this weights file is damaged");
+    says(&metadata(r#"{"version": 2}"#), "format version 2");
+    says(
+        &metadata(r#"{"version": 1, "config": {"network": {"space": "image", "resolution": 31}}}"#),
+        "cannot be halved",
+    );
+    let tensors: Vec<_> =
+        file.iter().map(|(name, view)| (name.to_string(), view.clone())).collect();
+    says(&safetensors::serialize(tensors, None).expect("fits"), "no DiffiT configuration");
+}
+
+fn picture(side: u32, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    RgbImage::from_fn(side, side, |x, y| image::Rgb([x as u8, y as u8, 7]))
+        .write_to(&mut bytes, format)
+        .expect("encoded");
+    bytes.into_inner()
+}
+
+/// A PNG that claims 60,000 x 60,000 pixels.
+fn bomb() -> Vec<u8> {
+    let mut bytes = picture(32, ImageFormat::Png);
+    bytes[16..24].copy_from_slice(&[0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]);
+    // The checksum of the header, over its name and contents.
+    let mut crc = u32::MAX;
+    for byte in &bytes[12..29] {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 };
+        }
+    }
+    bytes[29..33].copy_from_slice(&(!crc).to_be_bytes());
+    bytes
+}
+
+#[test]
+fn bad_pictures_are_listed_with_their_reasons() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(path, bytes).expect("written");
+    };
+    let good = picture(32, ImageFormat::Png);
+    write("cats/good.png", &good);
+    write("cats/good.jpg", &picture(32, ImageFormat::Jpeg));
+    write("dogs/good.png", &good);
+    let said = run(&["data", "check", text(folder.path())]);
+    for part in [
+        "pictures    3",
+        "32x32       3",
+        "cats                     2",
+        "dogs                     1",
+        "all of them",
+    ] {
+        assert!(said.contains(part), "{said:?} does not say {part:?}");
+    }
+
+    write("dogs/empty.png", b"");
+    write("dogs/cut.png", &good[..good.len() / 2]);
+    write("dogs/html.png", b"<html>");
+    write("dogs/bomb.png", &bomb());
+    write("dogs/large.png", &picture(48, ImageFormat::Png));
+    write("dogs/notes.txt", b"not a picture, and not taken for one");
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(folder.path(), folder.path().join("dogs/loop")).expect("linked");
+    let assert = trainer().args(["data", "check", text(folder.path())]).assert().code(1);
+    let said = String::from_utf8(assert.get_output().stdout.clone()).expect("text");
+    for part in [
+        "dogs/empty.png: the file is empty",
+        "dogs/cut.png: damaged",
+        "dogs/html.png: not a PNG or JPEG file",
+        "dogs/bomb.png: larger than 8192x8192",
+        "48x48       1",
+        #[cfg(unix)]
+        "dogs/loop: a link back to",
+    ] {
+        assert!(said.contains(part), "{said:?} does not say {part:?}");
+    }
+
+    // Training does not start, and leaves nothing behind.
+    let out = folder.path().join("runs");
+    let error = fails(&["train", "--data", text(folder.path()), "--out", text(&out)]);
+    assert!(error.contains("cannot be used") && error.contains("empty.png"), "{error}");
+    assert!(!out.exists());
+    let only = folder.path().join("dogs/large.png");
+    fs::create_dir(folder.path().join("large")).expect("made");
+    fs::rename(only, folder.path().join("large/large.png")).expect("moved");
+    let error =
+        fails(&["train", "--data", text(&folder.path().join("large")), "--out", text(&out)]);
+    assert!(error.contains("large.png: 48x48 pixels, not 32x32"), "{error}");
+}
+
+#[test]
+fn hostile_archives_are_refused() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = folder.path().join("data.zip");
+    let zip = |entries: &[(&str, Vec<u8>)]| {
+        let mut zip = zip::ZipWriter::new(File::create(&path).expect("made"));
+        for (name, bytes) in entries {
+            zip.start_file(*name, SimpleFileOptions::default()).expect("started");
+            zip.write_all(bytes).expect("written");
+        }
+        zip.finish().expect("finished");
+    };
+    let says = |message: &str| {
+        let error = fails(&["data", "check", text(&path)]);
+        assert!(error.contains(message) && error.contains("data.zip"), "{error:?}: no {message:?}");
+    };
+    let good = picture(32, ImageFormat::Png);
+    zip(&[("../../evil.png", good.clone())]);
+    says("`../../evil.png` leads out of the archive");
+    zip(&[("a.png", good.clone()), ("dataset.json", br#"{"labels": [["../a.png", 0]]}"#.to_vec())]);
+    says("`../a.png` leads out of the archive");
+    zip(&[("a.png", good.clone()), ("dataset.json", br#"{"labels": [["b.png", 0]]}"#.to_vec())]);
+    says("gives no class for a.png");
+    zip(&[("a.png", good.clone()), ("dataset.json", b"[]".to_vec())]);
+    says("dataset.json");
+    zip(&[
+        ("a.png", good.clone()),
+        ("dataset.json", br#"{"labels": [["a.png", 3]], "classes": ["x"]}"#.to_vec()),
+    ]);
+    says("names 1 classes and uses 4");
+    zip(&[("readme.txt", b"nothing".to_vec())]);
+    says("no PNG or JPEG");
+    zip(&[("a.png", good)]);
+    let bytes = fs::read(&path).expect("there");
+    fs::write(&path, &bytes[..bytes.len() - 30]).expect("cut");
+    says("data.zip");
+    fs::write(&path, b"plain text").expect("written");
+    says("not a data set that can be read");
+    assert!(fails(&["data", "check", "no-such-file"]).contains("no-such-file"));
+}
+
+#[test]
+fn mistakes_on_the_command_line_are_explained() {
+    for (args, message) in [
+        (&["train", "--preset", "cifar11"][..], "the presets are tiny"),
+        (&["train", "--preset", "ffhq64", "--out", "/nowhere/x"], "32x32 pixels, not 64x64"),
+        (&["train", "--duration", "soon"], "such as 3000, 3k"),
+        (&["train", "--lr", "-1"], "above 0"),
+        (&["train", "--durration", "3k"], "--duration"),
+        (&["train", "--from", "no-such-file"], "no-such-file"),
+        (&["train", "--preset", "cifar10", "--from", "shipped"], "another model"),
+        (&["sample", "--seeds", "5-1"], "runs backwards"),
+        (&["sample", "--steps", "0"], "steps is 0"),
+        (&["sample", "--sigma-max", "0.001"], "sigma_min"),
+        (&["sample", "--weights", "no-such-file"], "no-such-file"),
+        (&["sample", "--device", "cuda"], "--features cuda"),
+        (&["bench", "cifar11"], "no such preset"),
+    ] {
+        let error = fails(args);
+        assert!(error.contains(message), "{args:?}: {error:?} does not say {message:?}");
+    }
+}

@@ -1,0 +1,470 @@
+"""An independent computation of DiffiT in float64 NumPy, and the golden values made with it.
+
+Written from the paper's equations (arXiv 2312.02139), EDM's (arXiv 2206.00364) and docs/weights.md,
+one loop or einsum per equation, with nothing shared with the Rust code. Run it to make the files
+beside it again:
+
+    pip install numpy safetensors
+    python3 tests/golden/reference.py
+"""
+
+import json
+import math
+import pathlib
+
+import numpy as np
+from safetensors.numpy import save_file
+
+HERE = pathlib.Path(__file__).parent
+
+
+# ---------------------------------------------------------------- noise
+
+def philox(counter, key):
+    """One block of Philox4x32-10."""
+    mask = 0xFFFFFFFF
+    c, k = list(counter), list(key)
+    for _ in range(10):
+        p0, p1 = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+        c = [(p1 >> 32) ^ c[1] ^ k[0], p1 & mask, (p0 >> 32) ^ c[3] ^ k[1], p0 & mask]
+        k = [(k[0] + 0x9E3779B9) & mask, (k[1] + 0xBB67AE85) & mask]
+    return c
+
+
+def normals(seed, stream, index, n):
+    """Standard normals by Box-Muller, two for each pair of 32-bit words."""
+    out, block, words = [], 0, []
+    while len(out) < n:
+        if len(words) < 2:
+            words += philox([block, stream, index & 0xFFFFFFFF, index >> 32],
+                            [seed & 0xFFFFFFFF, seed >> 32])
+            block += 1
+        u, v = ((words.pop(0) + 0.5) / 2**32 for _ in range(2))
+        r = math.sqrt(-2 * math.log(u))
+        out += [r * math.cos(2 * math.pi * v), r * math.sin(2 * math.pi * v)]
+    return np.array(out[:n]).astype(np.float32).astype(np.float64)
+
+
+# ---------------------------------------------------------------- layers, channels first
+
+def linear(x, p, name):
+    y = x @ p[name + ".weight"].T
+    return y + p[name + ".bias"] if name + ".bias" in p else y
+
+
+def conv3x3(x, p, name, stride=1):
+    weight, bias = p[name + ".weight"], p[name + ".bias"]
+    b, _, h, w = x.shape
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    y = np.zeros((b, weight.shape[0], h // stride, w // stride))
+    for i in range(h // stride):
+        for j in range(w // stride):
+            patch = padded[:, :, i * stride:i * stride + 3, j * stride:j * stride + 3]
+            y[:, :, i, j] = np.einsum("bcyx,ocyx->bo", patch, weight) + bias
+    return y
+
+
+def group_norm(x, p, name, groups, eps):
+    b, c, h, w = x.shape
+    g = x.reshape(b, groups, -1)
+    g = (g - g.mean(-1, keepdims=True)) / np.sqrt(g.var(-1, keepdims=True) + eps)
+    g = g.reshape(b, c, h, w)
+    return g * p[name + ".weight"][:, None, None] + p[name + ".bias"][:, None, None]
+
+
+def layer_norm(x, p, name, eps):
+    y = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps)
+    if name + ".weight" in p:
+        y = y * p[name + ".weight"] + p[name + ".bias"]
+    return y
+
+
+def swish(x):
+    return x / (1 + np.exp(-x))
+
+
+def gelu(x, kind):
+    if kind == "gelu-tanh":
+        return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+
+# ---------------------------------------------------------------- the paper's blocks
+
+def tmsa(xs, xt, p, name, side, window, head_dim):
+    """Eq (3)-(6). xs: [B, side * side, C], row after row; xt: [B, time width]."""
+    b, _, c = xs.shape
+    heads = c // head_dim
+    q, k, v = (np.split(linear(xs, p, name + ".qkv"), 3, -1))
+    qt, kt, vt = (np.split(linear(xt, p, name + ".qkv_temb"), 3, -1))
+    q, k, v = q + qt[:, None], k + kt[:, None], v + vt[:, None]
+    table = p.get(name + ".relative_position_bias_table")
+    out = np.zeros((b, side * side, c))
+    maps = []
+    for top in range(0, side, window):
+        for left in range(0, side, window):
+            places = [(top + y, left + x) for y in range(window) for x in range(window)]
+            rows = [y * side + x for y, x in places]
+            for head in range(heads):
+                part = slice(head * head_dim, (head + 1) * head_dim)
+                logits = np.einsum("bid,bjd->bij", q[:, rows, part], k[:, rows, part])
+                logits /= math.sqrt(head_dim)
+                if table is not None:
+                    for i, (yi, xi) in enumerate(places):
+                        for j, (yj, xj) in enumerate(places):
+                            dy, dx = yi - yj + window - 1, xi - xj + window - 1
+                            logits[:, i, j] += table[dy * (2 * window - 1) + dx, head]
+                a = np.exp(logits - logits.max(-1, keepdims=True))
+                a /= a.sum(-1, keepdims=True)
+                maps.append(a)
+                out[:, rows, part] = np.einsum("bij,bjd->bid", a, v[:, rows, part])
+    windows = (side // window) ** 2
+    maps = np.stack(maps, 1).reshape(b, windows, heads, window**2, window**2)
+    return linear(out, p, name + ".proj"), maps
+
+
+def transformer(x, xt, p, name, side, config):
+    """Eq (7), (8)."""
+    t = config["transformer"]
+    eps = t["layer_norm_eps"]
+    window = side if config["window"] == "global" else config["window"]["size"]
+    a, _ = tmsa(layer_norm(x, p, name + ".norm1", eps), xt, p, name + ".attn", side, window,
+                t["head_dim"])
+    h = a + x
+    m = linear(layer_norm(h, p, name + ".norm2", eps), p, name + ".mlp.fc1")
+    return linear(gelu(m, t["activation"]), p, name + ".mlp.fc2") + h
+
+
+def res_block(x, xt, p, name, config):
+    """Eq (9), (10). x: [B, C, H, W]."""
+    b, c, side, _ = x.shape
+    n = config["group_norm"]
+    groups = max(1, min(n["max_groups"], c // n["min_group_channels"]))
+    h = conv3x3(swish(group_norm(x, p, name + ".norm", groups, n["eps"])), p, name + ".conv")
+    tokens = h.reshape(b, h.shape[1], -1).transpose(0, 2, 1)
+    tokens = transformer(tokens, xt, p, name + ".transformer", side, config)
+    h = tokens.transpose(0, 2, 1).reshape(h.shape)
+    if config["residual"] == "none":
+        return h
+    if name + ".residual.weight" in p:
+        weight = p[name + ".residual.weight"]
+        x = np.einsum("bcyx,oc->boyx", x, weight) + p[name + ".residual.bias"][:, None, None]
+    return h + x
+
+
+# ---------------------------------------------------------------- the network
+
+def time_token(c_noise, augment, p, config):
+    t = config["time"]
+    n = t["channels"] // 2
+    f = np.array([t["max_period"] ** (-i / (n - 1)) for i in range(n)])
+    x = np.concatenate([np.sin(c_noise[:, None] * f), np.cos(c_noise[:, None] * f)], 1)
+    if augment is not None:
+        x = x + linear(augment, p, "time.augment")
+    return swish(linear(swish(linear(x, p, "time.fc1")), p, "time.fc2"))
+
+
+def half(x):
+    return (x[:, :, ::2, ::2] + x[:, :, 1::2, ::2] + x[:, :, ::2, 1::2] + x[:, :, 1::2, 1::2]) / 4
+
+
+def bilinear(x):
+    """Twice the size: an output pixel at (i + 0.5) / 2 - 0.5, between its two neighbours."""
+    n = x.shape[2]
+    weights = np.zeros((2 * n, n))
+    for i in range(2 * n):
+        place = (i + 0.5) / 2 - 0.5
+        low = math.floor(place)
+        weights[i, min(max(low, 0), n - 1)] += 1 - (place - low)
+        weights[i, min(max(low + 1, 0), n - 1)] += place - low
+    return np.einsum("yi,xj,bcij->bcyx", weights, weights, x)
+
+
+def network(x, c_noise, augment, p, config):
+    xt = time_token(c_noise, augment, p, config)
+    stages = len(config["channels"])
+    x = conv3x3(x, p, "tokenizer")
+    skips = []
+    for i in range(stages):
+        if i > 0:
+            conv = config["resample"] == "convolution"
+            x = conv3x3(x, p, f"encoder.{i}.down", 2) if conv else half(x)
+        outputs = []
+        for j in range(config["blocks"][i]):
+            x = res_block(x, xt, p, f"encoder.{i}.blocks.{j}", config)
+            outputs.append(x)
+        skips.append(outputs)
+    for place, i in enumerate(reversed(range(stages - 1))):
+        if config["resample"] == "convolution":
+            x = conv3x3(x.repeat(2, 2).repeat(2, 3), p, f"decoder.{place}.up")
+        else:
+            x = bilinear(x)
+        for j in range(config["blocks"][i]):
+            if j == 0 or config["skip"] == "block":
+                x = np.concatenate([x, skips[i][-1 - j]], 1)
+            x = res_block(x, xt, p, f"decoder.{place}.blocks.{j}", config)
+    n = config["group_norm"]
+    groups = max(1, min(n["max_groups"], x.shape[1] // n["min_group_channels"]))
+    return conv3x3(group_norm(x, p, "head.norm", groups, n["eps"]), p, "head.conv")
+
+
+def denoise(x, sigma, augment, p, config, sigma_data=0.5):
+    """EDM's preconditioning. Returns D and F."""
+    s = sigma[:, None, None, None]
+    total = s**2 + sigma_data**2
+    raw = network(x / np.sqrt(total), np.log(sigma) / 4, augment, p, config)
+    return sigma_data**2 / total * x + s * sigma_data / np.sqrt(total) * raw, raw
+
+
+def heun(x, steps, denoiser, sigma_min=0.002, sigma_max=80, rho=7):
+    """EDM's algorithm 1. Returns x after every step, and the noise levels."""
+    i = np.arange(steps)
+    s = (sigma_max ** (1 / rho) + i / (steps - 1) * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
+    s = np.append(s, 0)
+    x = x * s[0]
+    trajectory = []
+    for now, then in zip(s[:-1], s[1:]):
+        d = (x - denoiser(x, now)) / now
+        euler = x + (then - now) * d
+        if then > 0:
+            d = (d + (euler - denoiser(euler, then)) / then) / 2
+        x = x + (then - now) * d
+        trajectory.append(x)
+    return np.stack(trajectory), s
+
+
+# ---------------------------------------------------------------- golden values
+
+def random(rng, *shape, scale=1.0):
+    """Normal values that float32 holds exactly."""
+    return (rng.standard_normal(shape) * scale).astype(np.float32)
+
+
+def parameters(config, rng):
+    """Random parameters under the names of docs/weights.md."""
+    p = {}
+    t = config["transformer"]
+    width = config["time"]["width"]
+
+    def lin(name, c_in, c_out, bias=True):
+        p[name + ".weight"] = random(rng, c_out, c_in, scale=c_in**-0.5)
+        if bias:
+            p[name + ".bias"] = random(rng, c_out, scale=0.2)
+
+    def conv(name, c_in, c_out):
+        p[name + ".weight"] = random(rng, c_out, c_in, 3, 3, scale=(9 * c_in) ** -0.5)
+        p[name + ".bias"] = random(rng, c_out, scale=0.2)
+
+    def norm(name, c):
+        p[name + ".weight"] = 1 + random(rng, c, scale=0.3)
+        p[name + ".bias"] = random(rng, c, scale=0.3)
+
+    def block(name, c_in, c_out, side):
+        norm(name + ".norm", c_in)
+        conv(name + ".conv", c_in, c_out)
+        inner = name + ".transformer"
+        window = side if config["window"] == "global" else config["window"]["size"]
+        for part in ["norm1", "norm2"]:
+            if t["layer_norm_affine"]:
+                norm(f"{inner}.{part}", c_out)
+        lin(inner + ".attn.qkv", c_out, 3 * c_out, t["qkv_bias"])
+        lin(inner + ".attn.qkv_temb", width, 3 * c_out, t["qkv_bias"])
+        if t["position"]["kind"] == "relative":
+            table = random(rng, (2 * window - 1) ** 2, c_out // t["head_dim"], scale=0.5)
+            p[inner + ".attn.relative_position_bias_table"] = table
+        lin(inner + ".attn.proj", c_out, c_out)
+        lin(inner + ".mlp.fc1", c_out, t["mlp_ratio"] * c_out)
+        lin(inner + ".mlp.fc2", t["mlp_ratio"] * c_out, c_out)
+        if config["residual"] == "projection" and c_in != c_out:
+            lin(name + ".residual", c_in, c_out)
+
+    c, convolves = config["channels"], config["resample"] == "convolution"
+    if config["time"]["augment_labels"]:
+        lin("time.augment", config["time"]["augment_labels"], config["time"]["channels"], False)
+    lin("time.fc1", config["time"]["channels"], width)
+    lin("time.fc2", width, width)
+    conv("tokenizer", config["image_channels"], c[0])
+    for i in range(len(c)):
+        before = c[max(i - 1, 0)]
+        if i > 0 and convolves:
+            conv(f"encoder.{i}.down", before, before)
+        for j in range(config["blocks"][i]):
+            side = config["resolution"] >> i
+            block(f"encoder.{i}.blocks.{j}", before if j == 0 else c[i], c[i], side)
+    for place, i in enumerate(reversed(range(len(c) - 1))):
+        if convolves:
+            conv(f"decoder.{place}.up", c[i + 1], c[i + 1])
+        for j in range(config["blocks"][i]):
+            skip = c[i] if j == 0 or config["skip"] == "block" else 0
+            c_in = (c[i + 1] if j == 0 else c[i]) + skip
+            block(f"decoder.{place}.blocks.{j}", c_in, c[i], config["resolution"] >> i)
+    norm("head.norm", c[0])
+    conv("head.conv", c[0], config["image_channels"])
+    return p
+
+
+BASE = {
+    "space": "image",
+    "resolution": 8,
+    "image_channels": 3,
+    "channels": [16, 32],
+    "blocks": [2, 1],
+    "time": {"channels": 8, "max_period": 10000.0, "width": 12, "augment_labels": 9},
+    "transformer": {
+        "head_dim": 8,
+        "mlp_ratio": 4,
+        "activation": "gelu-tanh",
+        "layer_norm_affine": True,
+        "layer_norm_eps": 1e-6,
+        "qkv_bias": True,
+        "position": {"kind": "relative", "init_std": 0.02},
+    },
+    "window": {"size": 4},
+    "skip": "stage",
+    "resample": "convolution",
+    "residual": "projection",
+    "group_norm": {"max_groups": 32, "min_group_channels": 4, "eps": 1e-6},
+    "dropout": 0.0,
+    "branch_init": 1e-5,
+}
+
+# Every choice that has another side, on its other side.
+OTHER = BASE | {
+    "image_channels": 1,
+    "channels": [16, 24, 32],
+    "blocks": [2, 2, 1],
+    "time": BASE["time"] | {"augment_labels": 0},
+    "transformer": BASE["transformer"] | {
+        "mlp_ratio": 2,
+        "activation": "gelu",
+        "layer_norm_affine": False,
+        "qkv_bias": False,
+        "position": {"kind": "none"},
+    },
+    "window": "global",
+    "skip": "block",
+    "resample": "bilinear",
+    "residual": "none",
+    "group_norm": {"max_groups": 4, "min_group_channels": 2, "eps": 1e-5},
+}
+
+
+def counts(config):
+    """Parameters, and multiply-adds of one picture: in weights, and in attention's products."""
+    p = parameters(config, np.random.default_rng(0))
+    stages = len(config["channels"])
+    weights = attention = 0
+    for name, value in p.items():
+        parts = name.split(".")
+        # The side of the map that the tensor works on.
+        if parts[0] == "encoder":
+            side = config["resolution"] >> int(parts[1])
+        elif parts[0] == "decoder":
+            side = config["resolution"] >> (stages - 2 - int(parts[1]))
+        else:
+            side = config["resolution"]
+        once = parts[0] == "time" or "qkv_temb" in parts
+        if parts[-1] == "weight" and value.ndim > 1:
+            weights += value.size * (1 if once else side * side)
+        if parts[-2:] == ["qkv", "weight"]:
+            window = side if config["window"] == "global" else config["window"]["size"]
+            attention += 2 * side * side * window * window * value.shape[1]
+    return {"parameters": sum(v.size for v in p.values()), "weights": weights, "attention": attention}
+
+
+def preset(channels, blocks, window, resolution=32, width=512):
+    return BASE | {
+        "resolution": resolution, "channels": channels, "blocks": blocks,
+        "window": {"size": window},
+        "time": {"channels": 128, "max_period": 10000.0, "width": width, "augment_labels": 9},
+        "transformer": BASE["transformer"] | {"head_dim": 32},
+    }
+
+
+PRESETS = {
+    "tiny": preset([32, 64, 128], [2, 3, 4], 8, width=256),
+    "cifar10": preset([128, 256, 256], [4, 4, 4], 4),
+    "cifar10-i": preset([128, 256, 256], [2, 2, 2], 4),
+    "cifar10-256": preset([256, 256, 256], [4, 4, 4], 4),
+    "ffhq64": preset([128, 256, 256, 256], [4, 4, 4, 4], 8, resolution=64),
+    "ffhq64-i": preset([128, 256, 256, 256], [1, 2, 2, 2], 8, resolution=64),
+}
+
+
+def wide(p):
+    return {name: value.astype(np.float64) for name, value in p.items()}
+
+
+def save(name, tensors, metadata=None):
+    tensors = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
+    save_file(tensors, HERE / name, metadata)
+
+
+def main():
+    rng = np.random.default_rng(0)
+
+    # Parts. Parameters keep their names below `part.`.
+    config = BASE
+    p = wide(parameters(config, rng))
+    xt = random(rng, 2, 12).astype(np.float64)
+    name = "encoder.0.blocks.0.transformer"
+    part = lambda prefix: {k[len(prefix) + 1:]: v.astype(np.float32) for k, v in p.items() if k.startswith(prefix + ".")}
+    x = random(rng, 2, 8, 8, 16).astype(np.float64)
+    tokens = x.reshape(2, 64, 16)
+    out, maps = tmsa(tokens, xt, p, name + ".attn", 8, 4, 8)
+    save("tmsa.safetensors", part(name + ".attn") | {
+        "x": x, "time": xt, "output": out.reshape(x.shape), "weights": maps})
+    out = transformer(tokens, xt, p, name, 8, config)
+    save("transformer.safetensors", part(name) | {"x": x, "time": xt, "output": out.reshape(x.shape)})
+    # A block that changes the channels, and so has a projection.
+    name = "decoder.0.blocks.0"
+    x = random(rng, 2, 48, 8, 8).astype(np.float64)
+    out = res_block(x, xt, p, name, config)
+    save("res_block.safetensors", part(name) | {
+        "x": x.transpose(0, 2, 3, 1), "time": xt, "output": out.transpose(0, 2, 3, 1)})
+
+    # Whole networks, as weights files, with and without augmentation labels.
+    for name, config in [("network", BASE), ("network_other", OTHER)]:
+        narrow = parameters(config, rng)
+        p = wide(narrow)
+        metadata = {"version": 1, "config": {"network": config}, "card": {"name": name}}
+        save(f"{name}.weights.safetensors", narrow, {"diffit": json.dumps(metadata)})
+        sigma = np.array([0.002, 0.3, 1.7, 80.0]).astype(np.float32).astype(np.float64)
+        c, side = config["image_channels"], config["resolution"]
+        x = (random(rng, 4, c, side, side) * np.sqrt(sigma**2 + 0.25)[:, None, None, None])
+        x = x.astype(np.float32).astype(np.float64)
+        denoised, raw = denoise(x, sigma, None, p, config)
+        expected = {"x": x, "sigma": sigma, "denoised": denoised, "raw": raw}
+        if config["time"]["augment_labels"]:
+            augment = random(rng, 4, 9).astype(np.float64)
+            expected["augment"] = augment
+            expected["augmented"] = denoise(x, sigma, augment, p, config)[0]
+        noise = np.stack([normals(seed, 0, 0, c * side * side) for seed in (3, 2**40 + 1)])
+        noise = noise.reshape(2, c, side, side)
+        trajectory, sigmas = heun(
+            noise, 6, lambda x, s: denoise(x, np.full(len(x), s), None, p, config)[0])
+        expected |= {"noise": noise, "trajectory": trajectory, "sigmas": sigmas}
+        save(f"{name}.expected.safetensors", expected)
+
+    text = json.dumps({name: counts(config) for name, config in PRESETS.items()}, indent=2)
+    (HERE / "counts.json").write_text(text + "\n")
+
+    # Noise and coefficients.
+    save("noise.safetensors", {
+        "start_0": normals(0, 0, 0, 1001),
+        "churn_step_5_of_seed_2_to_the_40": normals(2**40, 1, 5, 1001),
+    })
+    sigma = np.array([1e-3, 0.002, 0.1, 0.5, 1, 10, 80])
+    total = sigma**2 + 0.25
+    save("precond.safetensors", {
+        "sigma": sigma,
+        "c_skip": 0.25 / total,
+        "c_out": sigma * 0.5 / np.sqrt(total),
+        "c_in": 1 / np.sqrt(total),
+        "c_noise": np.log(sigma) / 4,
+        "weight": total / (sigma * 0.5) ** 2,
+    })
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+//! Which of the two ways to compute: WebGPU, or the CPU in the same WebAssembly.
+
+use serde::{Deserialize, Serialize};
+
+/// A way to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// The graphics processor, through WebGPU.
+    WebGpu,
+    /// The processor.
+    Cpu,
+}
+
+impl Backend {
+    /// Reads the wish out of a page's query: `?backend=webgpu` or `?backend=cpu`. Anything else
+    /// is no wish.
+    pub fn wish(query: &str) -> Option<Self> {
+        let pairs = query.trim_start_matches('?').split('&');
+        let wish = pairs.filter_map(|pair| pair.strip_prefix("backend=")).next_back()?;
+        match wish {
+            "webgpu" => Some(Backend::WebGpu),
+            "cpu" => Some(Backend::Cpu),
+            _ => None,
+        }
+    }
+}
+
+/// What the browser says of its graphics processor.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Adapter {
+    /// Its name, as far as the browser tells.
+    pub name: String,
+    /// Whether it is a program that plays a graphics processor: a hundred times slower than the
+    /// CPU way here.
+    pub software: bool,
+    /// Whether it has the feature `timestamp-query`, without which the runtime here stops.
+    pub timestamps: bool,
+}
+
+/// What to compute with, and what to say of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The way taken.
+    pub backend: Backend,
+    /// Why, where it is not what the visitor would expect.
+    pub note: Option<String>,
+}
+
+/// Chooses. `found` is the adapter, or why there is none.
+pub fn choose(wish: Option<Backend>, found: &Result<Adapter, String>) -> Choice {
+    let cpu = |why: &str| Choice {
+        backend: Backend::Cpu,
+        note: Some(format!("{why} The pictures are computed on your processor instead.")),
+    };
+    match (wish, found) {
+        (Some(Backend::Cpu), _) => Choice { backend: Backend::Cpu, note: None },
+        (_, Err(why)) => cpu(why),
+        (_, Ok(Adapter { timestamps: false, .. })) => {
+            cpu("Your graphics processor lacks a feature that is needed here (timestamp-query).")
+        }
+        (Some(Backend::WebGpu), Ok(_)) => Choice { backend: Backend::WebGpu, note: None },
+        (None, Ok(Adapter { software: true, .. })) => {
+            cpu("This browser's WebGPU runs without a graphics processor, which is very slow.")
+        }
+        (None, Ok(_)) => Choice { backend: Backend::WebGpu, note: None },
+    }
+}
+
+/// Whether an adapter with these descriptions is a program.
+pub fn is_software(fallback: bool, descriptions: &[&str]) -> bool {
+    const KNOWN: [&str; 5] = ["swiftshader", "llvmpipe", "lavapipe", "softpipe", "basic render"];
+    let named = |text: &&str| {
+        let text = text.to_lowercase();
+        KNOWN.iter().any(|known| text.contains(known))
+    };
+    fallback || descriptions.iter().any(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wish_is_read_from_the_query() {
+        assert_eq!(Backend::wish("?backend=cpu"), Some(Backend::Cpu));
+        assert_eq!(Backend::wish("?a=1&backend=webgpu"), Some(Backend::WebGpu));
+        for query in ["", "?", "?backend=", "?backend=CPU;x", "?xbackend=cpu", "?backend"] {
+            assert_eq!(Backend::wish(query), None, "{query}");
+        }
+    }
+
+    #[test]
+    fn every_adapter_leads_somewhere() {
+        let good = Adapter { name: "A".into(), software: false, timestamps: true };
+        let software = Adapter { software: true, ..good.clone() };
+        let old = Adapter { timestamps: false, ..good.clone() };
+        let none = Err("This browser has no WebGPU.".to_string());
+        let chosen = |wish, found: &Result<Adapter, String>| {
+            let choice = choose(wish, found);
+            (choice.backend, choice.note.is_some())
+        };
+        let (gpu, cpu) = (Backend::WebGpu, Backend::Cpu);
+        assert_eq!(chosen(None, &Ok(good.clone())), (gpu, false));
+        assert_eq!(chosen(None, &Ok(software.clone())), (cpu, true));
+        assert_eq!(chosen(None, &Ok(old.clone())), (cpu, true));
+        assert_eq!(chosen(None, &none), (cpu, true));
+        assert_eq!(chosen(Some(gpu), &Ok(software)), (gpu, false));
+        assert_eq!(chosen(Some(gpu), &Ok(old)), (cpu, true));
+        assert_eq!(chosen(Some(gpu), &none), (cpu, true));
+        assert_eq!(chosen(Some(cpu), &Ok(good)), (cpu, false));
+    }
+
+    #[test]
+    fn software_adapters_are_recognised() {
+        assert!(is_software(true, &[]));
+        assert!(is_software(false, &["google", "SwiftShader Device (Subzero)"]));
+        assert!(is_software(false, &["Microsoft Basic Render Driver"]));
+        assert!(!is_software(false, &["nvidia", "ampere", ""]));
+    }
+}

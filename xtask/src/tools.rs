@@ -1,0 +1,93 @@
+//! What the page and its tests need beside cargo: found, else installed, else named.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::shell::{cargo, find, output, run};
+
+const TARGET: &str = "wasm32-unknown-unknown";
+const TRUNK: &str = "0.21.14";
+
+/// Environment of a build for WebAssembly.
+pub type Wasm = Vec<(&'static str, String)>;
+
+/// Sets everything up. Returns what a build for WebAssembly needs in its environment.
+pub fn set_up() -> anyhow::Result<Wasm> {
+    let wasm = wasm_target()?;
+    cargo_tool("wasm-bindgen", "wasm-bindgen-cli", &locked("wasm-bindgen")?, false)?;
+    cargo_tool("trunk", "trunk", TRUNK, true)?;
+    browser()?;
+    Ok(wasm)
+}
+
+/// A compiler with a standard library for WebAssembly: rustup's, or Debian's.
+fn wasm_target() -> anyhow::Result<Wasm> {
+    let installed = output("rustup", &["target", "list", "--installed"]).unwrap_or_default();
+    let here = || installed.lines().any(|line| line == TARGET);
+    if here() || run(Command::new("rustup").args(["target", "add", TARGET])).is_ok() {
+        return Ok(Vec::new());
+    }
+    eprintln!("rustup cannot fetch {TARGET}; trying Debian's compiler and its library's source");
+    let compiler = Path::new("/usr/bin/rustc");
+    let source = Path::new("/usr/lib/rustlib/src/rust/library");
+    if !(compiler.exists() && source.exists() && find("wasm-ld-19").is_some()) {
+        apt(&["rustc-web", "rust-web-src", "lld-19"])?;
+    }
+    let version = output(compiler, &["--version"]).unwrap_or_default();
+    eprintln!("using {} with its standard library built from source", version.trim());
+    Ok(vec![
+        ("RUSTC", compiler.display().to_string()),
+        // Building the standard library is a feature of nightly compilers.
+        ("RUSTC_BOOTSTRAP", "1".into()),
+        ("CARGO_UNSTABLE_BUILD_STD", "std,panic_abort".into()),
+        ("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "wasm-ld-19".into()),
+    ])
+}
+
+/// A program from crates.io in just this version.
+fn cargo_tool(program: &str, package: &str, version: &str, locked: bool) -> anyhow::Result<()> {
+    let found = output(program, &["--version"]).unwrap_or_default();
+    if found.split_whitespace().any(|word| word == version) {
+        return Ok(());
+    }
+    let mut install = cargo();
+    install.args(["install", package, "--version", version]);
+    if locked {
+        install.arg("--locked");
+    }
+    // Its own folder, not one that the environment may name for this workspace.
+    install.env_remove("CARGO_TARGET_DIR");
+    run(&mut install).with_context(|| format!("{package} {version} is needed to build the page"))
+}
+
+/// Chromium and its driver.
+fn browser() -> anyhow::Result<()> {
+    let browser = ["chromium", "google-chrome", "chrome"].iter().any(|name| find(name).is_some());
+    if browser && find("chromedriver").is_some() {
+        return Ok(());
+    }
+    apt(&["chromium", "chromium-driver"])
+}
+
+/// Installs Debian packages, where that can be done without asking.
+fn apt(packages: &[&str]) -> anyhow::Result<()> {
+    let by_hand = format!("apt-get install --no-install-recommends {}", packages.join(" "));
+    let root = output("id", &["-u"]).is_some_and(|id| id.trim() == "0");
+    if !root || find("apt-get").is_none() {
+        bail!("missing: {}. On Debian, as root:\n  {by_hand}", packages.join(", "));
+    }
+    run(Command::new("apt-get").arg("update"))?;
+    let install = ["install", "--yes", "--no-install-recommends"];
+    run(Command::new("apt-get").args(install).args(packages))
+        .with_context(|| format!("install them by hand:\n  {by_hand}"))
+}
+
+/// The version of a package in Cargo.lock.
+fn locked(package: &str) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string("Cargo.lock").context("Cargo.lock")?;
+    let entry = format!("name = \"{package}\"\nversion = \"");
+    let (_, rest) = text.split_once(&entry).with_context(|| format!("Cargo.lock: no {package}"))?;
+    Ok(rest.split('"').next().unwrap_or_default().to_string())
+}
