@@ -53,6 +53,10 @@ fn weights(path: &Path) -> Vec<(String, Vec<u8>)> {
     tensors
 }
 
+fn view<'a>(dtype: Dtype, shape: &[usize], bytes: &'a [u8]) -> TensorView<'a> {
+    TensorView::new(dtype, shape.to_vec(), bytes).expect("as many bytes as the shape asks for")
+}
+
 /// Trains a few steps on `data`, exports, samples and looks at what came out.
 fn train_export_sample(data: &str) {
     let folder = TempDir::new().expect("a temporary folder");
@@ -244,10 +248,9 @@ fn denoise_is_the_door_for_other_implementations() {
         golden.get(name).1.iter().flat_map(|v| (*v as f32).to_le_bytes()).collect()
     };
     let (x, sigma) = (bytes("x"), bytes("sigma"));
-    let view =
-        |shape: &[usize], bytes| TensorView::new(Dtype::F32, shape.to_vec(), bytes).expect("fits");
     let write = |x_shape: &[usize], sigma: &[u8]| {
-        let tensors = [("x", view(x_shape, &x)), ("sigma", view(&[4], sigma))];
+        let tensors =
+            [("x", view(Dtype::F32, x_shape, &x)), ("sigma", view(Dtype::F32, &[4], sigma))];
         fs::write(&input, safetensors::serialize(tensors, None).expect("fits")).expect("written");
     };
     let args = [
@@ -328,10 +331,7 @@ fn what_is_wrong_with_a_weights_file_is_said() {
         edit(&mut tensors);
         safetensors::serialize(tensors, header.metadata().clone()).expect("fits")
     };
-    let view = |dtype, shape: &[usize], bytes| {
-        TensorView::new(dtype, shape.to_vec(), bytes).expect("fits")
-    };
-    let zeros = [0; 4096];
+    let zeros: &'static [u8] = &[0; 4096];
     says(
         &edited(&|t| t.push(("extra".into(), view(Dtype::F32, &[2], &zeros[..8])))),
         "`extra` is not part",
@@ -345,13 +345,12 @@ fn what_is_wrong_with_a_weights_file_is_said() {
             t.iter_mut().filter(|(n, _)| n == name).for_each(|(_, view)| *view = new.clone());
         }
     };
-    let zeros: &'static [u8] = &[0; 4096];
-    let wrong = TensorView::new(Dtype::F32, vec![13], &zeros[..52]).expect("fits");
+    let wrong = view(Dtype::F32, &[13], &zeros[..52]);
     says(&edited(&replace("time.fc1.bias", wrong)), "`time.fc1.bias` is [13], not [12]");
-    let wrong = TensorView::new(Dtype::I64, vec![12], &zeros[..96]).expect("fits");
+    let wrong = view(Dtype::I64, &[12], &zeros[..96]);
     says(&edited(&replace("time.fc1.bias", wrong)), "`time.fc1.bias` is I64");
     let nan: &'static [u8] = &[0xff; 48];
-    let wrong = TensorView::new(Dtype::F32, vec![12], nan).expect("fits");
+    let wrong = view(Dtype::F32, &[12], nan);
     says(
         &edited(&replace("time.fc1.bias", wrong)),
         "`time.fc1.bias` holds values that are not finite",

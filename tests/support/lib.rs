@@ -8,6 +8,7 @@ use assert_cmd::Command;
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 
+pub mod browser;
 pub mod server;
 
 /// The root of the repository.

@@ -7,13 +7,28 @@ use std::thread;
 
 use tiny_http::{Header, Response, Server};
 
+/// What happens to the files of one kind on their way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// They are not found.
+    Missing,
+    /// They end early.
+    Short,
+    /// One of their bits is another.
+    Flipped,
+    /// A web page comes instead, as from a captive portal.
+    WebPage,
+}
+
 /// Serves a folder below a path of its own, so that a page that only works at the root is found
 /// out. Ends with the process.
 pub struct Site {
     /// The address of the folder, with a slash at its end.
     pub url: String,
-    /// The paths that were asked for, below the folder.
-    pub asked: Arc<Mutex<Vec<String>>>,
+    /// The paths that were asked for, and how each was answered.
+    pub answers: Arc<Mutex<Vec<(String, u16)>>>,
+    /// What happens to the paths with this ending.
+    pub fault: Arc<Mutex<Option<(&'static str, Fault)>>>,
 }
 
 impl Site {
@@ -25,33 +40,46 @@ impl Site {
     pub fn serve(folder: PathBuf) -> Self {
         let server = Server::http("127.0.0.1:0").expect("a free port");
         let port = server.server_addr().to_ip().expect("an IP address").port();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let log = asked.clone();
+        let (answers, fault) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(None)));
+        let site = Self {
+            url: format!("http://127.0.0.1:{port}{PREFIX}"),
+            answers: answers.clone(),
+            fault: fault.clone(),
+        };
         thread::spawn(move || {
             for request in server.incoming_requests() {
                 let path = request.url().split(['?', '#']).next().unwrap_or_default().to_string();
-                let Some(path) = path.strip_prefix(PREFIX) else {
-                    let _ = request.respond(Response::empty(404));
-                    continue;
-                };
-                log.lock().expect("no other thread panicked").push(path.to_string());
-                let path = if path.is_empty() { "index.html" } else { path };
-                let response = match std::fs::read(folder.join(path)) {
-                    Ok(bytes) => respond(path, bytes),
-                    Err(_) => Response::from_string("not found").with_status_code(404),
-                };
+                let fault = fault.lock().expect("no other thread panicked").clone();
+                let response = answer(&folder, &path, fault);
+                let status = response.status_code().0;
+                answers.lock().expect("no other thread panicked").push((path, status));
                 // It fails where the browser has gone.
                 let _ = request.respond(response);
             }
         });
-        Self { url: format!("http://127.0.0.1:{port}{PREFIX}"), asked }
+        site
     }
 }
 
 /// Not the root.
 const PREFIX: &str = "/some/folder/";
 
-fn respond(path: &str, bytes: Vec<u8>) -> Response<Cursor<Vec<u8>>> {
+fn answer(folder: &Path, path: &str, fault: Option<(&str, Fault)>) -> Response<Cursor<Vec<u8>>> {
+    let missing = || Response::from_string("not found").with_status_code(404);
+    let Some(path) = path.strip_prefix(PREFIX) else { return missing() };
+    let path = if path.is_empty() { "index.html" } else { path };
+    let Ok(mut bytes) = std::fs::read(folder.join(path)) else { return missing() };
+    let fault = fault.filter(|(ending, _)| path.ends_with(ending)).map(|(_, fault)| fault);
+    match fault {
+        None => {}
+        Some(Fault::Missing) => return missing(),
+        Some(Fault::Short) => bytes.truncate(bytes.len() / 2),
+        Some(Fault::Flipped) => {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+        }
+        Some(Fault::WebPage) => bytes = b"<!DOCTYPE html><title>Welcome</title>".to_vec(),
+    }
     let kind = match Path::new(path).extension().and_then(|e| e.to_str()) {
         Some("html") => "text/html; charset=utf-8",
         Some("js") => "text/javascript",
@@ -63,5 +91,7 @@ fn respond(path: &str, bytes: Vec<u8>) -> Response<Cursor<Vec<u8>>> {
         _ => "application/octet-stream",
     };
     let kind = Header::from_bytes("Content-Type", kind).expect("a valid header");
-    Response::from_data(bytes).with_header(kind)
+    // The tests change what lies behind an address.
+    let fresh = Header::from_bytes("Cache-Control", "no-store").expect("a valid header");
+    Response::from_data(bytes).with_header(kind).with_header(fresh)
 }

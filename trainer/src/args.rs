@@ -107,7 +107,7 @@ pub struct TrainArgs {
     #[arg(long, conflicts_with = "resume", value_parser = clap::value_parser!(u64).range(1..=65536))]
     pub batch: Option<u64>,
     /// Learning rate after the ramp.
-    #[arg(long, value_parser = positive)]
+    #[arg(long, value_parser = positive, allow_negative_numbers = true)]
     pub lr: Option<f64>,
     /// Images over which the learning rate rises from 0.
     #[arg(long, value_name = "IMAGES", value_parser = images)]

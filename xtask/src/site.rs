@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-use crate::shell::{cargo, find, output, run};
+use crate::shell::{cargo, find, run};
 use crate::tools::Wasm;
 
 const TARGET: &str = "wasm32-unknown-unknown";
@@ -26,28 +26,24 @@ pub fn build(wasm: &Wasm, optimise: bool) -> anyhow::Result<()> {
     trunk.envs(wasm.iter().map(|(name, value)| (name, value)));
     run(&mut trunk)?;
     if optimise {
-        for file in ["worker_bg.wasm", "app"] {
-            self::optimise(Path::new("dist"), file)?;
-        }
+        self::optimise(Path::new("dist/worker_bg.wasm"))?;
     }
     Ok(())
 }
 
-/// Makes the WebAssembly files smaller. The page's own file is left as trunk signed it.
-fn optimise(dist: &Path, file: &str) -> anyhow::Result<()> {
-    if file == "app" {
-        return Ok(());
-    }
+/// Makes a WebAssembly file smaller. Only for the worker's: the page's own is signed in index.html.
+fn optimise(path: &Path) -> anyhow::Result<()> {
     ensure!(
         find("wasm-opt").is_some(),
         "wasm-opt is missing; `npm install --global binaryen` brings one (Debian's is too old)"
     );
-    let version = output("wasm-opt", &["--version"]).unwrap_or_default();
-    eprintln!("{}", version.trim());
-    let path = dist.join(file);
-    let before = std::fs::metadata(&path).with_context(|| path.display().to_string())?.len();
-    run(Command::new("wasm-opt").args(["-O2", "--strip-debug", "-o"]).arg(&path).arg(&path))?;
-    println!("{file}: {before} bytes before, {} after", std::fs::metadata(&path)?.len());
+    let size = || {
+        let file = std::fs::metadata(path).with_context(|| path.display().to_string())?;
+        anyhow::Ok(file.len())
+    };
+    let before = size()?;
+    run(Command::new("wasm-opt").args(["-O2", "--strip-debug", "-o"]).arg(path).arg(path))?;
+    println!("{}: {before} bytes before, {} after", path.display(), size()?);
     Ok(())
 }
 

@@ -147,3 +147,86 @@ pub fn hash(path: &Path) -> std::io::Result<String> {
     std::io::copy(&mut File::open(path)?, &mut hasher)?;
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tiny_http::{Header, Response, Server};
+
+    use super::*;
+
+    const CONTENTS: &[u8] = b"The quick brown fox jumps over the lazy dog";
+    const DOWNLOAD: Download = Download {
+        name: "fox",
+        url: "",
+        file: "fox.txt",
+        sha256: "d7a8fbb307d7809469ca9abcb0082e4f8d5651e46d3cdb762d02d0bf37c9e592",
+        size: CONTENTS.len() as u64,
+    };
+
+    /// Serves `contents`, with ranges if it `can_resume`. Returns its address and the ranges that
+    /// were asked for.
+    fn serve(contents: &'static [u8], can_resume: bool) -> (String, Arc<Mutex<Vec<String>>>) {
+        let server = Server::http("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}/fox.txt", server.server_addr());
+        let ranges = Arc::new(Mutex::new(Vec::new()));
+        let log = ranges.clone();
+        std::thread::spawn(move || {
+            for request in server.incoming_requests() {
+                let range = request.headers().iter().find(|h| h.field.equiv("Range"));
+                let range = range.map(|h| h.value.to_string()).unwrap_or_default();
+                log.lock().expect("no thread panicked").push(range.clone());
+                let from =
+                    range.trim_start_matches("bytes=").trim_end_matches('-').parse::<usize>();
+                let response = match from {
+                    Ok(from) if can_resume => {
+                        let value =
+                            format!("bytes {from}-{}/{}", contents.len() - 1, contents.len());
+                        let header = Header::from_bytes("Content-Range", value).expect("a header");
+                        Response::from_data(&contents[from..])
+                            .with_status_code(206)
+                            .with_header(header)
+                    }
+                    _ => Response::from_data(contents),
+                };
+                request.respond(response).expect("answered");
+            }
+        });
+        (url, ranges)
+    }
+
+    #[test]
+    fn a_part_is_gone_on_with() {
+        for can_resume in [true, false] {
+            let (url, ranges) = serve(CONTENTS, can_resume);
+            let folder = tempfile::tempdir().expect("a folder");
+            std::fs::write(folder.path().join("fox.txt.part"), &CONTENTS[..10]).expect("written");
+            let path = fetch(&DOWNLOAD, &url, folder.path()).expect("fetched");
+            assert_eq!(std::fs::read(&path).expect("there"), CONTENTS);
+            assert!(!folder.path().join("fox.txt.part").exists());
+            // What is there is not fetched again.
+            fetch(&DOWNLOAD, &url, folder.path()).expect("there already");
+            assert_eq!(*ranges.lock().expect("no thread panicked"), ["bytes=10-"]);
+        }
+    }
+
+    #[test]
+    fn what_ends_early_is_kept_and_what_is_wrong_is_deleted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let part = folder.path().join("fox.txt.part");
+        let (url, _) = serve(&CONTENTS[..20], false);
+        let error = fetch(&DOWNLOAD, &url, folder.path()).expect_err("too short").to_string();
+        assert!(error.contains("ended after 20 of 43 bytes"), "{error}");
+        assert_eq!(std::fs::read(&part).expect("kept"), &CONTENTS[..20]);
+
+        let other = b"The quick brown fox jumps over the lazy cat";
+        let (url, _) = serve(other, false);
+        let error = fetch(&DOWNLOAD, &url, folder.path()).expect_err("another").to_string();
+        assert!(error.contains("SHA-256") && error.contains(&url), "{error}");
+        assert!(!part.exists() && !folder.path().join("fox.txt").exists());
+
+        let error = fetch(&DOWNLOAD, "http://127.0.0.1:1/x", folder.path()).expect_err("nobody");
+        assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
+    }
+}

@@ -101,7 +101,7 @@ pub fn Controls(state: State, engine: Engine) -> impl IntoView {
                     "Download PNG"
                 </button>
                 <Show when=move || *state.doing.read() == Doing::Broken>
-                    <button type="button" class="plain" on:click=move |_| engine.load()>"Try again"</button>
+                    <button type="button" class="plain" data-testid="again" on:click=move |_| engine.load()>"Try again"</button>
                 </Show>
             </div>
         </form>

@@ -1,0 +1,195 @@
+//! A real browser, through its driver.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::de::DeserializeOwned;
+use tempfile::TempDir;
+use thirtyfour::prelude::*;
+
+/// What the browser has for WebGPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gpu {
+    /// Nothing.
+    None,
+    /// A program that plays a graphics processor.
+    Software,
+}
+
+/// Chromium without a window, and the program that steers it. Both end with it.
+pub struct Browser {
+    driver: Child,
+    session: WebDriver,
+    /// Where downloads go, and what the browser remembers.
+    folder: TempDir,
+}
+
+impl Browser {
+    /// Starts one, with a memory of its own.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start; `cargo xtask setup` installs what is missing.
+    pub async fn start(gpu: Gpu) -> Self {
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver, which `cargo xtask setup` installs");
+        let stdout = BufReader::new(driver.stdout.take().expect("piped"));
+        let port = stdout
+            .lines()
+            .map_while(Result::ok)
+            .find_map(|line| {
+                let (_, rest) = line.split_once("started successfully on port ")?;
+                rest.trim_end_matches('.').parse::<u16>().ok()
+            })
+            .expect("chromedriver says its port");
+        let folder = TempDir::new().expect("a temporary folder");
+        let mut wishes = DesiredCapabilities::chrome();
+        let profile = format!("--user-data-dir={}", folder.path().join("profile").display());
+        let mut args = vec![
+            "--headless",
+            "--no-sandbox",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-dev-shm-usage",
+            "--window-size=1280,1400",
+            &profile,
+        ];
+        match gpu {
+            Gpu::None => args.push("--disable-features=WebGPU,WebGPUService"),
+            Gpu::Software => {
+                args.extend(["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"]);
+            }
+        }
+        for arg in args {
+            wishes.add_arg(arg).expect("a flag");
+        }
+        let downloads = folder.path().join("downloads");
+        let preferences = serde_json::json!({"download.default_directory": downloads});
+        wishes.add_experimental_option("prefs", preferences).expect("an option");
+        let session = WebDriver::new(format!("http://127.0.0.1:{port}"), wishes)
+            .await
+            .expect("Chromium, which `cargo xtask setup` installs");
+        session.set_script_timeout(Duration::from_secs(60)).await.expect("a timeout");
+        Self { driver, session, folder }
+    }
+
+    /// Opens an address.
+    ///
+    /// # Panics
+    ///
+    /// If it does not open.
+    pub async fn open(&self, url: &str) {
+        self.session.goto(url).await.expect("the page opens");
+    }
+
+    /// Runs a script in the page and returns what it returns.
+    ///
+    /// # Panics
+    ///
+    /// If it throws, or returns something else.
+    pub async fn run<T: DeserializeOwned>(&self, script: &str) -> T {
+        let result = self.session.execute(script, vec![]).await;
+        let result = result.unwrap_or_else(|error| panic!("{script}: {error}"));
+        result.convert().unwrap_or_else(|error| panic!("{script}: {error}"))
+    }
+
+    /// The text of an element, or nothing where there is none.
+    pub async fn text(&self, selector: &str) -> String {
+        self.run(&format!("return document.querySelector({selector:?})?.textContent ?? ''")).await
+    }
+
+    /// Clicks on an element.
+    ///
+    /// # Panics
+    ///
+    /// If there is none, or it cannot be clicked on.
+    pub async fn click(&self, selector: &str) {
+        let element = self.session.find(By::Css(selector)).await.expect("the element");
+        element.click().await.expect("an element to click on");
+    }
+
+    /// Types over what a field holds, or chooses in a list.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such field.
+    pub async fn fill(&self, selector: &str, value: &str) {
+        let field = self.session.find(By::Css(selector)).await.expect("the field");
+        if field.tag_name().await.expect("a tag") == "select" {
+            let option = format!("option[value={value:?}]");
+            field.find(By::Css(&*option)).await.expect("the option").click().await.expect("chosen");
+        } else {
+            field.clear().await.expect("cleared");
+            field.send_keys(value).await.expect("typed");
+            field.send_keys(Key::Tab + "").await.expect("left");
+        }
+    }
+
+    /// Waits until a script's expression is true.
+    ///
+    /// # Panics
+    ///
+    /// If it is not within `limit`; says what the page shows then.
+    pub async fn wait(&self, condition: &str, limit: Duration) {
+        let started = Instant::now();
+        while !self.run::<bool>(&format!("return Boolean({condition})")).await {
+            if started.elapsed() > limit {
+                let shown = self.text("body").await;
+                panic!("not within {limit:?}: {condition}\nthe page shows: {shown}");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Makes the window another size.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot.
+    pub async fn resize(&self, width: u32, height: u32) {
+        self.session.set_window_rect(0, 0, width, height).await.expect("another size");
+    }
+
+    /// A picture of the window.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    pub async fn screenshot(&self) -> Vec<u8> {
+        self.session.screenshot_as_png().await.expect("a picture of the window")
+    }
+
+    /// Where downloads go.
+    pub fn downloads(&self) -> std::path::PathBuf {
+        Path::new(self.folder.path()).join("downloads")
+    }
+
+    /// Ends the browser.
+    ///
+    /// # Panics
+    ///
+    /// If it does not end.
+    pub async fn close(mut self) {
+        self.session.clone().quit().await.expect("the browser ends");
+        self.driver.kill().expect("the driver ends");
+        self.driver.wait().expect("the driver has ended");
+    }
+}
+
+impl Drop for Browser {
+    /// After a failed test, too, nothing stays.
+    fn drop(&mut self) {
+        // It fails where it has ended.
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}
