@@ -18,10 +18,22 @@ pub enum Gpu {
     Software,
 }
 
-/// Chromium without a window, and the program that steers it. Both end with it.
+/// The program that steers the browser.
+struct Driver(Child);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // It fails where it has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Chromium without a window. It ends with this, also after a failed test.
 pub struct Browser {
-    driver: Child,
+    // Dropped in this order: the driver is needed to end the session.
     session: WebDriver,
+    _driver: Driver,
     /// Where downloads go, and what the browser remembers.
     folder: TempDir,
 }
@@ -79,7 +91,7 @@ impl Browser {
             .await
             .expect("Chromium, which `cargo xtask setup` installs");
         session.set_script_timeout(Duration::from_secs(60)).await.expect("a timeout");
-        Self { driver, session, folder }
+        Self { session, _driver: Driver(driver), folder }
     }
 
     /// Opens an address.
@@ -128,7 +140,8 @@ impl Browser {
             let option = format!("option[value={value:?}]");
             field.find(By::Css(&*option)).await.expect("the option").click().await.expect("chosen");
         } else {
-            field.clear().await.expect("cleared");
+            // As a person does it: select all, type, leave.
+            field.send_keys(Key::Control + "a").await.expect("selected");
             field.send_keys(value).await.expect("typed");
             field.send_keys(Key::Tab + "").await.expect("left");
         }
@@ -178,18 +191,7 @@ impl Browser {
     /// # Panics
     ///
     /// If it does not end.
-    pub async fn close(mut self) {
+    pub async fn close(self) {
         self.session.clone().quit().await.expect("the browser ends");
-        self.driver.kill().expect("the driver ends");
-        self.driver.wait().expect("the driver has ended");
-    }
-}
-
-impl Drop for Browser {
-    /// After a failed test, too, nothing stays.
-    fn drop(&mut self) {
-        // It fails where it has ended.
-        let _ = self.driver.kill();
-        let _ = self.driver.wait();
     }
 }

@@ -63,7 +63,7 @@ fn test() -> anyhow::Result<()> {
     let wasm = tools::set_up()?;
     site::lint(&wasm)?;
     site::build(&wasm, false)?;
-    run(cargo().args(["test", "--package", "tests", "--test", "browser", "--locked"]).args([
+    run(cargo().args(["test", "--workspace", "--test", "browser", "--locked"]).args([
         "--",
         "--ignored",
         "--test-threads=1",
