@@ -34,6 +34,12 @@ async fn ready(browser: &Browser, limit: Duration) {
     is(browser, "ready", SOON).await;
 }
 
+/// Waits for the pictures.
+async fn done(browser: &Browser, limit: Duration) {
+    let status = "document.querySelector('[data-testid=status]').textContent";
+    browser.wait(&format!("{status}.startsWith('Done')"), limit).await;
+}
+
 async fn settings(browser: &Browser, seed: u64, count: usize, steps: usize, sampler: &str) {
     browser.fill("#seed", &seed.to_string()).await;
     browser.fill("#count", &count.to_string()).await;
@@ -85,7 +91,7 @@ async fn number(browser: &Browser, id: &str) -> f64 {
     number.parse().unwrap_or_else(|_| panic!("{id} shows {text:?}"))
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the built page and Chromium"]
 async fn the_processor_makes_the_pictures_of_the_command_line() {
     let (site, browser) = (site(), Browser::start(Gpu::None).await);
@@ -99,9 +105,7 @@ async fn the_processor_makes_the_pictures_of_the_command_line() {
 
     settings(&browser, 5, 4, 6, "heun").await;
     browser.click("[data-testid=generate]").await;
-    browser
-        .wait("document.querySelector('[data-testid=status]').textContent.startsWith('Done')", SOON)
-        .await;
+    done(&browser, SOON).await;
     let shown = canvas(&browser).await;
     // One level: where a value lies on the edge between two.
     assert_same(&shown, &command_line("5-8", 2, 6, "heun"), 1);
@@ -131,7 +135,7 @@ async fn the_processor_makes_the_pictures_of_the_command_line() {
     browser.close().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the built page and Chromium"]
 async fn webgpu_makes_the_pictures_of_the_command_line() {
     let (site, browser) = (site(), Browser::start(Gpu::Software).await);
@@ -142,16 +146,14 @@ async fn webgpu_makes_the_pictures_of_the_command_line() {
     assert!(device.starts_with("WebGPU:"), "{device}");
     settings(&browser, 3, 1, 2, "euler").await;
     browser.click("[data-testid=generate]").await;
-    browser
-        .wait("document.querySelector('[data-testid=status]').textContent.startsWith('Done')", LATE)
-        .await;
+    done(&browser, LATE).await;
     // Another order of sums, other functions for exp and tanh.
     assert_same(&canvas(&browser).await, &command_line("3", 1, 2, "euler"), 2);
     assert!(browser.text("[data-testid=device]").await.starts_with("WebGPU:"));
     browser.close().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the built page and Chromium"]
 async fn a_slow_adapter_is_not_used_unless_asked_for() {
     let (site, browser) = (site(), Browser::start(Gpu::Software).await);
@@ -165,7 +167,7 @@ async fn a_slow_adapter_is_not_used_unless_asked_for() {
     browser.close().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the built page and Chromium"]
 async fn cancel_stops_within_an_evaluation() {
     let (site, browser) = (site(), Browser::start(Gpu::None).await);
@@ -190,14 +192,12 @@ async fn cancel_stops_within_an_evaluation() {
     // What comes next is not touched by it.
     settings(&browser, 9, 1, 3, "euler").await;
     browser.click("[data-testid=generate]").await;
-    browser
-        .wait("document.querySelector('[data-testid=status]').textContent.startsWith('Done')", SOON)
-        .await;
+    done(&browser, SOON).await;
     assert_same(&canvas(&browser).await, &command_line("9", 1, 3, "euler"), 1);
     browser.close().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the built page and Chromium"]
 async fn weights_that_arrive_wrong_are_refused_and_can_be_fetched_again() {
     let (site, browser) = (site(), Browser::start(Gpu::None).await);
@@ -219,5 +219,36 @@ async fn weights_that_arrive_wrong_are_refused_and_can_be_fetched_again() {
     set(None);
     browser.click("[data-testid=again]").await;
     ready(&browser, SOON).await;
+    browser.close().await;
+}
+
+/// Saves how the page looks under `target/screenshots/`, for someone to look at.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the built page and Chromium"]
+async fn it_fits_every_width_in_light_and_dark() {
+    let (site, browser) = (site(), Browser::start(Gpu::None).await);
+    browser.open(&format!("{}?backend=cpu", site.url)).await;
+    ready(&browser, SOON).await;
+    settings(&browser, 0, 16, 12, "heun").await;
+    browser.click("[data-testid=generate]").await;
+    done(&browser, SOON).await;
+    let folder = root().join("target/screenshots");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let mut backgrounds = Vec::new();
+    for (width, height) in [(1280, 1200), (768, 1400), (320, 1900)] {
+        for scheme in ["light", "dark"] {
+            browser.look(width, height, scheme).await;
+            let picture = browser.screenshot().await;
+            std::fs::write(folder.join(format!("{width}-{scheme}.png")), picture).expect("written");
+            let needed: u32 = browser.run("return document.documentElement.scrollWidth").await;
+            assert!(needed <= width, "{needed} pixels wide on a page of {width}");
+            backgrounds.push(
+                browser
+                    .run::<String>("return getComputedStyle(document.body).backgroundColor")
+                    .await,
+            );
+        }
+    }
+    assert_ne!(backgrounds[0], backgrounds[1], "dark is light");
     browser.close().await;
 }

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use tempfile::TempDir;
 use thirtyfour::prelude::*;
 
@@ -85,7 +86,7 @@ impl Browser {
             wishes.add_arg(arg).expect("a flag");
         }
         let downloads = folder.path().join("downloads");
-        let preferences = serde_json::json!({"download.default_directory": downloads});
+        let preferences = json!({"download.default_directory": downloads});
         wishes.add_experimental_option("prefs", preferences).expect("an option");
         let session = WebDriver::new(format!("http://127.0.0.1:{port}"), wishes)
             .await
@@ -163,13 +164,19 @@ impl Browser {
         }
     }
 
-    /// Makes the window another size.
+    /// Gives the page another size and another colour scheme, `light` or `dark`.
     ///
     /// # Panics
     ///
-    /// If it cannot.
-    pub async fn resize(&self, width: u32, height: u32) {
-        self.session.set_window_rect(0, 0, width, height).await.expect("another size");
+    /// If the browser cannot.
+    pub async fn look(&self, width: u32, height: u32, scheme: &str) {
+        let protocol = self.session.cdp();
+        let size = json!({
+            "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false
+        });
+        protocol.send_raw("Emulation.setDeviceMetricsOverride", size).await.expect("a size");
+        let scheme = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        protocol.send_raw("Emulation.setEmulatedMedia", scheme).await.expect("a colour scheme");
     }
 
     /// A picture of the window.

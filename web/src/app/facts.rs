@@ -60,12 +60,13 @@ pub fn About(state: State) -> impl IntoView {
                 ("Data licence", card.data_licence),
                 ("Licence", card.licence),
                 ("Started from", card.started_from),
-                ("Images seen", card.images_seen.to_string()),
+                ("Images seen", thousands(card.images_seen)),
                 ("Training loss", loss),
                 ("Trained with", format!("{hours:.1} hours on {}", card.hardware)),
-                ("Parameters", ready.parameters.to_string()),
+                ("Parameters", thousands(ready.parameters as u64)),
                 ("Multiply-adds", format!("{:.2} G for one evaluation", ready.macs as f64 / 1e9)),
-                ("File", format!("{:.1} MB, SHA-256 {}", ready.bytes as f64 / 1e6, ready.sha256)),
+                ("File", format!("{:.1} MB", ready.bytes as f64 / 1e6)),
+                ("SHA-256", ready.sha256),
             ];
             let known = rows.into_iter().filter(|(_, value)| !value.is_empty());
             known
@@ -79,4 +80,17 @@ pub fn About(state: State) -> impl IntoView {
             <dl data-testid="card">{rows}</dl>
         </section>
     }
+}
+
+/// A number for people, such as 3,150,019.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }

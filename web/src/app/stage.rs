@@ -44,6 +44,11 @@ pub fn Stage(state: State) -> impl IntoView {
                 <canvas node_ref=canvas role="img" aria-label=label hidden=empty data-testid="canvas"/>
             </div>
             <Status state/>
+            <p class="how">
+                "It begins with pure noise. In every step the model guesses the picture behind the noise, \
+                 and the sampler moves a little towards that guess and lowers the noise level. What you \
+                 see forming is the guess: first a blur of everything it could become, then one picture."
+            </p>
         </section>
     }
 }
@@ -80,7 +85,13 @@ fn Status(state: State) -> impl IntoView {
             || "Making noise …".into(),
             |p| {
                 let left = p.milliseconds * (p.evaluations - p.evaluation) as f64;
-                format!("Step {} of {}, about {} left", p.step + 1, p.steps, seconds(left))
+                format!(
+                    "Step {} of {}, noise level {:.2}, about {} left",
+                    p.step + 1,
+                    p.steps,
+                    p.sigma,
+                    seconds(left)
+                )
             },
         ),
         Doing::Cancelling => "Stopping after this evaluation …".into(),
