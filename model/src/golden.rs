@@ -227,9 +227,9 @@ fn gradients_of_tmsa_are_those_of_finite_differences() {
         let at = |step| number(loss(&wide, nudge(x.clone(), place, step), time.clone()));
         check("x", place, of_x[place], at(STEP), at(-STEP));
     }
-    for place in 0..of_time.len() {
+    for (place, found) in of_time.into_iter().enumerate() {
         let at = |step| number(loss(&wide, x.clone(), nudge(time.clone(), place, step)));
-        check("time", place, of_time[place], at(STEP), at(-STEP));
+        check("time", place, found, at(STEP), at(-STEP));
     }
     let mut parameters = Parameters(Vec::new());
     wide.visit(&mut parameters);

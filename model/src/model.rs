@@ -84,9 +84,8 @@ impl Model {
         let options = (&x.device(), x.dtype());
         let coefficients: Vec<_> =
             sigma.iter().map(|&sigma| self.config.precond.coefficients(sigma)).collect();
-        let tensor = |values: Vec<f64>| {
-            Tensor::<1>::from_data(TensorData::new(values, [b]), options.clone())
-        };
+        let tensor =
+            |values: Vec<f64>| Tensor::<1>::from_data(TensorData::new(values, [b]), options);
         let per_picture = |coefficient: fn(&crate::precond::Coefficients) -> f64| {
             tensor(coefficients.iter().map(coefficient).collect())
         };

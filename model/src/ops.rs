@@ -232,7 +232,7 @@ mod tests {
 
     fn close<const D: usize>(what: &str, a: Tensor<D>, b: Tensor<D>) {
         let (a, b): (Vec<f32>, Vec<f32>) =
-            (a.into_data().try_to_vec().unwrap(), b.into_data().try_to_vec().unwrap());
+            (a.into_data().try_to_vec().expect("f32"), b.into_data().try_to_vec().expect("f32"));
         let scale = b.iter().fold(1e-3f32, |m, x| m.max(x.abs()));
         let worst = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert_eq!(a.len(), b.len());

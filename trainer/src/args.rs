@@ -245,7 +245,7 @@ pub struct DenoiseArgs {
     /// Weights file or checkpoint; without it, the weights that are shipped.
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
-    /// Safetensors file with `x` [B, C, H, W] and `sigma` [B], both f32.
+    /// Safetensors file with `x` of B x C x H x W values and `sigma` of B, both f32.
     #[arg(long, value_name = "FILE")]
     pub input: PathBuf,
     /// Safetensors file to write: `denoised` and `raw`, the network's own output.
@@ -334,7 +334,7 @@ pub fn seeds(text: &str) -> anyhow::Result<Vec<u64>> {
         };
         anyhow::ensure!(first <= last, "--seeds: the range `{part}` runs backwards");
         anyhow::ensure!(
-            last - first < MOST as u64 && seeds.len() + (last - first) as usize + 1 <= MOST,
+            last - first < MOST as u64 && seeds.len() + ((last - first) as usize) < MOST,
             "--seeds: more than {MOST} seeds"
         );
         seeds.extend(first..=last);

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use anstream::println;
 use anyhow::Context;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};

@@ -1,5 +1,6 @@
 //! `trainer denoise`: the denoiser on tensors from a file, for comparison with other programs.
 
+use anstream::println;
 use anyhow::{Context, bail, ensure};
 use burn::tensor::{Tensor, TensorData};
 use model::Conditioning;

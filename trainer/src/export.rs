@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use anstream::println;
 use anyhow::{Context, ensure};
 use burn::tensor::Device;
 use model::Model;

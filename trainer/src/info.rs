@@ -1,5 +1,6 @@
 //! `trainer info`: what is known of a model without building it.
 
+use anstream::println;
 use anyhow::{Context, bail};
 use model::card::Card;
 use model::config::ModelConfig;

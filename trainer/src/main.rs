@@ -24,6 +24,7 @@ mod weights_file;
 
 use std::process::ExitCode;
 
+use anstream::eprintln;
 use args::{Args, Command, DataCommand};
 use clap::Parser;
 

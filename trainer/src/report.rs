@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use anstream::eprintln;
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Between plain lines.

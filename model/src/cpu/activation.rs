@@ -13,7 +13,7 @@ use super::vector::{sigmoid, vectorize};
 pub(crate) struct Gelu;
 
 /// `2 sqrt(2/π)`.
-const SCALE: f32 = 1.595_769_1;
+const SCALE: f32 = 1.595_769;
 const CUBIC: f32 = 0.044_715;
 
 /// Elements that one task works on.

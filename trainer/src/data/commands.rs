@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use super::fetch::{DOWNLOADS, fetch as download};
 use super::{DataError, Report, read};
 use crate::args::{CheckArgs, FetchArgs};
+use anstream::println;
 
 /// Reports what a data set holds. Ends with failure if any picture cannot be used.
 ///

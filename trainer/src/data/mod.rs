@@ -228,10 +228,10 @@ impl Report {
         }
         if pixels > 0.0 {
             report.mean = sum.map(|sum| sum / pixels);
-            for channel in 0..3 {
+            report.deviation = std::array::from_fn(|channel| {
                 let variance = squares[channel] / pixels - report.mean[channel].powi(2);
-                report.deviation[channel] = variance.max(0.0).sqrt();
-            }
+                variance.max(0.0).sqrt()
+            });
         }
         report.classes = contents.classes.iter().cloned().zip(of_class).collect();
         report
