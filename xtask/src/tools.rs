@@ -59,6 +59,10 @@ fn cargo_tool(program: &str, package: &str, version: &str, locked: bool) -> anyh
     }
     // Its own folder, not one that the environment may name for this workspace.
     install.env_remove("CARGO_TARGET_DIR");
+    // They run for seconds and would be optimised for minutes.
+    install.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+    install.env("CARGO_PROFILE_RELEASE_LTO", "off");
+    install.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
     run(&mut install).with_context(|| format!("{package} {version} is needed to build the page"))
 }
 
