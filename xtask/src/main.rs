@@ -8,6 +8,7 @@ mod site;
 mod tools;
 
 use std::path::Path;
+use std::process::ExitCode;
 
 use shell::{cargo, run};
 
@@ -18,7 +19,18 @@ cargo xtask site       build the page into dist/; --optimise makes it smaller, w
 cargo xtask manifest   write www/weights/manifest.json for the files beside it
 cargo xtask emoji      fetch and pack the embedded data set";
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match chore() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs what was asked for, in the root of the repository.
+fn chore() -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the root");
     std::env::set_current_dir(root)?;
     let args: Vec<String> = std::env::args().skip(1).collect();

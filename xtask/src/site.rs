@@ -10,9 +10,14 @@ use crate::tools::Wasm;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
-/// Where WebAssembly is built: apart from the rest, since the compiler may be another one.
-fn target_folder() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from).join("web")
+/// Debian's compiler builds in a folder of its own, so as not to undo what the other one built.
+fn folder(wasm: &Wasm) -> anyhow::Result<Option<PathBuf>> {
+    if wasm.is_empty() {
+        return Ok(None);
+    }
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    Ok(Some(std::path::absolute(target.join("debian"))?))
 }
 
 /// Builds it into `dist/`.
@@ -20,7 +25,9 @@ pub fn build(wasm: &Wasm, optimise: bool) -> anyhow::Result<()> {
     let mut trunk = Command::new("trunk");
     trunk.args(["build", "--release"]);
     trunk.env("TRUNK_OFFLINE", "true").env("TRUNK_SKIP_VERSION_CHECK", "true");
-    trunk.env("CARGO_TARGET_DIR", std::path::absolute(target_folder())?);
+    if let Some(folder) = folder(wasm)? {
+        trunk.env("CARGO_TARGET_DIR", folder);
+    }
     // Trunk reads this as a flag of its own and knows only true and false.
     trunk.env_remove("NO_COLOR");
     trunk.envs(wasm.iter().map(|(name, value)| (name, value)));
@@ -55,6 +62,6 @@ pub fn lint(wasm: &Wasm) -> anyhow::Result<()> {
     }
     let mut clippy = cargo();
     clippy.args(["clippy", "--package", "web", "--target", TARGET, "--release", "--locked"]);
-    clippy.args(["--", "-D", "warnings"]).env("CARGO_TARGET_DIR", target_folder());
+    clippy.args(["--", "-D", "warnings"]);
     run(&mut clippy)
 }
