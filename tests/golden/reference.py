@@ -233,6 +233,78 @@ def heun(x, steps, denoiser, sigma_min=0.002, sigma_max=80, rho=7):
     return np.stack(trajectory), s
 
 
+# ---------------------------------------------------------------- augmentation
+
+def sym6():
+    """The low-pass filter with six vanishing moments: least asymmetric, by spectral factorisation.
+
+    |H(w)|^2 = 2 cos(w/2)^(2N) P(sin(w/2)^2) with P(y) = sum_k C(N-1+k, k) y^k. Of the pairs of
+    roots of P's part one each is taken; that choice whose phase is nearest to linear is sym6.
+    """
+    n = 6
+    poly = np.zeros(2 * n - 1)
+    y = np.array([-0.25, 0.5, -0.25])  # sin^2(w/2) in z, times z
+    for k in range(n):
+        term = np.array([float(math.comb(n - 1 + k, k))])
+        for _ in range(k):
+            term = np.convolve(term, y)
+        pad = (len(poly) - len(term)) // 2
+        poly[pad:pad + len(term)] += term
+    roots = [r for r in np.roots(poly) if abs(r) < 1]
+    pairs = [r for r in roots if r.imag > 1e-9] + [r for r in roots if abs(r.imag) <= 1e-9]
+    best = None
+    for choice in range(2 ** len(pairs)):
+        taken = []
+        for bit, r in enumerate(pairs):
+            r = 1 / r if choice >> bit & 1 else r
+            taken += [r] if abs(r.imag) < 1e-9 else [r, r.conjugate()]
+        h = np.poly(taken).real
+        for _ in range(n):
+            h = np.convolve(h, [1, 1])
+        h *= math.sqrt(2) / h.sum()
+        w = np.linspace(0.01, 2.5, 400)
+        response = np.exp(-1j * np.outer(w, np.arange(len(h)))) @ h
+        phase = np.unwrap(np.angle(response))
+        slope = (phase @ w) / (w @ w)
+        off = np.abs(phase - slope * w).max()
+        if best is None or off < best[0] - 1e-9:
+            best = off, h
+    h = best[1]
+    # Of the two directions: that with its weight before the middle.
+    return h if np.arange(12) @ h**2 < 5.5 else h[::-1]
+
+
+def resample(image, inverse, taps):
+    """EDM's resampling of one channel. inverse: 2x3, pixels from the middle."""
+    side, pad = len(image), len(image) - 1
+    padded = np.pad(image, pad, mode="reflect")
+
+    def double(row):
+        stuffed = np.zeros(2 * len(row))
+        stuffed[::2] = row
+        # Out at j: the sum over t of taps[t] times stuffed[j + 5 - t].
+        return np.convolve(stuffed, taps)[5:5 + len(stuffed)]
+
+    up = np.apply_along_axis(double, 0, np.apply_along_axis(double, 1, padded))
+    n = 2 * (side + 6)
+    moved = np.zeros((n, n))
+    for i in range(n):
+        for j in range(n):
+            # Places of the result, and of the picture, in its pixels from its middle.
+            q = np.array([(j - (n - 1) / 2 + 0.5) / 2, (i - (n - 1) / 2 + 0.5) / 2, 1])
+            x, y = 2 * (inverse @ q + (len(padded) - 1) / 2)
+            for a, wa in [(math.floor(y), 1 - y % 1), (math.floor(y) + 1, y % 1)]:
+                for b, wb in [(math.floor(x), 1 - x % 1), (math.floor(x) + 1, x % 1)]:
+                    if 0 <= a < len(up) and 0 <= b < len(up):
+                        moved[i, j] += wa * wb * up[a, b]
+
+    def halve(row):
+        correlated = np.array([row[k:k + 12] @ taps for k in range(len(row) - 11)])
+        return correlated[1::2][:side]
+
+    return np.apply_along_axis(halve, 0, np.apply_along_axis(halve, 1, moved))
+
+
 # ---------------------------------------------------------------- golden values
 
 def random(rng, *shape, scale=1.0):
@@ -464,6 +536,21 @@ def main():
         "c_noise": np.log(sigma) / 4,
         "weight": total / (sigma * 0.5) ** 2,
     })
+
+    # Augmentation: a mirror image, a turn, a stretching with a shift, a shift far out.
+    taps = sym6()
+    images = random(rng, 4, 2, 8, 8).astype(np.float64)
+    c, s = math.cos(0.7), math.sin(0.7)
+    inverses = np.array([
+        [[-1, 0, 0], [0, 1, 0]],
+        [[c, -s, 0], [s, c, 0]],
+        [[1.3, 0.2, -0.6], [-0.1, 0.8, 1.25]],
+        [[0.9, 0, 9.5], [0, 1.1, -6.3]],
+    ])
+    augmented = np.array([[resample(channel, m, taps) for channel in image]
+                          for image, m in zip(images, inverses)])
+    save("augment.safetensors", {
+        "images": images, "inverses": inverses, "augmented": augmented, "sym6": taps})
 
 
 if __name__ == "__main__":

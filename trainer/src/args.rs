@@ -74,7 +74,16 @@ fn time(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * seconds).map_err(|e| e.to_string())
 }
 
-/// Reads probabilities and other numbers that must be above 0.
+/// Reads probabilities.
+fn probability(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
+        Ok(value) => Err(format!("{value} is not within 0 to 1")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Reads numbers that must be above 0.
 fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value > 0.0 && value.is_finite() => Ok(value),
@@ -106,6 +115,9 @@ pub struct TrainArgs {
     /// Images per step.
     #[arg(long, conflicts_with = "resume", value_parser = clap::value_parser!(u64).range(1..=65536))]
     pub batch: Option<u64>,
+    /// Probability of each change of EDM's augmentation (scale, rotation, ..); 0 for none.
+    #[arg(long, value_name = "P", value_parser = probability, conflicts_with = "resume")]
+    pub augment: Option<f64>,
     /// Learning rate after the ramp.
     #[arg(long, value_parser = positive, allow_negative_numbers = true)]
     pub lr: Option<f64>,

@@ -18,6 +18,10 @@ pub struct TrainConfig {
     pub data: PathBuf,
     /// Whether half of the pictures are mirrored. The network is told which.
     pub flip: bool,
+    /// Probability of each of the other changes of EDM's augmentation; 0 for none. The network is
+    /// told of them.
+    #[serde(default)]
+    pub augment: f64,
     /// Images per step.
     pub batch: usize,
     /// Images to train on in all.
@@ -58,11 +62,12 @@ impl TrainConfig {
     /// The recipe of a preset.
     pub fn preset(name: &str) -> Option<Self> {
         let model = model::preset::by_name(name)?;
-        let config = |batch, duration, lr, lr_ramp| Self {
+        let config = |augment, batch, duration, lr, lr_ramp| Self {
             model,
             loss: LossConfig::default(),
             data: crate::data::EMBEDDED.into(),
             flip: true,
+            augment,
             batch,
             duration,
             adam: AdamConfig { lr, betas: [0.9, 0.999], eps: 1e-8 },
@@ -72,9 +77,9 @@ impl TrainConfig {
         };
         Some(match name {
             // Small batches: on a CPU it is steps that are scarce.
-            "tiny" => config(32, 3_000, 5e-4, 20_000),
-            name if name.starts_with("ffhq64") => config(256, 200_000_000, 2e-4, 10_000_000),
-            _ => config(512, 200_000_000, 1e-3, 10_000_000),
+            "tiny" => config(0.0, 32, 3_000, 5e-4, 20_000),
+            name if name.starts_with("ffhq64") => config(0.15, 256, 200_000_000, 2e-4, 10_000_000),
+            _ => config(0.12, 512, 200_000_000, 1e-3, 10_000_000),
         })
     }
 

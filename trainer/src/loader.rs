@@ -12,13 +12,16 @@ use std::thread;
 use model::noise::{Random, Stream};
 use rayon::prelude::*;
 
+use crate::augment::{Affine, IDENTITY, LABELS, Transform};
 use crate::config::TrainConfig;
 use crate::data::Dataset;
 
 /// The examples of one step, on the host.
 pub struct Batch {
-    /// Pictures, `[B, C, H, W]`, of values -1 to 1.
+    /// Pictures, `[B, C, H, W]`, of values -1 to 1, mirrored already.
     pub images: Vec<f32>,
+    /// How they are to be resampled; empty if none of them is.
+    pub inverses: Vec<Affine>,
     /// Unit noise, `[B, C, H, W]`.
     pub noise: Vec<f32>,
     /// Noise levels, `[B]`.
@@ -54,6 +57,7 @@ impl Order {
 /// One training example.
 struct Example {
     image: Vec<f32>,
+    inverse: Option<Affine>,
     noise: Vec<f32>,
     sigma: f64,
     augment: Vec<f32>,
@@ -65,20 +69,18 @@ impl Example {
         let size: usize = data.shape.iter().product();
         let mut image = vec![0.0; size];
         model::image::from_bytes(data.picture(picture), &mut image);
-        let mut augment = vec![0.0; config.model.augment_labels()];
+        let side = data.shape[2];
         let mut random = Random::new(config.seed, Stream::Augmentation, k);
-        if config.flip && random.uniform() < 0.5 {
-            image.chunks_exact_mut(data.shape[2]).for_each(<[f32]>::reverse);
-            // The first label says so, and is 0 when sampling: pictures come out unmirrored.
-            if let Some(label) = augment.first_mut() {
-                *label = 1.0;
-            }
-        }
+        let transform = Transform::draw(&mut random, config.flip, config.augment, side);
+        transform.mirror(&mut image, side);
+        // A network without labels is not told; one with others than these does not exist.
+        let labels = config.model.augment_labels().min(LABELS);
+        let augment = transform.labels[..labels].to_vec();
         let mut random = Random::new(config.seed, Stream::Training, k);
         let sigma = config.loss.sigma(&mut random);
         let mut noise = vec![0.0; size];
         random.fill_normal(&mut noise);
-        Self { image, noise, sigma, augment }
+        Self { image, inverse: transform.inverse, noise, sigma, augment }
     }
 }
 
@@ -90,7 +92,10 @@ fn batch(config: &TrainConfig, data: &Dataset, order: &mut Order, numbers: Range
         .map(|(k, picture)| Example::new(config, data, k, picture))
         .collect();
     let join = |field: fn(&Example) -> &[f32]| examples.iter().flat_map(field).copied().collect();
+    let moved = examples.iter().any(|example| example.inverse.is_some());
+    let inverse = |example: &Example| example.inverse.unwrap_or(IDENTITY);
     Batch {
+        inverses: if moved { examples.iter().map(inverse).collect() } else { Vec::new() },
         images: join(|example| &example.image),
         noise: join(|example| &example.noise),
         sigma: examples.iter().map(|example| example.sigma).collect(),
@@ -136,8 +141,8 @@ mod tests {
     use std::path::Path;
 
     fn set_up(flip: bool) -> (TrainConfig, Arc<Dataset>) {
-        let config =
-            TrainConfig { flip, batch: 7, ..TrainConfig::preset("tiny").expect("a preset") };
+        let preset = TrainConfig::preset("tiny").expect("a preset");
+        let config = TrainConfig { flip, batch: 7, ..preset };
         let data = Dataset::open(Path::new("emoji"), [3, 32, 32]).expect("embedded");
         (config, Arc::new(data))
     }
@@ -159,7 +164,8 @@ mod tests {
 
     #[test]
     fn starting_in_the_middle_gives_the_same_batches() {
-        let (config, data) = set_up(true);
+        let (mut config, data) = set_up(true);
+        config.augment = 0.12;
         // Past the end of the first pass, 1911 images, and not at a batch's border.
         let whole = Loader::new(&config, data.clone(), 1900);
         let _ = whole.next();
@@ -167,8 +173,8 @@ mod tests {
         for _ in 0..3 {
             let (a, b) = (whole.next(), late.next());
             assert_eq!(
-                (a.images, a.noise, a.sigma, a.augment),
-                (b.images, b.noise, b.sigma, b.augment)
+                (a.images, a.inverses, a.noise, a.sigma, a.augment),
+                (b.images, b.inverses, b.noise, b.sigma, b.augment)
             );
         }
     }

@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 mod args;
+mod augment;
 mod bench;
 mod checkpoint;
 mod config;

@@ -19,6 +19,7 @@ use model::weights::{Precision, Weights};
 use model::{Conditioning, Model};
 
 use crate::args::TrainArgs;
+use crate::augment::Resampler;
 use crate::checkpoint::{self, Checkpoint, Part, Progress, State};
 use crate::config::TrainConfig;
 use crate::data::Dataset;
@@ -121,6 +122,7 @@ struct Run {
     /// Its moving average.
     ema: Model,
     optimizer: ModuleOptimizer,
+    resampler: Resampler,
     device: Device,
 }
 
@@ -134,6 +136,11 @@ impl Run {
             .init()
     }
 
+    fn resampler(config: &TrainConfig, device: &Device) -> Resampler {
+        let [_, _, side] = config.model.image_shape();
+        Resampler::new(side, device)
+    }
+
     /// A new run, and its folder.
     fn start(args: &TrainArgs, device: &Device) -> anyhow::Result<(RunFolder, Self)> {
         let Some(mut config) = TrainConfig::preset(&args.preset) else {
@@ -145,6 +152,7 @@ impl Run {
             config.batch = batch as usize;
         }
         config.seed = args.seed.unwrap_or(config.seed);
+        config.augment = args.augment.unwrap_or(config.augment);
         adjust(&mut config, args);
 
         let autodiff = device.clone().autodiff();
@@ -191,7 +199,8 @@ impl Run {
             config,
         };
         let optimizer = Self::optimizer(&progress.config);
-        Ok((folder, Self { progress, model, ema, optimizer, device: autodiff }))
+        let resampler = Self::resampler(&progress.config, device);
+        Ok((folder, Self { progress, model, ema, optimizer, resampler, device: autodiff }))
     }
 
     /// A run that goes on, and its folder.
@@ -205,6 +214,7 @@ impl Run {
             .from_bytes(Bytes::from_bytes_vec(checkpoint.optimizer.clone()))
             .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
         let run = Self {
+            resampler: Self::resampler(&progress.config, device),
             progress,
             model: checkpoint.model(Part::Network, &autodiff),
             ema: checkpoint.model(Part::Ema, device),
@@ -250,12 +260,19 @@ impl Run {
         let mut random = Random::new(config.seed, Stream::Dropout, images_before);
         self.device.seed(u64::from(random.bits()) << 32 | u64::from(random.bits()));
 
-        let tensor =
-            |values, shape| Tensor::<4>::from_data(TensorData::new(values, shape), &self.device);
+        let pictures = |values, device: &Device| {
+            Tensor::<4>::from_data(TensorData::new(values, [b, c, h, w]), device)
+        };
         let column =
             |values: Vec<f64>| Tensor::<1>::from_data(TensorData::new(values, [b]), &self.device);
-        let images = tensor(batch.images, [b, c, h, w]);
-        let noise = tensor(batch.noise, [b, c, h, w]);
+        let images = if batch.inverses.is_empty() {
+            pictures(batch.images, &self.device)
+        } else {
+            // Nothing here needs gradients.
+            let images = pictures(batch.images, &self.device.clone().inner());
+            Tensor::from_inner(self.resampler.apply(images, &batch.inverses))
+        };
+        let noise = pictures(batch.noise, &self.device);
         let noisy = images.clone() + noise * column(batch.sigma.clone()).reshape([b, 1, 1, 1]);
         let augment = (labels > 0).then(|| {
             Tensor::<2>::from_data(TensorData::new(batch.augment, [b, labels]), &self.device)

@@ -1,0 +1,398 @@
+//! Geometric augmentation as EDM has it (arXiv 2206.00364, appendix F.2): mirroring, scaling,
+//! rotation, stretching and translation, in one resampling.
+//!
+//! What is drawn for training image number `k` is a function of the seed and `k`
+//! ([`Transform::draw`], on the host). The pictures are resampled on the device
+//! ([`Resampler::apply`]): padded by reflection, brought to twice the size by the wavelet sym6,
+//! sampled bilinearly along the transformation, and brought back by the same wavelet. Where EDM
+//! pads by as much as the batch at hand needs, here every picture is padded by all that reflection
+//! gives, so that a picture does not depend on its neighbours in the batch.
+
+use std::f64::consts::PI;
+
+use burn::tensor::ops::{GridSampleOptions, GridSamplePaddingMode, InterpolateMode};
+use burn::tensor::{Device, Tensor, TensorData};
+use model::noise::Random;
+
+/// Labels by which the network is told of the augmentation: mirrored left-right, mirrored
+/// up-down, scale, rotation (2), stretching (2), translation (2).
+pub const LABELS: usize = 9;
+
+/// Standard deviation of the logarithm to base 2 of scale and of stretching.
+const SCALE_STD: f64 = 0.2;
+/// How often the axis of stretching is turned.
+const STRETCH_TURNED: f64 = 0.5;
+/// Standard deviation of the translation, in sides of the picture.
+const TRANSLATION_STD: f64 = 0.125;
+
+/// The low-pass filter of the wavelet sym6 (Daubechies, "Ten lectures on wavelets"; values as
+/// published with PyWavelets).
+const SYM6: [f64; 12] = [
+    0.015404109327027373,
+    0.0034907120842174702,
+    -0.11799011114819057,
+    -0.048311742585633,
+    0.4910559419267466,
+    0.787641141030194,
+    0.3379294217276218,
+    -0.07263752278646252,
+    -0.021060292512300564,
+    0.04472490177066578,
+    0.0017677118642428036,
+    -0.007800708325034148,
+];
+/// Taps on either side of the filter's middle, in pixels of the picture.
+const PAD: usize = SYM6.len() / 4;
+
+/// An affine map of the plane, `[[a, b, c], [d, e, f]]`: `(x, y)` to `(ax + by + c, dx + ey + f)`.
+pub type Affine = [[f64; 3]; 2];
+
+/// The map that moves nothing.
+pub const IDENTITY: Affine = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]];
+
+/// `after ∘ before`.
+fn compose(after: Affine, before: Affine) -> Affine {
+    after.map(|[a, b, c]| {
+        let [p, q] = before;
+        [a * p[0] + b * q[0], a * p[1] + b * q[1], a * p[2] + b * q[2] + c]
+    })
+}
+
+fn rotation(angle: f64) -> Affine {
+    let (sin, cos) = (libm::sin(angle), libm::cos(angle));
+    [[cos, -sin, 0.0], [sin, cos, 0.0]]
+}
+
+fn scaling(x: f64, y: f64) -> Affine {
+    [[x, 0.0, 0.0], [0.0, y, 0.0]]
+}
+
+fn translation(x: f64, y: f64) -> Affine {
+    [[1.0, 0.0, x], [0.0, 1.0, y]]
+}
+
+/// What happens to one picture.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Transform {
+    /// Whether left and right change places.
+    pub mirror_x: bool,
+    /// Whether top and bottom change places.
+    pub mirror_y: bool,
+    /// From places of the result to places of the picture, in pixels from the middle; `None` if
+    /// each place stays where it is.
+    pub inverse: Option<Affine>,
+    /// What the network is told.
+    pub labels: [f32; LABELS],
+}
+
+impl Transform {
+    /// Draws one for a picture of `side` pixels a side. `flip` mirrors half of the pictures left
+    /// to right; each of the other changes happens with `probability`.
+    pub fn draw(random: &mut Random, flip: bool, probability: f64, side: usize) -> Self {
+        let mirror_x = flip && random.uniform() < 0.5;
+        let mut labels = [0.0; LABELS];
+        labels[0] = f64::from(u8::from(mirror_x));
+        if probability <= 0.0 {
+            let labels = labels.map(|label| label as f32);
+            return Self { mirror_x, mirror_y: false, inverse: None, labels };
+        }
+        // Everything is drawn, whether it is used or not, so that every draw has its place.
+        let chosen = |random: &mut Random| random.uniform() < probability;
+        let mirror_y = chosen(random) & (random.uniform() < 0.5);
+        labels[1] = f64::from(u8::from(mirror_y));
+        let mut inverse = IDENTITY;
+        let mut moved = false;
+
+        let (is_chosen, normal) = (chosen(random), random.normal());
+        if is_chosen {
+            let scale = libm::exp2(SCALE_STD * normal);
+            inverse = compose(inverse, scaling(1.0 / scale, 1.0 / scale));
+            labels[2] = normal;
+            moved = true;
+        }
+        let (is_chosen, angle) = (chosen(random), (2.0 * random.uniform() - 1.0) * PI);
+        if is_chosen {
+            inverse = compose(inverse, rotation(angle));
+            labels[3] = libm::cos(angle) - 1.0;
+            labels[4] = libm::sin(angle);
+            moved = true;
+        }
+        let (is_chosen, normal) = (chosen(random), random.normal());
+        let (is_turned, angle) =
+            (random.uniform() < STRETCH_TURNED, (2.0 * random.uniform() - 1.0) * PI);
+        if is_chosen {
+            let angle = if is_turned { angle } else { 0.0 };
+            let scale = libm::exp2(SCALE_STD * normal);
+            inverse = compose(inverse, rotation(-angle));
+            inverse = compose(inverse, scaling(1.0 / scale, scale));
+            inverse = compose(inverse, rotation(angle));
+            labels[5] = normal * libm::cos(angle);
+            labels[6] = normal * libm::sin(angle);
+            moved = true;
+        }
+        let (is_chosen, x, y) = (chosen(random), random.normal(), random.normal());
+        if is_chosen {
+            let step = TRANSLATION_STD * side as f64;
+            inverse = compose(inverse, translation(-x * step, -y * step));
+            (labels[7], labels[8]) = (x, y);
+            moved = true;
+        }
+        let labels = labels.map(|label| label as f32);
+        Self { mirror_x, mirror_y, inverse: moved.then_some(inverse), labels }
+    }
+
+    /// Mirrors a picture `[C, H, W]` on the host.
+    ///
+    /// # Panics
+    ///
+    /// If `image` is not a whole number of pictures of `side` rows and columns.
+    pub fn mirror(&self, image: &mut [f32], side: usize) {
+        if self.mirror_x {
+            image.chunks_exact_mut(side).for_each(<[f32]>::reverse);
+        }
+        if self.mirror_y {
+            for channel in image.chunks_exact_mut(side * side) {
+                for row in 0..side / 2 {
+                    let (top, bottom) = channel.split_at_mut((side - 1 - row) * side);
+                    top[row * side..(row + 1) * side].swap_with_slice(&mut bottom[..side]);
+                }
+            }
+        }
+    }
+}
+
+/// Resamples pictures of one size on one device.
+pub struct Resampler {
+    side: usize,
+    /// Pads and doubles: `[1, 1, 2 (3 side - 2), side]`.
+    up: Tensor<4>,
+    /// Filters, halves and crops: `[1, 1, side, 2 (side + 2 PAD)]`.
+    down: Tensor<4>,
+}
+
+impl Resampler {
+    /// For pictures of `side` pixels a side.
+    pub fn new(side: usize, device: &Device) -> Self {
+        let tensor = |[rows, columns]: [usize; 2], value: &dyn Fn(usize, usize) -> f64| {
+            let values: Vec<f32> =
+                (0..rows * columns).map(|i| value(i / columns, i % columns) as f32).collect();
+            Tensor::from_data(TensorData::new(values, [1, 1, rows, columns]), device)
+        };
+        let padded = Self::padded(side);
+        // Row j of the doubled picture is the sum over padded pixels n of SYM6[5 + j - 2n].
+        let up = |j: usize, i: usize| {
+            (0..padded)
+                .filter(|&n| Self::reflected(n, side) == i)
+                .filter_map(|n| SYM6.get((5 + j).checked_sub(2 * n)?))
+                .sum()
+        };
+        // Row i of the result is the sum of SYM6[t] times row 2i + 1 + t.
+        let down = |i: usize, k: usize| {
+            k.checked_sub(2 * i + 1).and_then(|t| SYM6.get(t)).copied().unwrap_or(0.0)
+        };
+        Self {
+            side,
+            up: tensor([2 * padded, side], &up),
+            down: tensor([side, 2 * (side + 2 * PAD)], &down),
+        }
+    }
+
+    /// The side of a picture with `side - 1` reflected pixels on either side.
+    fn padded(side: usize) -> usize {
+        3 * side - 2
+    }
+
+    /// Which pixel is seen at `n` of the padded picture.
+    fn reflected(n: usize, side: usize) -> usize {
+        let place = n.abs_diff(side - 1);
+        if place < side { place } else { 2 * (side - 1) - place }
+    }
+
+    /// Resamples pictures along maps from the places of the result to those of the picture.
+    ///
+    /// # Shapes
+    ///
+    /// - images, output: `[B, C, side, side]`, with `inverses` of length `B`
+    pub fn apply(&self, images: Tensor<4>, inverses: &[Affine]) -> Tensor<4> {
+        let device = images.device();
+        let b = inverses.len();
+        let up_side = 2 * Self::padded(self.side);
+        let out_side = 2 * (self.side + 2 * PAD);
+        // Places on the doubled grids, from their middles: twice as far, and half a pixel off,
+        // since the filter puts a pixel on the first of the two it becomes.
+        let inverses = inverses.iter().flat_map(|&inverse| {
+            let twice = compose(scaling(2.0, 2.0), compose(inverse, scaling(0.5, 0.5)));
+            let off = compose(translation(-0.5, -0.5), compose(twice, translation(0.5, 0.5)));
+            // In halves of the doubled picture, which is how the sampling counts.
+            let [x, y] = compose(scaling(2.0 / up_side as f64, 2.0 / up_side as f64), off);
+            // Columns of a matrix [3, 2].
+            [x[0], y[0], x[1], y[1], x[2], y[2]]
+        });
+        let inverses: Vec<f32> = inverses.map(|value| value as f32).collect();
+        let inverses = Tensor::<3>::from_data(TensorData::new(inverses, [b, 3, 2]), &device);
+        let middle = (out_side - 1) as f32 / 2.0;
+        let places: Vec<f32> = (0..out_side * out_side)
+            .flat_map(|i| [(i % out_side) as f32 - middle, (i / out_side) as f32 - middle, 1.0])
+            .collect();
+        let places = TensorData::new(places, [1, out_side * out_side, 3]);
+        let places = Tensor::<3>::from_data(places, &device).expand([b, out_side * out_side, 3]);
+        // [B, H W, 3] · [B, 3, 2]
+        let grid = places.matmul(inverses).reshape([b, out_side, out_side, 2]);
+
+        let [_, c, ..] = images.dims();
+        let both = |matrix: &Tensor<4>, x: Tensor<4>| {
+            let [_, _, rows, columns] = matrix.dims();
+            let matrix = matrix.clone().expand([b, c, rows, columns]);
+            // Rows, then columns.
+            matrix.clone().matmul(x).matmul(matrix.swap_dims(2, 3))
+        };
+        let options = GridSampleOptions::new(InterpolateMode::Bilinear)
+            .with_padding_mode(GridSamplePaddingMode::Zeros)
+            .with_align_corners(false);
+        both(&self.down, both(&self.up, images).grid_sample_2d(grid, options))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::noise::Stream;
+    use proptest::prelude::*;
+
+    fn pictures(b: usize, c: usize, side: usize) -> Tensor<4> {
+        let mut values = vec![0.0; b * c * side * side];
+        Random::new(5, Stream::Training, 0).fill_normal(&mut values);
+        Tensor::from_data(TensorData::new(values, [b, c, side, side]), &Device::flex())
+    }
+
+    fn values(x: Tensor<4>) -> Vec<f32> {
+        x.into_data().try_into_vec().expect("f32")
+    }
+
+    fn assert_close(a: &[f32], b: &[f32], tolerance: f32) {
+        assert_eq!(a.len(), b.len());
+        let worst = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst <= tolerance, "off by {worst}");
+    }
+
+    /// The filter is orthogonal, so doubling and halving undo each other.
+    #[test]
+    fn nothing_happens_where_nothing_moves() {
+        for side in [4, 7, 32] {
+            let x = pictures(2, 3, side);
+            let resampler = Resampler::new(side, &Device::flex());
+            let same = resampler.apply(x.clone(), &[IDENTITY; 2]);
+            assert_close(&values(same), &values(x), 1e-4);
+        }
+    }
+
+    #[test]
+    fn whole_pixels_move_exactly_and_reflect() {
+        let side = 8;
+        let x = pictures(1, 1, side);
+        let resampler = Resampler::new(side, &Device::flex());
+        // The result at (x, y) is the picture at (x + 2, y - 1).
+        let moved = values(resampler.apply(x.clone(), &[translation(2.0, -1.0)]));
+        let x = values(x);
+        let at = |row: i32, column: i32| {
+            let reflect = |i: i32| if i < 0 { -i } else { i.min(2 * (side as i32 - 1) - i) };
+            x[(reflect(row) * side as i32 + reflect(column)) as usize]
+        };
+        let want: Vec<f32> = (0..side as i32)
+            .flat_map(|row| (0..side as i32).map(move |column| (row - 1, column + 2)))
+            .map(|(row, column)| at(row, column))
+            .collect();
+        assert_close(&moved, &want, 1e-4);
+    }
+
+    /// Against an independent computation: see `tests/golden/reference.py`.
+    #[test]
+    fn resampling_is_that_of_the_reference() {
+        let golden = ::tests::Tensors::golden("augment.safetensors");
+        let get = |name: &str| {
+            let (shape, values) = golden.get(name);
+            (shape, values.iter().map(|&v| v as f32).collect::<Vec<_>>())
+        };
+        let (shape, images) = get("images");
+        let shape: [usize; 4] = shape.try_into().expect("four dimensions");
+        let images = Tensor::from_data(TensorData::new(images, shape), &Device::flex());
+        let inverses: Vec<Affine> = golden
+            .get("inverses")
+            .1
+            .chunks_exact(6)
+            .map(|m| [[m[0], m[1], m[2]], [m[3], m[4], m[5]]])
+            .collect();
+        let found = Resampler::new(shape[2], &Device::flex()).apply(images, &inverses);
+        let found: Vec<f64> = values(found).into_iter().map(f64::from).collect();
+        ::tests::assert_close("augmented", &found, &golden.get("augmented").1, 1e-5);
+    }
+
+    /// The labels say what was done: the transformation is made again from them alone.
+    #[test]
+    fn the_labels_determine_the_transformation() {
+        let side = 32;
+        let mut counts = [0; LABELS];
+        for k in 0..2_000 {
+            let mut random = Random::new(1, Stream::Augmentation, k);
+            let transform = Transform::draw(&mut random, true, 0.3, side);
+            let labels = transform.labels.map(f64::from);
+            counts
+                .iter_mut()
+                .zip(labels)
+                .for_each(|(count, label)| *count += usize::from(label != 0.0));
+            let scale = (0.2 * labels[2]).exp2();
+            let angle = labels[4].atan2(labels[3] + 1.0);
+            let stretch = labels[5].hypot(labels[6]);
+            let axis = labels[6].atan2(labels[5]);
+            let factor = (0.2 * stretch).exp2();
+            // A stretching and its opposite along the opposite axis have the same labels.
+            let found = transform.inverse.unwrap_or(IDENTITY);
+            let is = |factor: f64| {
+                let mut want = scaling(1.0 / scale, 1.0 / scale);
+                want = compose(want, rotation(angle));
+                want = compose(want, rotation(-axis));
+                want = compose(want, scaling(1.0 / factor, factor));
+                want = compose(want, rotation(axis));
+                want = compose(want, translation(-4.0 * labels[7], -4.0 * labels[8]));
+                found.iter().flatten().zip(want.iter().flatten()).all(|(a, b)| (a - b).abs() < 1e-4)
+            };
+            assert!(is(factor) || is(1.0 / factor), "{transform:?}");
+            assert_eq!(transform.mirror_x, labels[0] == 1.0);
+            assert_eq!(transform.mirror_y, labels[1] == 1.0);
+        }
+        // Mirrored and turned are halves of what is eligible; the rest is 0.3 of all.
+        for (count, expected) in
+            counts.into_iter().zip([1000, 300, 600, 600, 600, 600, 300, 600, 600])
+        {
+            assert!(count.abs_diff(expected) < 100, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn mirrors_are_where_they_should_be() {
+        let plain: Vec<f32> = (0..18).map(|i| i as f32).collect();
+        let none = Transform { mirror_x: false, mirror_y: false, inverse: None, labels: [0.0; 9] };
+        let mut image = plain.clone();
+        Transform { mirror_y: true, ..none.clone() }.mirror(&mut image, 3);
+        assert_eq!(image[..9], [6.0, 7.0, 8.0, 3.0, 4.0, 5.0, 0.0, 1.0, 2.0]);
+        Transform { mirror_x: true, ..none.clone() }.mirror(&mut image, 3);
+        assert_eq!(image[..9], [8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.0]);
+        assert_eq!(image[9..12], [17.0, 16.0, 15.0]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_picture_does_not_depend_on_its_neighbours(k in 0u64..1000) {
+            let side = 8;
+            let resampler = Resampler::new(side, &Device::flex());
+            let inverse = |k| {
+                let mut random = Random::new(2, Stream::Augmentation, k);
+                Transform::draw(&mut random, false, 1.0, side).inverse.expect("always moved")
+            };
+            let x = pictures(2, 1, side);
+            let both = values(resampler.apply(x.clone(), &[inverse(k), inverse(k + 1)]));
+            let alone = values(resampler.apply(x.slice([0..1]), &[inverse(k)]));
+            prop_assert_eq!(&both[..alone.len()], &alone[..]);
+        }
+    }
+}
