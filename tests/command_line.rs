@@ -140,30 +140,211 @@ fn trains_on_cifar10_exports_and_samples() {
     }
 }
 
+/// A network so small that a step takes no time, with dropout, for `--options`.
+fn small_options(folder: &Path) -> String {
+    let path = folder.join("small.json");
+    let options = serde_json::json!({
+        "batch": 8,
+        "augment": 0.12,
+        "model": {"network": {
+            "channels": [32], "blocks": [1], "window": {"size": 8}, "dropout": 0.1,
+            "time": {"channels": 8, "width": 8},
+        }},
+    });
+    fs::write(&path, options.to_string()).expect("written");
+    text(&path).to_string()
+}
+
+/// The tensors of the latest checkpoint of a run: weights, moving average, optimizer.
+fn latest(run_folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut paths: Vec<_> = fs::read_dir(run_folder.join("checkpoints"))
+        .expect("a folder")
+        .map(|e| e.expect("entry").path())
+        .collect();
+    paths.sort();
+    let bytes = fs::read(paths.pop().expect("a checkpoint")).expect("readable");
+    // Behind the magic and the hash lies a safetensors file.
+    let file = SafeTensors::deserialize(&bytes[40..]).expect("a safetensors file");
+    let mut tensors = Vec::new();
+    for (name, view) in file.iter() {
+        match name {
+            "optimizer" => tensors.extend(moments(view.data())),
+            name => tensors.push((name.to_string(), view.data().to_vec())),
+        }
+    }
+    tensors.sort();
+    tensors
+}
+
+/// The tensors of Burn's optimizer record, which it writes in no fixed order: four bytes of
+/// magic, two of version, four of length, a CBOR map that says where each tensor lies in the rest.
+fn moments(record: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let length = u32::from_le_bytes(record[6..10].try_into().expect("four bytes")) as usize;
+    let header: Value = ciborium::from_reader(&record[10..10 + length]).expect("CBOR");
+    let tensors = header["tensors"].as_object().expect("tensors");
+    let place = |tensor: &Value, end: usize| {
+        tensor["data_offsets"][end].as_u64().expect("an offset") as usize
+    };
+    // The data come last, behind some padding.
+    let size = tensors.values().map(|tensor| place(tensor, 1)).max().expect("some tensors");
+    let data = &record[record.len() - size..];
+    assert!(tensors.len() > 20 && size > 10_000);
+    tensors
+        .iter()
+        .map(|(name, tensor)| (name.clone(), data[place(tensor, 0)..place(tensor, 1)].to_vec()))
+        .collect()
+}
+
+/// The lines of a run's log, without what a clock says.
+fn log(run_folder: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(run_folder.join("stats.jsonl")).expect("a log");
+    text.lines()
+        .map(|line| {
+            let mut line: Value = serde_json::from_str(line).expect("JSON");
+            let fields = line.as_object_mut().expect("an object");
+            for clock in ["seconds", "images_per_second"] {
+                fields.remove(clock).expect("a time");
+            }
+            line
+        })
+        .collect()
+}
+
 #[test]
 fn going_on_gives_what_not_stopping_gives() {
     let folder = TempDir::new().expect("a temporary folder");
-    let train = |out: &Path, more: &[&str]| {
+    let options = small_options(folder.path());
+    let train = |out: &Path, threads: &str, more: &[&str]| {
         let mut args = vec!["train", "--grid", "0"];
-        let start = ["--from", "scratch", "--batch", "8", "--seed", "5", "--out", text(out)];
+        let start = ["--options", &options, "--seed", "5", "--out", text(out)];
         if more[0] != "--resume" {
             args.extend(start);
         }
         args.extend(more);
-        run(&args);
+        // Another number of threads makes the batches, and computes.
+        trainer().args(&args).env("RAYON_NUM_THREADS", threads).assert().success();
     };
     let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
-    train(&whole, &["--duration", "48"]);
-    train(&parts, &["--duration", "24"]);
+    train(&whole, "2", &["--duration", "2400"]);
+    // In the middle of a pass over the 1911 pictures, on to the middle of the next.
+    train(&parts, "1", &["--duration", "1000"]);
     let run_folder = only_run(&parts);
-    train(&parts, &["--resume", text(&run_folder), "--duration", "48"]);
+    train(&parts, "3", &["--resume", text(&run_folder), "--duration", "2400"]);
+    let whole = only_run(&whole);
+    let (found, want) = (latest(&run_folder), latest(&whole));
+    assert_eq!(found.len(), want.len());
+    for (found, want) in found.iter().zip(&want) {
+        assert!(found == want, "{} differs", found.0);
+    }
+    assert_eq!(log(&run_folder), log(&whole));
     let name = "weights.safetensors";
-    assert_eq!(weights(&only_run(&whole).join(name)), weights(&run_folder.join(name)));
+    assert_eq!(weights(&whole.join(name)), weights(&run_folder.join(name)));
 
     let done = fails(&["train", "--resume", text(&run_folder)]);
-    assert!(done.contains("has seen its 48 images"), "{done}");
+    assert!(done.contains("has seen its 2400 images"), "{done}");
     let nowhere = fails(&["train", "--resume", text(&folder.path().join("nowhere"))]);
     assert!(nowhere.contains("no such run"), "{nowhere}");
+}
+
+#[test]
+fn parts_of_a_batch_make_the_whole() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let options = folder.path().join("options.json");
+    // Dropout draws for each part anew, so without it.
+    let text_of = fs::read_to_string(small_options(folder.path())).expect("there");
+    fs::write(
+        &options,
+        text_of.replace("0.1}", "0.0}").replace("\"dropout\":0.1", "\"dropout\":0.0"),
+    )
+    .expect("written");
+    let train = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name);
+        let args = ["train", "--grid", "0", "--duration", "80", "--out", text(&out)];
+        let options = ["--options", text(&options), "--lr-ramp", "0"];
+        run(&[&args[..], &options, more].concat());
+        let file = Tensors::open(&only_run(&out).join("weights.safetensors"));
+        ["head.conv.bias", "encoder.0.blocks.0.conv.weight"].map(|name| file.get(name).1)
+    };
+    let whole = train("whole", &[]);
+    let parts = train("parts", &["--micro-batch", "2"]);
+    for (whole, parts) in whole.iter().zip(&parts) {
+        assert_close("weights", parts, whole, 1e-3);
+    }
+    let other = train("other", &["--clip", "1e-3", "--lr", "1e-2"]);
+    assert_ne!(whole, other);
+}
+
+#[test]
+fn a_run_that_explodes_stops_and_says_how_to_go_back() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let options = small_options(folder.path());
+    let out = folder.path().join("runs");
+    let args = ["train", "--options", &options, "--grid", "0", "--out", text(&out)];
+    run(&[&args[..], &["--duration", "16", "--lr", "1e-4"]].concat());
+    let run_folder = only_run(&out);
+    let before = latest(&run_folder);
+    let error = fails(&[
+        "train",
+        "--resume",
+        text(&run_folder),
+        "--lr",
+        "1e30",
+        "--lr-ramp",
+        "0",
+        "--grid",
+        "0",
+        "--duration",
+        "1k",
+    ]);
+    for part in ["10 steps in a row", "learning rate 1e30", "000000016.ckpt --lr 5e29"] {
+        assert!(error.contains(part), "{error:?} does not say {part:?}");
+    }
+    // Nothing that can no longer be used was saved over what can.
+    assert_eq!(latest(&run_folder), before);
+}
+
+#[test]
+fn a_dry_run_explains_every_value_and_writes_nothing() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let options = small_options(folder.path());
+    let out = folder.path().join("runs");
+    let said =
+        run(&["train", "--options", &options, "--lr", "0.25", "--out", text(&out), "--dry-run"]);
+    let line = |name: &str| {
+        let line = said.lines().find(|line| line.split(' ').next() == Some(name));
+        line.unwrap_or_else(|| panic!("{said:?} has no {name}")).to_string()
+    };
+    assert!(line("adam.lr").contains("0.25") && line("adam.lr").ends_with("flags"));
+    assert!(line("batch").ends_with("small.json"));
+    assert!(line("lr_ramp").ends_with("preset tiny"));
+    for part in ["parameters", "multiply-adds", "memory", "run folder"] {
+        assert!(said.contains(part), "{part}");
+    }
+    assert!(!out.exists());
+    fs::write(&options, r#"{"bacth": 8}"#).expect("written");
+    let error = fails(&["train", "--options", &options, "--dry-run"]);
+    assert!(error.contains("bacth") && error.contains("small.json"), "{error}");
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over_loudly() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let options = small_options(folder.path());
+    let out = folder.path().join("runs");
+    let args = ["train", "--options", &options, "--grid", "0", "--out", text(&out)];
+    run(&[&args[..], &["--duration", "24", "--save-every", "8"]].concat());
+    let run_folder = only_run(&out);
+    let newest = run_folder.join("checkpoints/000000024.ckpt");
+    let bytes = fs::read(&newest).expect("there");
+    fs::write(&newest, &bytes[..bytes.len() - 1]).expect("cut");
+    let args = ["train", "--resume", text(&run_folder), "--grid", "0", "--duration", "32"];
+    let assert = trainer().args(args).assert().success();
+    let said = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+    assert!(said.contains("000000024.ckpt: this checkpoint is damaged"), "{said}");
+    assert!(said.contains("going on after 16 images"), "{said}");
+    // One that was asked for by name is not replaced by another.
+    let named = fails(&["train", "--resume", text(&newest), "--duration", "32"]);
+    assert!(named.contains("000000024.ckpt: this checkpoint is damaged"), "{named}");
 }
 
 #[cfg(unix)]
@@ -198,6 +379,8 @@ fn ctrl_c_saves_and_says_how_to_go_on() {
             std::thread::sleep(Duration::from_millis(50));
         }
         std::thread::sleep(Duration::from_secs(1));
+        let lock = File::open(only_run(&out).join("lock")).expect("a lock");
+        assert!(lock.try_lock().is_err(), "the run is free while it is trained");
         let id = child.id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
         let mut stderr = child.stderr.take().expect("piped");

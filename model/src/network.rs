@@ -48,6 +48,8 @@ pub struct BlockInfo {
     pub part: &'static str,
     /// Tokens a side of its map.
     pub side: usize,
+    /// Channels of a token.
+    pub channels: usize,
     /// Tokens a side of its attention window.
     pub window: usize,
 }

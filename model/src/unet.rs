@@ -166,11 +166,19 @@ impl UNet {
 
     pub(crate) fn blocks(&self) -> Vec<BlockInfo> {
         let stages = |stages: &[Stage], part: &'static str| {
-            let window = self.config.window;
+            let config = &self.config;
+            // Each stage has half the side of the one before.
+            let channels =
+                |side: usize| config.channels[(config.resolution / side).ilog2() as usize];
             stages
                 .iter()
                 .flat_map(|stage| vec![stage.side; stage.blocks.len()])
-                .map(|side| BlockInfo { part, side, window: window.on(side) })
+                .map(|side| BlockInfo {
+                    part,
+                    side,
+                    channels: channels(side),
+                    window: config.window.on(side),
+                })
                 .collect::<Vec<_>>()
         };
         let mut blocks = stages(&self.encoder, "encoder");

@@ -97,9 +97,17 @@ pub struct TrainArgs {
     /// Model and recipe: tiny, cifar10, cifar10-i, cifar10-256, ffhq64, ffhq64-i.
     #[arg(long, default_value = "tiny", conflicts_with = "resume")]
     pub preset: String,
-    /// Folder or zip of PNG or JPEG files, a CIFAR-10 archive, or `emoji` for the embedded set.
-    #[arg(long, value_name = "PATH", default_value = crate::data::EMBEDDED)]
-    pub data: PathBuf,
+    /// JSON file with values that replace those of the preset, such as a run's options.json; it
+    /// may hold any part of them.
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    pub options: Option<PathBuf>,
+    /// Print every value and where it comes from, sizes and the run folder, and stop.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Folder or zip of PNG or JPEG files, a CIFAR-10 archive, or `emoji` for the embedded set
+    /// (the default).
+    #[arg(long, value_name = "PATH", conflicts_with = "resume")]
+    pub data: Option<PathBuf>,
     /// What to start from.
     #[arg(long, value_name = "shipped|scratch|FILE", conflicts_with = "resume")]
     pub from: Option<String>,
@@ -115,6 +123,12 @@ pub struct TrainArgs {
     /// Images per step.
     #[arg(long, conflicts_with = "resume", value_parser = clap::value_parser!(u64).range(1..=65536))]
     pub batch: Option<u64>,
+    /// Images computed at a time, if a whole step's do not fit into memory; it divides the batch.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65536))]
+    pub micro_batch: Option<u64>,
+    /// Shorten gradients to this length, all parameters taken together.
+    #[arg(long, value_name = "NORM", value_parser = positive, allow_negative_numbers = true)]
+    pub clip: Option<f64>,
     /// Probability of each change of EDM's augmentation (scale, rotation, ..); 0 for none.
     #[arg(long, value_name = "P", value_parser = probability, conflicts_with = "resume")]
     pub augment: Option<f64>,
@@ -139,6 +153,12 @@ pub struct TrainArgs {
     /// Save a checkpoint whenever this many images have been seen.
     #[arg(long, value_name = "IMAGES", value_parser = images)]
     pub save_every: Option<u64>,
+    /// Latest checkpoints that are kept.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub keep: u32,
+    /// Of the others, keep those of every so many images.
+    #[arg(long, value_name = "IMAGES", value_parser = images)]
+    pub keep_every: Option<u64>,
     /// What to compute on.
     #[arg(long, value_enum, default_value_t)]
     pub device: DeviceKind,

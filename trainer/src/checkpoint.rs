@@ -5,7 +5,7 @@
 //! Its metadata holds [`Progress`].
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use model::config::ModelConfig;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::config::TrainConfig;
-use crate::run_folder::write_file;
+use crate::run_folder::{RunFolder, write_file};
 
 const MAGIC: &[u8; 8] = b"DIFFIT\0\x01";
 const KEY: &str = "diffit-checkpoint";
@@ -36,6 +36,12 @@ pub struct Progress {
     pub loss: Option<f64>,
     /// Sum of the loss over the images seen since then, and their number.
     pub stretch: (f64, u64),
+    /// Steps that were not taken, since their loss or gradient was not finite.
+    #[serde(default)]
+    pub skipped: u64,
+    /// How many of them came last, without one that was taken.
+    #[serde(default)]
+    pub skipped_in_row: u32,
 }
 
 /// Named values, as in a weights file.
@@ -93,6 +99,29 @@ pub fn save(path: &Path, state: State) -> anyhow::Result<()> {
     })
 }
 
+/// Finds and reads a checkpoint: of a run folder the latest that is whole, else the file that
+/// `path` names. `warn` is told of those that are damaged.
+///
+/// # Errors
+///
+/// If there is none, or the one that was named cannot be used.
+pub fn find(path: &Path, warn: impl Fn(&str)) -> anyhow::Result<(RunFolder, PathBuf, Checkpoint)> {
+    let (folder, candidates) = RunFolder::find(path)?;
+    let mut problems = Vec::new();
+    for path in candidates {
+        match Checkpoint::load(&path) {
+            Ok(checkpoint) => {
+                for problem in &problems {
+                    warn(&format!("{problem}; taking an earlier one"));
+                }
+                return Ok((folder, path, checkpoint));
+            }
+            Err(error) => problems.push(format!("{error:#}")),
+        }
+    }
+    bail!(problems.join("\n"))
+}
+
 /// A checkpoint that was read back and found whole.
 pub struct Checkpoint {
     /// How far the run had come.
@@ -135,7 +164,7 @@ impl Checkpoint {
     /// As [`Checkpoint::load`].
     pub fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
         ensure!(Self::is_one(bytes), "not a checkpoint of this program");
-        let damaged = "this checkpoint is damaged; go on from an earlier one";
+        let damaged = "this checkpoint is damaged";
         let Some((sum, payload)) = bytes[MAGIC.len()..].split_at_checked(32) else {
             bail!(damaged);
         };
@@ -203,6 +232,8 @@ mod tests {
             seconds: 1.5,
             loss: Some(0.5),
             stretch: (0.25, 32),
+            skipped: 1,
+            skipped_in_row: 0,
         };
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("x.ckpt");
@@ -225,6 +256,36 @@ mod tests {
         for part in [Part::Network, Part::Ema] {
             assert_eq!(checkpoint.model(part, &Device::flex()).parameters(), model.parameters());
         }
+    }
+
+    #[test]
+    fn the_latest_whole_one_is_found() {
+        let out = tempfile::tempdir().expect("a temporary folder");
+        let run = RunFolder::create(out.path(), "x").expect("made");
+        std::fs::write(run.options(), "{}").expect("written");
+        let (bytes, _) = small();
+        let warnings = std::cell::RefCell::new(Vec::new());
+        let found = |path: &Path| {
+            find(path, |warning| warnings.borrow_mut().push(warning.to_string())).map(|f| f.1)
+        };
+        for images in [10, 20, 30] {
+            std::fs::write(run.checkpoint(images), &bytes).expect("written");
+        }
+        assert_eq!(found(run.path()).expect("whole"), run.checkpoint(30));
+        assert!(warnings.borrow().is_empty());
+        // Cut short, and one bit flipped.
+        std::fs::write(run.checkpoint(30), &bytes[..bytes.len() / 2]).expect("written");
+        let mut flipped = bytes.clone();
+        *flipped.last_mut().expect("not empty") ^= 1;
+        std::fs::write(run.checkpoint(20), flipped).expect("written");
+        assert_eq!(found(run.path()).expect("whole"), run.checkpoint(10));
+        assert_eq!(warnings.borrow().len(), 2);
+        assert!(warnings.borrow()[0].contains("000000030.ckpt"), "{warnings:?}");
+        // One that was asked for by name is not replaced by another.
+        assert!(found(&run.checkpoint(20)).is_err());
+        std::fs::write(run.checkpoint(10), b"").expect("written");
+        let error = found(run.path()).expect_err("none").to_string();
+        assert!(error.contains("000000010.ckpt") && error.contains("000000030.ckpt"), "{error}");
     }
 
     #[test]

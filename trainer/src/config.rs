@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::ensure;
 use model::config::ModelConfig;
 use model::loss::LossConfig;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,13 @@ pub struct TrainConfig {
     pub augment: f64,
     /// Images per step.
     pub batch: usize,
+    /// Images computed at a time, where all of a step's do not fit into memory; it divides
+    /// `batch`. The gradients are those of the whole batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_batch: Option<usize>,
+    /// Longest gradient, all parameters taken together; longer ones are shortened to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip: Option<f64>,
     /// Images to train on in all.
     pub duration: u64,
     /// Adam: step size, decay of the two moments, and what keeps the division finite.
@@ -43,9 +51,9 @@ pub struct AdamConfig {
     /// Learning rate after the ramp.
     pub lr: f64,
     /// Decay of the first and the second moment.
-    pub betas: [f32; 2],
+    pub betas: [f64; 2],
     /// Added to the root of the second moment.
-    pub eps: f32,
+    pub eps: f64,
 }
 
 /// Exponential moving average of the weights.
@@ -69,6 +77,8 @@ impl TrainConfig {
             flip: true,
             augment,
             batch,
+            micro_batch: None,
+            clip: None,
             duration,
             adam: AdamConfig { lr, betas: [0.9, 0.999], eps: 1e-8 },
             lr_ramp,
@@ -81,6 +91,46 @@ impl TrainConfig {
             name if name.starts_with("ffhq64") => config(0.15, 256, 200_000_000, 2e-4, 10_000_000),
             _ => config(0.12, 512, 200_000_000, 1e-3, 10_000_000),
         })
+    }
+
+    /// Checks that the values can be used.
+    ///
+    /// # Errors
+    ///
+    /// The first that cannot, with its name.
+    pub fn validate(&self) -> anyhow::Result<()> {
+        self.model.validate()?;
+        let above_0 = |name: &str, value: f64| {
+            ensure!(value > 0.0 && value.is_finite(), "{name} is {value}, which is not above 0");
+            Ok(())
+        };
+        ensure!((1..=65_536).contains(&self.batch), "batch is {}, not 1 to 65536", self.batch);
+        let micro = self.micro_batch.unwrap_or(self.batch);
+        ensure!(
+            micro > 0 && self.batch.is_multiple_of(micro),
+            "micro_batch is {micro}, which does not divide the batch of {}",
+            self.batch
+        );
+        ensure!(self.duration > 0, "duration is 0: there is nothing to train on");
+        ensure!(
+            (0.0..=1.0).contains(&self.augment),
+            "augment is {}, which is no probability",
+            self.augment
+        );
+        if let Some(clip) = self.clip {
+            above_0("clip", clip)?;
+        }
+        above_0("adam.lr", self.adam.lr)?;
+        above_0("adam.eps", self.adam.eps)?;
+        for beta in self.adam.betas {
+            ensure!((0.0..1.0).contains(&beta), "adam.betas holds {beta}, not within 0 to 1");
+        }
+        ensure!(
+            self.ema.ramp >= 0.0 && self.ema.ramp.is_finite(),
+            "ema.ramp is {}, which is below 0",
+            self.ema.ramp
+        );
+        Ok(())
     }
 
     /// Learning rate after `images` have been seen: a linear ramp, then constant (EDM).

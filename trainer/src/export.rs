@@ -10,8 +10,9 @@ use model::card::Card;
 use model::weights::{Precision, Weights, to_bytes};
 
 use crate::args::ExportArgs;
-use crate::checkpoint::{Checkpoint, Part, Progress};
-use crate::run_folder::{RunFolder, write_file};
+use crate::checkpoint::{self, Checkpoint, Part, Progress};
+use crate::run_folder::write_file;
+use crate::weights_file::warn;
 
 /// The card of a run: what the run itself knows.
 pub fn card(progress: &Progress) -> Card {
@@ -75,8 +76,11 @@ pub fn run(args: ExportArgs) -> anyhow::Result<()> {
         "{} exists; --overwrite replaces it",
         args.output.display()
     );
-    let path = if args.run.is_dir() { RunFolder::find(&args.run)?.1 } else { args.run };
-    let checkpoint = Checkpoint::load(&path)?;
+    let checkpoint = if args.run.is_dir() {
+        checkpoint::find(&args.run, warn)?.2
+    } else {
+        Checkpoint::load(&args.run)?
+    };
     let mut card = serde_json::to_value(card(&checkpoint.progress))?;
     if let Some(path) = &args.card {
         let context =

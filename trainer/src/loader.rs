@@ -30,6 +30,32 @@ pub struct Batch {
     pub augment: Vec<f32>,
 }
 
+impl Batch {
+    /// The batch in parts of `size` pictures of `shape`, in order.
+    pub fn parts(self, size: usize, shape: [usize; 3]) -> Vec<Self> {
+        let b = self.sigma.len();
+        if size >= b {
+            return vec![self];
+        }
+        let values: usize = shape.iter().product();
+        let labels = self.augment.len() / b;
+        (0..b)
+            .step_by(size)
+            .map(|first| {
+                let last = (first + size).min(b);
+                let of = |values: &[f32], n: usize| values[first * n..last * n].to_vec();
+                Self {
+                    images: of(&self.images, values),
+                    inverses: self.inverses.get(first..last).unwrap_or_default().to_vec(),
+                    noise: of(&self.noise, values),
+                    sigma: self.sigma[first..last].to_vec(),
+                    augment: of(&self.augment, labels),
+                }
+            })
+            .collect()
+    }
+}
+
 /// The order of the data: every pass is a permutation of its own.
 struct Order {
     seed: u64,

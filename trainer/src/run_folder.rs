@@ -1,10 +1,10 @@
 //! The folder of one run: what lies in it, and finding it again.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 /// A run's folder.
 ///
@@ -15,6 +15,7 @@ use anyhow::{Context, bail};
 /// | `grids/*.png` | pictures from fixed seeds, named by images seen |
 /// | `checkpoints/*.ckpt` | named by images seen |
 /// | `weights.safetensors` | the result |
+/// | `lock` | held by the process that trains |
 #[derive(Clone, Debug)]
 pub struct RunFolder(PathBuf);
 
@@ -48,23 +49,25 @@ impl RunFolder {
     }
 
     /// The run that `path` belongs to: its folder, or one of its checkpoints. Also returns the
-    /// checkpoint, the latest one if a folder was given.
+    /// checkpoint, or all of them, latest first, if a folder was given.
     ///
     /// # Errors
     ///
     /// If there is no such run, or no checkpoint in it.
-    pub fn find(path: &Path) -> anyhow::Result<(Self, PathBuf)> {
+    pub fn find(path: &Path) -> anyhow::Result<(Self, Vec<PathBuf>)> {
         if path.is_dir() {
             let run = Self(path.to_owned());
-            let latest = run.latest_checkpoint()?;
-            return Ok((run, latest));
+            let mut checkpoints = run.checkpoints()?;
+            checkpoints.reverse();
+            ensure!(!checkpoints.is_empty(), "{}: holds no checkpoint yet", run.0.display());
+            return Ok((run, checkpoints));
         }
         if !path.exists() {
             bail!("{}: there is no such run or checkpoint", path.display());
         }
         match path.parent().and_then(Path::parent) {
             Some(folder) if folder.join("options.json").exists() => {
-                Ok((Self(folder.to_owned()), path.to_owned()))
+                Ok((Self(folder.to_owned()), vec![path.to_owned()]))
             }
             _ => bail!("{}: does not lie in the checkpoints of a run folder", path.display()),
         }
@@ -83,19 +86,42 @@ impl RunFolder {
         Ok(checkpoints)
     }
 
-    fn latest_checkpoint(&self) -> anyhow::Result<PathBuf> {
-        let latest = self.checkpoints()?.pop();
-        latest.with_context(|| format!("{}: holds no checkpoint yet", self.0.display()))
+    /// Takes the folder for this process, until the file that is returned is dropped.
+    ///
+    /// # Errors
+    ///
+    /// If another process has it.
+    pub fn lock(&self) -> anyhow::Result<File> {
+        let path = self.0.join("lock");
+        let context = || format!("cannot write {}", path.display());
+        let file =
+            OpenOptions::new().create(true).append(true).open(&path).with_context(context)?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => {
+                bail!("{}: another process trains this run", self.0.display())
+            }
+            Err(TryLockError::Error(error)) => Err(error).with_context(context),
+        }
     }
 
-    /// Removes all checkpoints but the latest `n`.
+    /// Removes all checkpoints but the latest `n`, and those at whole multiples of `every` images.
     ///
     /// # Errors
     ///
     /// If the file system refuses.
-    pub fn keep(&self, n: usize) -> anyhow::Result<()> {
+    pub fn keep(&self, n: usize, every: Option<u64>) -> anyhow::Result<()> {
         let checkpoints = self.checkpoints()?;
+        let mut multiple = 0;
         for path in &checkpoints[..checkpoints.len().saturating_sub(n)] {
+            let images = path.file_stem().and_then(|name| name.to_str()?.parse::<u64>().ok());
+            if let (Some(every), Some(images)) = (every, images) {
+                // The first at or after each multiple: checkpoints come at ends of steps.
+                if images / every > multiple {
+                    multiple = images / every;
+                    continue;
+                }
+            }
             fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
         Ok(())
@@ -197,10 +223,35 @@ mod tests {
         }
         fs::write(first.options(), "{}").expect("written");
         let (_, latest) = RunFolder::find(first.path()).expect("found");
-        assert_eq!(latest, first.checkpoint(2000));
+        assert_eq!(latest, [2000, 100, 30].map(|images| first.checkpoint(images)));
         let (run, chosen) = RunFolder::find(&first.checkpoint(30)).expect("found");
-        assert_eq!((run.path(), chosen), (first.path(), first.checkpoint(30)));
+        assert_eq!((run.path(), chosen), (first.path(), vec![first.checkpoint(30)]));
         assert!(RunFolder::find(&out.path().join("nowhere")).is_err());
+    }
+
+    #[test]
+    fn the_latest_and_every_so_many_are_kept() {
+        let out = tempfile::tempdir().expect("a temporary folder");
+        let run = RunFolder::create(out.path(), "x").expect("made");
+        for images in [40, 96, 104, 150, 208, 296, 304, 310] {
+            fs::write(run.checkpoint(images), "x").expect("written");
+        }
+        run.keep(2, Some(100)).expect("removed");
+        let kept = [104, 208, 304, 310].map(|images| run.checkpoint(images));
+        assert_eq!(run.checkpoints().expect("listed"), kept);
+        run.keep(1, None).expect("removed");
+        assert_eq!(run.checkpoints().expect("listed"), [run.checkpoint(310)]);
+    }
+
+    #[test]
+    fn a_run_belongs_to_one_process() {
+        let out = tempfile::tempdir().expect("a temporary folder");
+        let run = RunFolder::create(out.path(), "x").expect("made");
+        let lock = run.lock().expect("free");
+        let error = run.lock().expect_err("taken").to_string();
+        assert!(error.contains("another process"), "{error}");
+        drop(lock);
+        run.lock().expect("free again");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
+use anstream::eprintln;
 use anyhow::Context;
 use burn::tensor::Device;
 use model::Model;
@@ -11,9 +12,8 @@ use model::card::Card;
 use model::weights::Weights;
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::{Checkpoint, Part};
+use crate::checkpoint::{self, Checkpoint, Part};
 use crate::export;
-use crate::run_folder::RunFolder;
 use crate::shipped;
 
 /// A model with what is known of it.
@@ -27,16 +27,21 @@ pub struct Loaded {
 }
 
 /// Reads a file that is expected to hold weights: `None` stands for the shipped ones, a run
-/// folder for its latest checkpoint.
+/// folder for its latest checkpoint that is whole.
 ///
 /// # Errors
 ///
 /// If it cannot be read.
 pub fn read(path: Option<&Path>) -> anyhow::Result<Cow<'static, [u8]>> {
     let Some(path) = path else { return Ok(Cow::Borrowed(shipped::WEIGHTS)) };
-    let path = if path.is_dir() { RunFolder::find(path)?.1 } else { path.to_owned() };
+    let path = if path.is_dir() { checkpoint::find(path, warn)?.1 } else { path.to_owned() };
     let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(Cow::Owned(bytes))
+}
+
+/// Says that something is not as it should be, and that the program goes on.
+pub fn warn(text: &str) {
+    eprintln!("warning: {text}");
 }
 
 /// Loads a model. Of a checkpoint it is the moving average.

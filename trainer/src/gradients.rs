@@ -1,0 +1,101 @@
+//! Gradients of all parameters taken together.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+use model::network::Network;
+
+/// The norm of all gradients as one vector, `sqrt(sum of squares)`. Not finite if any of them is
+/// not.
+pub fn norm(network: &Network, gradients: &GradientsParams) -> f64 {
+    let mut squares = Squares { gradients, sums: Vec::new() };
+    network.visit(&mut squares);
+    if squares.sums.is_empty() {
+        return 0.0;
+    }
+    // One transfer from the device, however many parameters there are.
+    let sums: Vec<f32> =
+        Tensor::cat(squares.sums, 0).into_data().try_into_vec().expect("sums are f32");
+    sums.into_iter().map(f64::from).sum::<f64>().sqrt()
+}
+
+struct Squares<'a> {
+    gradients: &'a GradientsParams,
+    sums: Vec<Tensor<1>>,
+}
+
+impl ModuleVisitor for Squares<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.get::<D>(param.id) {
+            self.sums.push(gradient.square().sum());
+        }
+    }
+}
+
+/// All gradients times `factor`.
+pub fn scale(network: &Network, gradients: GradientsParams, factor: f64) -> GradientsParams {
+    let mut scaled = Scaled { factor, from: gradients, to: GradientsParams::new() };
+    network.visit(&mut scaled);
+    scaled.to
+}
+
+struct Scaled {
+    factor: f64,
+    from: GradientsParams,
+    to: GradientsParams,
+}
+
+impl ModuleVisitor for Scaled {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.from.remove::<D>(param.id) {
+            self.to.register(param.id, gradient * self.factor);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, TensorData};
+    use model::{Conditioning, Model};
+
+    /// Gradients of the smallest preset, for one noisy picture.
+    fn gradients() -> (Model, GradientsParams) {
+        let device = Device::flex().autodiff();
+        let config = model::preset::by_name("tiny").expect("a preset");
+        let model = Model::new(config, 0, &device).expect("it fits together");
+        let noise = model::noise::start_noise(1, 3072);
+        let x = Tensor::<4>::from_data(TensorData::new(noise, [1, 3, 32, 32]), &device);
+        let loss = model.denoise(x, &[1.0], Conditioning::default()).denoised.square().sum();
+        let gradients = GradientsParams::from_grads(loss.backward(), &model.network);
+        (model, gradients)
+    }
+
+    #[test]
+    fn the_norm_is_that_of_all_values() {
+        let (model, gradients) = gradients();
+        struct Sum<'a>(&'a GradientsParams, f64);
+        impl ModuleVisitor for Sum<'_> {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                let Some(gradient) = self.0.get::<D>(param.id) else { return };
+                let values: Vec<f32> = gradient.into_data().try_into_vec().expect("f32");
+                self.1 += values.into_iter().map(|v| f64::from(v).powi(2)).sum::<f64>();
+            }
+        }
+        let mut sum = Sum(&gradients, 0.0);
+        model.network.visit(&mut sum);
+        let (found, want) = (norm(&model.network, &gradients), sum.1.sqrt());
+        assert!((found / want - 1.0).abs() < 1e-5 && want > 0.0, "{found}, not {want}");
+
+        let halved = scale(&model.network, gradients, 0.5);
+        let found = norm(&model.network, &halved);
+        assert!((found / want - 0.5).abs() < 1e-5, "{found}, not half of {want}");
+    }
+
+    #[test]
+    fn one_infinite_value_is_seen() {
+        let (model, gradients) = gradients();
+        let gradients = scale(&model.network, gradients, f64::INFINITY);
+        assert!(!norm(&model.network, &gradients).is_finite());
+    }
+}
