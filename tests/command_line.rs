@@ -275,6 +275,30 @@ fn parts_of_a_batch_make_the_whole() {
 }
 
 #[test]
+fn other_processes_train_and_sample() {
+    let folder = TempDir::new().expect("a temporary folder");
+    for kind in ["vp", "ve"] {
+        let path = small_options(folder.path());
+        let mut options: Value =
+            serde_json::from_slice(&fs::read(&path).expect("there")).expect("JSON");
+        options["loss"] = serde_json::json!({"kind": kind});
+        options["model"]["precond"] = serde_json::json!({"kind": kind});
+        fs::write(&path, options.to_string()).expect("written");
+        let out = folder.path().join(kind);
+        run(&["train", "--options", &path, "--grid", "1", "--duration", "16", "--out", text(&out)]);
+        let options = fs::read(only_run(&out).join("options.json")).expect("the recipe");
+        let options: Value = serde_json::from_slice(&options).expect("JSON");
+        assert_eq!(
+            (&options["loss"]["kind"], &options["model"]["precond"]["kind"]),
+            (&kind.into(), &kind.into())
+        );
+        let grid = png(&only_run(&out).join("grids/000000016.png"));
+        let values: std::collections::HashSet<_> = grid.pixels().collect();
+        assert!(values.len() > 16, "{kind}: an even colour");
+    }
+}
+
+#[test]
 fn a_run_that_explodes_stops_and_says_how_to_go_back() {
     let folder = TempDir::new().expect("a temporary folder");
     let options = small_options(folder.path());

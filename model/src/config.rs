@@ -33,6 +33,66 @@ pub enum PrecondConfig {
         /// Expected standard deviation of the data.
         sigma_data: f64,
     },
+    /// Variance preserving, with the network predicting the noise (EDM, table 1, first column).
+    Vp {
+        /// The noise schedule.
+        #[serde(default)]
+        schedule: VpSchedule,
+    },
+    /// Variance exploding, with the network predicting the noise (EDM, table 1, second column).
+    Ve {
+        /// Lowest noise level.
+        #[serde(default = "ve_sigma_min")]
+        sigma_min: f64,
+        /// Highest noise level.
+        #[serde(default = "ve_sigma_max")]
+        sigma_max: f64,
+    },
+}
+
+/// Lowest noise level of the variance exploding process.
+pub(crate) fn ve_sigma_min() -> f64 {
+    0.02
+}
+
+/// Highest noise level of the variance exploding process.
+pub(crate) fn ve_sigma_max() -> f64 {
+    100.0
+}
+
+/// The noise levels of the variance preserving process over time 0 to 1:
+/// `σ(t) = sqrt(exp(beta_d t² / 2 + beta_min t) - 1)` (EDM, table 1).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VpSchedule {
+    /// Rise of the rate of noise.
+    pub beta_d: f64,
+    /// Rate of noise at time 0.
+    pub beta_min: f64,
+    /// Earliest time that is used.
+    pub epsilon_t: f64,
+    /// Time steps of the discrete process whose numbers the network is told.
+    pub steps: usize,
+}
+
+impl Default for VpSchedule {
+    fn default() -> Self {
+        Self { beta_d: 19.9, beta_min: 0.1, epsilon_t: 1e-5, steps: 1000 }
+    }
+}
+
+impl VpSchedule {
+    /// The noise level at time `t`.
+    pub fn sigma(&self, t: f64) -> f64 {
+        (0.5 * self.beta_d * t * t + self.beta_min * t).exp_m1().sqrt()
+    }
+
+    /// The time of noise level `sigma`.
+    pub fn time(&self, sigma: f64) -> f64 {
+        // The root of beta_d t² / 2 + beta_min t = ln(1 + σ²), without cancellation near 0.
+        let log = (sigma * sigma).ln_1p();
+        2.0 * log / (self.beta_min + (self.beta_min.powi(2) + 2.0 * self.beta_d * log).sqrt())
+    }
 }
 
 impl Default for PrecondConfig {
@@ -264,8 +324,22 @@ impl ModelConfig {
     ///
     /// The first thing that does not, with the field and its value.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let PrecondConfig::Edm { sigma_data } = self.precond;
-        positive("precond.sigma_data", sigma_data)?;
+        match self.precond {
+            PrecondConfig::Edm { sigma_data } => positive("precond.sigma_data", sigma_data)?,
+            PrecondConfig::Vp { schedule } => {
+                positive("precond.schedule.beta_d", schedule.beta_d)?;
+                positive("precond.schedule.beta_min", schedule.beta_min)?;
+                positive("precond.schedule.epsilon_t", schedule.epsilon_t)?;
+                within("precond.schedule.steps", schedule.steps, 2, 1_000_000)?;
+            }
+            PrecondConfig::Ve { sigma_min, sigma_max } => {
+                positive("precond.sigma_min", sigma_min)?;
+                positive("precond.sigma_max", sigma_max)?;
+                check(sigma_min < sigma_max, || {
+                    format!("precond.sigma_min {sigma_min} is not below sigma_max {sigma_max}")
+                })?;
+            }
+        }
         match &self.network {
             NetworkConfig::Image(image) => image.validate(),
         }

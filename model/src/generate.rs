@@ -95,7 +95,8 @@ pub async fn generate<E>(
         let values: Vec<f32> = seeds.iter().flat_map(|&seed| noise(seed)).collect();
         Tensor::<4>::from_data(TensorData::new(values, [seeds.len(), c, h, w]), device)
     };
-    let sigmas = settings.schedule.sigmas(settings.steps);
+    let schedule = settings.schedule.within(model.config.precond.sigma_range());
+    let sigmas = schedule.sigmas(settings.steps);
     let start = pictures(&|seed| start_noise(seed, c * h * w)) * sigmas[0];
     sample(
         settings.method,

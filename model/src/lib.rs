@@ -13,6 +13,7 @@
 //! | from the network to a denoiser | [`precond`], [`Model`] |
 //! | from noise to pictures | [`schedule`], [`sampler`], [`noise`], [`generate`], [`image`], [`picture`] |
 //! | training objective | [`loss`] |
+//! | picture, noise and score; Eq (1), (2) | [`process`] |
 //! | the weights file | [`weights`], [`card`] |
 
 #![forbid(unsafe_code)]
@@ -36,6 +37,7 @@ mod params;
 pub mod picture;
 pub mod precond;
 pub mod preset;
+pub mod process;
 pub mod sampler;
 pub mod schedule;
 mod time;

@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
+use crate::config::{VpSchedule, ve_sigma_max, ve_sigma_min};
 use crate::noise::Random;
 
 /// Distribution of noise levels, and weight of the squared error at each.
@@ -19,6 +20,23 @@ pub enum LossConfig {
         /// Expected standard deviation of the data.
         sigma_data: f64,
     },
+    /// Variance preserving: times uniform over the schedule, weight `1 / σ²`.
+    #[serde(rename = "vp")]
+    Vp {
+        /// The noise schedule.
+        #[serde(default)]
+        schedule: VpSchedule,
+    },
+    /// Variance exploding: `ln σ` uniform, weight `1 / σ²`.
+    #[serde(rename = "ve")]
+    Ve {
+        /// Lowest noise level.
+        #[serde(default = "ve_sigma_min")]
+        sigma_min: f64,
+        /// Highest noise level.
+        #[serde(default = "ve_sigma_max")]
+        sigma_max: f64,
+    },
 }
 
 impl Default for LossConfig {
@@ -32,6 +50,13 @@ impl LossConfig {
     pub fn sigma(&self, random: &mut Random) -> f64 {
         match *self {
             LossConfig::Edm { p_mean, p_std, .. } => (random.normal() * p_std + p_mean).exp(),
+            LossConfig::Vp { schedule } => {
+                let first = schedule.epsilon_t;
+                schedule.sigma(first + random.uniform() * (1.0 - first))
+            }
+            LossConfig::Ve { sigma_min, sigma_max } => {
+                sigma_min * (sigma_max / sigma_min).powf(random.uniform())
+            }
         }
     }
 
@@ -41,6 +66,7 @@ impl LossConfig {
             LossConfig::Edm { sigma_data, .. } => {
                 (sigma.powi(2) + sigma_data.powi(2)) / (sigma * sigma_data).powi(2)
             }
+            LossConfig::Vp { .. } | LossConfig::Ve { .. } => sigma.powi(-2),
         }
     }
 }
@@ -73,6 +99,34 @@ mod tests {
         let mean = logs.iter().sum::<f64>() / logs.len() as f64;
         let var = logs.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / logs.len() as f64;
         assert!((mean + 1.2).abs() < 0.03 && (var.sqrt() - 1.2).abs() < 0.03);
+    }
+
+    /// Under both, the quantity that is to be uniform is: its deciles hold a tenth each.
+    #[test]
+    fn times_and_logarithms_are_uniform() {
+        let schedule = VpSchedule::default();
+        let uniform = |loss: &LossConfig, back: &dyn Fn(f64) -> f64| {
+            let mut random = Random::new(3, Stream::Training, 0);
+            let mut counts = [0usize; 10];
+            for _ in 0..20_000 {
+                counts[(back(loss.sigma(&mut random)) * 10.0) as usize] += 1;
+            }
+            assert!(counts.iter().all(|count| count.abs_diff(2_000) < 200), "{counts:?}");
+        };
+        uniform(&LossConfig::Vp { schedule }, &|sigma| schedule.time(sigma));
+        let ve = LossConfig::Ve { sigma_min: 0.02, sigma_max: 100.0 };
+        uniform(&ve, &|sigma| (sigma / 0.02).ln() / 5000f64.ln());
+    }
+
+    /// The weight turns the error of the picture into that of the noise, Eq (1) with λ = 1.
+    #[test]
+    fn noise_counts_the_same_at_every_level() {
+        let schedule = VpSchedule::default();
+        let (loss, precond) = (LossConfig::Vp { schedule }, PrecondConfig::Vp { schedule });
+        for sigma in [0.01, 0.5, 100.0] {
+            let c_out = precond.coefficients(sigma).c_out;
+            assert!((loss.weight(sigma) * c_out.powi(2) - 1.0).abs() < 1e-12);
+        }
     }
 
     /// EDM chooses the weight so that the network's own error counts the same at all levels.

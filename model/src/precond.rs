@@ -34,13 +34,26 @@ impl PrecondConfig {
                     c_noise: sigma.ln() / 4.0,
                 }
             }
+            PrecondConfig::Vp { schedule } => Coefficients {
+                c_skip: 1.0,
+                c_out: -sigma,
+                c_in: 1.0 / sigma.hypot(1.0),
+                c_noise: (schedule.steps - 1) as f64 * schedule.time(sigma),
+            },
+            PrecondConfig::Ve { .. } => {
+                Coefficients { c_skip: 1.0, c_out: sigma, c_in: 1.0, c_noise: (0.5 * sigma).ln() }
+            }
         }
     }
 
     /// The noise levels that the denoiser is defined for.
     pub fn sigma_range(&self) -> RangeInclusive<f64> {
-        match self {
+        match *self {
             PrecondConfig::Edm { .. } => f64::MIN_POSITIVE..=f64::MAX,
+            PrecondConfig::Vp { schedule } => {
+                schedule.sigma(schedule.epsilon_t)..=schedule.sigma(1.0)
+            }
+            PrecondConfig::Ve { sigma_min, sigma_max } => sigma_min..=sigma_max,
         }
     }
 }
@@ -48,9 +61,43 @@ impl PrecondConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::VpSchedule;
     use proptest::prelude::*;
 
+    /// The published ends of the schedules (EDM, table 1 and appendix C).
+    #[test]
+    fn schedules_end_where_they_should() {
+        let schedule = VpSchedule::default();
+        assert!((schedule.sigma(1.0) - 152.166).abs() < 1e-2);
+        assert!((schedule.sigma(1e-5) - 1e-3).abs() < 1e-5);
+        let coefficients = PrecondConfig::Vp { schedule }.coefficients(schedule.sigma(1.0));
+        assert!((coefficients.c_noise - 999.0).abs() < 1e-9);
+        let ve = PrecondConfig::Ve { sigma_min: 0.02, sigma_max: 100.0 };
+        assert_eq!(ve.coefficients(2.0).c_noise, 0.0);
+    }
+
     proptest! {
+        #[test]
+        fn time_and_noise_level_are_each_other_s_inverse(t in 1e-6f64..1.0) {
+            let schedule = VpSchedule::default();
+            prop_assert!((schedule.time(schedule.sigma(t)) / t - 1.0).abs() < 1e-9);
+        }
+
+        /// A network that knows the noise, up to its sign, denoises perfectly under VP and VE.
+        #[test]
+        fn the_right_noise_gives_the_right_picture(
+            y in -1.0f64..1.0, n in -3.0f64..3.0, sigma in 0.02f64..100.0,
+        ) {
+            let x = y + sigma * n;
+            for (precond, raw) in [
+                (PrecondConfig::Vp { schedule: VpSchedule::default() }, n),
+                (PrecondConfig::Ve { sigma_min: 0.02, sigma_max: 100.0 }, -n),
+            ] {
+                let c = precond.coefficients(sigma);
+                prop_assert!((c.c_skip * x + c.c_out * raw - y).abs() < 1e-9 * sigma.max(1.0));
+            }
+        }
+
         /// EDM derives the coefficients from these three demands (its appendix B.6).
         #[test]
         fn edm_keeps_variances_at_one(sigma in 1e-3f64..100.0, sigma_data in 0.1f64..2.0) {

@@ -1,5 +1,7 @@
 //! Noise levels that a sampler steps through: plain `f64`, largest first, ending in 0.
 
+use core::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 /// How noise levels are spaced.
@@ -24,6 +26,17 @@ impl Default for Schedule {
 }
 
 impl Schedule {
+    /// The same spacing between the noise levels that a denoiser is defined for, as EDM's sampler
+    /// has it.
+    pub fn within(self, range: RangeInclusive<f64>) -> Self {
+        let Self::Edm { sigma_min, sigma_max, rho } = self;
+        Self::Edm {
+            sigma_min: sigma_min.max(*range.start()),
+            sigma_max: sigma_max.min(*range.end()),
+            rho,
+        }
+    }
+
     /// `steps + 1` noise levels, the last of them 0.
     ///
     /// # Panics
@@ -50,6 +63,13 @@ impl Schedule {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn levels_stay_where_the_denoiser_is_defined() {
+        let sigmas = Schedule::default().within(0.02..=50.0).sigmas(5);
+        assert_eq!((sigmas[0], sigmas[4], sigmas[5]), (50.0, 0.02, 0.0));
+        assert_eq!(Schedule::default().within(0.0..=100.0), Schedule::default());
+    }
 
     #[test]
     fn edm_levels_of_four_steps() {
