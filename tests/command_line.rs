@@ -298,6 +298,81 @@ fn other_processes_train_and_sample() {
     }
 }
 
+/// Killed again and again, at whatever it is doing: in the end the run has what a run has that was
+/// left alone.
+#[test]
+fn being_killed_loses_nothing_but_time() {
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+    let folder = TempDir::new().expect("a temporary folder");
+    let options = small_options(folder.path());
+    let start = |out: &Path| -> Vec<String> {
+        let args =
+            ["train", "--options", &options, "--grid", "0", "--seed", "3", "--out", text(out)];
+        args.map(String::from).to_vec()
+    };
+    let goal = ["--duration", "480", "--save-every", "16"].map(String::from);
+    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+    trainer().args(start(&whole)).args(&goal).assert().success();
+
+    let program = trainer().get_program().to_owned();
+    let mut kills = 0;
+    for round in 0u64.. {
+        let runs = fs::read_dir(&killed).map(|runs| runs.count()).unwrap_or(0);
+        let saved = runs > 0
+            && fs::read_dir(only_run(&killed).join("checkpoints")).is_ok_and(|c| {
+                c.filter_map(Result::ok).any(|e| e.path().extension().is_some_and(|e| e == "ckpt"))
+            });
+        let args = if saved {
+            vec![
+                "train".into(),
+                "--grid".into(),
+                "0".into(),
+                "--resume".into(),
+                text(&only_run(&killed)).into(),
+            ]
+        } else {
+            // Killed before its first checkpoint: there is nothing to go on from.
+            let _ = fs::remove_dir_all(&killed);
+            start(&killed)
+        };
+        let mut child = Command::new(&program)
+            .args(args)
+            .args(&goal)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("started");
+        // Longer each time, so that it comes to an end on a slow machine too.
+        let patience = Duration::from_millis(300 + 170 * round);
+        let started = std::time::Instant::now();
+        let ended = loop {
+            if let Some(status) = child.try_wait().expect("asked") {
+                break Some(status);
+            }
+            if started.elapsed() > patience {
+                break None;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        match ended {
+            Some(status) => {
+                assert!(status.success(), "round {round}: {status}");
+                break;
+            }
+            None => {
+                child.kill().expect("killed");
+                child.wait().expect("ended");
+                kills += 1;
+            }
+        }
+    }
+    assert!(kills > 1, "it was never killed");
+    let (whole, killed) = (only_run(&whole), only_run(&killed));
+    assert!(latest(&whole) == latest(&killed), "the checkpoints differ");
+    assert_eq!(log(&whole), log(&killed));
+}
+
 #[test]
 fn a_run_that_explodes_stops_and_says_how_to_go_back() {
     let folder = TempDir::new().expect("a temporary folder");
@@ -700,6 +775,37 @@ fn hostile_archives_are_refused() {
     fs::write(&path, b"plain text").expect("written");
     says("not a data set that can be read");
     assert!(fails(&["data", "check", "no-such-file"]).contains("no-such-file"));
+}
+
+#[test]
+fn programs_can_read_what_a_run_says() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let options = small_options(folder.path());
+    let out = folder.path().join("runs");
+    let assert = trainer()
+        .args(["train", "--options", &options, "--grid", "1", "--duration", "2400", "--json"])
+        .args(["--out", text(&out)])
+        .assert()
+        .success();
+    let output = assert.get_output();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    let lines: Vec<Value> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON in every line"))
+        .collect();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(lines[..2].iter().all(|line| line["loss"].as_f64() > Some(0.0)));
+    assert_eq!(lines[2]["images"], 2400);
+    assert!(Path::new(lines[2]["weights"].as_str().expect("a path")).exists());
+}
+
+#[test]
+fn completions_and_man_pages_are_those_of_this_program() {
+    let folder = TempDir::new().expect("a temporary folder");
+    assert!(run(&["completions", "bash"]).contains("--micro-batch"));
+    run(&["man", text(folder.path())]);
+    let page = fs::read_to_string(folder.path().join("trainer-train.1")).expect("a page");
+    assert!(page.contains("micro\\-batch"), "{page}");
 }
 
 #[test]

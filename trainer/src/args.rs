@@ -14,11 +14,14 @@ use crate::device::DeviceKind;
 /// Without a command it trains the preset `tiny` on the embedded emoji for a few minutes, starting
 /// from the weights that are shipped with it.
 #[derive(Parser)]
-#[command(version, propagate_version = true)]
+#[command(version, propagate_version = true, after_help = EXIT_CODES)]
 pub struct Args {
     #[command(subcommand)]
     pub command: Option<Command>,
 }
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong arguments, 130 stopped by Ctrl-C, \
+143 stopped by SIGTERM. A stopped run is saved.";
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -37,6 +40,23 @@ pub enum Command {
     Data(DataCommand),
     /// Measure speed and memory on this machine.
     Bench(BenchArgs),
+    /// Print completions for a shell.
+    Completions(CompletionsArgs),
+    /// Write man pages.
+    Man(ManArgs),
+}
+
+#[derive(clap::Args)]
+pub struct CompletionsArgs {
+    /// The shell.
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(clap::Args)]
+pub struct ManArgs {
+    /// Folder to write them to.
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
 }
 
 impl Default for Command {
@@ -153,6 +173,12 @@ pub struct TrainArgs {
     /// Save a checkpoint whenever this many images have been seen.
     #[arg(long, value_name = "IMAGES", value_parser = images)]
     pub save_every: Option<u64>,
+    /// Say nothing but what comes of it, and what goes wrong.
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Print JSON, an object in a line: the lines of stats.jsonl as they come, then the result.
+    #[arg(long)]
+    pub json: bool,
     /// Latest checkpoints that are kept.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub keep: u32,

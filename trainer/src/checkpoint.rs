@@ -288,6 +288,23 @@ mod tests {
         assert!(error.contains("000000010.ckpt") && error.contains("000000030.ckpt"), "{error}");
     }
 
+    /// A crash while saving leaves the start of a file under another name, of any length.
+    #[test]
+    fn a_save_that_ends_at_any_byte_loses_nothing() {
+        let out = tempfile::tempdir().expect("a temporary folder");
+        let run = RunFolder::create(out.path(), "x").expect("made");
+        let (bytes, _) = small();
+        std::fs::write(run.checkpoint(10), &bytes).expect("written");
+        let half = run.checkpoint(20).with_file_name(".writing-a1b2c3");
+        for length in (0..bytes.len()).step_by(bytes.len() / 50).chain(0..60) {
+            std::fs::write(&half, &bytes[..length]).expect("written");
+            let found = find(run.path(), |warning| panic!("{warning}")).expect("the earlier one");
+            assert_eq!(found.1, run.checkpoint(10));
+        }
+        let _lock = run.lock().expect("free");
+        assert!(!half.exists(), "what the crash left stays");
+    }
+
     #[test]
     fn damage_is_found_wherever_it_is() {
         let (bytes, _) = small();

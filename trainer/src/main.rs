@@ -15,6 +15,7 @@ mod export;
 mod gradients;
 mod info;
 mod loader;
+mod manual;
 mod memory;
 mod options;
 mod report;
@@ -40,6 +41,8 @@ fn main() -> ExitCode {
         Command::Denoise(args) => denoise::run(args).map(|()| ExitCode::SUCCESS),
         Command::Info(args) => info::run(args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Completions(args) => manual::completions(&args).map(|()| ExitCode::SUCCESS),
+        Command::Man(args) => manual::pages(&args).map(|()| ExitCode::SUCCESS),
         Command::Data(DataCommand::Check(args)) => data::commands::check(args),
         Command::Data(DataCommand::Fetch(args)) => {
             data::commands::fetch(args).map(|()| ExitCode::SUCCESS)

@@ -8,8 +8,18 @@ use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, Prog
 /// Between plain lines.
 const EVERY: Duration = Duration::from_secs(15);
 
+/// How much a run says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verbosity {
+    /// A status line, and what happens.
+    Full,
+    /// Only what goes wrong.
+    Quiet,
+}
+
 /// The status of a run.
 pub struct Status {
+    verbosity: Verbosity,
     bar: ProgressBar,
     duration: u64,
     /// Seconds per image, smoothed, and over how many steps.
@@ -19,12 +29,16 @@ pub struct Status {
 
 impl Status {
     /// For a run of `duration` images of which `images` are done.
-    pub fn new(images: u64, duration: u64) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(duration), ProgressDrawTarget::stderr());
+    pub fn new(images: u64, duration: u64, verbosity: Verbosity) -> Self {
+        let target = match verbosity {
+            Verbosity::Full => ProgressDrawTarget::stderr(),
+            Verbosity::Quiet => ProgressDrawTarget::hidden(),
+        };
+        let bar = ProgressBar::with_draw_target(Some(duration), target);
         let style = ProgressStyle::with_template("{bar:20} {msg}").expect("a valid template");
         bar.set_style(style);
         bar.set_position(images);
-        Self { bar, duration, pace: (0.0, 0), last_line: Instant::now() }
+        Self { verbosity, bar, duration, pace: (0.0, 0), last_line: Instant::now() }
     }
 
     /// Images per second, smoothed.
@@ -47,7 +61,8 @@ impl Status {
             HumanCount(self.duration),
             HumanDuration(Duration::from_secs_f64(left.min(1e9))),
         );
-        if self.bar.is_hidden() && self.last_line.elapsed() >= EVERY {
+        let plain = self.bar.is_hidden() && self.verbosity == Verbosity::Full;
+        if plain && self.last_line.elapsed() >= EVERY {
             self.last_line = Instant::now();
             eprintln!("{message}");
         }
@@ -55,8 +70,15 @@ impl Status {
         self.bar.set_message(message);
     }
 
-    /// Says something above the status line.
+    /// Says what happened, above the status line.
     pub fn say(&self, text: &str) {
+        if self.verbosity == Verbosity::Full {
+            self.warn(text);
+        }
+    }
+
+    /// Says what went wrong, above the status line.
+    pub fn warn(&self, text: &str) {
         if self.bar.is_hidden() {
             eprintln!("{text}");
         } else {

@@ -97,11 +97,25 @@ impl RunFolder {
         let file =
             OpenOptions::new().create(true).append(true).open(&path).with_context(context)?;
         match file.try_lock() {
-            Ok(()) => Ok(file),
+            Ok(()) => {
+                self.clean();
+                Ok(file)
+            }
             Err(TryLockError::WouldBlock) => {
                 bail!("{}: another process trains this run", self.0.display())
             }
             Err(TryLockError::Error(error)) => Err(error).with_context(context),
+        }
+    }
+
+    /// Removes what a crash left half written. What cannot be removed does no harm.
+    fn clean(&self) {
+        for folder in [self.0.clone(), self.0.join("checkpoints"), self.0.join("grids")] {
+            for entry in fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {
+                if entry.file_name().to_string_lossy().starts_with(WRITING) {
+                    let _ = fs::remove_file(entry.path());
+                }
+            }
         }
     }
 
@@ -179,6 +193,9 @@ impl RunFolder {
     }
 }
 
+/// How the names of files begin that are being written.
+const WRITING: &str = ".writing-";
+
 /// Writes a file so that at any moment either the old or the new one is there, whole.
 ///
 /// # Errors
@@ -189,7 +206,7 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
     };
-    let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(folder)?;
+    let mut file = tempfile::Builder::new().prefix(WRITING).tempfile_in(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     // Temporary files are private; what is left behind should not be.

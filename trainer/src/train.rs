@@ -1,13 +1,12 @@
 //! `trainer train`: the training loop.
 
-use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anstream::{eprintln, println};
+use anstream::{eprintln, print, println};
 use anyhow::{Context, bail, ensure};
 use burn::optim::{AdamConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Bytes, Device, Tensor, TensorData};
@@ -27,7 +26,7 @@ use crate::config::TrainConfig;
 use crate::data::Dataset;
 use crate::loader::{Batch, Loader};
 use crate::options::Options;
-use crate::report::Status;
+use crate::report::{Status, Verbosity};
 use crate::run_folder::{RunFolder, write_file};
 use crate::signals::Stop;
 use crate::weights_file::warn;
@@ -68,10 +67,17 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     let seldom = (config.duration / 3).clamp(STRETCH, 500_000);
     let sample_every = args.sample_every.unwrap_or(seldom).max(1);
     let save_every = args.save_every.unwrap_or(seldom).max(1);
-    run.introduce(&folder, &data, &args);
+    let quiet = args.quiet || args.json;
+    if !quiet {
+        run.introduce(&folder, &data, &args);
+    }
 
     let mut stats = folder.stats(run.progress.images)?;
-    let mut status = Status::new(run.progress.images, config.duration);
+    let mut status = Status::new(
+        run.progress.images,
+        config.duration,
+        if quiet { Verbosity::Quiet } else { Verbosity::Full },
+    );
     let loader = Loader::new(&config, data, run.progress.images);
     let started = Instant::now();
     let trained_before = run.progress.seconds;
@@ -87,7 +93,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
         let images = run.progress.images;
         status.step(images, config.batch, step_started.elapsed(), step.loss, lr);
         if !step.taken {
-            status.say(&format!(
+            status.warn(&format!(
                 "after {images} images: loss {}, gradient {}: this step was not taken ({} of {PATIENCE} in a \
                  row)",
                 step.loss, step.norm, run.progress.skipped_in_row
@@ -98,8 +104,12 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
             bail!(run.given_up(&folder, lr));
         }
         if run.progress.stretch.1 >= STRETCH {
-            run.write_stats(&mut stats, lr, step.norm, status.rate())
-                .context("cannot write stats.jsonl")?;
+            let line = run.stats(lr, step.norm, status.rate());
+            // One write, so that a line is there whole or not at all.
+            stats.write_all(line.as_bytes()).context("cannot write stats.jsonl")?;
+            if args.json {
+                print!("{line}");
+            }
         }
 
         // Show and save.
@@ -127,6 +137,15 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     }
     let weights = folder.weights();
     export::write(&weights, &run.ema, &export::card(&run.progress), Precision::F32)?;
+    if args.json {
+        let result = serde_json::json!({
+            "images": run.progress.images,
+            "run": folder.path(),
+            "weights": weights,
+        });
+        println!("{result}");
+        return Ok(ExitCode::SUCCESS);
+    }
     println!("{} images seen; the weights are in {}", run.progress.images, weights.display());
     if args.grid > 0 {
         println!("pictures so far: {}", folder.grid(run.progress.images).display());
@@ -502,13 +521,8 @@ impl Run {
         )
     }
 
-    fn write_stats(
-        &mut self,
-        stats: &mut File,
-        lr: f64,
-        norm: f64,
-        rate: f64,
-    ) -> std::io::Result<()> {
+    /// What was measured since the last time, as a line of JSON.
+    fn stats(&mut self, lr: f64, norm: f64, rate: f64) -> String {
         let progress = &mut self.progress;
         let loss = progress.stretch.0 / progress.stretch.1 as f64;
         progress.loss = Some(loss);
@@ -522,8 +536,7 @@ impl Run {
             "images_per_second": rate,
             "seconds": progress.seconds,
         });
-        // One write, so that a line is there whole or not at all.
-        stats.write_all(format!("{line}\n").as_bytes())
+        format!("{line}\n")
     }
 
     /// Writes a grid of `n` pictures, always from the same seeds.
