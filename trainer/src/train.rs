@@ -30,7 +30,7 @@ use crate::report::{Status, Verbosity};
 use crate::run_folder::{RunFolder, write_file};
 use crate::signals::Stop;
 use crate::weights_file::warn;
-use crate::{ema, export, gradients, sample, shipped};
+use crate::{ema, export, gradients, memory, sample, shipped};
 
 /// Images between two lines of `stats.jsonl`, at the least.
 const STRETCH: u64 = 1_000;
@@ -254,7 +254,7 @@ impl Plan {
         let macs = network.macs();
         println!("\nparameters      {}", parameters(&network));
         println!("multiply-adds   {:.3} G a picture and forward pass", macs.total() as f64 / 1e9);
-        println!("memory          about {} MB", memory(&config) / 1_000_000);
+        println!("memory          about {} MB", memory_estimate(&config) / 1_000_000);
         println!("checkpoints     {} MB each", checkpoint_bytes(&network) / 1_000_000);
         println!("images          {} of {}", self.images(), config.duration);
         match &self.origin {
@@ -363,7 +363,7 @@ fn checkpoint_bytes(network: &Network) -> usize {
 
 /// Bytes that training takes, roughly: weights, gradients, moments, average; and what
 /// backpropagation keeps, some 20 values for each token and channel of each block.
-fn memory(config: &TrainConfig) -> u64 {
+fn memory_estimate(config: &TrainConfig) -> u64 {
     let network = shape_of(&config.model);
     let at_a_time = config.micro_batch.unwrap_or(config.batch);
     let features: usize =
@@ -534,6 +534,7 @@ impl Run {
             "lr": lr,
             "skipped_steps": progress.skipped,
             "images_per_second": rate,
+            "peak_memory": memory::peak(),
             "seconds": progress.seconds,
         });
         format!("{line}\n")
