@@ -132,9 +132,10 @@ class Network(nn.Module):
         head = nn.Conv2d(c[0], config["image_channels"], 3, padding=1)
         self.head = nn.ModuleDict({"norm": group_norm(c[0], config["group_norm"]), "conv": head})
 
-    def forward(self, x, c_noise):
+    def forward(self, x, c_noise, labels=None):
         e = c_noise[:, None] * self.frequencies
-        xt = self.time.fc1(torch.cat([e.sin(), e.cos()], 1))
+        e = torch.cat([e.sin(), e.cos()], 1)
+        xt = self.time.fc1(e if labels is None else e + self.time.augment(labels))
         xt = F.silu(self.time.fc2(F.silu(xt)))
         x, skips = self.tokenizer(x), []
         for stage in self.encoder:
@@ -147,10 +148,10 @@ class Network(nn.Module):
         return self.head.conv(self.head.norm(x))
 
 
-def denoise(network, x, sigma, sigma_data):
+def denoise(network, x, sigma, sigma_data, labels=None):
     s = sigma[:, None, None, None]
     total = s**2 + sigma_data**2
-    raw = network(x / total.sqrt(), sigma.log() / 4)
+    raw = network(x / total.sqrt(), sigma.log() / 4, labels)
     return sigma_data**2 / total * x + s * sigma_data / total.sqrt() * raw
 
 

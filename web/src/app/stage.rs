@@ -19,13 +19,14 @@ pub fn Stage(state: State) -> impl IntoView {
     let empty = move || state.frame.read().is_none();
     let label = move || match (&*state.finished.read(), &*state.progress.read()) {
         (Some(finished), _) => {
-            let seeds = &finished.origin.seeds;
-            format!(
-                "{} pictures made from seed {} on, in {} steps",
-                seeds.len(),
-                seeds.first().copied().unwrap_or_default(),
-                finished.origin.settings.steps
-            )
+            let steps = finished.origin.settings.steps;
+            match finished.origin.seeds[..] {
+                [seed] => format!("A picture made from seed {seed}, in {steps} steps"),
+                [first, .., last] => {
+                    format!("Pictures made from seeds {first} to {last}, in {steps} steps")
+                }
+                [] => "No picture".into(),
+            }
         }
         (None, Some(progress)) => format!(
             "Pictures forming, after evaluation {} of {}",
