@@ -229,7 +229,7 @@ async fn it_fits_every_width_in_light_and_dark() {
     let (site, browser) = (site(), Browser::start(Gpu::None).await);
     browser.open(&format!("{}?backend=cpu", site.url)).await;
     ready(&browser, SOON).await;
-    settings(&browser, 0, 16, 12, "heun").await;
+    settings(&browser, 144, 16, 12, "heun").await;
     browser.click("[data-testid=generate]").await;
     done(&browser, SOON).await;
     let folder = root().join("target/screenshots");
