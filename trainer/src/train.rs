@@ -152,7 +152,10 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     }
     println!("to make more:  cargo run -p trainer -- sample --weights {}", weights.display());
     if run.progress.images < config.duration {
-        println!("to go on:      cargo run -p {again}");
+        println!(
+            "to go on:      cargo run -p trainer -- train --resume {}",
+            folder.path().display()
+        );
     }
     Ok(ExitCode::SUCCESS)
 }
