@@ -171,7 +171,7 @@ fn parameters_and_multiply_adds_of_every_preset() {
     assert_eq!(presets.len(), counts.as_object().expect("an object").len());
     for (name, config) in presets {
         let network = shape_of(&config);
-        let parameters: usize = network.specs().iter().map(|spec| spec.len()).sum();
+        let parameters = network.parameter_count();
         let macs = network.macs();
         let want = |what: &str| counts[name][what].as_u64().expect("a count");
         assert_eq!(parameters as u64, want("parameters"), "{name}");

@@ -1,12 +1,12 @@
 //! The DiffiT transformer block (Eq 7-8) and the DiffiT ResBlock (Eq 9-10).
 
 use burn::module::Module;
-use burn::tensor::{Distribution, Tensor, activation};
+use burn::tensor::{Tensor, activation};
 
 use crate::config::{Activation, ImageConfig, Residual, TransformerConfig};
 use crate::layers::{Conv3x3, GroupNorm, LayerNorm, Linear};
 use crate::macs::Macs;
-use crate::ops::gelu_tanh;
+use crate::ops::{self, DropoutKeys};
 use crate::params::Params;
 use crate::tmsa::{Tmsa, TmsaOutput};
 
@@ -32,7 +32,7 @@ impl Mlp {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let x = self.fc1.forward(x);
         let x = match self.activation {
-            Activation::GeluTanh => gelu_tanh(x),
+            Activation::GeluTanh => ops::gelu_tanh(x),
             Activation::Gelu => activation::gelu(x),
         };
         self.fc2.forward(x)
@@ -147,9 +147,15 @@ impl ResBlock {
         &self,
         x: Tensor<4>,
         time: Tensor<2>,
+        dropout: Option<DropoutKeys>,
         weights: bool,
     ) -> (Tensor<4>, Option<Tensor<5>>) {
-        let h = self.conv.forward(dropout(self.norm.swish(x.clone()), self.dropout));
+        let h = self.norm.swish(x.clone());
+        let h = match dropout {
+            Some(keys) if self.dropout > 0.0 => ops::dropout(h, self.dropout, keys),
+            _ => h,
+        };
+        let h = self.conv.forward(h);
         let (h, weights) = self.transformer.forward(h, time, weights);
         let output = match (&self.residual, self.has_residual) {
             (_, false) => h,
@@ -164,14 +170,4 @@ impl ResBlock {
             + self.transformer.macs(pixels, self.channels)
             + self.residual.iter().map(|linear| linear.macs(pixels)).sum::<Macs>()
     }
-}
-
-/// Zeroes values with probability `p` and scales the others by `1 / (1 - p)`, on devices that
-/// backpropagate. It draws from the device's own generator, which the trainer seeds each step.
-fn dropout(x: Tensor<4>, p: f64) -> Tensor<4> {
-    if p == 0.0 || !x.device().is_autodiff() {
-        return x;
-    }
-    let mask = x.random_like(Distribution::Bernoulli(1.0 - p));
-    x * mask * (1.0 / (1.0 - p))
 }

@@ -114,7 +114,8 @@ fn the_transformer_block_is_the_papers() {
     let block = golden
         .build(&device, |params| Transformer::new(params, &config().transformer, 16, 12, 4, 1.0));
     let x = golden.tensor("x", &device, DType::F32);
-    let (output, _) = block.forward(x, golden.tensor("time", &device, DType::F32), false);
+    let time = golden.tensor("time", &device, DType::F32);
+    let (output, _) = block.forward(x, time, false);
     close(output, &golden, "output", 1e-5);
 }
 
@@ -124,7 +125,8 @@ fn the_res_block_is_the_papers() {
     let device = Device::flex();
     let block = golden.build(&device, |params| ResBlock::new(params, &config(), [48, 16], 8));
     let x = golden.tensor("x", &device, DType::F32);
-    let (output, _) = block.forward(x, golden.tensor("time", &device, DType::F32), false);
+    let time = golden.tensor("time", &device, DType::F32);
+    let (output, _) = block.forward(x, time, None, false);
     close(output, &golden, "output", 1e-5);
 }
 

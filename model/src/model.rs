@@ -1,6 +1,6 @@
 //! A model: the network, its configuration, and the denoiser that both make.
 
-use burn::tensor::{Device, ExecutionError, Tensor, TensorData};
+use burn::tensor::{DType, Device, ExecutionError, Tensor, TensorData};
 
 use crate::config::{ConfigError, ModelConfig};
 use crate::network::{AttentionMaps, Network, NetworkInput};
@@ -15,6 +15,8 @@ pub struct Model {
     pub config: ModelConfig,
     /// The network F.
     pub network: Network,
+    /// What it computes in. Parameters keep their own type.
+    compute: DType,
 }
 
 /// What [`Model::denoise`] returns.
@@ -33,6 +35,8 @@ pub struct Denoised {
 pub struct Conditioning {
     /// Augmentation labels, `[B, labels]`; none when sampling.
     pub augment: Option<Tensor<2>>,
+    /// A key for each picture, which decides what dropout leaves out of it; none when sampling.
+    pub dropout: Option<Vec<u32>>,
     /// The block whose attention maps are wanted, counted in the order of execution.
     pub attention_of: Option<usize>,
 }
@@ -46,7 +50,7 @@ impl Model {
     pub fn new(config: ModelConfig, seed: u64, device: &Device) -> Result<Self, ConfigError> {
         config.validate()?;
         let network = Network::new(&config.network, device, &Source::Random { seed });
-        Ok(Self { config, network })
+        Ok(Self { config, network, compute: DType::F32 })
     }
 
     /// A model with the weights of a file.
@@ -66,7 +70,14 @@ impl Model {
         device: &Device,
     ) -> Self {
         let network = Network::new(&config.network, device, &Source::Stored(values));
-        Self { config, network }
+        Self { config, network, compute: DType::F32 }
+    }
+
+    /// The same model with its network computing in another type, `bf16` or `f16`: products and
+    /// convolutions only, while normalisation, softmax, and all that is outside the network stay
+    /// `f32`.
+    pub fn computing_in(self, compute: DType) -> Self {
+        Self { compute, ..self }
     }
 
     /// `D(x; σ) = c_skip x + c_out F(c_in x; c_noise)`.
@@ -91,13 +102,15 @@ impl Model {
         };
         let factor = |coefficient| per_picture(coefficient).reshape([b, 1, 1, 1]);
         let output = self.network.forward(NetworkInput {
-            x: x.clone() * factor(|c| c.c_in),
+            x: (x.clone() * factor(|c| c.c_in)).cast(self.compute),
             c_noise: per_picture(|c| c.c_noise),
             augment: conditioning.augment,
+            dropout: conditioning.dropout,
             attention_of: conditioning.attention_of,
         });
-        let denoised = x * factor(|c| c.c_skip) + output.x.clone() * factor(|c| c.c_out);
-        Denoised { denoised, raw: output.x, attention: output.attention }
+        let raw = output.x.cast(x.dtype());
+        let denoised = x * factor(|c| c.c_skip) + raw.clone() * factor(|c| c.c_out);
+        Denoised { denoised, raw, attention: output.attention }
     }
 
     /// The model's answer on a device: see [`Answer`]. It waits for the device, which in a browser

@@ -8,7 +8,8 @@ use crate::macs::Macs;
 use crate::params::{Params, Source, TensorSpec};
 use crate::unet::UNet;
 
-/// What a network computes from.
+/// What a network computes from. It computes in the type of `x`: parameters are brought to that
+/// type where they meet it, while normalisation and softmax are computed in `f32`.
 #[derive(Clone, Debug)]
 pub struct NetworkInput {
     /// Noisy pictures, scaled by the preconditioner, `[B, C, H, W]`.
@@ -17,6 +18,9 @@ pub struct NetworkInput {
     pub c_noise: Tensor<1>,
     /// Augmentation labels, `[B, labels]`. None is the same as zeros: nothing was augmented.
     pub augment: Option<Tensor<2>>,
+    /// A key for each picture, which decides what dropout leaves out of it. None leaves out
+    /// nothing.
+    pub dropout: Option<Vec<u32>>,
     /// The block whose attention maps are wanted, counted in the order of execution.
     pub attention_of: Option<usize>,
 }
@@ -81,6 +85,11 @@ impl Network {
     /// Its tensors, as the weights file names and shapes them.
     pub fn specs(&self) -> &[TensorSpec] {
         &self.specs
+    }
+
+    /// The number of its parameters.
+    pub fn parameter_count(&self) -> usize {
+        self.specs.iter().map(TensorSpec::len).sum()
     }
 
     /// F(x; c_noise).

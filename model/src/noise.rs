@@ -24,7 +24,7 @@ pub enum Stream {
     Training = 4,
     /// Augmentation of a training image; the index is the number of images before it.
     Augmentation = 5,
-    /// Dropout; the index is the number of images seen before the step.
+    /// Dropout of a training image; the index is the number of images before it.
     Dropout = 6,
 }
 

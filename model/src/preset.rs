@@ -43,6 +43,11 @@ pub fn by_name(name: &str) -> Option<ModelConfig> {
     all().into_iter().find(|(known, _)| *known == name).map(|(_, config)| config)
 }
 
+/// The names of all presets, for people to read.
+pub fn names() -> String {
+    all().iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

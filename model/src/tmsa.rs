@@ -1,7 +1,7 @@
 //! Time-dependent multi-head self-attention (TMSA), Eq (3)-(6).
 
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 use crate::config::{Position, TransformerConfig};
 use crate::layers::Linear;
@@ -70,7 +70,7 @@ impl Tmsa {
         let n = self.window * self.window;
         let bias = match &self.relative_position_bias_table {
             Some(table) => relative_position_bias(table.val(), self.window),
-            None => Tensor::zeros([self.heads, n, n], (&x.device(), x.dtype())),
+            None => Tensor::zeros([self.heads, n, n], (&x.device(), DType::F32)),
         };
         let attention = Attention {
             qkv: self.qkv.forward(x),

@@ -8,7 +8,7 @@ use crate::config::{ImageConfig, Resample, Skip};
 use crate::layers::{Conv3x3, GroupNorm};
 use crate::macs::Macs;
 use crate::network::{AttentionMaps, BlockInfo, NetworkInput, NetworkOutput};
-use crate::ops::{downsample_bilinear, upsample_bilinear, upsample_nearest};
+use crate::ops::{DropoutKeys, downsample_bilinear, upsample_bilinear, upsample_nearest};
 use crate::params::Params;
 use crate::time::TimeEmbedding;
 
@@ -105,13 +105,14 @@ impl UNet {
     }
 
     pub(crate) fn forward(&self, input: NetworkInput) -> NetworkOutput {
-        let time = self.time.forward(input.c_noise, input.augment);
+        let time = self.time.forward(input.c_noise, input.augment).cast(input.x.dtype());
         let mut attention = None;
         let mut number = 0;
         let mut run = |block: &ResBlock, x: Tensor<4>, side: usize| {
             let wanted = input.attention_of == Some(number);
+            let dropout = input.dropout.as_ref().map(|keys| DropoutKeys::new(keys, number));
             number += 1;
-            let (x, weights) = block.forward(x, time.clone(), wanted);
+            let (x, weights) = block.forward(x, time.clone(), dropout, wanted);
             if let Some(weights) = weights {
                 attention = Some(AttentionMaps { weights, window: self.config.window.on(side) });
             }

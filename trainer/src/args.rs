@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use model::sampler::Method;
 use model::weights::Precision;
 
+use crate::config;
 use crate::device::DeviceKind;
 
 /// Trains DiffiT, samples from it, exports its weights.
@@ -146,6 +147,9 @@ pub struct TrainArgs {
     /// Images computed at a time, if a whole step's do not fit into memory; it divides the batch.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65536))]
     pub micro_batch: Option<u64>,
+    /// Compute in single precision, or products in bfloat16 (weights stay in single precision).
+    #[arg(long, value_enum)]
+    pub precision: Option<config::Precision>,
     /// Shorten gradients to this length, all parameters taken together.
     #[arg(long, value_name = "NORM", value_parser = positive, allow_negative_numbers = true)]
     pub clip: Option<f64>,
@@ -188,6 +192,9 @@ pub struct TrainArgs {
     /// What to compute on.
     #[arg(long, value_enum, default_value_t)]
     pub device: DeviceKind,
+    /// Share each batch among so many devices of that kind.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub devices: u16,
 }
 
 /// How pictures are made.

@@ -106,12 +106,11 @@ pub fn run(args: SampleArgs) -> anyhow::Result<()> {
             let path = args.output.join(format!("{seed:06}.png"));
             save(picture, &path, Some(&origin(&[*seed])))?;
         }
-        println!("{} pictures in {}", pictures.len(), args.output.display());
     } else {
         let columns = args.columns.map_or_else(|| Rgb::square(pictures.len()), |c| c as usize);
         let grid = Rgb::grid(&pictures, columns);
         save(&grid, &args.output, Some(&origin(&seeds)))?;
-        println!("{} pictures in {}", pictures.len(), args.output.display());
     }
+    println!("{} pictures in {}", pictures.len(), args.output.display());
     Ok(())
 }
