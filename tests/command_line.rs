@@ -699,7 +699,17 @@ fn denoise_is_the_door_for_other_implementations() {
 
 #[test]
 fn info_counts_presets_and_lists_tensors() {
-    for preset in ["tiny", "cifar10", "cifar10-i", "cifar10-256", "ffhq64", "ffhq64-i"] {
+    for preset in [
+        "tiny",
+        "cifar10",
+        "cifar10-i",
+        "cifar10-256",
+        "ffhq64",
+        "ffhq64-i",
+        "latent256",
+        "latent512",
+        "latent-tiny",
+    ] {
         let info: Value =
             serde_json::from_str(&run(&["info", preset, "--json", "--tensors"])).expect("JSON");
         let listed: u64 = info["tensors"]
@@ -717,6 +727,7 @@ fn info_counts_presets_and_lists_tensors() {
         assert_eq!(info["parameters"], listed, "{preset}");
     }
     assert!(run(&["info", "cifar10"]).contains("28702339"));
+    assert!(run(&["info", "latent256"]).contains("561035232"));
     assert!(run(&["info"]).contains("shipped"));
     let error = fails(&["info", "cifar11"]);
     assert!(error.contains("no such file") && error.contains("cifar10-256"), "{error}");

@@ -9,6 +9,7 @@ use crate::macs::Macs;
 use crate::ops::{self, DropoutKeys};
 use crate::params::Params;
 use crate::tmsa::{Tmsa, TmsaOutput};
+use crate::window::Offsets;
 
 /// Two linear maps with an activation between them.
 #[derive(Module, Debug)]
@@ -58,7 +59,7 @@ impl Transformer {
         config: &TransformerConfig,
         channels: usize,
         time_width: usize,
-        window: usize,
+        offsets: &Offsets,
         branch_init: f64,
     ) -> Self {
         let norm = |name| {
@@ -68,7 +69,7 @@ impl Transformer {
         let attn = params.enter("attn");
         Self {
             norm1: norm("norm1"),
-            attn: Tmsa::new(&attn, config, channels, time_width, window, branch_init),
+            attn: Tmsa::new(&attn, config, channels, time_width, offsets, branch_init),
             norm2: norm("norm2"),
             mlp: Mlp::new(&params.enter("mlp"), config, channels, branch_init),
         }
@@ -110,12 +111,12 @@ pub struct ResBlock {
 }
 
 impl ResBlock {
-    /// A block that turns maps of `c_in` into maps of `c_out` channels, `side` tokens a side.
+    /// A block that turns maps of `c_in` into maps of `c_out` channels.
     pub(crate) fn new(
         params: &Params,
         config: &ImageConfig,
         [c_in, c_out]: [usize; 2],
-        side: usize,
+        offsets: &Offsets,
     ) -> Self {
         let has_residual = config.residual == Residual::Projection;
         Self {
@@ -126,7 +127,7 @@ impl ResBlock {
                 &config.transformer,
                 c_out,
                 config.time.width,
-                config.window.on(side),
+                offsets,
                 config.branch_init,
             ),
             residual: (has_residual && c_in != c_out)

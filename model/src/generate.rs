@@ -5,6 +5,8 @@ use core::ops::ControlFlow;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+use crate::config::ModelConfig;
+use crate::guidance::Guidance;
 use crate::model::{Conditioning, Model};
 use crate::noise::{churn_noise, start_noise};
 use crate::sampler::{Churn, Evaluation, Method, sample};
@@ -22,6 +24,13 @@ pub struct Settings {
     pub schedule: Schedule,
     /// Noise added on the way.
     pub churn: Churn,
+    /// Classes of the pictures: that of seed `s` is number `s mod n` of these `n`, however the
+    /// seeds are batched. None are given for pictures of no class.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<usize>,
+    /// Classifier-free guidance towards the class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance: Option<Guidance>,
 }
 
 impl Default for Settings {
@@ -32,6 +41,8 @@ impl Default for Settings {
             method: Method::Heun,
             schedule: Schedule::default(),
             churn: Churn::default(),
+            classes: Vec::new(),
+            guidance: None,
         }
     }
 }
@@ -70,7 +81,37 @@ impl Settings {
         {
             check(value >= 0.0 && value.is_finite(), format!("{name} is {value}, not 0 or more"))?;
         }
+        match &self.guidance {
+            Some(guidance) => guidance.validate().map_err(SettingsError),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that a model has the classes that are asked for.
+    ///
+    /// # Errors
+    ///
+    /// The first that it has not, or that guidance has no class to go by.
+    pub fn validate_for(&self, config: &ModelConfig) -> Result<(), SettingsError> {
+        let known = config.classes();
+        if let Some(class) = self.classes.iter().find(|&&class| class >= known) {
+            return Err(SettingsError(match known {
+                0 => format!("class {class}: this model knows of no classes"),
+                _ => format!("class {class}: this model has {known}, from 0 to {}", known - 1),
+            }));
+        }
+        if self.guidance.is_some() && self.classes.is_empty() {
+            return Err(SettingsError("guidance needs a class to guide to".into()));
+        }
         Ok(())
+    }
+
+    /// The class of each seed's picture.
+    fn classes_of(&self, seeds: &[u64]) -> Vec<Option<usize>> {
+        match self.classes.len() as u64 {
+            0 => Vec::new(),
+            n => seeds.iter().map(|seed| Some(self.classes[(seed % n) as usize])).collect(),
+        }
     }
 }
 
@@ -82,7 +123,7 @@ impl Settings {
 ///
 /// # Panics
 ///
-/// If there is no seed, or the settings are not valid.
+/// If there is no seed, or the settings are not valid, or not for this model.
 pub async fn generate<E>(
     model: &Model,
     settings: &Settings,
@@ -98,6 +139,7 @@ pub async fn generate<E>(
     let schedule = settings.schedule.within(model.config.precond.sigma_range());
     let sigmas = schedule.sigmas(settings.steps);
     let start = pictures(&|seed| start_noise(seed, c * h * w)) * sigmas[0];
+    let classes = settings.classes_of(seeds);
     sample(
         settings.method,
         &settings.churn,
@@ -106,7 +148,12 @@ pub async fn generate<E>(
         |step| pictures(&|seed| churn_noise(seed, step, c * h * w)),
         async |x: &Tensor<4>, sigma| {
             let sigma = vec![sigma; seeds.len()];
-            Ok(model.denoise(x.clone(), &sigma, Conditioning::default()).denoised)
+            let conditioning = Conditioning { classes: classes.clone(), ..Conditioning::default() };
+            Ok(match &settings.guidance {
+                Some(guidance) => guidance.denoise(model, x.clone(), &sigma, conditioning),
+                None => model.denoise(x.clone(), &sigma, conditioning),
+            }
+            .denoised)
         },
         on_step,
     )

@@ -4,7 +4,7 @@
 //! stays `f32` while products are taken in `bf16`.
 
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Tensor, module};
+use burn::tensor::{DType, Int, Tensor, TensorData, module};
 
 use crate::macs::Macs;
 use crate::ops;
@@ -18,10 +18,29 @@ pub struct Linear {
 }
 
 impl Linear {
-    pub(crate) fn new(params: &Params, [d_in, d_out]: [usize; 2], bias: bool, gain: f64) -> Self {
+    pub(crate) fn new(params: &Params, dims: [usize; 2], bias: bool, gain: f64) -> Self {
+        Self::with_init(params, dims, bias, Init::XavierUniform { gain })
+    }
+
+    /// With other initial weights.
+    pub(crate) fn with_init(
+        params: &Params,
+        [d_in, d_out]: [usize; 2],
+        bias: bool,
+        init: Init,
+    ) -> Self {
         Self {
-            weight: params.matrix("weight", [d_in, d_out], Init::XavierUniform { gain }),
+            weight: params.matrix("weight", [d_in, d_out], init),
             bias: bias.then(|| params.tensor("bias", [d_out], Init::Zeros)),
+        }
+    }
+
+    /// A convolution whose kernel and stride are one patch: a linear map of the patch, `[c, p, p]`.
+    pub(crate) fn of_patches(params: &Params, [c, p, d_out]: [usize; 3]) -> Self {
+        let init = Init::XavierUniform { gain: 1.0 };
+        Self {
+            weight: params.kernel("weight", [d_out, c, p, p], init),
+            bias: Some(params.tensor("bias", [d_out], Init::Zeros)),
         }
     }
 
@@ -43,6 +62,29 @@ impl Linear {
 
     pub(crate) fn macs(&self, rows: usize) -> Macs {
         Macs::weights(rows * self.weight.lazy_shape().num_elements())
+    }
+}
+
+/// A learned vector for each of a number of things.
+#[derive(Module, Debug)]
+pub struct Embedding {
+    weight: Param<Tensor<2>>,
+}
+
+impl Embedding {
+    pub(crate) fn new(params: &Params, shape: [usize; 2], init: Init) -> Self {
+        Self { weight: params.tensor("weight", shape, init) }
+    }
+
+    /// # Shapes
+    ///
+    /// - output: `[numbers, C]`
+    pub fn forward(&self, numbers: impl IntoIterator<Item = usize>) -> Tensor<2> {
+        let numbers: Vec<i32> = numbers.into_iter().map(|number| number as i32).collect();
+        let weight = self.weight.val();
+        let shape = [numbers.len()];
+        let index = Tensor::<1, Int>::from_data(TensorData::new(numbers, shape), &weight.device());
+        weight.select(0, index)
     }
 }
 

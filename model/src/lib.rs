@@ -9,12 +9,13 @@
 //! |---|---|
 //! | what a model is made of | [`config`], [`preset`] |
 //! | the paper's Eq (3)-(6), (7)-(8), (9)-(10) | `tmsa`, `block` |
-//! | the network | [`network`], `unet` |
+//! | the networks | [`network`], `unet`, `latent` |
 //! | from the network to a denoiser | [`precond`], [`Model`] |
 //! | from noise to pictures | [`schedule`], [`sampler`], [`noise`], [`generate`], [`image`], [`picture`] |
+//! | classifier-free guidance | [`guidance`] |
 //! | training objective | [`loss`] |
 //! | picture, noise and score; Eq (1), (2) | [`process`] |
-//! | the weights file | [`weights`], [`card`] |
+//! | the weights file, and the released ones | [`weights`], [`card`], [`official`] |
 
 #![forbid(unsafe_code)]
 
@@ -25,13 +26,16 @@ mod cpu;
 pub mod generate;
 #[cfg(test)]
 mod golden;
+pub mod guidance;
 pub mod image;
+mod latent;
 mod layers;
 pub mod loss;
 pub mod macs;
 mod model;
 pub mod network;
 pub mod noise;
+pub mod official;
 mod ops;
 mod params;
 pub mod picture;

@@ -6,6 +6,7 @@ use crate::config::{ConfigError, ModelConfig};
 use crate::network::{AttentionMaps, Network, NetworkInput};
 use crate::noise::start_noise;
 use crate::params::{Source, TensorSpec, collect};
+use crate::precond::Coefficients;
 use crate::weights::{Answer, Weights};
 
 /// A denoiser that can be sampled from.
@@ -24,7 +25,7 @@ pub struct Model {
 pub struct Denoised {
     /// D(x; σ), `[B, C, H, W]`.
     pub denoised: Tensor<4>,
-    /// The network's own output F, `[B, C, H, W]`.
+    /// The network's own output F, `[B, C, H, W]`, or `[B, 2 C, H, W]` with a learned variance.
     pub raw: Tensor<4>,
     /// Attention maps of the block that was asked for.
     pub attention: Option<AttentionMaps>,
@@ -37,6 +38,9 @@ pub struct Conditioning {
     pub augment: Option<Tensor<2>>,
     /// A key for each picture, which decides what dropout leaves out of it; none when sampling.
     pub dropout: Option<Vec<u32>>,
+    /// The class of each picture, counted from 0, or `None` for no class (the null class of
+    /// classifier-free guidance). Left empty, no picture has one.
+    pub classes: Vec<Option<usize>>,
     /// The block whose attention maps are wanted, counted in the order of execution.
     pub attention_of: Option<usize>,
 }
@@ -88,28 +92,34 @@ impl Model {
     ///
     /// # Panics
     ///
-    /// If there are not as many noise levels as pictures.
+    /// If there are not as many noise levels as pictures, or classes neither as many nor none, or
+    /// a class is not one of the model's.
     pub fn denoise(&self, x: Tensor<4>, sigma: &[f64], conditioning: Conditioning) -> Denoised {
         let b = x.dims()[0];
         assert_eq!(b, sigma.len(), "one noise level per picture");
+        let Conditioning { augment, dropout, classes, attention_of } = conditioning;
+        assert!(classes.is_empty() || classes.len() == b, "one class per picture");
+        let known = self.config.classes();
+        assert!(classes.iter().flatten().all(|&class| class < known), "there are {known} classes");
         let options = (&x.device(), x.dtype());
-        let coefficients: Vec<_> =
+        let coefficients: Vec<Coefficients> =
             sigma.iter().map(|&sigma| self.config.precond.coefficients(sigma)).collect();
-        let tensor =
-            |values: Vec<f64>| Tensor::<1>::from_data(TensorData::new(values, [b]), options);
-        let per_picture = |coefficient: fn(&crate::precond::Coefficients) -> f64| {
-            tensor(coefficients.iter().map(coefficient).collect())
+        let factor = |coefficient: fn(&Coefficients) -> f64| {
+            let values: Vec<f64> = coefficients.iter().map(coefficient).collect();
+            Tensor::<4>::from_data(TensorData::new(values, [b, 1, 1, 1]), options)
         };
-        let factor = |coefficient| per_picture(coefficient).reshape([b, 1, 1, 1]);
         let output = self.network.forward(NetworkInput {
             x: (x.clone() * factor(|c| c.c_in)).cast(self.compute),
-            c_noise: per_picture(|c| c.c_noise),
-            augment: conditioning.augment,
-            dropout: conditioning.dropout,
-            attention_of: conditioning.attention_of,
+            c_noise: coefficients.iter().map(|c| c.c_noise).collect(),
+            classes,
+            augment,
+            dropout,
+            attention_of,
         });
         let raw = output.x.cast(x.dtype());
-        let denoised = x * factor(|c| c.c_skip) + raw.clone() * factor(|c| c.c_out);
+        // What follows the prediction's channels is the variance.
+        let prediction = raw.clone().narrow(1, 0, x.dims()[1]);
+        let denoised = x * factor(|c| c.c_skip) + prediction * factor(|c| c.c_out);
         Denoised { denoised, raw, attention: output.attention }
     }
 

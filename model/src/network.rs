@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use crate::config::NetworkConfig;
+use crate::latent::LatentNetwork;
 use crate::macs::Macs;
 use crate::params::{Params, Source, TensorSpec};
 use crate::unet::UNet;
@@ -14,8 +15,10 @@ use crate::unet::UNet;
 pub struct NetworkInput {
     /// Noisy pictures, scaled by the preconditioner, `[B, C, H, W]`.
     pub x: Tensor<4>,
-    /// Their noise levels, as the preconditioner expresses them, `[B]`.
-    pub c_noise: Tensor<1>,
+    /// Their noise levels, as the preconditioner expresses them, one a picture.
+    pub c_noise: Vec<f64>,
+    /// Their classes, see [`crate::Conditioning::classes`].
+    pub classes: Vec<Option<usize>>,
     /// Augmentation labels, `[B, labels]`. None is the same as zeros: nothing was augmented.
     pub augment: Option<Tensor<2>>,
     /// A key for each picture, which decides what dropout leaves out of it. None leaves out
@@ -28,7 +31,8 @@ pub struct NetworkInput {
 /// What a network computes.
 #[derive(Clone, Debug)]
 pub struct NetworkOutput {
-    /// `[B, C, H, W]`.
+    /// `[B, C, H, W]`; with a learned variance, `[B, 2 C, H, W]`: the prediction, then the place of
+    /// the variance between its bounds, -1 to 1.
     pub x: Tensor<4>,
     /// Attention maps of the block that was asked for.
     pub attention: Option<AttentionMaps>,
@@ -48,7 +52,7 @@ pub struct AttentionMaps {
 /// Where a block stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockInfo {
-    /// `encoder` or `decoder`.
+    /// `encoder` or `decoder`; `stack` in the latent network, which has one part.
     pub part: &'static str,
     /// Tokens a side of its map.
     pub side: usize,
@@ -70,6 +74,7 @@ pub struct Network {
 #[derive(Module, Debug)]
 enum Kind {
     Image(UNet),
+    Latent(LatentNetwork),
 }
 
 impl Network {
@@ -78,6 +83,7 @@ impl Network {
         let params = Params::new(device, source);
         let kind = match config {
             NetworkConfig::Image(image) => Kind::Image(UNet::new(&params, image)),
+            NetworkConfig::Latent(latent) => Kind::Latent(LatentNetwork::new(&params, latent)),
         };
         Self { kind, specs: params.specs() }
     }
@@ -100,6 +106,7 @@ impl Network {
     pub fn forward(&self, input: NetworkInput) -> NetworkOutput {
         match &self.kind {
             Kind::Image(unet) => unet.forward(input),
+            Kind::Latent(network) => network.forward(input),
         }
     }
 
@@ -107,6 +114,7 @@ impl Network {
     pub fn macs(&self) -> Macs {
         match &self.kind {
             Kind::Image(unet) => unet.macs(),
+            Kind::Latent(network) => network.macs(),
         }
     }
 
@@ -114,6 +122,7 @@ impl Network {
     pub fn blocks(&self) -> Vec<BlockInfo> {
         match &self.kind {
             Kind::Image(unet) => unet.blocks(),
+            Kind::Latent(network) => network.blocks(),
         }
     }
 }

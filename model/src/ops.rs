@@ -63,12 +63,14 @@ pub(crate) fn group_norm(
     y.cast(dtype)
 }
 
-/// In `f32`, or in `f64` if it is that.
+/// The type for what wants more bits than a `dtype` of 16 has: `f32`, or `dtype` if it is wider.
+pub(crate) fn wide(dtype: DType) -> DType {
+    if dtype == DType::F64 { dtype } else { DType::F32 }
+}
+
 fn widened<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    match x.dtype() {
-        DType::F64 => x,
-        _ => x.cast(DType::F32),
-    }
+    let dtype = wide(x.dtype());
+    x.cast(dtype)
 }
 
 /// Which values of a map dropout leaves out: a function of these keys and of where they stand.

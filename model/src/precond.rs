@@ -5,7 +5,7 @@
 
 use core::ops::RangeInclusive;
 
-use crate::config::PrecondConfig;
+use crate::config::{PrecondConfig, VpSchedule};
 
 /// The coefficients for one noise level.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,6 +46,18 @@ impl PrecondConfig {
         }
     }
 
+    /// The time step of noise level `sigma`, as the discrete process with 1000 steps and linear
+    /// betas counts them: 0 is the least noise, 999 the most.
+    pub fn time_step(&self, sigma: f64) -> f64 {
+        match *self {
+            PrecondConfig::Vp { .. } => self.coefficients(sigma).c_noise,
+            PrecondConfig::Edm { .. } | PrecondConfig::Ve { .. } => {
+                let schedule = VpSchedule::default();
+                (schedule.steps - 1) as f64 * schedule.time(sigma)
+            }
+        }
+    }
+
     /// The noise levels that the denoiser is defined for.
     pub fn sigma_range(&self) -> RangeInclusive<f64> {
         match *self {
@@ -61,7 +73,6 @@ impl PrecondConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::VpSchedule;
     use proptest::prelude::*;
 
     /// The published ends of the schedules (EDM, table 1 and appendix C).

@@ -8,9 +8,10 @@ use crate::config::{ImageConfig, Resample, Skip};
 use crate::layers::{Conv3x3, GroupNorm};
 use crate::macs::Macs;
 use crate::network::{AttentionMaps, BlockInfo, NetworkInput, NetworkOutput};
-use crate::ops::{DropoutKeys, downsample_bilinear, upsample_bilinear, upsample_nearest};
+use crate::ops::{DropoutKeys, downsample_bilinear, upsample_bilinear, upsample_nearest, wide};
 use crate::params::Params;
 use crate::time::TimeEmbedding;
+use crate::window::Offsets;
 
 /// One stage of the encoder, or of the decoder.
 #[derive(Module, Debug)]
@@ -50,6 +51,8 @@ impl UNet {
     pub(crate) fn new(params: &Params, config: &ImageConfig) -> Self {
         let c = &config.channels;
         let convolves = config.resample == Resample::Convolution;
+        let offsets: Vec<Offsets> =
+            (0..c.len()).map(|i| Offsets::new(config.window.on(config.side(i)), params)).collect();
         let encoder = (0..c.len())
             .map(|i| {
                 let params = params.enter("encoder").enter(i);
@@ -62,7 +65,7 @@ impl UNet {
                         .map(|j| {
                             let c_in = if j == 0 { c_in } else { c[i] };
                             let params = params.enter("blocks").enter(j);
-                            ResBlock::new(&params, config, [c_in, c[i]], side)
+                            ResBlock::new(&params, config, [c_in, c[i]], &offsets[i])
                         })
                         .collect(),
                     side,
@@ -84,7 +87,7 @@ impl UNet {
                             let c_in = if j == 0 { c_in } else { c[i] };
                             let skip = if j == 0 || config.skip == Skip::Block { c[i] } else { 0 };
                             let params = params.enter("blocks").enter(j);
-                            ResBlock::new(&params, config, [c_in + skip, c[i]], side)
+                            ResBlock::new(&params, config, [c_in + skip, c[i]], &offsets[i])
                         })
                         .collect(),
                     side,
@@ -105,7 +108,9 @@ impl UNet {
     }
 
     pub(crate) fn forward(&self, input: NetworkInput) -> NetworkOutput {
-        let time = self.time.forward(input.c_noise, input.augment).cast(input.x.dtype());
+        let dtype = input.x.dtype();
+        let options = (&input.x.device(), wide(dtype));
+        let time = self.time.forward(&input.c_noise, input.augment, options).cast(dtype);
         let mut attention = None;
         let mut number = 0;
         let mut run = |block: &ResBlock, x: Tensor<4>, side: usize| {

@@ -4,7 +4,10 @@ Written from the paper's equations (arXiv 2312.02139), EDM's (arXiv 2206.00364) 
 one loop or einsum per equation, with nothing shared with the Rust code. Run it to make the files
 beside it again:
 
-    pip install numpy safetensors
+The latent network is written in PyTorch instead, as modules whose `state_dict` has the names of the
+official release.
+
+    pip install numpy safetensors torch
     python3 tests/golden/reference.py
 """
 
@@ -13,6 +16,7 @@ import math
 import pathlib
 
 import numpy as np
+import torch
 from safetensors.numpy import save_file
 
 HERE = pathlib.Path(__file__).parent
@@ -231,6 +235,216 @@ def heun(x, steps, denoiser, sigma_min=0.002, sigma_max=80, rho=7):
         x = x + (then - now) * d
         trajectory.append(x)
     return np.stack(trajectory), s
+
+
+# ---------------------------------------------------------------- the latent network, in PyTorch
+
+class LatentAttention(torch.nn.Module):
+    """TMSA over the whole map, Eq (3)-(6)."""
+
+    def __init__(self, width, heads, side):
+        super().__init__()
+        self.heads = heads
+        self.qkv = torch.nn.Linear(width, 3 * width)
+        self.qkv_temb = torch.nn.Linear(width, 3 * width)
+        self.proj = torch.nn.Linear(width, width)
+        table = torch.zeros((2 * side - 1) ** 2, heads)
+        self.relative_position_bias_table = torch.nn.Parameter(table)
+        y, x = np.divmod(np.arange(side * side), side)
+        dy, dx = y[:, None] - y[None], x[:, None] - x[None]
+        index = (dy + side - 1) * (2 * side - 1) + dx + side - 1
+        self.register_buffer("relative_position_index", torch.tensor(index, dtype=torch.int64))
+
+    def bias(self):
+        return self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
+
+    def forward(self, x, condition):
+        b, n, width = x.shape
+        qkv = self.qkv(x) + self.qkv_temb(condition)[:, None]
+        q, k, v = qkv.reshape(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        self.weights = (q @ k.mT / math.sqrt(width // self.heads) + self.bias()).softmax(-1)
+        return self.proj((self.weights @ v).transpose(1, 2).reshape(b, n, width))
+
+
+class LatentBlock(torch.nn.Module):
+    """Eq (7), (8)."""
+
+    def __init__(self, width, heads, side, mlp_ratio):
+        super().__init__()
+        self.norm1 = torch.nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.norm2 = torch.nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.attn = LatentAttention(width, heads, side)
+        self.mlp = torch.nn.ModuleDict({
+            "fc1": torch.nn.Linear(width, mlp_ratio * width),
+            "fc2": torch.nn.Linear(mlp_ratio * width, width),
+        })
+
+    def forward(self, x, condition):
+        h = self.attn(self.norm1(x), condition) + x
+        hidden = torch.nn.functional.gelu(self.mlp.fc1(self.norm2(h)), approximate="tanh")
+        return self.mlp.fc2(hidden) + h
+
+
+class LatentDiffiT(torch.nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        width, p, c = config["width"], config["patch"], config["channels"]
+        self.p, self.classes, self.channels = p, config["classes"], c
+        self.side = config["resolution"] // p
+        self.frequencies = config["time_channels"] // 2
+        heads = width // config["transformer"]["head_dim"]
+        self.x_embedder = torch.nn.ModuleDict({"proj": torch.nn.Conv2d(c, width, p, p)})
+        self.t_embedder = torch.nn.ModuleDict({"mlp": torch.nn.Sequential(
+            torch.nn.Linear(config["time_channels"], width), torch.nn.SiLU(),
+            torch.nn.Linear(width, width))})
+        self.y_embedder = torch.nn.ModuleDict({
+            "embedding_table": torch.nn.Embedding(config["classes"] + 1, width)})
+        positions = torch.tensor(self.positions(width))[None]
+        self.pos_embed = torch.nn.Parameter(positions, requires_grad=False)
+        self.blocks = torch.nn.ModuleList(
+            LatentBlock(width, heads, self.side, config["transformer"]["mlp_ratio"])
+            for _ in range(config["depth"]))
+        self.final_norm = torch.nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        out = p * p * c * (2 if config["learned_variance"] else 1)
+        self.final_layer = torch.nn.ModuleDict({"linear": torch.nn.Linear(width, out)})
+
+    def positions(self, width):
+        """[tokens, width]: sines and cosines of the column, then of the row."""
+        n = width // 4
+        table = np.zeros((self.side, self.side, width))
+        for i in range(n):
+            for place in range(self.side):
+                angle = place / 10000 ** (i / n)
+                table[:, place, i], table[:, place, n + i] = math.sin(angle), math.cos(angle)
+                table[place, :, 2 * n + i], table[place, :, 3 * n + i] = math.sin(angle), math.cos(angle)
+        return table.reshape(-1, width)
+
+    def condition(self, t, classes):
+        angles = t[:, None] * torch.exp(
+            -math.log(10000) / self.frequencies * torch.arange(self.frequencies, dtype=t.dtype))
+        sinusoid = torch.cat([angles.cos(), angles.sin()], 1)
+        return self.t_embedder.mlp(sinusoid) + self.y_embedder.embedding_table(classes)
+
+    def forward(self, x, t, classes):
+        """x: [B, 4, H, W]; t: [B], 0 to 999; classes: [B], the number of classes for none."""
+        b = len(x)
+        tokens = self.x_embedder.proj(x).flatten(2).mT + self.pos_embed
+        condition = self.condition(t, classes)
+        for block in self.blocks:
+            tokens = block(tokens, condition)
+        tokens = torch.nn.functional.silu(self.final_norm(tokens))
+        patches = self.final_layer.linear(tokens)
+        patches = patches.reshape(b, self.side, self.side, self.p, self.p, -1)
+        return torch.einsum("byxpqc->bcypxq", patches).reshape(
+            b, -1, self.side * self.p, self.side * self.p)
+
+    def guided(self, x, t, classes, scale, channels):
+        """As the release does it: a batch of two halves, of which the first is kept."""
+        null = torch.full_like(classes, self.classes)
+        out = self(torch.cat([x, x]), torch.cat([t, t]), torch.cat([classes, null]))
+        eps, rest = out[:, :channels], out[:, channels:]
+        with_class, without = eps.chunk(2)
+        eps = without + scale[:, None, None, None] * (with_class - without)
+        return torch.cat([eps, rest.chunk(2)[0]], 1)
+
+
+def power_cosine(t, w, power):
+    return 1 + (w - 1) * 0.5 * (1 - torch.cos(math.pi * (1 - t / 1000) ** power))
+
+
+LATENT = {
+    "space": "latent",
+    "resolution": 8,
+    "channels": 4,
+    "patch": 2,
+    "width": 24,
+    "depth": 2,
+    "classes": 5,
+    "time_channels": 16,
+    "max_period": 10000.0,
+    "transformer": {
+        "head_dim": 8,
+        "mlp_ratio": 4,
+        "activation": "gelu-tanh",
+        "layer_norm_affine": False,
+        "layer_norm_eps": 1e-6,
+        "qkv_bias": True,
+        "position": {"kind": "relative", "init_std": 0.02},
+    },
+    "window": "global",
+    "learned_variance": True,
+}
+
+
+def latent(rng):
+    """The golden values of the latent network."""
+    model = LatentDiffiT(LATENT).double()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                parameter.copy_(parameter.float())
+                continue
+            fan = parameter[0].numel() if parameter.ndim > 1 and "table" not in name else 4
+            parameter.copy_(torch.tensor(random(rng, *parameter.shape, scale=fan**-0.5)))
+        narrow = {
+            name: value.numpy() if value.dtype == torch.int64 else value.float().numpy()
+            for name, value in model.state_dict().items()}
+        save("latent.official.safetensors", narrow, {"format": "pt"})
+
+        draw = lambda *shape: torch.tensor(random(rng, *shape)).double()
+        x, t = draw(4, 4, 8, 8), torch.tensor([3.0, 250, 731, 999]).double()
+        classes = torch.tensor([0, 4, 2, 2])
+        null = torch.full_like(classes, 5)
+        expected = {
+            "x": x, "t": t, "classes": classes.double(),
+            "with_class": model(x, t, classes),
+            "attention": torch.stack([block.attn.weights for block in model.blocks]),
+            "without": model(x, t, null),
+            "half": model(x, t, torch.tensor([0, 5, 5, 2])),
+            "positions": model.pos_embed,
+            "bias": model.blocks[0].attn.bias(),
+        }
+        scale = power_cosine(t, 4.4, 4.0)
+        expected |= {
+            "scale": scale,
+            "guided_three": model.guided(x, t, classes, scale, 3),
+            "guided_all": model.guided(x, t, classes, scale, 4),
+            "guided_constant": model.guided(x, t, classes, torch.full_like(t, 1.49), 3),
+        }
+        tokens, condition = draw(2, 16, 24), draw(2, 24)
+        expected |= {
+            "tokens": tokens.reshape(2, 4, 4, 24), "condition": condition,
+            "block": model.blocks[1](tokens, condition).reshape(2, 4, 4, 24)}
+        save("latent.expected.safetensors", {k: v.numpy() for k, v in expected.items()})
+
+
+def latent_counts(config):
+    """As `counts`, of a model that is never filled."""
+    with torch.device("meta"):
+        model = LatentDiffiT(config)
+    tokens = model.side**2
+    weights = attention = 0
+    for name, value in model.named_parameters():
+        if name.endswith(".weight") and not name.startswith("y_embedder"):
+            once = name.startswith("t_embedder") or "qkv_temb" in name
+            weights += value.numel() * (1 if once else tokens)
+        if name.endswith("attn.proj.weight"):
+            attention += 2 * tokens * tokens * value.shape[0]
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return {"parameters": parameters, "weights": weights, "attention": attention}
+
+
+LATENT_BASE = LATENT | {
+    "resolution": 32, "width": 1152, "depth": 28, "classes": 1000, "time_channels": 256,
+    "transformer": LATENT["transformer"] | {"head_dim": 72}}
+
+LATENT_PRESETS = {
+    "latent256": LATENT_BASE,
+    "latent512": LATENT_BASE | {"resolution": 64},
+    "latent-tiny": LATENT_BASE | {
+        "resolution": 16, "width": 192, "depth": 8, "classes": 10,
+        "transformer": LATENT["transformer"] | {"head_dim": 32}},
+}
 
 
 # ---------------------------------------------------------------- augmentation
@@ -518,7 +732,11 @@ def main():
         expected |= {"noise": noise, "trajectory": trajectory, "sigmas": sigmas}
         save(f"{name}.expected.safetensors", expected)
 
-    text = json.dumps({name: counts(config) for name, config in PRESETS.items()}, indent=2)
+    latent(np.random.default_rng(1))
+
+    presets = {name: counts(config) for name, config in PRESETS.items()}
+    presets |= {name: latent_counts(config) for name, config in LATENT_PRESETS.items()}
+    text = json.dumps(presets, indent=2)
     (HERE / "counts.json").write_text(text + "\n")
 
     # Noise and coefficients.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use burn::tensor::DType;
 use clap::{Parser, Subcommand, ValueEnum};
 use model::sampler::Method;
 use model::weights::Precision;
@@ -115,7 +116,8 @@ fn positive(text: &str) -> Result<f64, String> {
 
 #[derive(clap::Args, Clone)]
 pub struct TrainArgs {
-    /// Model and recipe: tiny, cifar10, cifar10-i, cifar10-256, ffhq64, ffhq64-i.
+    /// Model and recipe: tiny, cifar10, cifar10-i, cifar10-256, ffhq64, ffhq64-i, and for latents
+    /// latent256, latent512, latent-tiny.
     #[arg(long, default_value = "tiny", conflicts_with = "resume")]
     pub preset: String,
     /// JSON file with values that replace those of the preset, such as a run's options.json; it
@@ -363,6 +365,12 @@ pub struct BenchArgs {
     /// Presets to measure.
     #[arg(value_name = "PRESET", default_value = "tiny")]
     pub presets: Vec<String>,
+    /// What to measure; all of it, if nothing is named.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub only: Vec<Measure>,
+    /// Number format of weights and pictures, for the forward pass alone.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub precision: BenchPrecision,
     /// Pictures per forward pass and per training step.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub batch: u32,
@@ -375,6 +383,35 @@ pub struct BenchArgs {
     /// What to compute on.
     #[arg(long, value_enum, default_value_t)]
     pub device: DeviceKind,
+}
+
+/// What `bench` measures.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Measure {
+    /// One evaluation of the denoiser.
+    Forward,
+    /// An evaluation and its backpropagation.
+    Training,
+    /// One step of a sampler.
+    Sampling,
+}
+
+/// Number formats that `bench` computes in.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BenchPrecision {
+    F16,
+    Bf16,
+    F32,
+}
+
+impl From<BenchPrecision> for DType {
+    fn from(precision: BenchPrecision) -> Self {
+        match precision {
+            BenchPrecision::F16 => DType::F16,
+            BenchPrecision::Bf16 => DType::BF16,
+            BenchPrecision::F32 => DType::F32,
+        }
+    }
 }
 
 /// Reads lists of seeds such as `0-63,100`, in the order they are written.

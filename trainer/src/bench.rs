@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use anstream::println;
 use anyhow::Context;
+use burn::module::{Module, ModuleMapper, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use model::config::ModelConfig;
 use model::generate::{Settings, generate};
 use model::loss::{LossConfig, weighted_squared_error};
@@ -15,7 +16,7 @@ use model::noise::start_noise;
 use model::{Conditioning, Model};
 use serde::Serialize;
 
-use crate::args::BenchArgs;
+use crate::args::{BenchArgs, Measure};
 use crate::memory;
 
 /// One measurement.
@@ -26,6 +27,8 @@ struct Measurement {
     batch: usize,
     /// What was measured.
     what: &'static str,
+    /// Number format of weights and pictures.
+    precision: String,
     /// Median time of one pass over the batch.
     milliseconds: f64,
     images_per_second: f64,
@@ -43,6 +46,11 @@ struct Measurement {
 pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     let device = args.device.open()?;
     let batch = args.batch as usize;
+    let precision = DType::from(args.precision);
+    let wanted = |measure| {
+        let full = precision == DType::F32 || measure == Measure::Forward;
+        full && (args.only.is_empty() || args.only.contains(&measure))
+    };
     if !args.json {
         println!(
             "{:<12} {:<18} {:>10} {:>10} {:>10} {:>12}",
@@ -55,12 +63,18 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
         })?;
         let macs = model::weights::shape_of(&config).macs().total();
         // Of the multiply-adds of a forward pass; backpropagation takes two for each.
-        let kinds: [(&'static str, f64, Box<dyn FnMut()>); 3] = [
-            ("forward", 1.0, forward(&config, batch, &device)?),
-            ("forward, backward", 3.0, training(&config, batch, &device)?),
-            ("step of Heun", 2.0, sampling(&config, batch, &device)?),
+        let kinds = [
+            (Measure::Forward, "forward", 1.0),
+            (Measure::Training, "forward, backward", 3.0),
+            (Measure::Sampling, "step of Heun", 2.0),
         ];
-        for (what, passes, work) in kinds {
+        for (measure, what, passes) in kinds.into_iter().filter(|(measure, ..)| wanted(*measure)) {
+            // One model at a time: some fill the memory.
+            let work = match measure {
+                Measure::Forward => forward(&config, batch, precision, &device)?,
+                Measure::Training => training(&config, batch, &device)?,
+                Measure::Sampling => sampling(&config, batch, &device)?,
+            };
             let time = median(work, args.time);
             let images_per_second = batch as f64 / time.as_secs_f64();
             let measurement = Measurement {
@@ -68,6 +82,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
                 device: format!("{:?}", args.device),
                 batch,
                 what,
+                precision: precision.name().to_lowercase(),
                 milliseconds: time.as_secs_f64() * 1e3,
                 images_per_second,
                 gflops_per_second: images_per_second * passes * macs as f64 * 2e-9,
@@ -119,15 +134,29 @@ fn wait(device: &Device) {
 fn forward(
     config: &ModelConfig,
     batch: usize,
+    precision: DType,
     device: &Device,
 ) -> anyhow::Result<Box<dyn FnMut()>> {
-    let model = Model::new(config.clone(), 0, device)?;
-    let x = pictures(config, batch, device);
+    let mut model = Model::new(config.clone(), 0, device)?;
+    let mut x = pictures(config, batch, device);
+    if precision != DType::F32 {
+        model.network = model.network.map(&mut Cast(precision));
+        x = x.cast(precision);
+    }
     let device = device.clone();
     Ok(Box::new(move || {
         let _ = model.denoise(x.clone(), &vec![1.0; batch], Conditioning::default());
         wait(&device);
     }))
+}
+
+/// Turns parameters into another number format.
+struct Cast(DType);
+
+impl ModuleMapper for Cast {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| tensor.cast(self.0))
+    }
 }
 
 fn training(

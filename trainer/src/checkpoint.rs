@@ -247,7 +247,9 @@ mod tests {
 
     fn small() -> (Vec<u8>, Model) {
         let mut config = TrainConfig::preset("tiny").expect("a preset");
-        let model::config::NetworkConfig::Image(image) = &mut config.model.network;
+        let model::config::NetworkConfig::Image(image) = &mut config.model.network else {
+            panic!("it works on pixels");
+        };
         image.resolution = 4;
         image.channels = vec![32];
         image.blocks = vec![1];

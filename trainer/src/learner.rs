@@ -239,7 +239,7 @@ mod tests {
     /// A small network with dropout and augmentation, in batches of 8.
     fn config() -> TrainConfig {
         let mut config = TrainConfig::preset("tiny").expect("a preset");
-        let NetworkConfig::Image(image) = &mut config.model.network;
+        let NetworkConfig::Image(image) = &mut config.model.network else { unreachable!() };
         image.channels = vec![32, 32];
         image.blocks = vec![1, 1];
         image.time.width = 32;

@@ -31,6 +31,7 @@ impl From<&SettingsArgs> for Settings {
                 s_max: args.churn_max,
                 s_noise: args.churn_noise,
             },
+            ..Settings::default()
         }
     }
 }
@@ -81,6 +82,7 @@ pub fn run(args: SampleArgs) -> anyhow::Result<()> {
     let seeds = seeds(&args.seeds)?;
     let device = args.device.open()?;
     let loaded = weights_file::load(args.weights.as_deref(), &device)?;
+    settings.validate_for(&loaded.model.config)?;
     let c = loaded.model.config.image_shape()[0];
     ensure!(c == 1 || c == 3, "pictures of {c} channels cannot be written as PNG");
 
