@@ -1,6 +1,8 @@
 //! The paper's blocks against an independent computation in float64: `tests/golden/reference.py`
 //! makes the values. Whole networks are held against it in the crate `tests`.
 
+mod adm;
+
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, Param};

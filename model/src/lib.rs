@@ -12,7 +12,8 @@
 //! | the network | [`network`], `unet` |
 //! | from the network to a denoiser | [`precond`], [`Model`] |
 //! | from noise to pictures | [`schedule`], [`sampler`], [`noise`], [`generate`], [`image`], [`picture`] |
-//! | training objective | [`loss`] |
+//! | training objective | [`loss`], [`hybrid`], [`importance`] |
+//! | discrete time: betas and what follows from them | [`discrete`] |
 //! | picture, noise and score; Eq (1), (2) | [`process`] |
 //! | the weights file | [`weights`], [`card`] |
 
@@ -22,10 +23,13 @@ mod block;
 pub mod card;
 pub mod config;
 mod cpu;
+pub mod discrete;
 pub mod generate;
 #[cfg(test)]
 mod golden;
+pub mod hybrid;
 pub mod image;
+pub mod importance;
 mod layers;
 pub mod loss;
 pub mod macs;

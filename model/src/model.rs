@@ -22,10 +22,19 @@ pub struct Model {
 pub struct Denoised {
     /// D(x; σ), `[B, C, H, W]`.
     pub denoised: Tensor<4>,
-    /// The network's own output F, `[B, C, H, W]`.
+    /// The network's own output F, `[B, C, H, W]`, or `[B, 2 C, H, W]` with a learned variance.
     pub raw: Tensor<4>,
     /// Attention maps of the block that was asked for.
     pub attention: Option<AttentionMaps>,
+}
+
+impl Denoised {
+    /// What the network says of the variance of an ancestral step, if it says anything: by its
+    /// logarithm, from -1 for the smallest to 1 for the largest, `[B, C, H, W]`.
+    pub fn variance(&self) -> Option<Tensor<4>> {
+        let c = self.denoised.dims()[1];
+        (self.raw.dims()[1] == 2 * c).then(|| self.raw.clone().narrow(1, c, c))
+    }
 }
 
 /// What a picture is denoised under, besides its noise level.
@@ -96,7 +105,9 @@ impl Model {
             augment: conditioning.augment,
             attention_of: conditioning.attention_of,
         });
-        let denoised = x * factor(|c| c.c_skip) + output.x.clone() * factor(|c| c.c_out);
+        // What follows the prediction's channels is the variance.
+        let prediction = output.x.clone().narrow(1, 0, x.dims()[1]);
+        let denoised = x * factor(|c| c.c_skip) + prediction * factor(|c| c.c_out);
         Denoised { denoised, raw: output.x, attention: output.attention }
     }
 
@@ -125,5 +136,24 @@ impl Model {
     /// In a browser, which cannot wait for a GPU like this.
     pub fn parameters(&self) -> Vec<(TensorSpec, Vec<f32>)> {
         collect(&self.network, self.network.specs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_beyond_the_picture_s_speak_of_the_variance() {
+        let output = Tensor::<1>::from_floats([1.0, 2.0, 3.0, 4.0], &Device::flex());
+        let output = output.reshape([1, 4, 1, 1]);
+        let with = |channels| Denoised {
+            denoised: output.clone().narrow(1, 0, channels),
+            raw: output.clone(),
+            attention: None,
+        };
+        let variance = with(2).variance().expect("twice the channels").into_data();
+        assert_eq!(variance.try_into_vec::<f32>().expect("f32"), [3.0, 4.0]);
+        assert!(with(4).variance().is_none());
     }
 }

@@ -4,7 +4,7 @@ Written from the paper's equations (arXiv 2312.02139), EDM's (arXiv 2206.00364) 
 one loop or einsum per equation, with nothing shared with the Rust code. Run it to make the files
 beside it again:
 
-    pip install numpy safetensors
+    pip install numpy safetensors torch
     python3 tests/golden/reference.py
 """
 
@@ -305,6 +305,122 @@ def resample(image, inverse, taps):
     return np.apply_along_axis(halve, 0, np.apply_along_axis(halve, 1, moved))
 
 
+# ---------------------------------------------------------------- ADM's discrete diffusion
+
+def space(text, n=1000):
+    """The steps that are kept of n (arXiv 2105.05233): "250", "ddim50", "10,15,20"."""
+    if text.startswith("ddim"):
+        return next(list(range(0, n, k)) for k in range(1, n) if len(range(0, n, k)) == int(text[4:]))
+    counts = [int(part) for part in text.split(",")]
+    kept, start = [], 0
+    for i, count in enumerate(counts):
+        size = n // len(counts) + (i < n % len(counts))
+        place = 0.0
+        for _ in range(count):
+            kept.append(start + round(place))
+            place += (size - 1) / (count - 1)
+        start += size
+    return kept
+
+
+def process(text):
+    """Tables of the process whose betas rise from 1e-4 to 0.02, in some of its 1000 steps."""
+    kept = space(text)
+    bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[kept]
+    before = np.append(1.0, bar[:-1])
+    beta = 1 - bar / before
+    variance = beta * (1 - before) / (1 - bar)
+    return {
+        "indices": np.array(kept, dtype=np.float64),
+        "bar": bar,
+        "beta": beta,
+        "variance": variance,
+        "log_small": np.log(np.append(variance[1], variance[1:])),
+        "log_large": np.log(beta),
+        "c_picture": beta * np.sqrt(before) / (1 - bar),
+        "c_noisy": (1 - before) * np.sqrt(1 - beta) / (1 - bar),
+    }
+
+
+def hybrid_loss(p, y, noise, t, output):
+    """Squared error of the noise, and variational term in bits with its mean held fixed."""
+    import torch
+
+    at = lambda name: torch.from_numpy(p[name][t])[:, None, None, None]
+    eps, v = output.chunk(2, 1)
+    x = at("bar").sqrt() * y + (1 - at("bar")).sqrt() * noise
+    mse = ((noise - eps) ** 2).mean((1, 2, 3))
+    log = (v + 1) / 2 * at("log_large") + (1 - (v + 1) / 2) * at("log_small")
+    start = (x - (1 - at("bar")).sqrt() * eps.detach()) / at("bar").sqrt()
+    mean = at("c_picture") * start + at("c_noisy") * x
+    true = at("c_picture") * y + at("c_noisy") * x
+    kl = 0.5 * (-1 + log - at("log_small") + (at("log_small") - log).exp()
+                + (true - mean) ** 2 * (-log).exp())
+    cdf = lambda z: 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
+    above = cdf((y - mean + 1 / 255) / (log / 2).exp())
+    below = cdf((y - mean - 1 / 255) / (log / 2).exp())
+    told = torch.where(y < -0.999, above, torch.where(y > 0.999, 1 - below, above - below))
+    told = -told.clamp(min=1e-12).log()
+    first = torch.tensor(t == 0)[:, None, None, None]
+    return mse, torch.where(first, told, kl).mean((1, 2, 3)) / math.log(2)
+
+
+def fixed_network(x, t):
+    """Stands for a network: noise and variance by formulas."""
+    return 0.6 * x + 0.2 * np.sin(3 * x + t / 200), np.cos(2 * x - t / 300)
+
+
+def discrete_sampler(text, x, noises, eta, clip):
+    """x after every step: by ancestral sampling, or with eta by DDIM (arXiv 2010.02502, eq 12)."""
+    p = process(text)
+    trajectory = []
+    for step, t in enumerate(reversed(range(len(p["bar"])))):
+        bar, before = p["bar"][t], p["bar"][t - 1] if t > 0 else 1.0
+        eps, v = fixed_network(x, p["indices"][t])
+        start = (x - math.sqrt(1 - bar) * eps) / math.sqrt(bar)
+        if clip:
+            start = np.clip(start, -1, 1)
+            eps = (x - math.sqrt(bar) * start) / math.sqrt(1 - bar)
+        if eta is None:
+            mean = p["c_picture"][t] * start + p["c_noisy"][t] * x
+            part = (v + 1) / 2
+            std = np.exp(0.5 * (part * p["log_large"][t] + (1 - part) * p["log_small"][t]))
+        else:
+            std = eta * math.sqrt((1 - before) / (1 - bar) * (1 - bar / before))
+            mean = math.sqrt(before) * start + math.sqrt(1 - before - std**2) * eps
+        x = mean + (std * noises[step] if t > 0 else 0)
+        trajectory.append(x)
+    return np.stack(trajectory)
+
+
+def adm():
+    import torch
+
+    rng = np.random.default_rng(1)
+    tensors = {f"{text}.{name}": value for text in ["1000", "250", "ddim50", "10,15,20"]
+               for name, value in process(text).items()}
+    t = np.array([0, 0, 1, 3, 57, 99])
+    y = np.clip(random(rng, len(t), 2, 3, 3, scale=0.8), -1, 1)
+    noise = random(rng, *y.shape)
+    near = noise + random(rng, *y.shape, scale=0.3)
+    output = np.concatenate([near, random(rng, *y.shape, scale=0.7)], 1)
+    wide_output = torch.from_numpy(output.astype(np.float64)).requires_grad_()
+    mse, bits = hybrid_loss(process("100"), torch.from_numpy(y.astype(np.float64)),
+                            torch.from_numpy(noise.astype(np.float64)), t, wide_output)
+    (mse + bits).sum().backward()
+    tensors |= {
+        "hybrid.images": y, "hybrid.noise": noise, "hybrid.times": t.astype(np.float64),
+        "hybrid.output": output, "hybrid.squared_error": mse.detach().numpy(),
+        "hybrid.variational": bits.detach().numpy(), "hybrid.gradient": wide_output.grad.numpy(),
+    }
+    seeds, shape = [3, 2**40 + 1], (2, 1, 3, 3)
+    normal = lambda stream, index: np.stack([normals(s, stream, index, 9) for s in seeds]).reshape(shape)
+    for name, text, eta, clip in [("ddpm", "10", None, False), ("ddim", "ddim20", 0.7, True)]:
+        noises = [normal(1, step) for step in range(20)]
+        tensors[name] = discrete_sampler(text, normal(0, 0), noises, eta, clip)
+    save("adm.safetensors", tensors)
+
+
 # ---------------------------------------------------------------- golden values
 
 def random(rng, *shape, scale=1.0):
@@ -473,6 +589,7 @@ def save(name, tensors, metadata=None):
 
 
 def main():
+    adm()
     rng = np.random.default_rng(0)
 
     # Parts. Parameters keep their names below `part.`.
