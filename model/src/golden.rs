@@ -2,6 +2,7 @@
 //! makes the values. Whole networks are held against it in the crate `tests`.
 
 mod adm;
+mod vae;
 
 use std::path::Path;
 

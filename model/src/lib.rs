@@ -15,6 +15,7 @@
 //! | training objective | [`loss`], [`hybrid`], [`importance`] |
 //! | discrete time: betas and what follows from them | [`discrete`] |
 //! | picture, noise and score; Eq (1), (2) | [`process`] |
+//! | between pictures and latents | [`vae`] |
 //! | the weights file | [`weights`], [`card`] |
 
 #![forbid(unsafe_code)]
@@ -47,6 +48,7 @@ pub mod schedule;
 mod time;
 mod tmsa;
 mod unet;
+pub mod vae;
 pub mod weights;
 pub mod window;
 

@@ -144,18 +144,8 @@ impl<'a> Weights<'a> {
     ///
     /// What is wrong with it, in words for the person who has the file.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, WeightsError> {
-        let zip = bytes.starts_with(b"PK\x03\x04");
-        let pickle = bytes.starts_with(&[0x80]) && bytes.get(8) != Some(&b'{');
-        if zip || pickle {
-            return Err(WeightsError::Pickle);
-        }
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| format_error(e, bytes))?;
-        let tensors = SafeTensors::deserialize(bytes).map_err(|e| format_error(e, bytes))?;
-        let text = header
-            .metadata()
-            .as_ref()
-            .and_then(|metadata| metadata.get(KEY))
-            .ok_or(WeightsError::Foreign(tensors.len()))?;
+        let (metadata, tensors) = open(bytes)?;
+        let text = metadata.get(KEY).ok_or(WeightsError::Foreign(tensors.len()))?;
         let damaged = |e: serde_json::Error| WeightsError::Metadata(e.to_string());
         // The version is read on its own first: a newer file may hold what is not known here.
         #[derive(Deserialize)]
@@ -212,18 +202,36 @@ impl<'a> Weights<'a> {
 
     /// The values of a tensor, in the order of the file.
     pub(crate) fn values(&self, spec: &TensorSpec) -> Vec<f32> {
-        let view = self.tensors.tensor(&spec.name).expect("its presence was checked");
-        let bytes = view.data();
-        match self.precision {
-            Precision::F32 => bytes
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                .collect(),
-            Precision::F16 => {
-                bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
-            }
+        values(&self.tensors, spec, self.precision)
+    }
+}
+
+/// The values of a tensor whose presence and type were checked, in the order of the file.
+pub(crate) fn values(tensors: &SafeTensors, spec: &TensorSpec, precision: Precision) -> Vec<f32> {
+    let view = tensors.tensor(&spec.name).expect("its presence was checked");
+    let bytes = view.data();
+    match precision {
+        Precision::F32 => {
+            bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+        }
+        Precision::F16 => {
+            bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
         }
     }
+}
+
+/// Opens a file that may be anything: its metadata and its tensors.
+pub(crate) fn open(
+    bytes: &[u8],
+) -> Result<(HashMap<String, String>, SafeTensors<'_>), WeightsError> {
+    let zip = bytes.starts_with(b"PK\x03\x04");
+    let pickle = bytes.starts_with(&[0x80]) && bytes.get(8) != Some(&b'{');
+    if zip || pickle {
+        return Err(WeightsError::Pickle);
+    }
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| format_error(e, bytes))?;
+    let tensors = SafeTensors::deserialize(bytes).map_err(|e| format_error(e, bytes))?;
+    Ok((header.metadata().clone().unwrap_or_default(), tensors))
 }
 
 /// The tensors of a valid configuration.
@@ -260,7 +268,10 @@ fn format_error(error: SafeTensorError, bytes: &[u8]) -> WeightsError {
 }
 
 /// Holds the tensors of a file against those of a configuration.
-fn check(tensors: &SafeTensors, specs: &[TensorSpec]) -> Result<Precision, WeightsError> {
+pub(crate) fn check(
+    tensors: &SafeTensors,
+    specs: &[TensorSpec],
+) -> Result<Precision, WeightsError> {
     let mut wrong = Vec::new();
     let mut precision = None;
     let mut known: HashMap<&str, ()> = HashMap::with_capacity(specs.len());

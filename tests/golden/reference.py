@@ -421,6 +421,144 @@ def adm():
     save("adm.safetensors", tensors)
 
 
+# ---------------------------------------------------------------- Stable Diffusion's autoencoder
+
+VAE = {"image": 3, "latent": 4, "channels": [8, 16, 16], "layers": 1, "groups": 4, "eps": 1e-6,
+       "scale": 0.18215}
+
+
+def vae_parameters(config, rng):
+    """Random parameters under diffusers' names, attention's the older ones."""
+    p = {}
+    c = config["channels"]
+
+    def conv(name, c_in, c_out, side=3):
+        p[name + ".weight"] = random(rng, c_out, c_in, side, side, scale=(side**2 * c_in) ** -0.5)
+        p[name + ".bias"] = random(rng, c_out, scale=0.2)
+
+    def norm(name, c):
+        p[name + ".weight"] = 1 + random(rng, c, scale=0.3)
+        p[name + ".bias"] = random(rng, c, scale=0.3)
+
+    def block(name, c_in, c_out):
+        norm(name + ".norm1", c_in)
+        conv(name + ".conv1", c_in, c_out)
+        norm(name + ".norm2", c_out)
+        conv(name + ".conv2", c_out, c_out)
+        if c_in != c_out:
+            conv(name + ".conv_shortcut", c_in, c_out, 1)
+
+    def middle(name, c):
+        block(name + ".resnets.0", c, c)
+        block(name + ".resnets.1", c, c)
+        norm(name + ".attentions.0.group_norm", c)
+        for part in ["query", "key", "value", "proj_attn"]:
+            p[f"{name}.attentions.0.{part}.weight"] = random(rng, c, c, scale=c**-0.5)
+            p[f"{name}.attentions.0.{part}.bias"] = random(rng, c, scale=0.2)
+
+    def half(name, stages, change, layers, c_in, c_out):
+        conv(name + ".conv_in", c_in, stages[0])
+        before = stages[0]
+        for i, now in enumerate(stages):
+            for j in range(layers):
+                block(f"{name}.{change}_blocks.{i}.resnets.{j}", before if j == 0 else now, now)
+            if i + 1 < len(stages):
+                conv(f"{name}.{change}_blocks.{i}.{change}samplers.0.conv", now, now)
+            before = now
+        middle(name + ".mid_block", c[-1])
+        norm(name + ".conv_norm_out", stages[-1])
+        conv(name + ".conv_out", stages[-1], c_out)
+
+    latent = config["latent"]
+    half("encoder", c, "down", config["layers"], config["image"], 2 * latent)
+    half("decoder", c[::-1], "up", config["layers"] + 1, latent, config["image"])
+    conv("quant_conv", 2 * latent, 2 * latent, 1)
+    conv("post_quant_conv", latent, latent, 1)
+    return p
+
+
+def autoencoder(p, config):
+    """Encoder (images to moments) and decoder (the autoencoder's own latents to images)."""
+    import torch
+    import torch.nn.functional as F
+
+    p = {name: torch.from_numpy(value) for name, value in p.items()}
+    stages = len(config["channels"])
+    norm = lambda x, name: F.group_norm(
+        x, config["groups"], p[name + ".weight"], p[name + ".bias"], config["eps"])
+    conv = lambda x, name, **more: F.conv2d(x, p[name + ".weight"], p[name + ".bias"], **more)
+
+    def block(x, name):
+        h = conv(F.silu(norm(x, name + ".norm1")), name + ".conv1", padding=1)
+        h = conv(F.silu(norm(h, name + ".norm2")), name + ".conv2", padding=1)
+        return h + (conv(x, name + ".conv_shortcut") if name + ".conv_shortcut.weight" in p else x)
+
+    def attention(x, name):
+        tokens = norm(x, name + ".group_norm").flatten(2).transpose(1, 2)
+        q, k, v = (F.linear(tokens, p[f"{name}.{part}.weight"], p[f"{name}.{part}.bias"])
+                   for part in ["query", "key", "value"])
+        out = torch.softmax(q @ k.transpose(1, 2) / math.sqrt(q.shape[-1]), -1) @ v
+        out = F.linear(out, p[name + ".proj_attn.weight"], p[name + ".proj_attn.bias"])
+        return x + out.transpose(1, 2).reshape(x.shape)
+
+    def middle(x, name):
+        x = attention(block(x, name + ".resnets.0"), name + ".attentions.0")
+        return block(x, name + ".resnets.1")
+
+    def end(x, name):
+        return conv(F.silu(norm(x, name + ".conv_norm_out")), name + ".conv_out", padding=1)
+
+    def encode(x):
+        x = conv(x, "encoder.conv_in", padding=1)
+        for i in range(stages):
+            for j in range(config["layers"]):
+                x = block(x, f"encoder.down_blocks.{i}.resnets.{j}")
+            if i + 1 < stages:
+                x = F.pad(x, (0, 1, 0, 1))
+                x = conv(x, f"encoder.down_blocks.{i}.downsamplers.0.conv", stride=2)
+        return conv(end(middle(x, "encoder.mid_block"), "encoder"), "quant_conv")
+
+    def decode(z):
+        x = conv(conv(z, "post_quant_conv"), "decoder.conv_in", padding=1)
+        x = middle(x, "decoder.mid_block")
+        for i in range(stages):
+            for j in range(config["layers"] + 1):
+                x = block(x, f"decoder.up_blocks.{i}.resnets.{j}")
+            if i + 1 < stages:
+                x = F.interpolate(x, scale_factor=2, mode="nearest")
+                x = conv(x, f"decoder.up_blocks.{i}.upsamplers.0.conv", padding=1)
+        return end(x, "decoder")
+
+    return encode, decode
+
+
+def vae():
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    rng = np.random.default_rng(2)
+    narrow = vae_parameters(VAE, rng)
+    # One value far out, on either side: the logarithm of the variance is clipped.
+    narrow["quant_conv.bias"][4:6] = [-50, 40]
+    images, latents = random(rng, 2, 3, 16, 24, scale=0.5), random(rng, 2, 4, 5, 3)
+    encode, decode = autoencoder(wide(narrow), VAE)
+    with torch.no_grad():
+        mean, log = encode(torch.from_numpy(images.astype(np.float64))).chunk(2, 1)
+        std = (log.clamp(-30, 20) / 2).exp()
+        decoded = decode(torch.from_numpy(latents.astype(np.float64)) / VAE["scale"])
+        # Multiply-adds of pictures of 16x16, as PyTorch counts them.
+        macs = []
+        for part, shape in [(encode, (1, 3, 16, 16)), (decode, (1, 4, 4, 4))]:
+            with FlopCounterMode(display=False) as counter:
+                part(torch.zeros(shape, dtype=torch.float64))
+            macs.append(counter.get_total_flops() / 2)
+    # As the published files are marked.
+    save("vae.safetensors", narrow, {"format": "pt"})
+    save("vae.expected.safetensors", {
+        "images": images, "mean": mean.numpy() * VAE["scale"], "std": std.numpy() * VAE["scale"],
+        "latents": latents, "decoded": decoded.numpy(), "macs": np.array(macs)})
+
+
 # ---------------------------------------------------------------- golden values
 
 def random(rng, *shape, scale=1.0):
@@ -590,6 +728,7 @@ def save(name, tensors, metadata=None):
 
 def main():
     adm()
+    vae()
     rng = np.random.default_rng(0)
 
     # Parts. Parameters keep their names below `part.`.

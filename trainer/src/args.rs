@@ -391,7 +391,7 @@ pub struct FetchArgs {
 
 #[derive(clap::Args, Clone)]
 pub struct BenchArgs {
-    /// Presets to measure.
+    /// Presets to measure; vae is the autoencoder, at 256x256.
     #[arg(value_name = "PRESET", default_value = "tiny")]
     pub presets: Vec<String>,
     /// Pictures per forward pass and per training step.

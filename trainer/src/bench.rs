@@ -11,7 +11,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 use model::config::ModelConfig;
 use model::generate::{Settings, generate};
 use model::loss::{LossConfig, weighted_squared_error};
+use model::macs::Macs;
 use model::noise::start_noise;
+use model::vae::{Vae, VaeConfig};
 use model::{Conditioning, Model};
 use serde::Serialize;
 
@@ -35,6 +37,9 @@ struct Measurement {
     peak_memory: Option<u64>,
 }
 
+/// What the autoencoder is called beside the presets.
+const AUTOENCODER: &str = "vae";
+
 /// Runs the command.
 ///
 /// # Errors
@@ -50,17 +55,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
         );
     }
     for preset in &args.presets {
-        let config = model::preset::by_name(preset).with_context(|| {
-            format!("{preset}: there is no such preset; `trainer info` lists them")
-        })?;
-        let macs = model::weights::shape_of(&config).macs().total();
-        // Of the multiply-adds of a forward pass; backpropagation takes two for each.
-        let kinds: [(&'static str, f64, Box<dyn FnMut()>); 3] = [
-            ("forward", 1.0, forward(&config, batch, &device)?),
-            ("forward, backward", 3.0, training(&config, batch, &device)?),
-            ("step of Heun", 2.0, sampling(&config, batch, &device)?),
-        ];
-        for (what, passes, work) in kinds {
+        for (what, macs, work) in works(preset, batch, &device)? {
             let time = median(work, args.time);
             let images_per_second = batch as f64 / time.as_secs_f64();
             let measurement = Measurement {
@@ -70,7 +65,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
                 what,
                 milliseconds: time.as_secs_f64() * 1e3,
                 images_per_second,
-                gflops_per_second: images_per_second * passes * macs as f64 * 2e-9,
+                gflops_per_second: images_per_second * macs as f64 * 2e-9,
                 peak_memory: memory::peak(),
             };
             if args.json {
@@ -89,6 +84,24 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What is measured, the multiply-adds of it for one picture, and how it is done.
+type Work = (&'static str, u64, Box<dyn FnMut()>);
+
+fn works(preset: &str, batch: usize, device: &Device) -> anyhow::Result<Vec<Work>> {
+    if preset == AUTOENCODER {
+        return autoencoder(batch, device);
+    }
+    let config = model::preset::by_name(preset)
+        .with_context(|| format!("{preset}: there is no such preset; `trainer info` lists them"))?;
+    let macs = model::weights::shape_of(&config).macs().total();
+    // Backpropagation takes two multiply-adds for each of a forward pass.
+    Ok(vec![
+        ("forward", macs, forward(&config, batch, device)?),
+        ("forward, backward", 3 * macs, training(&config, batch, device)?),
+        ("step of Heun", 2 * macs, sampling(&config, batch, device)?),
+    ])
 }
 
 /// The median time of `work`, repeated for at least `least` and three times, after a warm-up.
@@ -169,4 +182,26 @@ fn sampling(
         drop(result);
         wait(&device);
     }))
+}
+
+/// Decoding and encoding of pictures of 256x256.
+fn autoencoder(batch: usize, device: &Device) -> anyhow::Result<Vec<Work>> {
+    let vae = Vae::new(VaeConfig::default(), 0, device)?;
+    let side = 32;
+    let [encoding, decoding] = vae.macs(side).map(Macs::total);
+    let shape = [batch, vae.config.latent_channels, side, side];
+    let latents = TensorData::new(start_noise(0, shape.iter().product()), shape);
+    let latents = Tensor::<4>::from_data(latents, device);
+    let images = vae.decode(latents.clone());
+    let work = |of: fn(&Vae, Tensor<4>) -> Tensor<4>, input: Tensor<4>| -> Box<dyn FnMut()> {
+        let (vae, device) = (vae.clone(), device.clone());
+        Box::new(move || {
+            let _ = of(&vae, input.clone());
+            wait(&device);
+        })
+    };
+    Ok(vec![
+        ("decode", decoding, work(Vae::decode, latents)),
+        ("encode", encoding, work(|vae, images| vae.encode(images).mean, images)),
+    ])
 }
