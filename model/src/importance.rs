@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::{ConfigError, check, within};
 use crate::noise::Random;
 
 /// How steps are drawn.
@@ -35,6 +36,20 @@ impl TimeSampling {
     pub fn importance() -> Self {
         Self::Importance { history: history(), uniform: uniform() }
     }
+
+    /// Checks that something can be learned.
+    ///
+    /// # Errors
+    ///
+    /// The first field that is out of its range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let TimeSampling::Importance { history, uniform } = *self else { return Ok(()) };
+        within("importance.history", history, 1, 1_000)?;
+        // Without uniform draws, a step whose losses were all 0 would never come again.
+        check(uniform > 0.0 && uniform <= 1.0, || {
+            format!("importance.uniform is {uniform}, not above 0 and up to 1")
+        })
+    }
 }
 
 /// A drawn step.
@@ -62,12 +77,10 @@ impl TimeSampler {
     ///
     /// # Panics
     ///
-    /// If there is no step, or nothing would ever be learned.
+    /// If there is no step, or `sampling` is not valid.
     pub fn new(sampling: TimeSampling, steps: usize) -> Self {
         assert!(steps > 0, "a process has at least one step");
-        if let TimeSampling::Importance { history, uniform } = sampling {
-            assert!(history > 0 && (0.0..=1.0).contains(&uniform), "{sampling:?}");
-        }
+        sampling.validate().expect("valid");
         Self { sampling, losses: vec![Vec::new(); steps], cumulative: Vec::new() }
     }
 
@@ -155,7 +168,7 @@ mod tests {
 
     #[test]
     fn probabilities_go_by_the_losses() {
-        let sampler = learned(4, 10, 0.0);
+        let sampler = learned(4, 10, 1e-15);
         for (found, want) in sampler.probabilities().iter().zip([0.1, 0.2, 0.3, 0.4]) {
             assert!((found - want).abs() < 1e-12);
         }
@@ -167,7 +180,7 @@ mod tests {
 
     #[test]
     fn old_losses_are_forgotten() {
-        let mut sampler = learned(2, 3, 0.0);
+        let mut sampler = learned(2, 3, 1e-15);
         // Squares of step 0: 1, 1, 1, then 1, 1, 25, then 1, 25, 25.
         sampler.learn(&[0, 0], &[5.0, 5.0]);
         let (a, b) = (17f64.sqrt(), 2.0);
@@ -207,6 +220,19 @@ mod tests {
         assert_eq!(sampler, again);
         let (mut a, mut b) = (random(), random());
         assert!((0..100).all(|_| sampler.draw(&mut a) == again.draw(&mut b)));
+    }
+
+    #[test]
+    fn what_cannot_learn_is_named() {
+        for (history, uniform, message) in
+            [(0, 0.1, "history is 0"), (10, 0.0, "uniform is 0"), (10, f64::NAN, "uniform is NaN")]
+        {
+            let error = TimeSampling::Importance { history, uniform }.validate();
+            assert!(error.expect_err(message).to_string().contains(message));
+        }
+        let text = r#"{"kind": "importance"}"#;
+        let sampling: TimeSampling = serde_json::from_str(text).expect("all fields have defaults");
+        assert_eq!((&sampling, sampling.validate()), (&TimeSampling::importance(), Ok(())));
     }
 
     #[test]

@@ -88,6 +88,10 @@ impl ResBlock {
     }
 }
 
+/// Attention weights that are computed at once, at the most: 64 MiB of them, which are all weights
+/// of one picture of 512x512.
+const WEIGHTS: usize = 1 << 24;
+
 /// `x + Attention(GN(x))` with one head, over the whole map.
 #[derive(Module, Debug)]
 struct Attention {
@@ -109,12 +113,23 @@ impl Attention {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.attend(x, WEIGHTS)
+    }
+
+    fn attend(&self, x: Tensor<4>, weights: usize) -> Tensor<4> {
         let [b, h, w, c] = x.dims();
         let tokens = self.norm.forward(x.clone()).reshape([b, h * w, c]);
         let q = self.q.forward(tokens.clone()) * (c as f64).powf(-0.5);
-        let logits = q.matmul(self.k.forward(tokens.clone()).swap_dims(1, 2));
-        let context = activation::softmax(logits, 2).matmul(self.v.forward(tokens));
-        x + self.out.forward(context).reshape([b, h, w, c])
+        let k = self.k.forward(tokens.clone()).swap_dims(1, 2);
+        let v = self.v.forward(tokens);
+        // Some queries at a time: all weights at once grow with the fourth power of the side.
+        let queries = (weights / (b * h * w)).clamp(1, h * w);
+        let context = q
+            .split(queries, 1)
+            .into_iter()
+            .map(|q| activation::softmax(q.matmul(k.clone()), 2).matmul(v.clone()))
+            .collect();
+        x + self.out.forward(Tensor::cat(context, 1)).reshape([b, h, w, c])
     }
 
     fn macs(&self, tokens: usize) -> Macs {
@@ -208,5 +223,28 @@ impl Up {
     /// For an output of `pixels`.
     pub fn macs(&self, pixels: usize) -> Macs {
         self.conv.macs(pixels)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::noise::start_noise;
+    use crate::params::Source;
+    use burn::tensor::{Device, TensorData};
+
+    #[test]
+    fn attention_in_parts_is_attention() {
+        let device = Device::flex();
+        let params = Params::new(&device, &Source::Random { seed: 1 });
+        let attention = Attention::new(&params, &VaeConfig::tiny(), 16, Names::New);
+        let data = TensorData::new(start_noise(0, 2 * 5 * 7 * 16), [2, 5, 7, 16]);
+        let x = Tensor::<4>::from_data(data, &device);
+        let whole = attention.attend(x.clone(), usize::MAX);
+        // Parts of all queries, of some with a rest, of one.
+        for weights in [2 * 35 * 35, 2 * 35 * 8, 1] {
+            let off = (attention.attend(x.clone(), weights) - whole.clone()).abs().max();
+            assert!(off.into_scalar::<f32>() < 1e-6);
+        }
     }
 }

@@ -99,7 +99,11 @@ impl Vae {
     /// - latents: `[B, latent channels, h, w]`
     /// - output: `[B, C, factor h, factor w]`, values around -1 to 1
     pub fn decode(&self, latents: Tensor<4>) -> Tensor<4> {
-        self.network.decode(latents / self.config.scale)
+        self.network.finish_decoding(self.start_decoding(latents))
+    }
+
+    fn start_decoding(&self, latents: Tensor<4>) -> Tensor<4> {
+        self.network.start_decoding(latents / self.config.scale)
     }
 
     /// Multiply-adds of encoding and of decoding one picture whose latent has `side` values a side.

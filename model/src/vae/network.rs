@@ -157,8 +157,13 @@ impl Decoder {
         }
     }
 
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let mut x = self.middle.forward(self.conv.forward(x));
+    /// What comes at the resolution of the latent.
+    fn start(&self, x: Tensor<4>) -> Tensor<4> {
+        self.middle.forward(self.conv.forward(x))
+    }
+
+    /// The rest.
+    fn finish(&self, mut x: Tensor<4>) -> Tensor<4> {
         for stage in &self.stages {
             for block in &stage.blocks {
                 x = block.forward(x);
@@ -224,14 +229,26 @@ impl Autoencoder {
         self.quant_conv.forward(x).permute([0, 3, 1, 2])
     }
 
+    /// The part of decoding that every place of the latent has to do with every other.
+    ///
     /// # Shapes
     ///
     /// - latents: `[B, latent channels, h, w]`
+    /// - output: `[B, h, w, channels of the coarsest stage]`
+    pub fn start_decoding(&self, latents: Tensor<4>) -> Tensor<4> {
+        // (b, c, h, w) -> (b, h, w, c)
+        self.decoder.start(self.post_quant_conv.forward(latents.permute([0, 2, 3, 1])))
+    }
+
+    /// The rest of decoding, of a whole or of a part.
+    ///
+    /// # Shapes
+    ///
+    /// - x: `[B, h, w, channels of the coarsest stage]`
     /// - output: `[B, C, factor h, factor w]`
-    pub fn decode(&self, latents: Tensor<4>) -> Tensor<4> {
-        // (b, c, h, w) -> (b, h, w, c) and back
-        let x = self.post_quant_conv.forward(latents.permute([0, 2, 3, 1]));
-        self.decoder.forward(x).permute([0, 3, 1, 2])
+    pub fn finish_decoding(&self, x: Tensor<4>) -> Tensor<4> {
+        // (b, h, w, c) -> (b, c, h, w)
+        self.decoder.finish(x).permute([0, 3, 1, 2])
     }
 
     /// Multiply-adds of encoding one picture of `pixels`, and of decoding one latent of `values`.
