@@ -656,6 +656,30 @@ fn a_seed_is_a_picture_however_it_is_asked_for() {
     }
 }
 
+/// The samplers of discrete time, with a network that was trained for none of them.
+#[test]
+fn samplers_of_discrete_time_draw_pictures() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let draw = |name: &str, more: &[&str]| {
+        let path = folder.path().join(name);
+        run(&[&["sample", "--seeds", "9", "-o", text(&path)], more].concat());
+        (png(&path), String::from_utf8_lossy(&fs::read(&path).expect("there")).into_owned())
+    };
+    let (euler, _) = draw("euler.png", &["--respacing", "6", "--sampler", "euler"]);
+    let (ddim, inside) = draw("ddim.png", &["--respacing", "6", "--sampler", "ddim"]);
+    let off = euler.iter().zip(ddim.iter()).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(off <= Some(1), "without fresh noise ddim is euler, up to rounding: {off:?}");
+    for part in ["\"ddim\":{\"eta\":0.0}", "\"kind\":\"adm\"", "\"steps\":6"] {
+        assert!(inside.contains(part), "{part} is not in the file");
+    }
+    let ddpm =
+        ["--respacing", "2,4", "--sampler", "ddpm", "--variance", "small", "--clip-denoised"];
+    let (ancestral, inside) = draw("ddpm.png", &ddpm);
+    assert!(inside.contains("\"sections\":[2,4]") && inside.contains("\"clip_denoised\":true"));
+    assert_eq!(ancestral, draw("again.png", &ddpm).0);
+    assert_ne!(ancestral, ddim);
+}
+
 #[test]
 fn denoise_is_the_door_for_other_implementations() {
     let folder = TempDir::new().expect("a temporary folder");
@@ -968,6 +992,11 @@ fn mistakes_on_the_command_line_are_explained() {
         (&["sample", "--seeds", "5-1"], "runs backwards"),
         (&["sample", "--steps", "0"], "steps is 0"),
         (&["sample", "--sigma-max", "0.001"], "sigma_min"),
+        (&["sample", "--respacing", "ddim300"], "no whole stride takes exactly 300"),
+        (&["sample", "--respacing", "some"], "ddim50"),
+        (&["sample", "--respacing", "10", "--steps", "10"], "cannot be used with"),
+        (&["sample", "--sampler", "ddim", "--eta", "2"], "eta is 2"),
+        (&["sample", "--sampler", "ddpm", "--churn", "1"], "churn is for euler and heun"),
         (&["sample", "--weights", "no-such-file"], "no-such-file"),
         (&["sample", "--device", "cuda"], "--features cuda"),
         (&["bench", "cifar11"], "no such preset"),

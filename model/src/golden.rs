@@ -1,6 +1,9 @@
 //! The paper's blocks against an independent computation in float64: `tests/golden/reference.py`
 //! makes the values. Whole networks are held against it in the crate `tests`.
 
+mod adm;
+mod vae;
+
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, Param};

@@ -13,8 +13,10 @@
 //! | from the network to a denoiser | [`precond`], [`Model`] |
 //! | from noise to pictures | [`schedule`], [`sampler`], [`noise`], [`generate`], [`image`], [`picture`] |
 //! | classifier-free guidance | [`guidance`] |
-//! | training objective | [`loss`] |
+//! | training objective | [`loss`], [`hybrid`], [`importance`] |
+//! | discrete time: betas and what follows from them | [`discrete`] |
 //! | picture, noise and score; Eq (1), (2) | [`process`] |
+//! | between pictures and latents | [`vae`] |
 //! | the weights file, and the released ones | [`weights`], [`card`], [`official`] |
 
 #![forbid(unsafe_code)]
@@ -23,11 +25,14 @@ mod block;
 pub mod card;
 pub mod config;
 mod cpu;
+pub mod discrete;
 pub mod generate;
 #[cfg(test)]
 mod golden;
 pub mod guidance;
+pub mod hybrid;
 pub mod image;
+pub mod importance;
 mod latent;
 mod layers;
 pub mod loss;
@@ -47,6 +52,7 @@ pub mod schedule;
 mod time;
 mod tmsa;
 mod unet;
+pub mod vae;
 pub mod weights;
 pub mod window;
 

@@ -31,6 +31,15 @@ pub struct Denoised {
     pub attention: Option<AttentionMaps>,
 }
 
+impl Denoised {
+    /// What the network says of the variance of an ancestral step, if it says anything: by its
+    /// logarithm, from -1 for the smallest to 1 for the largest, `[B, C, H, W]`.
+    pub fn variance(&self) -> Option<Tensor<4>> {
+        let c = self.denoised.dims()[1];
+        (self.raw.dims()[1] == 2 * c).then(|| self.raw.clone().narrow(1, c, c))
+    }
+}
+
 /// What a picture is denoised under, besides its noise level.
 #[derive(Clone, Debug, Default)]
 pub struct Conditioning {
@@ -148,5 +157,24 @@ impl Model {
     /// In a browser, which cannot wait for a GPU like this.
     pub fn parameters(&self) -> Vec<(TensorSpec, Vec<f32>)> {
         collect(&self.network, self.network.specs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_beyond_the_picture_s_speak_of_the_variance() {
+        let output = Tensor::<1>::from_floats([1.0, 2.0, 3.0, 4.0], &Device::flex());
+        let output = output.reshape([1, 4, 1, 1]);
+        let with = |channels| Denoised {
+            denoised: output.clone().narrow(1, 0, channels),
+            raw: output.clone(),
+            attention: None,
+        };
+        let variance = with(2).variance().expect("twice the channels").into_data();
+        assert_eq!(variance.try_into_vec::<f32>().expect("f32"), [3.0, 4.0]);
+        assert!(with(4).variance().is_none());
     }
 }

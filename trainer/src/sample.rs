@@ -9,6 +9,8 @@ use anyhow::{Context, ensure};
 use burn::tensor::Device;
 use indicatif::{ProgressBar, ProgressStyle};
 use model::Model;
+use model::config::LinearBetas;
+use model::discrete::Respacing;
 use model::generate::{Settings, generate};
 use model::picture::{Origin, Rgb};
 use model::sampler::Churn;
@@ -21,16 +23,24 @@ use crate::weights_file;
 impl From<&SettingsArgs> for Settings {
     fn from(args: &SettingsArgs) -> Self {
         let SettingsArgs { sigma_min, sigma_max, rho, .. } = *args;
+        let (steps, schedule) = match &args.respacing {
+            None => (args.steps, Schedule::Edm { sigma_min, sigma_max, rho }),
+            Some(Respacing { spacing, steps }) => {
+                let betas = LinearBetas::default();
+                (*steps, Schedule::Adm { betas, spacing: spacing.clone() })
+            }
+        };
         Settings {
-            steps: args.steps,
-            method: args.sampler.into(),
-            schedule: Schedule::Edm { sigma_min, sigma_max, rho },
+            steps,
+            method: args.method(),
+            schedule,
             churn: Churn {
                 s_churn: args.churn,
                 s_min: args.churn_min,
                 s_max: args.churn_max,
                 s_noise: args.churn_noise,
             },
+            clip_denoised: args.clip_denoised,
             ..Settings::default()
         }
     }
