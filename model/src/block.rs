@@ -8,7 +8,7 @@ use crate::layers::{Conv3x3, GroupNorm, LayerNorm, Linear};
 use crate::macs::Macs;
 use crate::ops::gelu_tanh;
 use crate::params::Params;
-use crate::tmsa::{Tmsa, TmsaOutput};
+use crate::tmsa::{Attended, Tmsa, TmsaOutput};
 
 /// Two linear maps with an activation between them.
 #[derive(Module, Debug)]
@@ -74,7 +74,7 @@ impl Transformer {
         }
     }
 
-    /// The output, and the attention weights if they were asked for.
+    /// The output, and what was attended with if the weights were asked for.
     ///
     /// # Shapes
     ///
@@ -84,11 +84,11 @@ impl Transformer {
         x: Tensor<4>,
         time: Tensor<2>,
         weights: bool,
-    ) -> (Tensor<4>, Option<Tensor<5>>) {
-        let TmsaOutput { context, weights } =
+    ) -> (Tensor<4>, Option<Attended>) {
+        let TmsaOutput { context, attended } =
             self.attn.forward(self.norm1.forward(x.clone()), time, weights);
         let h = context + x;
-        (self.mlp.forward(self.norm2.forward(h.clone())) + h, weights)
+        (self.mlp.forward(self.norm2.forward(h.clone())) + h, attended)
     }
 
     pub(crate) fn macs(&self, tokens: usize, channels: usize) -> Macs {
@@ -137,7 +137,7 @@ impl ResBlock {
         }
     }
 
-    /// The output, and the attention weights if they were asked for.
+    /// The output, and what was attended with if the weights were asked for.
     ///
     /// # Shapes
     ///
@@ -148,15 +148,15 @@ impl ResBlock {
         x: Tensor<4>,
         time: Tensor<2>,
         weights: bool,
-    ) -> (Tensor<4>, Option<Tensor<5>>) {
+    ) -> (Tensor<4>, Option<Attended>) {
         let h = self.conv.forward(dropout(self.norm.swish(x.clone()), self.dropout));
-        let (h, weights) = self.transformer.forward(h, time, weights);
+        let (h, attended) = self.transformer.forward(h, time, weights);
         let output = match (&self.residual, self.has_residual) {
             (_, false) => h,
             (Some(projection), true) => h + projection.forward(x),
             (None, true) => h + x,
         };
-        (output, weights)
+        (output, attended)
     }
 
     pub(crate) fn macs(&self, pixels: usize) -> Macs {

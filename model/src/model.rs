@@ -35,6 +35,8 @@ pub struct Conditioning {
     pub augment: Option<Tensor<2>>,
     /// The block whose attention maps are wanted, counted in the order of execution.
     pub attention_of: Option<usize>,
+    /// Whether the time token is zero.
+    pub silence_time: bool,
 }
 
 impl Model {
@@ -95,6 +97,7 @@ impl Model {
             c_noise: per_picture(|c| c.c_noise),
             augment: conditioning.augment,
             attention_of: conditioning.attention_of,
+            silence_time: conditioning.silence_time,
         });
         let denoised = x * factor(|c| c.c_skip) + output.x.clone() * factor(|c| c.c_out);
         Denoised { denoised, raw: output.x, attention: output.attention }

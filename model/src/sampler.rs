@@ -7,58 +7,8 @@
 use core::ops::ControlFlow;
 
 use burn::tensor::Tensor;
-use serde::{Deserialize, Serialize};
 
-/// How one step is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// Euler: first order, one evaluation a step.
-    Euler,
-    /// Heun: second order, two evaluations a step but one in the last (EDM, algorithm 1).
-    Heun,
-}
-
-impl Method {
-    /// Evaluations of the denoiser in `steps` steps.
-    pub fn evaluations(self, steps: usize) -> usize {
-        match self {
-            Method::Euler => steps,
-            Method::Heun => 2 * steps - 1,
-        }
-    }
-}
-
-/// Noise that is added before a step and removed by it ("churn"; EDM, algorithm 2).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Churn {
-    /// Amount over all steps; 0 for none, which makes the sampler deterministic.
-    pub s_churn: f64,
-    /// Lowest noise level it is added at.
-    pub s_min: f64,
-    /// Highest noise level it is added at.
-    pub s_max: f64,
-    /// Standard deviation of the added noise.
-    pub s_noise: f64,
-}
-
-impl Default for Churn {
-    fn default() -> Self {
-        Self { s_churn: 0.0, s_min: 0.0, s_max: f64::MAX, s_noise: 1.0 }
-    }
-}
-
-impl Churn {
-    /// The raised noise level for a step from `sigma`, of `steps` in all.
-    fn raise(&self, sigma: f64, steps: usize) -> f64 {
-        if self.s_churn > 0.0 && (self.s_min..=self.s_max).contains(&sigma) {
-            sigma * (1.0 + (self.s_churn / steps as f64).min(core::f64::consts::SQRT_2 - 1.0))
-        } else {
-            sigma
-        }
-    }
-}
+pub use crate::settings::{Churn, Method};
 
 /// What `on_step` is told after an evaluation of the denoiser.
 #[derive(Debug)]

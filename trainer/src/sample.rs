@@ -31,6 +31,7 @@ impl From<&SettingsArgs> for Settings {
                 s_max: args.churn_max,
                 s_noise: args.churn_noise,
             },
+            silence_time: false,
         }
     }
 }
@@ -98,6 +99,7 @@ pub fn run(args: SampleArgs) -> anyhow::Result<()> {
         weights_sha256: loaded.sha256.clone(),
         seeds: seeds.to_vec(),
         settings: settings.clone(),
+        page: None,
     };
     if args.separate {
         std::fs::create_dir_all(&args.output)
