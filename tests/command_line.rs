@@ -524,6 +524,25 @@ fn two_workers_train_as_one_does() {
     assert!(error.contains("3 devices cannot share a batch of 8"), "{error}");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn gradient_checkpointing_takes_less_memory_and_learns_the_same() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let options = small_options(folder.path());
+    let train = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name);
+        let args = ["train", "--options", &options, "--grid", "0", "--out", text(&out), "--json"];
+        let said = run(&[&args[..], &["--batch", "512", "--duration", "1024"], more].concat());
+        let first: Value =
+            serde_json::from_str(said.lines().next().expect("a line")).expect("JSON");
+        ["loss", "peak_memory"].map(|name| first[name].as_f64().expect("a number"))
+    };
+    let [loss, memory] = train("whole", &[]);
+    let [same_loss, less_memory] = train("parts", &["--gradient-checkpointing"]);
+    assert!((loss / same_loss - 1.0).abs() < 1e-3, "{loss} and {same_loss}");
+    assert!(less_memory < 0.7 * memory, "{less_memory} of {memory}");
+}
+
 /// A disk that is full, as far as a process can tell: no file may grow beyond a limit.
 #[cfg(unix)]
 #[test]

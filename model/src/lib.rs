@@ -65,6 +65,8 @@ pub mod precond;
 pub mod preset;
 #[cfg(feature = "tensor")]
 pub mod process;
+#[cfg(feature = "train")]
+pub mod recompute;
 #[cfg(feature = "tensor")]
 pub mod sampler;
 pub mod schedule;

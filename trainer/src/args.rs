@@ -150,6 +150,9 @@ pub struct TrainArgs {
     /// Images computed at a time, if a whole step's do not fit into memory; it divides the batch.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65536))]
     pub micro_batch: Option<u64>,
+    /// Keep less for the gradients and compute it again: far less memory, one more forward pass.
+    #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true")]
+    pub gradient_checkpointing: Option<bool>,
     /// Compute in single precision, or products in bfloat16 (weights stay in single precision).
     #[arg(long, value_enum)]
     pub precision: Option<config::Precision>,

@@ -30,6 +30,10 @@ pub struct TrainConfig {
     /// `batch`. The gradients are those of the whole batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<usize>,
+    /// Whether what is inside the blocks is computed again for the gradients instead of being kept:
+    /// it takes far less memory, and one more forward pass.
+    #[serde(default)]
+    pub gradient_checkpointing: bool,
     /// What the network computes in. Weights, their average and Adam's moments are `f32` always.
     #[serde(default)]
     pub precision: Precision,
@@ -104,6 +108,7 @@ impl TrainConfig {
             augment,
             batch,
             micro_batch: None,
+            gradient_checkpointing: false,
             precision: Precision::F32,
             clip: None,
             duration,

@@ -45,10 +45,12 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
         "this run has seen its {} images; --duration makes it longer",
         config.duration
     );
+    if args.dry_run {
+        plan.explain(&args)?;
+    }
     // Data that cannot be used should not leave a folder behind.
     let data = Arc::new(Dataset::open(&config.data, config.model.image_shape())?);
     if args.dry_run {
-        plan.explain(&args)?;
         return Ok(ExitCode::SUCCESS);
     }
     memory::check(&config, &devices)?;
