@@ -12,7 +12,7 @@
 //! | the networks | [`network`], `unet`, `latent` |
 //! | from the network to a denoiser | [`precond`], [`Model`] |
 //! | from noise to pictures | [`schedule`], [`sampler`], [`noise`], [`generate`], [`image`], [`picture`] |
-//! | classifier-free guidance | [`guidance`] |
+//! | classifier-free guidance, names of classes | [`guidance`], [`classes`] |
 //! | training objective | [`loss`] |
 //! | picture, noise and score; Eq (1), (2) | [`process`] |
 //! | the weights file, and the released ones | [`weights`], [`card`], [`official`] |
@@ -21,6 +21,7 @@
 
 mod block;
 pub mod card;
+pub mod classes;
 pub mod config;
 mod cpu;
 pub mod generate;
