@@ -169,7 +169,15 @@ fn the_latent_network_with_a_class_and_without() {
     let run = |classes: Vec<Option<usize>>, attention_of| {
         let x = tensor(golden.get("x"));
         let c_noise = golden.get("t").1;
-        model.network.forward(NetworkInput { x, c_noise, classes, augment: None, attention_of })
+        model.network.forward(NetworkInput {
+            x,
+            c_noise,
+            classes,
+            augment: None,
+            dropout: None,
+            attention_of,
+            silence_time: false,
+        })
     };
     for (name, classes) in [
         ("with_class", classes(&golden)),
@@ -368,7 +376,7 @@ fn parameters_and_multiply_adds_of_every_preset() {
     assert_eq!(presets.len(), counts.as_object().expect("an object").len());
     for (name, config) in presets {
         let network = shape_of(&config);
-        let parameters: usize = network.specs().iter().map(|spec| spec.len()).sum();
+        let parameters = network.parameter_count();
         let macs = network.macs();
         let want = |what: &str| counts[name][what].as_u64().expect("a count");
         assert_eq!(parameters as u64, want("parameters"), "{name}");

@@ -1,14 +1,14 @@
 //! The DiffiT transformer block (Eq 7-8) and the DiffiT ResBlock (Eq 9-10).
 
 use burn::module::Module;
-use burn::tensor::{Distribution, Tensor, activation};
+use burn::tensor::{Tensor, activation};
 
 use crate::config::{Activation, ImageConfig, Residual, TransformerConfig};
 use crate::layers::{Conv3x3, GroupNorm, LayerNorm, Linear};
 use crate::macs::Macs;
-use crate::ops::gelu_tanh;
+use crate::ops::{self, DropoutKeys};
 use crate::params::Params;
-use crate::tmsa::{Tmsa, TmsaOutput};
+use crate::tmsa::{Attended, Tmsa, TmsaOutput};
 use crate::window::Offsets;
 
 /// Two linear maps with an activation between them.
@@ -33,7 +33,7 @@ impl Mlp {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let x = self.fc1.forward(x);
         let x = match self.activation {
-            Activation::GeluTanh => gelu_tanh(x),
+            Activation::GeluTanh => ops::gelu_tanh(x),
             Activation::Gelu => activation::gelu(x),
         };
         self.fc2.forward(x)
@@ -75,7 +75,7 @@ impl Transformer {
         }
     }
 
-    /// The output, and the attention weights if they were asked for.
+    /// The output, and what was attended with if the weights were asked for.
     ///
     /// # Shapes
     ///
@@ -85,11 +85,11 @@ impl Transformer {
         x: Tensor<4>,
         time: Tensor<2>,
         weights: bool,
-    ) -> (Tensor<4>, Option<Tensor<5>>) {
-        let TmsaOutput { context, weights } =
+    ) -> (Tensor<4>, Option<Attended>) {
+        let TmsaOutput { context, attended } =
             self.attn.forward(self.norm1.forward(x.clone()), time, weights);
         let h = context + x;
-        (self.mlp.forward(self.norm2.forward(h.clone())) + h, weights)
+        (self.mlp.forward(self.norm2.forward(h.clone())) + h, attended)
     }
 
     pub(crate) fn macs(&self, tokens: usize, channels: usize) -> Macs {
@@ -138,7 +138,7 @@ impl ResBlock {
         }
     }
 
-    /// The output, and the attention weights if they were asked for.
+    /// The output, and what was attended with if the weights were asked for.
     ///
     /// # Shapes
     ///
@@ -148,16 +148,22 @@ impl ResBlock {
         &self,
         x: Tensor<4>,
         time: Tensor<2>,
+        dropout: Option<DropoutKeys>,
         weights: bool,
-    ) -> (Tensor<4>, Option<Tensor<5>>) {
-        let h = self.conv.forward(dropout(self.norm.swish(x.clone()), self.dropout));
-        let (h, weights) = self.transformer.forward(h, time, weights);
+    ) -> (Tensor<4>, Option<Attended>) {
+        let h = self.norm.swish(x.clone());
+        let h = match dropout {
+            Some(keys) if self.dropout > 0.0 => ops::dropout(h, self.dropout, keys),
+            _ => h,
+        };
+        let h = self.conv.forward(h);
+        let (h, attended) = self.transformer.forward(h, time, weights);
         let output = match (&self.residual, self.has_residual) {
             (_, false) => h,
             (Some(projection), true) => h + projection.forward(x),
             (None, true) => h + x,
         };
-        (output, weights)
+        (output, attended)
     }
 
     pub(crate) fn macs(&self, pixels: usize) -> Macs {
@@ -165,14 +171,4 @@ impl ResBlock {
             + self.transformer.macs(pixels, self.channels)
             + self.residual.iter().map(|linear| linear.macs(pixels)).sum::<Macs>()
     }
-}
-
-/// Zeroes values with probability `p` and scales the others by `1 / (1 - p)`, on devices that
-/// backpropagate. It draws from the device's own generator, which the trainer seeds each step.
-fn dropout(x: Tensor<4>, p: f64) -> Tensor<4> {
-    if p == 0.0 || !x.device().is_autodiff() {
-        return x;
-    }
-    let mask = x.random_like(Distribution::Bernoulli(1.0 - p));
-    x * mask * (1.0 / (1.0 - p))
 }

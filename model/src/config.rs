@@ -50,6 +50,13 @@ pub enum PrecondConfig {
         #[serde(default = "ve_sigma_max")]
         sigma_max: f64,
     },
+    /// Variance preserving in discrete time, with the network predicting the noise from the number
+    /// of the step and perhaps, in further channels, the variance (ADM, arXiv 2105.05233).
+    Adm {
+        /// The noise schedule.
+        #[serde(default)]
+        betas: LinearBetas,
+    },
 }
 
 /// Lowest noise level of the variance exploding process.
@@ -94,6 +101,43 @@ impl VpSchedule {
         // The root of beta_d t² / 2 + beta_min t = ln(1 + σ²), without cancellation near 0.
         let log = (sigma * sigma).ln_1p();
         2.0 * log / (self.beta_min + (self.beta_min.powi(2) + 2.0 * self.beta_d * log).sqrt())
+    }
+}
+
+/// The process of discrete time whose betas rise evenly. What follows from them is in
+/// [`crate::discrete`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LinearBetas {
+    /// Number of steps.
+    pub steps: usize,
+    /// Beta of the first step.
+    pub first: f64,
+    /// Beta of the last step.
+    pub last: f64,
+}
+
+impl Default for LinearBetas {
+    fn default() -> Self {
+        Self { steps: 1000, first: 1e-4, last: 0.02 }
+    }
+}
+
+impl LinearBetas {
+    /// Checks that they make a process.
+    ///
+    /// # Errors
+    ///
+    /// The first field that is out of its range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        within("betas.steps", self.steps, 2, 10_000)?;
+        for (field, beta) in [("betas.first", self.first), ("betas.last", self.last)] {
+            check(beta > 0.0 && beta < 1.0, || format!("{field} is {beta}, not between 0 and 1"))?;
+        }
+        let end = self.sigmas()[self.steps - 1];
+        check(end.is_finite(), || {
+            format!("{} betas up to {} leave nothing of a picture", self.steps, self.last)
+        })
     }
 }
 
@@ -396,6 +440,7 @@ impl ModelConfig {
                     format!("precond.sigma_min {sigma_min} is not below sigma_max {sigma_max}")
                 })?;
             }
+            PrecondConfig::Adm { betas } => betas.validate()?,
         }
         match &self.network {
             NetworkConfig::Image(image) => image.validate(),
@@ -571,17 +616,22 @@ impl Window {
     }
 }
 
-fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), ConfigError> {
+pub(crate) fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), ConfigError> {
     if holds { Ok(()) } else { Err(ConfigError(otherwise())) }
 }
 
-fn within(field: &str, value: usize, low: usize, high: usize) -> Result<(), ConfigError> {
+pub(crate) fn within(
+    field: &str,
+    value: usize,
+    low: usize,
+    high: usize,
+) -> Result<(), ConfigError> {
     check((low..=high).contains(&value), || {
         format!("{field} is {value}, not within {low} to {high}")
     })
 }
 
-fn positive(field: &str, value: f64) -> Result<(), ConfigError> {
+pub(crate) fn positive(field: &str, value: f64) -> Result<(), ConfigError> {
     check(value.is_finite() && value > 0.0, || {
         format!("{field} is {value}, which is not a positive number")
     })

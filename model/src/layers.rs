@@ -1,7 +1,10 @@
 //! The layers that networks are made of. Maps are channels-last, `[B, H, W, C]`.
+//!
+//! A layer computes in the type of its input, whatever type its parameters have: what is trained
+//! stays `f32` while products are taken in `bf16`.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Int, Tensor, TensorData, module};
+use burn::tensor::{DType, Int, Tensor, TensorData, module};
 
 use crate::macs::Macs;
 use crate::ops;
@@ -46,13 +49,14 @@ impl Linear {
     /// - x: `[.., in]`
     /// - output: `[.., out]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let weight = self.weight.val();
+        let dtype = x.dtype();
+        let weight = self.weight.val().cast(dtype);
         let [d_in, d_out] = weight.dims();
         let mut shape = x.dims();
         let rows = shape[..D - 1].iter().product::<usize>();
         shape[D - 1] = d_out;
         // One product over all rows: left in its shape, it could become many small ones.
-        let bias = self.bias.as_ref().map(|bias| bias.val());
+        let bias = self.bias.as_ref().map(|bias| bias.val().cast(dtype));
         module::linear(x.reshape([rows, d_in]), weight, bias).reshape(shape)
     }
 
@@ -112,7 +116,8 @@ impl Conv3x3 {
     /// - x: `[B, H, W, C_in]`
     /// - output: `[B, H / stride, W / stride, C_out]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        ops::conv3x3(x, self.weight.val(), self.bias.val(), self.stride)
+        let dtype = x.dtype();
+        ops::conv3x3(x, self.weight.val().cast(dtype), self.bias.val().cast(dtype), self.stride)
     }
 
     /// For an output of `pixels`.
@@ -143,7 +148,7 @@ impl LayerNorm {
     /// - x, output: `[.., C]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let (c, device) = (x.dims()[D - 1], x.device());
-        let options = (&device, x.dtype());
+        let options = (&device, DType::F32);
         let weight = match &self.weight {
             Some(weight) => weight.val(),
             None => Tensor::ones([c], options),

@@ -1,8 +1,8 @@
 //! Named configurations.
 
 use crate::config::{
-    ImageConfig, LatentConfig, ModelConfig, NetworkConfig, PrecondConfig, TimeConfig,
-    TransformerConfig, VpSchedule, Window,
+    ImageConfig, LatentConfig, LinearBetas, ModelConfig, NetworkConfig, PrecondConfig, TimeConfig,
+    TransformerConfig, Window,
 };
 
 /// Every preset, by name.
@@ -40,10 +40,9 @@ pub fn all() -> Vec<(&'static str, ModelConfig)> {
         transformer: TransformerConfig { head_dim: 32, ..latent256.transformer.clone() },
         ..latent256.clone()
     };
-    // The network predicts the noise of 1000 steps with linear betas, whose limit this is.
     let latent = |config: LatentConfig| ModelConfig {
         network: NetworkConfig::Latent(config),
-        precond: PrecondConfig::Vp { schedule: VpSchedule::default() },
+        precond: PrecondConfig::Adm { betas: LinearBetas::default() },
     };
     vec![
         ("tiny", image(tiny)),
@@ -63,6 +62,11 @@ pub fn all() -> Vec<(&'static str, ModelConfig)> {
 /// The preset of this name.
 pub fn by_name(name: &str) -> Option<ModelConfig> {
     all().into_iter().find(|(known, _)| *known == name).map(|(_, config)| config)
+}
+
+/// The names of all presets, for people to read.
+pub fn names() -> String {
+    all().iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -377,7 +377,9 @@ pub(crate) fn float_values(view: &TensorView) -> Option<Vec<f32>> {
 }
 
 /// Opens a file that may be anything: its metadata and its tensors.
-fn open(bytes: &[u8]) -> Result<(HashMap<String, String>, SafeTensors<'_>), WeightsError> {
+pub(crate) fn open(
+    bytes: &[u8],
+) -> Result<(HashMap<String, String>, SafeTensors<'_>), WeightsError> {
     let zip = bytes.starts_with(b"PK\x03\x04");
     let pickle = bytes.starts_with(&[0x80]) && bytes.get(8) != Some(&b'{');
     if zip || pickle {
@@ -421,7 +423,7 @@ fn format_error(error: SafeTensorError, bytes: &[u8]) -> WeightsError {
 
 /// Holds the tensors of a file against those of a configuration, and against others that it may
 /// have. Returns the precision of each, and what is wrong with them.
-fn check<'s>(
+pub(crate) fn check<'s>(
     tensors: &SafeTensors,
     specs: &'s [TensorSpec],
     others: &[(String, Vec<usize>)],

@@ -12,7 +12,9 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use model::config::ModelConfig;
 use model::generate::{Settings, generate};
 use model::loss::{LossConfig, weighted_squared_error};
+use model::macs::Macs;
 use model::noise::start_noise;
+use model::vae::{Vae, VaeConfig};
 use model::{Conditioning, Model};
 use serde::Serialize;
 
@@ -38,6 +40,9 @@ struct Measurement {
     peak_memory: Option<u64>,
 }
 
+/// What the autoencoder is called beside the presets.
+const AUTOENCODER: &str = "vae";
+
 /// Runs the command.
 ///
 /// # Errors
@@ -58,23 +63,13 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
         );
     }
     for preset in &args.presets {
-        let config = model::preset::by_name(preset).with_context(|| {
-            format!("{preset}: there is no such preset; `trainer info` lists them")
-        })?;
-        let macs = model::weights::shape_of(&config).macs().total();
-        // Of the multiply-adds of a forward pass; backpropagation takes two for each.
-        let kinds = [
-            (Measure::Forward, "forward", 1.0),
-            (Measure::Training, "forward, backward", 3.0),
-            (Measure::Sampling, "step of Heun", 2.0),
-        ];
-        for (measure, what, passes) in kinds.into_iter().filter(|(measure, ..)| wanted(*measure)) {
+        for work in works(preset, batch, precision, &device)? {
+            let Work { what, macs, measure, prepare } = work;
+            if !wanted(measure) {
+                continue;
+            }
             // One model at a time: some fill the memory.
-            let work = match measure {
-                Measure::Forward => forward(&config, batch, precision, &device)?,
-                Measure::Training => training(&config, batch, &device)?,
-                Measure::Sampling => sampling(&config, batch, &device)?,
-            };
+            let work = prepare()?;
             let time = median(work, args.time);
             let images_per_second = batch as f64 / time.as_secs_f64();
             let measurement = Measurement {
@@ -85,7 +80,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
                 precision: precision.name().to_lowercase(),
                 milliseconds: time.as_secs_f64() * 1e3,
                 images_per_second,
-                gflops_per_second: images_per_second * passes * macs as f64 * 2e-9,
+                gflops_per_second: images_per_second * macs as f64 * 2e-9,
                 peak_memory: memory::peak(),
             };
             if args.json {
@@ -104,6 +99,47 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// One thing that is measured.
+struct Work {
+    what: &'static str,
+    /// Multiply-adds of it for one picture.
+    macs: u64,
+    measure: Measure,
+    prepare: Prepare,
+}
+
+/// Makes what is then done over and over.
+type Prepare = Box<dyn FnOnce() -> anyhow::Result<Box<dyn FnMut()>>>;
+
+fn works(
+    preset: &str,
+    batch: usize,
+    precision: DType,
+    device: &Device,
+) -> anyhow::Result<Vec<Work>> {
+    if preset == AUTOENCODER {
+        return autoencoder(batch, device);
+    }
+    let config = model::preset::by_name(preset)
+        .with_context(|| format!("{preset}: there is no such preset; `trainer info` lists them"))?;
+    let macs = model::weights::shape_of(&config).macs().total();
+    let work = |what, macs, measure| {
+        let (config, device) = (config.clone(), device.clone());
+        let prepare: Prepare = Box::new(move || match measure {
+            Measure::Forward => forward(&config, batch, precision, &device),
+            Measure::Training => training(&config, batch, &device),
+            Measure::Sampling => sampling(&config, batch, &device),
+        });
+        Work { what, macs, measure, prepare }
+    };
+    // Backpropagation takes two multiply-adds for each of a forward pass.
+    Ok(vec![
+        work("forward", macs, Measure::Forward),
+        work("forward, backward", 3 * macs, Measure::Training),
+        work("step of Heun", 2 * macs, Measure::Sampling),
+    ])
 }
 
 /// The median time of `work`, repeated for at least `least` and three times, after a warm-up.
@@ -137,12 +173,9 @@ fn forward(
     precision: DType,
     device: &Device,
 ) -> anyhow::Result<Box<dyn FnMut()>> {
-    let mut model = Model::new(config.clone(), 0, device)?;
-    let mut x = pictures(config, batch, device);
-    if precision != DType::F32 {
-        model.network = model.network.map(&mut Cast(precision));
-        x = x.cast(precision);
-    }
+    let mut model = Model::new(config.clone(), 0, device)?.computing_in(precision);
+    model.network = model.network.map(&mut Cast(precision));
+    let x = pictures(config, batch, device);
     let device = device.clone();
     Ok(Box::new(move || {
         let _ = model.denoise(x.clone(), &vec![1.0; batch], Conditioning::default());
@@ -198,4 +231,28 @@ fn sampling(
         drop(result);
         wait(&device);
     }))
+}
+
+/// Decoding and encoding of pictures of 256x256.
+fn autoencoder(batch: usize, device: &Device) -> anyhow::Result<Vec<Work>> {
+    let vae = Vae::new(VaeConfig::default(), 0, device)?;
+    let side = 32;
+    let [encoding, decoding] = vae.macs(side).map(Macs::total);
+    let shape = [batch, vae.config.latent_channels, side, side];
+    let latents = TensorData::new(start_noise(0, shape.iter().product()), shape);
+    let latents = Tensor::<4>::from_data(latents, device);
+    let images = vae.decode(latents.clone());
+    let work = |what, macs, of: fn(&Vae, Tensor<4>) -> Tensor<4>, input: Tensor<4>| {
+        let (vae, device) = (vae.clone(), device.clone());
+        let work = move || {
+            let _ = of(&vae, input.clone());
+            wait(&device);
+        };
+        let prepare: Prepare = Box::new(move || Ok(Box::new(work)));
+        Work { what, macs, measure: Measure::Forward, prepare }
+    };
+    Ok(vec![
+        work("decode", decoding, Vae::decode, latents),
+        work("encode", encoding, |vae, images| vae.encode(images).mean, images),
+    ])
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::ensure;
+use clap::ValueEnum;
 use model::config::{ModelConfig, VpSchedule};
 use model::loss::LossConfig;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,9 @@ pub struct TrainConfig {
     /// `batch`. The gradients are those of the whole batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<usize>,
+    /// What the network computes in. Weights, their average and Adam's moments are `f32` always.
+    #[serde(default)]
+    pub precision: Precision,
     /// Longest gradient, all parameters taken together; longer ones are shortened to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<f64>,
@@ -42,6 +46,17 @@ pub struct TrainConfig {
     pub ema: EmaConfig,
     /// Seed of everything random.
     pub seed: u64,
+}
+
+/// What the network computes in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Products and convolutions in bfloat16; normalisation, softmax and loss in single precision.
+    Bf16,
 }
 
 /// Adam.
@@ -89,6 +104,7 @@ impl TrainConfig {
             augment,
             batch,
             micro_batch: None,
+            precision: Precision::F32,
             clip: None,
             duration,
             adam: AdamConfig { lr, betas: [0.9, 0.999], eps: 1e-8 },

@@ -5,7 +5,6 @@ use std::fs::File;
 use std::ops::Deref;
 use std::path::Path;
 
-use anstream::eprintln;
 use anyhow::Context;
 use burn::tensor::Device;
 use memmap2::Mmap;
@@ -16,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{self, Checkpoint, Part};
 use crate::export;
+use crate::report::warn;
 use crate::shipped;
 
 /// A model with what is known of it.
@@ -66,11 +66,6 @@ fn map(path: &Path) -> std::io::Result<Mmap> {
     // SAFETY: the map is only read, and files like these are replaced as a whole and not written
     // to in place. Should someone do that all the same, values change or the process ends.
     unsafe { Mmap::map(&file) }
-}
-
-/// Says that something is not as it should be, and that the program goes on.
-pub fn warn(text: &str) {
-    eprintln!("warning: {text}");
 }
 
 /// Loads a model. Of a checkpoint it is the moving average.
