@@ -520,7 +520,8 @@ fn two_workers_train_as_one_does() {
     let one = train("one", &["--micro-batch", "4"]);
     let two = train("two", &["--micro-batch", "2", "--devices", "2"]);
     assert!((one / two - 1.0).abs() < 1e-3, "{one} and {two}");
-    let error = fails(&["train", "--options", &options, "--devices", "3"]);
+    let out = folder.path().join("three");
+    let error = fails(&["train", "--options", &options, "--devices", "3", "--out", text(&out)]);
     assert!(error.contains("3 devices cannot share a batch of 8"), "{error}");
 }
 
