@@ -176,6 +176,7 @@ fn the_latent_network_with_a_class_and_without() {
             augment: None,
             dropout: None,
             attention_of,
+            silence_time: false,
         })
     };
     for (name, classes) in [

@@ -1,8 +1,12 @@
-// Starts the page. The build writes the addresses into the attributes of this script's element.
+// Starts the page. The build writes the addresses into the attributes of this script's element,
+// and the hashes of what lies behind them into links.
 const { js, wasm } = document.querySelector("script[data-js]").dataset;
+const address = (file) => new URL(file, document.baseURI);
+const integrity = (file) => document.querySelector(`link[href$="${file}"]`)?.integrity ?? "";
 try {
-  const { default: init } = await import(new URL(js, document.baseURI));
-  await init({ module_or_path: new URL(wasm, document.baseURI) });
+  const { default: init } = await import(address(js));
+  const module = fetch(address(wasm), { integrity: integrity(wasm) });
+  await init({ module_or_path: module });
 } catch (error) {
   const place = document.getElementById("app");
   place.setAttribute("role", "alert");
@@ -10,4 +14,8 @@ try {
     "This page could not be started. It needs a browser with WebAssembly (SIMD), such as a current " +
     "Chrome, Edge, Firefox or Safari. If yours is one, reload the page.";
   throw error;
+}
+// Where the build has made the page fit for it, it works without the network from now on.
+if ("offline" in document.documentElement.dataset) {
+  navigator.serviceWorker?.register("./sw.js").catch(() => {});
 }

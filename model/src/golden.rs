@@ -110,13 +110,36 @@ fn tmsa_is_the_papers() {
     };
     let (x, time) = input();
     let output = tmsa.forward(x, time, false);
-    assert!(output.weights.is_none());
+    assert!(output.attended.is_none());
     close(output.context, &golden, "output", 1e-5);
     // Asked for its weights, it computes the same, and returns what it computed with.
     let (x, time) = input();
     let output = tmsa.forward(x, time, true);
     close(output.context, &golden, "output", 1e-5);
-    close(output.weights.expect("asked for"), &golden, "weights", 1e-5);
+    let attended = output.attended.expect("asked for");
+    close(attended.weights, &golden, "weights", 1e-5);
+    assert_eq!(attended.bias.dims(), [2, 16, 16]);
+    // The lengths of what Eq (3)-(5) add, term by term.
+    let lengths: Vec<f32> = attended.lengths.into_data().try_to_vec().expect("f32");
+    for (i, (input, layer)) in [("x", "qkv"), ("time", "qkv_temb")].into_iter().enumerate() {
+        let (shape, x) = golden.values(input);
+        let (_, weight) = golden.values(&format!("{layer}.weight"));
+        let (_, bias) = golden.values(&format!("{layer}.bias"));
+        let width = *shape.last().expect("a width");
+        let tokens: Vec<&[f64]> = x.chunks_exact(width).take(x.len() / width / shape[0]).collect();
+        for part in 0..3 {
+            let length = |token: &[f64]| {
+                let value = |row: usize| {
+                    let row_of = &weight[row * width..][..width];
+                    bias[row] + token.iter().zip(row_of).map(|(x, w)| x * w).sum::<f64>()
+                };
+                (16 * part..16 * (part + 1)).map(|row| value(row).powi(2)).sum::<f64>().sqrt()
+            };
+            let want = tokens.iter().map(|t| length(t)).sum::<f64>() / tokens.len() as f64;
+            let found = f64::from(lengths[3 * i + part]);
+            assert!((found / want - 1.0).abs() < 1e-4, "{layer} {part}: {found}, not {want}");
+        }
+    }
 }
 
 #[test]

@@ -4,11 +4,14 @@
 //! The preconditioner is the same for both and linear in the network's output, so that this is also
 //! `eps = eps_null + s (eps_class - eps_null)`, as it is usually written.
 
+#[cfg(feature = "tensor")]
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::config::PrecondConfig;
+#[cfg(feature = "tensor")]
 use crate::model::{Conditioning, Denoised, Model};
+#[cfg(feature = "tensor")]
 use crate::network::AttentionMaps;
 
 /// How far, when, and in which channels.
@@ -97,7 +100,10 @@ impl Guidance {
             }
         }
     }
+}
 
+#[cfg(feature = "tensor")]
+impl Guidance {
     /// [`Model::denoise`], guided to the classes of the pictures. The model runs once, on both
     /// halves of a batch of twice the size; where nothing is to be guided, on the batch as it is.
     ///
@@ -121,7 +127,7 @@ impl Guidance {
         if free || beyond.iter().all(|&beyond| beyond == 0.0) {
             return model.denoise(x, sigma, conditioning);
         }
-        let Conditioning { augment, dropout, classes, attention_of } = conditioning;
+        let Conditioning { augment, dropout, classes, .. } = conditioning;
         let [b, c, ..] = x.dims();
         let guided = match self.channels {
             GuidedChannels::Three => c.min(3),
@@ -135,7 +141,7 @@ impl Guidance {
             augment: augment.map(|labels| Tensor::cat(vec![labels.clone(), labels], 0)),
             dropout: dropout.map(|keys| keys.repeat(2)),
             classes: classes.into_iter().chain((0..b).map(|_| None)).collect(),
-            attention_of,
+            ..conditioning
         };
         let x = Tensor::cat(vec![x.clone(), x], 0);
         let Denoised { denoised, raw, attention } = model.denoise(x, &sigma.repeat(2), both);
@@ -153,8 +159,11 @@ impl Guidance {
         Denoised {
             denoised: guide(denoised),
             raw: guide(raw),
-            attention: attention
-                .map(|maps| AttentionMaps { weights: maps.weights.narrow(0, 0, b), ..maps }),
+            attention: attention.map(|maps| AttentionMaps {
+                weights: maps.weights.narrow(0, 0, b),
+                lengths: maps.lengths.narrow(0, 0, b),
+                ..maps
+            }),
         }
     }
 }

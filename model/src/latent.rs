@@ -12,6 +12,7 @@ use crate::network::{AttentionMaps, BlockInfo, NetworkInput, NetworkOutput};
 use crate::ops::{swish, wide};
 use crate::params::{Init, Params};
 use crate::time::TimestepEmbedding;
+use crate::tmsa::Attended;
 use crate::window::Offsets;
 
 /// Standard deviation of the initial embeddings of time and class.
@@ -76,7 +77,7 @@ impl LatentNetwork {
     }
 
     pub(crate) fn forward(&self, input: NetworkInput) -> NetworkOutput {
-        let NetworkInput { x, c_noise, classes, attention_of, .. } = input;
+        let NetworkInput { x, c_noise, classes, attention_of, silence_time, .. } = input;
         let (device, dtype) = (x.device(), x.dtype());
         let LatentConfig { channels, patch: p, .. } = self.config;
         let channels_out = self.config.channels_out();
@@ -98,14 +99,16 @@ impl LatentNetwork {
             condition = condition + table.forward(classes).cast(wide(dtype));
         }
         let condition = condition.cast(dtype);
+        let condition = if silence_time { condition.zeros_like() } else { condition };
 
         let mut attention = None;
         for (number, block) in self.blocks.iter().enumerate() {
             let wanted = attention_of == Some(number);
-            let (output, weights) = block.forward(x, condition.clone(), wanted);
+            let (output, attended) = block.forward(x, condition.clone(), wanted);
             x = output;
-            if let Some(weights) = weights {
-                attention = Some(AttentionMaps { weights, window: self.config.window.on(side) });
+            if let Some(Attended { weights, bias, lengths }) = attended {
+                let window = self.config.window.on(side);
+                attention = Some(AttentionMaps { weights, bias, lengths, window });
             }
         }
 

@@ -3,7 +3,8 @@
 //!
 //! This crate computes and does nothing else: it reads no file, looks at no clock, and draws no
 //! random number that is not a function of its arguments. The trainer and the page are built on
-//! it and share every line.
+//! it and share every line. Without the feature `tensor` only plain values are left: settings,
+//! noise levels, noise, pictures, cards; they come without Burn.
 //!
 //! | to find | look in |
 //! |---|---|
@@ -12,6 +13,7 @@
 //! | the networks | [`network`], `unet`, `latent` |
 //! | from the network to a denoiser | [`precond`], [`Model`] |
 //! | from noise to pictures | [`schedule`], [`sampler`], [`noise`], [`generate`], [`image`], [`picture`] |
+//! | all settings of that | [`settings`] |
 //! | classifier-free guidance | [`guidance`] |
 //! | training objective | [`loss`], [`hybrid`], [`importance`] |
 //! | discrete time: betas and what follows from them | [`discrete`] |
@@ -21,40 +23,66 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "tensor")]
 mod block;
 pub mod card;
 pub mod config;
+#[cfg(feature = "tensor")]
 mod cpu;
 pub mod discrete;
+#[cfg(feature = "tensor")]
 pub mod generate;
-#[cfg(test)]
+#[cfg(all(test, feature = "tensor"))]
 mod golden;
 pub mod guidance;
+#[cfg(feature = "tensor")]
 pub mod hybrid;
 pub mod image;
+#[cfg(feature = "tensor")]
 pub mod importance;
+#[cfg(feature = "tensor")]
 mod latent;
+#[cfg(feature = "tensor")]
 mod layers;
+#[cfg(feature = "tensor")]
 pub mod loss;
+#[cfg(feature = "tensor")]
 pub mod macs;
+#[cfg(feature = "tensor")]
 mod model;
+#[cfg(feature = "tensor")]
 pub mod network;
 pub mod noise;
+#[cfg(feature = "tensor")]
 pub mod official;
+#[cfg(feature = "tensor")]
 mod ops;
+#[cfg(feature = "tensor")]
 mod params;
 pub mod picture;
 pub mod precond;
+#[cfg(feature = "tensor")]
 pub mod preset;
+#[cfg(feature = "tensor")]
 pub mod process;
+#[cfg(feature = "tensor")]
 pub mod sampler;
 pub mod schedule;
+pub mod settings;
+#[cfg(feature = "tensor")]
 mod time;
+#[cfg(feature = "tensor")]
 mod tmsa;
+#[cfg(feature = "tensor")]
 mod unet;
+#[cfg(feature = "tensor")]
 pub mod vae;
+#[cfg(feature = "tensor")]
 pub mod weights;
+#[cfg(feature = "tensor")]
 pub mod window;
 
+#[cfg(feature = "tensor")]
 pub use model::{Conditioning, Denoised, Model};
+#[cfg(feature = "tensor")]
 pub use params::TensorSpec;

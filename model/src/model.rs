@@ -52,6 +52,8 @@ pub struct Conditioning {
     pub classes: Vec<Option<usize>>,
     /// The block whose attention maps are wanted, counted in the order of execution.
     pub attention_of: Option<usize>,
+    /// Whether the time token is zero.
+    pub silence_time: bool,
 }
 
 impl Model {
@@ -106,7 +108,7 @@ impl Model {
     pub fn denoise(&self, x: Tensor<4>, sigma: &[f64], conditioning: Conditioning) -> Denoised {
         let b = x.dims()[0];
         assert_eq!(b, sigma.len(), "one noise level per picture");
-        let Conditioning { augment, dropout, classes, attention_of } = conditioning;
+        let Conditioning { augment, dropout, classes, attention_of, silence_time } = conditioning;
         assert!(classes.is_empty() || classes.len() == b, "one class per picture");
         let known = self.config.classes();
         assert!(classes.iter().flatten().all(|&class| class < known), "there are {known} classes");
@@ -124,6 +126,7 @@ impl Model {
             augment,
             dropout,
             attention_of,
+            silence_time,
         });
         let raw = output.x.cast(x.dtype());
         // What follows the prediction's channels is the variance.

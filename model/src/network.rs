@@ -26,6 +26,8 @@ pub struct NetworkInput {
     pub dropout: Option<Vec<u32>>,
     /// The block whose attention maps are wanted, counted in the order of execution.
     pub attention_of: Option<usize>,
+    /// Whether the time token is zero, so that the blocks are not told the noise level.
+    pub silence_time: bool,
 }
 
 /// What a network computes.
@@ -38,13 +40,18 @@ pub struct NetworkOutput {
     pub attention: Option<AttentionMaps>,
 }
 
-/// What the tokens of a block attend to.
+/// What the tokens of a block attend to, and why.
 #[derive(Clone, Debug)]
 pub struct AttentionMaps {
     /// `[B, windows, heads, N, N]`: row `i` holds the weights with which token `i` of a window
     /// takes up the values of the others, and sums to 1. Windows are counted row after row, and
     /// so are the tokens inside one.
     pub weights: Tensor<5>,
+    /// B of Eq (6), which knows no noise level, `[heads, N, N]`.
+    pub bias: Tensor<3>,
+    /// Lengths of the two parts of queries, keys and values (Eq 3-5), `[B, 2, 3]`: of the spatial
+    /// token, as the mean over the map, and of the time token.
+    pub lengths: Tensor<3>,
     /// Tokens a side of a window.
     pub window: usize,
 }

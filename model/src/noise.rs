@@ -157,6 +157,25 @@ pub fn churn_noise(seed: u64, step: usize, values: usize) -> Vec<f32> {
     noise
 }
 
+/// Noise between two others of the same length, `at` 0 the first and 1 the second, on the arc
+/// between them (slerp): on the straight line it would be too faint to be noise.
+pub fn between(a: &[f32], b: &[f32], at: f64) -> Vec<f32> {
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+    };
+    let cosine = dot(a, b) / libm::sqrt(dot(a, a) * dot(b, b));
+    let angle = libm::acos(cosine.clamp(-1.0, 1.0));
+    let sine = libm::sin(angle);
+    let (first, second) = if sine > 1e-6 {
+        (libm::sin((1.0 - at) * angle) / sine, libm::sin(at * angle) / sine)
+    } else {
+        // The two are the same, or nearly.
+        (1.0 - at, at)
+    };
+    let mix = |(&a, &b): (&f32, &f32)| (first * f64::from(a) + second * f64::from(b)) as f32;
+    a.iter().zip(b).map(mix).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,6 +225,20 @@ mod tests {
         for (i, a) in all.iter().enumerate() {
             assert!(all[..i].iter().all(|b| a != b));
         }
+    }
+
+    #[test]
+    fn what_lies_between_noises_is_noise() {
+        let (a, b) = (start_noise(1, 3072), start_noise(2, 3072));
+        assert_eq!(between(&a, &b, 0.0), a);
+        assert_eq!(between(&a, &b, 1.0), b);
+        assert_eq!(between(&a, &a, 0.3), a);
+        let middle = between(&a, &b, 0.5);
+        let square = middle.iter().map(|x| x * x).sum::<f32>() / 3072.0;
+        assert!((square - 1.0).abs() < 0.05, "a variance of {square}");
+        // As far from the one as from the other.
+        let distance = |b: &[f32]| middle.iter().zip(b).map(|(x, y)| (x - y).powi(2)).sum::<f32>();
+        assert!((distance(&a) / distance(&b) - 1.0).abs() < 0.05);
     }
 
     proptest! {

@@ -8,53 +8,8 @@
 use core::ops::ControlFlow;
 
 use burn::tensor::Tensor;
-use serde::{Deserialize, Serialize};
 
-/// How one step is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Method {
-    /// Euler: first order, one evaluation a step.
-    Euler,
-    /// Heun: second order, two evaluations a step but one in the last (EDM, algorithm 1).
-    Heun,
-    /// DDIM (arXiv 2010.02502): a step to the next noise level, of which a part is fresh noise.
-    Ddim {
-        /// How much noise is fresh: 0 for none, which is Euler's step; 1 for as much as
-        /// [`Variance::Small`].
-        eta: f64,
-    },
-    /// Ancestral sampling (DDPM, arXiv 2006.11239): a draw from the posterior of the next noise
-    /// level, as if the denoised picture were the picture.
-    Ddpm {
-        /// Variance of the draw.
-        variance: Variance,
-    },
-}
-
-impl Method {
-    /// Evaluations of the denoiser in `steps` steps.
-    pub fn evaluations(self, steps: usize) -> usize {
-        match self {
-            Method::Heun => 2 * steps - 1,
-            _ => steps,
-        }
-    }
-}
-
-/// Variance of an ancestral step. See [`StepVariance`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Variance {
-    /// Between the two others, as the network says for each value (ADM); the small one under a
-    /// network that says nothing.
-    #[default]
-    Learned,
-    /// That of the posterior: right if all pictures are one.
-    Small,
-    /// Beta: right if pictures are noise themselves.
-    Large,
-}
+pub use crate::settings::{Churn, Method, Variance};
 
 /// The range of the variance of a step from noise level `sigma` to `next`, in units of the
 /// picture: those of discrete time, over `ᾱ = 1 / (1 + next²)`.
@@ -90,38 +45,6 @@ pub struct Prediction {
 impl From<Tensor<4>> for Prediction {
     fn from(denoised: Tensor<4>) -> Self {
         Self { denoised, variance: None }
-    }
-}
-
-/// Noise that is added before a step of Euler or Heun and removed by it ("churn"; EDM,
-/// algorithm 2).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Churn {
-    /// Amount over all steps; 0 for none, which makes the sampler deterministic.
-    pub s_churn: f64,
-    /// Lowest noise level it is added at.
-    pub s_min: f64,
-    /// Highest noise level it is added at.
-    pub s_max: f64,
-    /// Standard deviation of the added noise.
-    pub s_noise: f64,
-}
-
-impl Default for Churn {
-    fn default() -> Self {
-        Self { s_churn: 0.0, s_min: 0.0, s_max: f64::MAX, s_noise: 1.0 }
-    }
-}
-
-impl Churn {
-    /// The raised noise level for a step from `sigma`, of `steps` in all.
-    fn raise(&self, sigma: f64, steps: usize) -> f64 {
-        if self.s_churn > 0.0 && (self.s_min..=self.s_max).contains(&sigma) {
-            sigma * (1.0 + (self.s_churn / steps as f64).min(core::f64::consts::SQRT_2 - 1.0))
-        } else {
-            sigma
-        }
     }
 }
 

@@ -27,8 +27,18 @@ pub struct Tmsa {
 pub struct TmsaOutput {
     /// `[B, H, W, C]`.
     pub context: Tensor<4>,
-    /// Attention weights, `[B, windows, heads, N, N]`, if they were asked for.
-    pub weights: Option<Tensor<5>>,
+    /// What it was made with, if the weights were asked for.
+    pub attended: Option<Attended>,
+}
+
+/// What a block attended with; [`crate::network::AttentionMaps`] says more.
+pub struct Attended {
+    /// Attention weights, `[B, windows, heads, N, N]`.
+    pub weights: Tensor<5>,
+    /// `[heads, N, N]`.
+    pub bias: Tensor<3>,
+    /// `[B, 2, 3]`.
+    pub lengths: Tensor<3>,
 }
 
 impl Tmsa {
@@ -79,8 +89,14 @@ impl Tmsa {
             bias,
             window: [window, window],
         };
+        let why = weights.then(|| {
+            (attention.bias.clone(), lengths(attention.qkv.clone(), attention.time.clone()))
+        });
         let (context, weights) = window_attention(attention, weights);
-        TmsaOutput { context: self.proj.forward(context), weights }
+        let attended = weights.zip(why);
+        let attended =
+            attended.map(|(weights, (bias, lengths))| Attended { weights, bias, lengths });
+        TmsaOutput { context: self.proj.forward(context), attended }
     }
 
     /// For a map of `tokens`.
@@ -90,4 +106,14 @@ impl Tmsa {
             + self.proj.macs(tokens)
             + Macs::attention(2 * tokens * self.offsets.side.pow(2) * channels)
     }
+}
+
+/// Lengths of queries, keys and values: their spatial parts `[B, H, W, 3 C]`, as the mean over the
+/// map, and their parts from the time token `[B, 3 C]`. The output is `[B, 2, 3]`.
+fn lengths(spatial: Tensor<4>, time: Tensor<2>) -> Tensor<3> {
+    let [b, h, w, c3] = spatial.dims();
+    let length = |x: Tensor<4>| x.square().sum_dim(3).sqrt().mean_dim(1).reshape([b, 1, 3]);
+    let spatial = length(spatial.reshape([b, h * w, 3, c3 / 3]));
+    let time = length(time.reshape([b, 1, 3, c3 / 3]));
+    Tensor::cat(vec![spatial, time], 1)
 }

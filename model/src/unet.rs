@@ -11,6 +11,7 @@ use crate::network::{AttentionMaps, BlockInfo, NetworkInput, NetworkOutput};
 use crate::ops::{DropoutKeys, downsample_bilinear, upsample_bilinear, upsample_nearest, wide};
 use crate::params::Params;
 use crate::time::TimeEmbedding;
+use crate::tmsa::Attended;
 use crate::window::Offsets;
 
 /// One stage of the encoder, or of the decoder.
@@ -111,15 +112,17 @@ impl UNet {
         let dtype = input.x.dtype();
         let options = (&input.x.device(), wide(dtype));
         let time = self.time.forward(&input.c_noise, input.augment, options).cast(dtype);
+        let time = if input.silence_time { time.zeros_like() } else { time };
         let mut attention = None;
         let mut number = 0;
         let mut run = |block: &ResBlock, x: Tensor<4>, side: usize| {
             let wanted = input.attention_of == Some(number);
             let dropout = input.dropout.as_ref().map(|keys| DropoutKeys::new(keys, number));
             number += 1;
-            let (x, weights) = block.forward(x, time.clone(), dropout, wanted);
-            if let Some(weights) = weights {
-                attention = Some(AttentionMaps { weights, window: self.config.window.on(side) });
+            let (x, attended) = block.forward(x, time.clone(), dropout, wanted);
+            if let Some(Attended { weights, bias, lengths }) = attended {
+                let window = self.config.window.on(side);
+                attention = Some(AttentionMaps { weights, bias, lengths, window });
             }
             x
         };

@@ -148,6 +148,59 @@ impl Browser {
         }
     }
 
+    /// Presses keys in an element.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such element.
+    pub async fn press(&self, selector: &str, keys: impl Into<TypingData>) {
+        let element = self.session.find(By::Css(selector)).await.expect("the element");
+        element.send_keys(keys.into()).await.expect("pressed");
+    }
+
+    /// Chooses a file in a field for files.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such field.
+    pub async fn upload(&self, selector: &str, file: &Path) {
+        self.press(selector, file.to_str().expect("a path of letters")).await;
+    }
+
+    /// Waits for a file to be downloaded, and reads it.
+    ///
+    /// # Panics
+    ///
+    /// If none comes within `limit`.
+    pub async fn downloaded(&self, name: &str, limit: Duration) -> Vec<u8> {
+        let path = self.downloads().join(name);
+        let started = Instant::now();
+        while !path.exists() {
+            assert!(started.elapsed() < limit, "no file at {}", path.display());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        std::fs::read(path).expect("a file")
+    }
+
+    /// What axe-core finds wrong with the page as it is.
+    ///
+    /// # Panics
+    ///
+    /// If axe-core is not there; `cargo xtask setup` fetches it.
+    pub async fn violations(&self) -> Vec<String> {
+        let path = crate::root().join("target/tools/node_modules/axe-core/axe.min.js");
+        let axe = std::fs::read_to_string(&path)
+            .expect("axe-core, which `cargo xtask setup` fetches into target/tools");
+        self.run::<bool>(&format!("if (!window.axe) {{ {axe} }}; return true")).await;
+        let script = "const done = arguments[arguments.length - 1];
+             axe.run(document, { resultTypes: ['violations'] }).then(
+               ({ violations }) => done(violations.flatMap(({ id, nodes }) =>
+                 nodes.map(({ html, failureSummary }) => `${id}: ${html}: ${failureSummary}`))),
+               (error) => done([String(error)]))";
+        let result = self.session.execute_async(script, vec![]).await.expect("axe runs");
+        result.convert().expect("a list")
+    }
+
     /// Waits until a script's expression is true.
     ///
     /// # Panics
@@ -177,6 +230,15 @@ impl Browser {
         protocol.send_raw("Emulation.setDeviceMetricsOverride", size).await.expect("a size");
         let scheme = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
         protocol.send_raw("Emulation.setEmulatedMedia", scheme).await.expect("a colour scheme");
+    }
+
+    /// Gives the page's address another part behind the `#`.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot.
+    pub async fn follow(&self, hash: &str) {
+        self.run::<bool>(&format!("location.hash = {hash:?}; return true")).await;
     }
 
     /// A picture of the window.

@@ -163,6 +163,7 @@ pub fn run(args: SampleArgs) -> anyhow::Result<()> {
         weights_sha256: loaded.sha256.clone(),
         seeds: seeds.to_vec(),
         settings: settings.clone(),
+        page: None,
     };
     if args.separate {
         std::fs::create_dir_all(&args.output)

@@ -1,7 +1,7 @@
 //! What the page and the worker tell each other: JSON, and bytes beside it where there are any.
 
 use model::card::Card;
-use model::generate::Settings;
+use model::settings::Settings;
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::Backend;
@@ -15,16 +15,74 @@ pub enum Request {
         base: String,
         /// What the visitor wants to compute with.
         wish: Option<Backend>,
+        /// For tests: the evaluation, counted from 1, before which the device is lost.
+        fault: Option<usize>,
     },
-    /// Make pictures.
-    Generate {
-        /// The seed of each.
-        seeds: Vec<u64>,
-        /// Everything else.
-        settings: Settings,
+    /// Take up the weights file that follows, and check it.
+    Open {
+        /// What to call it.
+        name: String,
     },
+    /// Make pictures. Where there is a guide, its picture follows: red, green and blue of each
+    /// pixel, then a byte for each pixel, which is 1 where the picture is to stay.
+    Generate(Order),
+    /// Show what a block attends to.
+    Attend(Look),
     /// Stop making pictures.
     Cancel,
+}
+
+/// Pictures to be made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Order {
+    /// The noise that each starts from.
+    pub noises: Vec<Noise>,
+    /// How they are made.
+    pub settings: Settings,
+    /// A picture that they are made from.
+    pub guide: Option<Guide>,
+}
+
+/// Noise to start from.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Noise {
+    /// That of a seed.
+    Seed(u64),
+    /// Between those of two seeds: 0 the first, 1 the second.
+    Between([u64; 2], f64),
+    /// Between those of four seeds in the corners, row after row: how far right, how far down.
+    Among([u64; 4], [f64; 2]),
+}
+
+impl Noise {
+    /// The seed, or the first of them.
+    pub fn seed(&self) -> u64 {
+        match *self {
+            Noise::Seed(seed) => seed,
+            Noise::Between(seeds, _) => seeds[0],
+            Noise::Among(seeds, _) => seeds[0],
+        }
+    }
+}
+
+/// How a picture guides those that are made from it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Guide {
+    /// The noise level that is added to it.
+    pub sigma: f64,
+    /// Whether parts of it stay.
+    pub keep: bool,
+}
+
+/// A look into the model at one step of what was made last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Look {
+    /// The step, from 0.
+    pub step: usize,
+    /// Which of the pictures.
+    pub picture: usize,
+    /// Which of the blocks, in the order of execution.
+    pub block: usize,
 }
 
 /// From the worker to the page.
@@ -52,29 +110,36 @@ pub enum Event {
     Checking,
     /// The model can be used.
     Ready(Box<Ready>),
-    /// An evaluation is done. The denoised pictures follow as a grid of RGBA.
+    /// An evaluation is done. The pictures follow as RGB, one after the other: the noisy ones,
+    /// scaled to unit variance, then the denoised ones.
     Evaluated(Evaluated),
-    /// The pictures are done. They follow as a grid of RGBA.
+    /// The pictures are done. They follow as RGB, one after the other.
     Done {
-        /// The size of the grid in pixels.
-        size: [usize; 2],
         /// Time from the request to this message.
         milliseconds: f64,
         /// Evaluations of the network in that time.
         evaluations: usize,
     },
+    /// What was looked at. Attention weights `[windows, heads, N, N]` and the relative position
+    /// bias `[heads, N, N]` follow as `f32`, little-endian.
+    Attended(Attended),
     /// Cancelled as asked.
     Cancelled,
+    /// A weights file cannot be used. The model that was there still can.
+    Refused {
+        /// Why.
+        message: String,
+    },
     /// Something failed. What was asked for last did not happen.
     Failed {
         /// What, and what to do.
         message: String,
-        /// Whether the worker can go on.
+        /// Whether the worker has ended, or has lost its device.
         fatal: bool,
     },
 }
 
-/// What is known once a model is loaded.
+/// What is known of a model that can be used.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ready {
     /// Its card.
@@ -87,17 +152,34 @@ pub struct Ready {
     pub parameters: usize,
     /// Multiply-adds of one evaluation of one picture.
     pub macs: u64,
+    /// Width and height of its pictures.
+    pub size: [usize; 2],
+    /// Its blocks, in the order of execution.
+    pub blocks: Vec<Block>,
     /// By how much its known answer was missed, if it has one.
     pub deviation: Option<f32>,
     /// The way taken, which the check may have changed.
     pub backend: Backend,
     /// Why, where it is not what one would expect.
     pub note: Option<String>,
-    /// Time from the start of the worker until now.
+    /// Time from the start of the worker, or from the file's arrival, until now.
     pub milliseconds: f64,
+    /// Memory of the worker in bytes.
+    pub memory: u64,
 }
 
-/// How far a picture has come.
+/// Where a block stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    /// `encoder` or `decoder`.
+    pub part: String,
+    /// Tokens a side of its map.
+    pub side: usize,
+    /// Tokens a side of its attention window.
+    pub window: usize,
+}
+
+/// How far pictures have come.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluated {
     /// The step, from 0.
@@ -112,6 +194,48 @@ pub struct Evaluated {
     pub sigma: f64,
     /// Time of this evaluation.
     pub milliseconds: f64,
-    /// The size of the grid in pixels.
-    pub size: [usize; 2],
+}
+
+/// What a block attended to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attended {
+    /// What was asked for.
+    pub look: Look,
+    /// Attention heads.
+    pub heads: usize,
+    /// Tokens a side of the block's map.
+    pub side: usize,
+    /// Tokens a side of a window.
+    pub window: usize,
+    /// Lengths of queries, keys and values: the parts from the spatial tokens, then those from
+    /// the time token.
+    pub lengths: [[f32; 3]; 2],
+}
+
+/// Messages as a browser carries them: the text, and bytes where there are any.
+#[cfg(target_arch = "wasm32")]
+pub mod carry {
+    use js_sys::{Array, Uint8Array};
+    use serde::{Serialize, de::DeserializeOwned};
+    use wasm_bindgen::{JsCast, JsValue};
+
+    /// The message, and what of it is moved rather than copied.
+    pub fn pack(message: &impl Serialize, bytes: Option<&[u8]>) -> (Array, Array) {
+        let text = serde_json::to_string(message).expect("messages are plain data");
+        let (message, moved) = (Array::of1(&text.into()), Array::new());
+        if let Some(bytes) = bytes {
+            let bytes = Uint8Array::from(bytes);
+            moved.push(&bytes.buffer());
+            message.push(&bytes);
+        }
+        (message, moved)
+    }
+
+    /// A message taken apart; `None` if it is none of ours.
+    pub fn unpack<T: DeserializeOwned>(data: JsValue) -> Option<(T, Vec<u8>)> {
+        let parts: Array = data.dyn_into().ok()?;
+        let message = serde_json::from_str(&parts.get(0).as_string()?).ok()?;
+        let bytes = parts.get(1).dyn_into::<Uint8Array>().map(|b| b.to_vec()).unwrap_or_default();
+        Some((message, bytes))
+    }
 }

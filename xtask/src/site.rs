@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use sha2::{Digest, Sha256, Sha384};
 
 use crate::shell::{cargo, find, run};
 use crate::tools::Wasm;
@@ -32,13 +35,101 @@ pub fn build(wasm: &Wasm, optimise: bool) -> anyhow::Result<()> {
     trunk.env_remove("NO_COLOR");
     trunk.envs(wasm.iter().map(|(name, value)| (name, value)));
     run(&mut trunk)?;
+    let dist = Path::new("dist");
     if optimise {
-        self::optimise(Path::new("dist/worker_bg.wasm"))?;
+        for path in files(dist)?.iter().filter(|path| path.extension().is_some_and(|e| e == "wasm"))
+        {
+            self::optimise(path)?;
+        }
     }
+    seal(dist)
+}
+
+/// Writes the hashes of all files into the page, and into the program that keeps them for when
+/// there is no network.
+fn seal(dist: &Path) -> anyhow::Result<()> {
+    let page = dist.join("index.html");
+    let mut html = std::fs::read_to_string(&page).context("dist/index.html")?;
+    let marked = html.replacen("<html", "<html data-offline", 1);
+    ensure!(marked != html, "index.html has no <html> element");
+    html = sign(&marked, dist)?;
+    std::fs::write(&page, html)?;
+
+    let mut hash = Sha256::new();
+    let mut list = Vec::new();
+    for path in files(dist)? {
+        let name = path.strip_prefix(dist)?.to_str().context("a file's name")?.replace('\\', "/");
+        let bytes = std::fs::read(&path)?;
+        hash.update(name.as_bytes());
+        hash.update(Sha256::digest(&bytes));
+        list.push((name.clone(), integrity(&bytes)));
+        if name == "index.html" {
+            list.push(("./".into(), integrity(&bytes)));
+        }
+    }
+    let version: String =
+        hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let program = std::fs::read_to_string("www/sw.js").context("www/sw.js")?;
+    let filled = program.replacen("VERSION = \"\"", &format!("VERSION = {version:?}"), 1).replacen(
+        "FILES = []",
+        &format!("FILES = {}", serde_json::to_string(&list)?),
+        1,
+    );
+    std::fs::write(dist.join("sw.js"), filled)?;
+    println!("dist/: version {version}, {} files", list.len() - 1);
     Ok(())
 }
 
-/// Makes a WebAssembly file smaller. Only for the worker's: the page's own is signed in index.html.
+/// Gives each script and style sheet of a page the hash of its file, as it is now.
+fn sign(html: &str, dist: &Path) -> anyhow::Result<String> {
+    let mut signed = String::new();
+    for (i, part) in html.split('<').enumerate() {
+        if i > 0 {
+            signed.push('<');
+        }
+        let address = ["src=\"./", "href=\"./"].iter().find_map(|start| {
+            let (_, rest) = part.split_once(start)?;
+            rest.split('"').next()
+        });
+        let loads = part.starts_with("script ") || part.starts_with("link ");
+        let Some(address) = address.filter(|_| loads && !part.contains("rel=\"icon\"")) else {
+            signed.push_str(part);
+            continue;
+        };
+        let bytes = std::fs::read(dist.join(address)).with_context(|| address.to_string())?;
+        let hash = integrity(&bytes);
+        if let Some((before, rest)) = part.split_once("integrity=\"") {
+            let (_, after) = rest.split_once('"').context("an attribute that does not end")?;
+            signed.push_str(&format!("{before}integrity=\"{hash}\"{after}"));
+        } else {
+            let (name, rest) = part.split_once(' ').context("an element without attributes")?;
+            signed.push_str(&format!("{name} integrity=\"{hash}\" {rest}"));
+        }
+    }
+    Ok(signed)
+}
+
+/// A hash as browsers check it.
+fn integrity(bytes: &[u8]) -> String {
+    format!("sha384-{}", BASE64_STANDARD.encode(Sha384::digest(bytes)))
+}
+
+/// All files below a folder, in the order of their names.
+fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(files(&path)?);
+        } else if path.file_name().is_some_and(|name| name != "sw.js") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Makes a WebAssembly file smaller.
 fn optimise(path: &Path) -> anyhow::Result<()> {
     ensure!(
         find("wasm-opt").is_some(),
@@ -60,8 +151,11 @@ pub fn lint(wasm: &Wasm) -> anyhow::Result<()> {
         // Debian's compiler comes without clippy: the build itself has to do.
         return Ok(());
     }
-    let mut clippy = cargo();
-    clippy.args(["clippy", "--package", "web", "--target", TARGET, "--release", "--locked"]);
-    clippy.args(["--", "-D", "warnings"]);
-    run(&mut clippy)
+    for (program, feature) in [("app", "page"), ("worker", "compute")] {
+        let mut clippy = cargo();
+        clippy.args(["clippy", "--package", "web", "--bin", program, "--features", feature]);
+        clippy.args(["--target", TARGET, "--release", "--locked", "--", "-D", "warnings"]);
+        run(&mut clippy)?;
+    }
+    Ok(())
 }

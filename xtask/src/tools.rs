@@ -9,6 +9,7 @@ use crate::shell::{cargo, find, output, run};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 const TRUNK: &str = "0.21.14";
+const AXE: &str = "axe-core@4.10.3";
 
 /// Environment of a build for WebAssembly.
 pub type Wasm = Vec<(&'static str, String)>;
@@ -19,6 +20,7 @@ pub fn set_up() -> anyhow::Result<Wasm> {
     cargo_tool("wasm-bindgen", "wasm-bindgen-cli", &locked("wasm-bindgen")?, false)?;
     cargo_tool("trunk", "trunk", TRUNK, true)?;
     browser()?;
+    axe()?;
     Ok(wasm)
 }
 
@@ -73,6 +75,18 @@ fn browser() -> anyhow::Result<()> {
         return Ok(());
     }
     apt(&["chromium", "chromium-driver"])
+}
+
+/// The checker of accessibility that the browser tests use. It is no part of the page.
+fn axe() -> anyhow::Result<()> {
+    if Path::new("target/tools/node_modules/axe-core/axe.min.js").exists() {
+        return Ok(());
+    }
+    if find("npm").is_none() {
+        apt(&["npm"])?;
+    }
+    let install = ["install", "--no-save", "--no-audit", "--no-fund", "--prefix", "target/tools"];
+    run(Command::new("npm").args(install).arg(AXE))
 }
 
 /// Installs Debian packages, where that can be done without asking.

@@ -1,24 +1,31 @@
 //! The worker as the page sees it.
 
-use js_sys::{Array, Uint8Array};
+use std::sync::Arc;
+
 use leptos::prelude::*;
-use model::generate::Settings;
-use model::picture::{Origin, Rgb};
+use model::picture::Rgb;
 use wasm_bindgen::JsCast;
 use wasm_bindgen::prelude::Closure;
 use web_sys::{ErrorEvent, MessageEvent, Worker};
 use web_time::Instant;
 
-use super::{Doing, Finished, Frame, State};
+use super::state::{Doing, Frame, Run, State};
 use crate::adapter::Backend;
-use crate::protocol::{Event, Request};
+use crate::plot::Maps;
+use crate::protocol::{Event, Look, Order, Request, carry};
 
-/// What was asked of the worker last.
-#[derive(Clone)]
+/// Starts of the worker before the page gives up: a device may be lost, but not each time.
+const STARTS: usize = 3;
+
+/// What was asked of the worker and is not done.
+#[derive(Clone, Default)]
 struct Asked {
-    seeds: Vec<u64>,
-    settings: Settings,
-    at: Instant,
+    /// What to make, one after the other, with the bytes of guides and the state of the page.
+    orders: Vec<(Order, Vec<u8>, String)>,
+    at: Option<Instant>,
+    /// Steps to look into, the next one last. The one that the worker is at comes first.
+    looks: Vec<Look>,
+    looking: Option<Look>,
 }
 
 /// The worker.
@@ -26,31 +33,43 @@ struct Asked {
 pub struct Engine {
     state: State,
     worker: StoredValue<Option<Worker>, LocalStorage>,
-    asked: StoredValue<Option<Asked>>,
+    asked: StoredValue<Asked>,
+    starts: StoredValue<usize>,
 }
 
 impl Engine {
     /// Starts the worker, which at once looks for a device and loads a model.
     pub fn start(state: State) -> Self {
-        let engine =
-            Self { state, worker: StoredValue::new_local(None), asked: StoredValue::new(None) };
-        let Ok(worker) = Worker::new("./worker_loader.js") else {
-            engine.broken("This browser does not run workers, which compute the pictures here.");
-            return engine;
+        let engine = Self {
+            state,
+            worker: StoredValue::new_local(None),
+            asked: StoredValue::new(Asked::default()),
+            starts: StoredValue::new(0),
+        };
+        engine.start_worker();
+        engine
+    }
+
+    fn start_worker(self) {
+        let engine = self;
+        self.starts.update_value(|starts| *starts += 1);
+        let Ok(worker) = Worker::new("./compute.js") else {
+            self.broken("This browser does not run workers, which compute the pictures here.");
+            return;
         };
         let on_message = Closure::<dyn Fn(MessageEvent)>::new(move |message: MessageEvent| {
-            let parts: Array = message.data().unchecked_into();
-            let event = parts.get(0).as_string().and_then(|text| serde_json::from_str(&text).ok());
-            let bytes = parts.get(1).dyn_into::<Uint8Array>().ok().map(|bytes| bytes.to_vec());
-            if let Some(event) = event {
+            if let Some((event, bytes)) = carry::unpack(message.data()) {
                 engine.heard(event, bytes);
             }
         });
         worker.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
         on_message.forget();
-        let on_error = Closure::<dyn Fn(ErrorEvent)>::new(move |_: ErrorEvent| {
-            // A panic has told more already.
-            if *engine.state.doing.read_untracked() != Doing::Broken {
+        let on_error = Closure::<dyn Fn(ErrorEvent)>::new(move |event: ErrorEvent| {
+            event.prevent_default();
+            // A panic has told more already, and started another worker.
+            if matches!(*engine.state.doing.read_untracked(), Doing::Starting)
+                && engine.starts.get_value() == 1
+            {
                 engine.broken(
                     "The computing part of this page could not be loaded. Reload the page.",
                 );
@@ -58,29 +77,86 @@ impl Engine {
         });
         worker.set_onerror(Some(on_error.as_ref().unchecked_ref()));
         on_error.forget();
-        engine.worker.set_value(Some(worker));
-        engine
+        self.worker.set_value(Some(worker));
     }
 
-    /// Asks for pictures.
-    pub fn generate(self, seeds: Vec<u64>, settings: Settings) {
+    /// Makes pictures. Several orders are for comparison: the last one is the one that stays in
+    /// the worker's memory.
+    pub fn generate(self, orders: Vec<(Order, Vec<u8>, String)>) {
         self.state.trouble.set(None);
         self.state.progress.set(None);
-        self.state.finished.set(None);
+        self.state.beside.set(None);
+        self.state.said.set("Making pictures.".into());
+        self.asked.update_value(|asked| {
+            asked.orders = orders;
+            asked.orders.reverse();
+            asked.at = Some(Instant::now());
+            asked.looks.clear();
+        });
+        self.send_order();
+    }
+
+    /// Sends the order that is next.
+    fn send_order(self) {
+        let next = self.asked.with_value(|asked| asked.orders.last().cloned());
+        let Some((order, bytes, _)) = next else { return };
         self.state.doing.set(Doing::Generating);
-        let asked = Asked { seeds: seeds.clone(), settings: settings.clone(), at: Instant::now() };
-        self.asked.set_value(Some(asked));
-        self.send(&Request::Generate { seeds, settings });
+        self.send(&Request::Generate(order), Some(&bytes));
     }
 
     /// Asks to stop. The worker does so after the evaluation that runs.
     pub fn cancel(self) {
         self.state.doing.set(Doing::Cancelling);
-        self.send(&Request::Cancel);
+        self.asked.update_value(|asked| asked.orders.truncate(1));
+        self.send(&Request::Cancel, None);
     }
 
-    /// Loads the model, once more if need be.
-    pub fn load(self) {
+    /// Looks into the model, unless it is known already what is there. What was asked for before
+    /// and has not begun is dropped.
+    pub fn look(self, mut looks: Vec<Look>) {
+        looks.retain(|look| !self.state.maps.read_untracked().contains_key(look));
+        looks.reverse();
+        self.asked.update_value(|asked| asked.looks = looks);
+        self.look_on();
+    }
+
+    fn look_on(self) {
+        if *self.state.doing.read_untracked() != Doing::Resting {
+            return;
+        }
+        let next = self.asked.try_update_value(|asked| {
+            if asked.looking.is_some() {
+                return None;
+            }
+            asked.looking = asked.looks.pop();
+            asked.looking
+        });
+        if let Some(look) = next.flatten() {
+            self.send(&Request::Attend(look), None);
+        }
+    }
+
+    /// Takes up a weights file.
+    pub fn open(self, name: String, bytes: &[u8]) {
+        self.state.trouble.set(None);
+        self.state.doing.set(Doing::Checking);
+        self.send(&Request::Open { name }, Some(bytes));
+    }
+
+    /// Tries again after everything failed.
+    pub fn again(self) {
+        if self.worker.with_value(Option::is_some) {
+            self.load();
+        } else {
+            self.starts.set_value(0);
+            self.state.trouble.set(None);
+            self.state.doing.set(Doing::Starting);
+            self.start_worker();
+        }
+    }
+
+    /// Has the worker load the model.
+    fn load(self) {
         self.state.trouble.set(None);
         self.state.doing.set(Doing::Starting);
         let location = document().location();
@@ -88,15 +164,28 @@ impl Engine {
         let base = document().base_uri().ok().flatten().unwrap_or_default();
         let end = base.find(['?', '#']).unwrap_or(base.len());
         let folder = base[..end].rfind('/').map_or("", |slash| &base[..=slash]);
-        self.send(&Request::Start { base: folder.into(), wish: Backend::wish(&query) });
+        let starts = self.starts.get_value();
+        let fault = query
+            .trim_start_matches('?')
+            .split('&')
+            .find_map(|pair| pair.strip_prefix("fault=").and_then(|number| number.parse().ok()));
+        self.send(
+            &Request::Start {
+                base: folder.into(),
+                // Where the graphics processor was lost twice, the processor does it.
+                wish: if starts < STARTS { Backend::wish(&query) } else { Some(Backend::Cpu) },
+                fault: fault.filter(|_| starts == 1),
+            },
+            None,
+        );
     }
 
-    fn send(self, request: &Request) {
-        let text = serde_json::to_string(request).expect("requests are plain data");
+    fn send(self, request: &Request, bytes: Option<&[u8]>) {
+        let (message, moved) = carry::pack(request, bytes);
         self.worker.with_value(|worker| {
             if let Some(worker) = worker {
-                // It fails only for values that cannot be copied; text can.
-                let _ = worker.post_message(&text.into());
+                // It fails only for values that cannot be copied; text and bytes can.
+                let _ = worker.post_message_with_transfer(&message, &moved);
             }
         });
     }
@@ -106,12 +195,16 @@ impl Engine {
         self.state.doing.set(Doing::Broken);
     }
 
-    fn heard(self, event: Event, bytes: Option<Vec<u8>>) {
+    /// Takes bytes apart into pictures.
+    fn pictures(self, bytes: &[u8]) -> Vec<Rgb> {
+        let size = self.state.ready.read_untracked().as_ref().map(|ready| ready.size);
+        let Some([width, height]) = size else { return Vec::new() };
+        let pictures = bytes.chunks_exact(3 * width * height);
+        pictures.map(|bytes| Rgb { width, height, bytes: bytes.to_vec() }).collect()
+    }
+
+    fn heard(self, event: Event, bytes: Vec<u8>) {
         let state = self.state;
-        let frame = |[width, height]: [usize; 2]| {
-            let rgba = bytes.unwrap_or_default();
-            (rgba.len() == 4 * width * height).then_some(Frame { width, height, rgba })
-        };
         match event {
             Event::Hello => self.load(),
             Event::Chosen { backend, adapter, note } => {
@@ -123,42 +216,140 @@ impl Engine {
             Event::Ready(ready) => {
                 let adapter = state.device.get_untracked().and_then(|(_, adapter)| adapter);
                 state.device.set(Some((ready.backend, adapter)));
-                state.note.set(ready.note.clone());
+                if ready.note.is_some() {
+                    state.note.set(ready.note.clone());
+                }
+                let other = state
+                    .ready
+                    .read_untracked()
+                    .as_ref()
+                    .is_some_and(|before| before.sha256 != ready.sha256);
+                if other {
+                    // Pictures of another model cannot be looked into.
+                    state.run.set(None);
+                    state.maps.update(|maps| maps.clear());
+                    state.enlarged.set(None);
+                    state.guide.set(None);
+                }
                 state.ready.set(Some(*ready));
                 state.doing.set(Doing::Resting);
+                // What a lost device left undone.
+                self.send_order();
             }
             Event::Evaluated(evaluated) => {
-                state.frame.set(frame(evaluated.size));
+                let mut noisy = self.pictures(&bytes);
+                let guess = noisy.split_off(noisy.len() / 2);
+                let frame = Frame { sigma: evaluated.sigma, noisy, guess };
+                if evaluated.evaluation == 1 {
+                    self.begin();
+                }
+                self.keep(evaluated.step, frame);
                 state.progress.set(Some(evaluated));
             }
-            Event::Done { size, milliseconds, evaluations } => {
-                let frame = frame(size);
-                if let (Some(frame), Some(asked), Some(ready)) =
-                    (&frame, self.asked.get_value(), state.ready.get_untracked())
-                {
-                    let rgb = frame.rgba.chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]);
-                    let grid =
-                        Rgb { width: frame.width, height: frame.height, bytes: rgb.collect() };
-                    let origin = Origin {
-                        model: ready.card.name,
-                        weights_sha256: ready.sha256,
-                        seeds: asked.seeds,
-                        settings: asked.settings,
-                    };
-                    state.finished.set(Some(Finished { grid, origin, milliseconds, evaluations }));
-                    if state.first.get_untracked().is_none() {
-                        state.first.set(Some(asked.at.elapsed().as_secs_f64() * 1e3));
+            Event::Done { milliseconds, evaluations } => {
+                let pictures = self.pictures(&bytes);
+                let frame = Frame { sigma: 0.0, noisy: pictures.clone(), guess: pictures };
+                let steps = self.asked.with_value(|asked| {
+                    asked.orders.last().map_or(0, |(order, ..)| order.settings.steps)
+                });
+                self.keep(steps, frame);
+                state.run.update(|run| {
+                    if let Some(run) = run {
+                        run.finished = Some((milliseconds, evaluations));
                     }
+                });
+                // One that got through: the next lost device has all its starts again.
+                self.starts.set_value(1);
+                let at = self.asked.try_update_value(|asked| {
+                    asked.orders.pop();
+                    if asked.orders.is_empty() { asked.at } else { None }
+                });
+                if let Some(at) = at.flatten() {
+                    if state.first.read_untracked().is_none() {
+                        state.first.set(Some(at.elapsed().as_secs_f64() * 1e3));
+                    }
+                    state.said.set("The pictures are done.".into());
+                    state.doing.set(Doing::Resting);
+                } else {
+                    state.beside.set(state.run.get_untracked());
+                    self.send_order();
                 }
-                state.frame.set(frame);
+            }
+            Event::Attended(attended) => {
+                let look = attended.look;
+                if let Some(maps) = Maps::new(attended, &bytes) {
+                    state.maps.update(|maps_of| {
+                        maps_of.insert(look, Arc::new(maps));
+                    });
+                }
+                self.asked.update_value(|asked| asked.looking = None);
+                self.look_on();
+            }
+            Event::Cancelled => {
+                self.asked.update_value(|asked| asked.orders.clear());
+                state.said.set("Cancelled.".into());
                 state.doing.set(Doing::Resting);
             }
-            Event::Cancelled => state.doing.set(Doing::Resting),
-            Event::Failed { message, fatal } => {
+            Event::Refused { message } => {
                 state.trouble.set(Some(message));
-                let usable = !fatal && state.ready.read_untracked().is_some();
+                state.doing.set(Doing::Resting);
+            }
+            Event::Failed { message, fatal: true } => self.restart(message),
+            Event::Failed { message, fatal: false } => {
+                self.asked.update_value(|asked| *asked = Asked::default());
+                state.trouble.set(Some(message));
+                let usable = state.ready.read_untracked().is_some();
                 state.doing.set(if usable { Doing::Resting } else { Doing::Broken });
             }
         }
+    }
+
+    /// The first pictures of an order have arrived: they take the place of those before.
+    fn begin(self) {
+        let state = self.state;
+        let order = self.asked.with_value(|asked| asked.orders.last().cloned());
+        let Some((order, _, link)) = order else { return };
+        state.maps.update(|maps| maps.clear());
+        if state.enlarged.get_untracked().is_some_and(|i| i >= order.noises.len()) {
+            state.enlarged.set(None);
+        }
+        state.at.set(0);
+        state.run.set(Some(Run { order, link, frames: Vec::new(), finished: None }));
+    }
+
+    /// Keeps the pictures of a step. A second evaluation in a step is the sampler's affair.
+    fn keep(self, step: usize, frame: Frame) {
+        let state = self.state;
+        // Whoever looks at an earlier frame is left there.
+        let follows = state.at.get_untracked() + 1 >= step;
+        let kept = state.run.try_update(|run| {
+            let run = run.as_mut().filter(|run| run.frames.len() == step);
+            run.map(|run| run.frames.push(Arc::new(frame)))
+        });
+        if follows && kept.flatten().is_some() {
+            state.at.set(step);
+        }
+    }
+
+    /// Starts another worker after the one before ended, and goes on with what it was doing.
+    fn restart(self, message: String) {
+        self.worker.update_value(|worker| {
+            if let Some(worker) = worker.take() {
+                worker.terminate();
+            }
+        });
+        let state = self.state;
+        if self.starts.get_value() >= STARTS {
+            self.broken(&message);
+            return;
+        }
+        self.asked.update_value(|asked| {
+            asked.looking = None;
+            asked.looks.clear();
+        });
+        state.note.set(Some(format!("{message} It was started again, and goes on.")));
+        state.progress.set(None);
+        state.doing.set(Doing::Starting);
+        self.start_worker();
     }
 }

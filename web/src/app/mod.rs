@@ -1,22 +1,39 @@
 //! The page: what is shown, and what is asked of the worker.
+//!
+//! What is shown follows from [`state::State`]; what a visitor does changes its scene, or asks
+//! something of the [`engine::Engine`].
 
-mod controls;
+mod about;
+mod attend;
 mod engine;
-mod facts;
+mod explain;
+mod fields;
+mod keep;
+mod make;
+mod paint;
+mod picture;
+mod play;
 mod stage;
+mod state;
+mod status;
+mod timeline;
 
 use leptos::mount::mount_to;
 use leptos::prelude::*;
-use model::picture::{Origin, Rgb};
-use wasm_bindgen::JsCast;
+use wasm_bindgen::{JsCast, JsValue};
 
-use crate::adapter::Backend;
-use crate::protocol::{Evaluated, Ready};
+use crate::scene::{Scene, View, name_of};
 
-use controls::Controls;
+use about::{Card, Machine, Storage};
+use attend::{Attention, AttentionControls, Strip};
 use engine::Engine;
-use facts::{About, Facts};
+use keep::{Keep, accept_drops};
+use make::Make;
+use play::Play;
 use stage::Stage;
+use state::{Doing, State};
+use status::Status;
+use timeline::Timeline;
 
 /// Shows the page.
 pub fn start() {
@@ -28,110 +45,131 @@ pub fn start() {
     mount_to(place, App).forget();
 }
 
-/// What the page is doing.
-#[derive(Clone, Debug, PartialEq)]
-enum Doing {
-    /// Waiting for the worker, which looks for a graphics processor.
-    Starting,
-    /// Downloading weights: bytes so far, bytes in all.
-    Loading(u64, u64),
-    /// Checking that the device computes what it should.
-    Checking,
-    /// Nothing; the model is there.
-    Resting,
-    /// Making pictures.
-    Generating,
-    /// Making pictures, until the evaluation that runs is done.
-    Cancelling,
-    /// Nothing, for good.
-    Broken,
-}
+/// The views, and what they are called.
+const VIEWS: [(View, &str); 4] =
+    [(View::Form, "Form"), (View::Attend, "Attend"), (View::Play, "Play"), (View::About, "About")];
 
-impl Doing {
-    /// A word for tests and styles.
-    fn word(&self) -> &'static str {
-        match self {
-            Doing::Starting => "starting",
-            Doing::Loading(..) => "loading",
-            Doing::Checking => "checking",
-            Doing::Resting => "ready",
-            Doing::Generating => "generating",
-            Doing::Cancelling => "cancelling",
-            Doing::Broken => "broken",
-        }
-    }
-}
-
-/// A picture as a canvas takes it.
-#[derive(Clone, Debug, PartialEq)]
-struct Frame {
-    width: usize,
-    height: usize,
-    rgba: Vec<u8>,
-}
-
-/// Finished pictures, and how they came about.
-#[derive(Clone, Debug, PartialEq)]
-struct Finished {
-    grid: Rgb,
-    origin: Origin,
-    milliseconds: f64,
-    evaluations: usize,
-}
-
-/// Everything the page knows. All parts of it read this; only the engine and the controls write.
-#[derive(Clone, Copy)]
-struct State {
-    doing: RwSignal<Doing>,
-    /// What is computed with, and the graphics processor's name.
-    device: RwSignal<Option<(Backend, Option<String>)>>,
-    /// Something the visitor should know of the device.
-    note: RwSignal<Option<String>>,
-    /// What went wrong last.
-    trouble: RwSignal<Option<String>>,
-    ready: RwSignal<Option<Ready>>,
-    /// How far the pictures have come.
-    progress: RwSignal<Option<Evaluated>>,
-    /// What the canvas shows.
-    frame: RwSignal<Option<Frame>>,
-    finished: RwSignal<Option<Finished>>,
-    /// Time from the first request to the first finished pictures.
-    first: RwSignal<Option<f64>>,
-}
-
-impl State {
-    fn new() -> Self {
-        Self {
-            doing: RwSignal::new(Doing::Starting),
-            device: RwSignal::new(None),
-            note: RwSignal::new(None),
-            trouble: RwSignal::new(None),
-            ready: RwSignal::new(None),
-            progress: RwSignal::new(None),
-            frame: RwSignal::new(None),
-            finished: RwSignal::new(None),
-            first: RwSignal::new(None),
-        }
-    }
+/// The part of the address behind its `#`.
+fn hash() -> String {
+    document().location().and_then(|location| location.hash().ok()).unwrap_or_default()
 }
 
 #[component]
 fn App() -> impl IntoView {
-    let state = State::new();
+    let link = hash();
+    let state = State::new(&link);
     let engine = Engine::start(state);
+    accept_drops(state, engine);
+    keep_link(state);
+    // Whoever follows a link came for its pictures.
+    if Scene::decode(&link) != Scene::default() {
+        let made = StoredValue::new(false);
+        Effect::new(move || {
+            if *state.doing.read() == Doing::Resting && !made.get_value() {
+                made.set_value(true);
+                let needs_picture = untrack(|| state.scene.read().order().guide.is_some());
+                if !needs_picture {
+                    make::generate(state, engine);
+                }
+            }
+        });
+    }
+    let view = Memo::new(move |_| state.scene.read().view);
+    let is = move |wanted: View| move || view.get() == wanted;
+    let tabs = VIEWS.map(|(this, name)| {
+        view! {
+            <button
+                type="button" data-testid=format!("view-{}", name_of(&View::ALL, this))
+                aria-current=move || (view.get() == this).then_some("page")
+                on:click=move |_| state.scene.update(|scene| scene.view = this)
+            >{name}</button>
+        }
+    });
     view! {
-        <main data-state=move || state.doing.read().word()>
+        <main data-state=move || state.doing.read().word() data-view=move || name_of(&View::ALL, view.get())>
             <header>
-                <h1>"DiffiT"</h1>
-                <p>
-                    "A diffusion vision transformer, trained in Rust and running here, in your browser: \
-                     it turns noise into pictures, step by step."
-                </p>
+                <div>
+                    <h1>"DiffiT"</h1>
+                    <p>"Watch a diffusion transformer turn noise into pictures. It runs here, in your browser."</p>
+                </div>
+                <nav aria-label="Views">{tabs}</nav>
             </header>
-            <Stage state/>
-            <Controls state engine/>
-            <Facts state/>
-            <About state/>
+            <Show when=move || view.get() != View::About>
+                <div class="stage card">
+                    <Show when=is(View::Attend) fallback=move || view! { <Stage state/> }>
+                        <Attention state engine/>
+                    </Show>
+                    <Timeline state/>
+                    <Show when=is(View::Attend)><Strip state/></Show>
+                </div>
+            </Show>
+            <div class="side">
+                <Status state/>
+                <Show when=is(View::Form)><Make state engine/></Show>
+                <Show when=is(View::Attend)><AttentionControls state engine/></Show>
+                <Show when=is(View::Play)><Play state engine/></Show>
+                <Show when=move || view.get() != View::About><Keep state engine/></Show>
+            </div>
+            <Show when=is(View::About)>
+                <div class="about">
+                    <Card state/>
+                    <Machine state/>
+                    <Storage state/>
+                    <Understand/>
+                </div>
+            </Show>
         </main>
     }
+}
+
+/// What the page shows, in a few sentences.
+#[component]
+fn Understand() -> impl IntoView {
+    view! {
+        <section class="card wide" aria-labelledby="understand">
+            <h2 id="understand">"How it works"</h2>
+            <p>
+                "A denoiser is a network that has learned to guess the picture behind noise. To make a \
+                 picture, one begins with nothing but noise, asks for the guess, moves a little towards \
+                 it, lowers the noise level, and asks again. After some dozen steps no noise is left."
+            </p>
+            <p>
+                "DiffiT is such a network, made of transformer blocks. What is new in it is that every \
+                 query, key and value of its attention depends on the noise level too, so that it can \
+                 attend to other things when it lays out a picture than when it draws the details."
+            </p>
+            {crate::explain::ALL.map(|topic| view! {
+                <details class="explain topic">
+                    <summary><strong>{topic.title}</strong>": "{topic.line}</summary>
+                    <p>{topic.more}</p>
+                    <p class="equation">{topic.equation}</p>
+                    <p class="source">{topic.source}</p>
+                </details>
+            })}
+            <p>
+                <a href="https://arxiv.org/abs/2312.02139">"The paper"</a>
+            </p>
+        </section>
+    }
+}
+
+/// Keeps scene and address the same.
+fn keep_link(state: State) {
+    Effect::new(move || {
+        let link = state.scene.read().encode();
+        if Scene::decode(&hash()).encode() == link {
+            return;
+        }
+        let address = document().location().and_then(|location| location.href().ok());
+        let address = address.unwrap_or_default();
+        let page = address.split('#').next().unwrap_or_default();
+        let address = if link.is_empty() { page.into() } else { format!("{page}#{link}") };
+        // A browser may refuse when this is done too often; the next change makes up for it.
+        let history = window().history();
+        let _ = history.map(|h| h.replace_state_with_url(&JsValue::NULL, "", Some(&address)));
+    });
+    let changed = window_event_listener(leptos::ev::hashchange, move |_| {
+        state.scene.set(Scene::decode(&hash()));
+    });
+    on_cleanup(move || changed.remove());
 }

@@ -1,142 +1,155 @@
-//! The picture, as it forms.
+//! The pictures as they form: the noisy ones beside what the denoiser makes of them.
 
-use leptos::html::Canvas;
 use leptos::prelude::*;
-use wasm_bindgen::{Clamped, JsCast};
-use web_sys::{CanvasRenderingContext2d, HtmlCanvasElement, ImageData};
+use model::picture::Rgb;
 
-use super::{Doing, Frame, State};
+use super::explain::Explain;
+use super::picture::{Picture, composed};
+use super::state::{Run, State};
+use crate::explain;
+use crate::protocol::Noise;
+use crate::scene::{Game, METHODS, View, name_of};
 
-/// The canvas, and a poster until there is something on it.
+/// Both pictures, and a poster until there are any.
 #[component]
 pub fn Stage(state: State) -> impl IntoView {
-    let canvas = NodeRef::<Canvas>::new();
-    Effect::new(move || {
-        if let (Some(frame), Some(canvas)) = (&*state.frame.read(), canvas.get()) {
-            draw(&canvas, frame);
-        }
-    });
-    let empty = move || state.frame.read().is_none();
-    let label = move || match (&*state.finished.read(), &*state.progress.read()) {
-        (Some(finished), _) => {
-            let steps = finished.origin.settings.steps;
-            match finished.origin.seeds[..] {
-                [seed] => format!("A picture made from seed {seed}, in {steps} steps"),
-                [first, .., last] => {
-                    format!("Pictures made from seeds {first} to {last}, in {steps} steps")
-                }
-                [] => "No picture".into(),
-            }
-        }
-        (None, Some(progress)) => format!(
-            "Pictures forming, after evaluation {} of {}",
-            progress.evaluation, progress.evaluations
-        ),
-        (None, None) => "No picture yet".into(),
+    let empty = move || state.run.read().is_none();
+    let comparing = move || state.beside.read().is_some() && compares(state);
+    let of = move |pick: fn(&super::state::Frame) -> &Vec<Rgb>| {
+        Signal::derive(move || {
+            state.frame().and_then(|frame| composed(pick(&frame), state.enlarged.get()))
+        })
+    };
+    let (noisy, guess) = (of(|frame| &frame.noisy), of(|frame| &frame.guess));
+    let label = move |what: &str| {
+        let place = state.frame().map_or(String::new(), |frame| level(frame.sigma));
+        let made = state.run.read().as_ref().map_or("nothing yet".into(), described);
+        format!("{what} {place}: {made}")
     };
     view! {
-        <section class="stage" aria-label="Pictures">
-            <div class="frame" class:forming=move || *state.doing.read() == Doing::Generating>
-                <img
-                    src="./poster.png"
-                    alt="Sixteen small emoji-like pictures made by this model earlier"
-                    hidden=move || !empty()
-                />
-                <canvas node_ref=canvas role="img" aria-label=label hidden=empty data-testid="canvas"/>
-            </div>
-            <Status state/>
-            <p class="how">
-                "It begins with pure noise. In every step the model guesses the picture behind the noise, \
-                 and the sampler moves a little towards that guess and lowers the noise level. What you \
-                 see forming is the guess: first a blur of everything it could become, then one picture."
-            </p>
-        </section>
-    }
-}
-
-/// Puts a frame on a canvas of its own size; the style sheet makes it large.
-fn draw(canvas: &HtmlCanvasElement, frame: &Frame) {
-    let (width, height) = (frame.width as u32, frame.height as u32);
-    canvas.set_width(width);
-    canvas.set_height(height);
-    let context = canvas.get_context("2d").ok().flatten();
-    let context = context.and_then(|context| context.dyn_into::<CanvasRenderingContext2d>().ok());
-    let image = ImageData::new_with_u8_clamped_array_and_sh(Clamped(&frame.rgba), width, height);
-    if let (Some(context), Ok(image)) = (context, image) {
-        // It fails only for images without pixels.
-        let _ = context.put_image_data(&image, 0.0, 0.0);
-    }
-}
-
-/// What is going on, in a line and a bar.
-#[component]
-fn Status(state: State) -> impl IntoView {
-    let text = move || match &*state.doing.read() {
-        Doing::Starting => "Looking for a graphics processor …".into(),
-        Doing::Loading(loaded, total) => {
-            format!("Loading the model: {} of {} MB", megabytes(*loaded), megabytes(*total))
-        }
-        Doing::Checking => "Checking that this device computes correctly …".into(),
-        Doing::Resting => match &*state.finished.read() {
-            None if state.progress.read().is_some() => "Cancelled.".into(),
-            None => "Ready. The pictures above were made earlier; make your own.".into(),
-            Some(finished) => format!("Done in {}.", seconds(finished.milliseconds)),
-        },
-        Doing::Generating => state.progress.read().as_ref().map_or_else(
-            || "Making noise …".into(),
-            |p| {
-                let left = p.milliseconds * (p.evaluations - p.evaluation) as f64;
-                format!(
-                    "Step {} of {}, noise level {:.2}, about {} left",
-                    p.step + 1,
-                    p.steps,
-                    p.sigma,
-                    seconds(left)
-                )
-            },
-        ),
-        Doing::Cancelling => "Stopping after this evaluation …".into(),
-        Doing::Broken => "Something went wrong.".into(),
-    };
-    let part = move || match &*state.doing.read() {
-        Doing::Loading(loaded, total) => Some(*loaded as f64 / (*total).max(1) as f64),
-        Doing::Generating | Doing::Cancelling => Some(
-            state
-                .progress
-                .read()
-                .as_ref()
-                .map_or(0.0, |p| p.evaluation as f64 / p.evaluations as f64),
-        ),
-        _ => None,
-    };
-    view! {
-        <div class="status">
-            <p role="status" data-testid="status">{text}</p>
-            <progress
-                max="1"
-                prop:value=move || part().unwrap_or(0.0)
-                class:idle=move || part().is_none()
-                aria-label="Progress"
+        <div class="poster" hidden=move || !empty()>
+            <img
+                src="./poster.png" width="128" height="128"
+                alt="Sixteen small emoji-like pictures made by this model earlier"
             />
-            <Show when=move || state.note.read().is_some()>
-                <p class="note" data-testid="note">{move || state.note.get()}</p>
+            <p>"Made by this model earlier. Press Generate to watch it make one for you."</p>
+        </div>
+        <div class="pair" hidden=empty>
+            <Show
+                when=comparing
+                fallback=move || view! {
+                    <figure>
+                        <div class="frame"><Picture picture=noisy label=Signal::derive(move || label("Noisy picture")) name="noisy"/></div>
+                        <figcaption>
+                            <h2>"Noisy picture"</h2>
+                            <Explain topic=explain::NOISY/>
+                        </figcaption>
+                    </figure>
+                }
+            >
+                <Beside state/>
             </Show>
-            <Show when=move || state.trouble.read().is_some()>
-                <p class="trouble" role="alert" data-testid="trouble">{move || state.trouble.get()}</p>
-            </Show>
+            <figure>
+                <div class="frame">
+                    <Picture picture=guess label=Signal::derive(move || label("The denoiser's guess")) name="canvas"/>
+                    <Enlarge state/>
+                </div>
+                <figcaption>
+                    <h2>{move || if comparing() { settings_of(&state.run.read()) } else { "The model's guess".into() }}</h2>
+                    <Explain topic=explain::GUESS/>
+                </figcaption>
+            </figure>
         </div>
     }
 }
 
-fn megabytes(bytes: u64) -> String {
-    format!("{:.1}", bytes as f64 / 1e6)
+/// Whether two settings are being compared.
+fn compares(state: State) -> bool {
+    let scene = state.scene.read();
+    scene.view == View::Play && scene.game == Game::Compare
 }
 
-/// A duration for people.
-pub fn seconds(milliseconds: f64) -> String {
-    match milliseconds / 1e3 {
-        s if s < 10.0 => format!("{s:.1} s"),
-        s if s < 100.0 => format!("{s:.0} s"),
-        s => format!("{:.0} min", s / 60.0),
+/// The pictures made for comparison, at about the same part of their way.
+#[component]
+fn Beside(state: State) -> impl IntoView {
+    let picture = Signal::derive(move || {
+        let (run, beside) = (state.run.read(), state.beside.read());
+        let (run, beside) = (run.as_ref()?, beside.as_ref()?);
+        let part = state.at.get() as f64 / run.order.settings.steps as f64;
+        let at = (part * beside.order.settings.steps as f64).round() as usize;
+        composed(&beside.frames.get(at).or(beside.frames.last())?.guess, None)
+    });
+    let label = move || match &*state.beside.read() {
+        Some(run) => format!("For comparison: {}", described(run)),
+        None => String::new(),
+    };
+    view! {
+        <figure>
+            <div class="frame"><Picture picture label=Signal::derive(label) name="beside"/></div>
+            <figcaption><h2>{move || settings_of(&state.beside.read())}</h2></figcaption>
+        </figure>
+    }
+}
+
+/// A run's settings in a few words.
+fn settings_of(run: &Option<Run>) -> String {
+    let Some(run) = run else { return String::new() };
+    let settings = &run.order.settings;
+    let silent = if settings.silence_time { ", time silenced" } else { "" };
+    format!("{} {}{silent}", settings.steps, name_of(&METHODS, settings.method))
+}
+
+/// What a run makes, in words.
+fn described(run: &Run) -> String {
+    let steps = run.order.settings.steps;
+    let from = match run.order.noises[..] {
+        [noise] => format!("a picture from seed {}", noise.seed()),
+        [Noise::Between([a, b], _), ..] => format!("pictures between seeds {a} and {b}"),
+        [Noise::Among([a, b, c, d], _), ..] => {
+            format!("pictures among seeds {a}, {b}, {c} and {d}")
+        }
+        [first, .., last] => format!("pictures from seeds {} to {}", first.seed(), last.seed()),
+        [] => "no picture".into(),
+    };
+    let guided = if run.order.guide.is_some() { ", made from another picture," } else { "" };
+    format!("{from}{guided} in {steps} steps")
+}
+
+/// A noise level in words.
+fn level(sigma: f64) -> String {
+    if sigma == 0.0 { "without noise".into() } else { format!("at noise level {sigma:.2}") }
+}
+
+/// Over a grid, a button for each picture, which shows it large; over a large one, a button back.
+#[component]
+fn Enlarge(state: State) -> impl IntoView {
+    let count = move || state.run.read().as_ref().map_or(0, |run| run.order.noises.len());
+    let large = move || state.enlarged.get().is_some();
+    let buttons = move || {
+        let (count, columns) = (count(), Rgb::square(count()));
+        let rows = count.div_ceil(columns.max(1));
+        (0..count)
+            .map(|i| {
+                let percent = |part: usize, of: usize| format!("{}%", 100.0 * part as f64 / of as f64);
+                view! {
+                    <button
+                        type="button" aria-label=format!("Enlarge picture {} of {count}", i + 1)
+                        style:left=percent(i % columns, columns) style:top=percent(i / columns, rows)
+                        style:width=percent(1, columns) style:height=percent(1, rows)
+                        on:click=move |_| state.enlarged.set(Some(i))
+                    />
+                }
+            })
+            .collect_view()
+    };
+    view! {
+        <Show when=move || { count() > 1 && !large() }>
+            <div class="over" data-testid="enlarge">{buttons}</div>
+        </Show>
+        <Show when=large>
+            <button type="button" class="back" data-testid="back" on:click=move |_| state.enlarged.set(None)>
+                "Show all"
+            </button>
+        </Show>
     }
 }

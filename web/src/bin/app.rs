@@ -1,6 +1,6 @@
 //! The page.
 
 fn main() {
-    #[cfg(target_arch = "wasm32")]
+    #[cfg(all(target_arch = "wasm32", feature = "page"))]
     web::app::start();
 }

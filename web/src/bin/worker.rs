@@ -1,6 +1,6 @@
 //! The worker that computes.
 
 fn main() {
-    #[cfg(target_arch = "wasm32")]
+    #[cfg(all(target_arch = "wasm32", feature = "compute"))]
     web::worker::start();
 }

@@ -1,0 +1,187 @@
+//! Speed as measured here, what is known of the model, and what is stored.
+
+use leptos::prelude::*;
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::{JsFuture, spawn_local};
+
+use super::state::State;
+use super::status::seconds;
+use crate::adapter::Backend;
+
+/// What this machine does.
+#[component]
+pub fn Machine(state: State) -> impl IntoView {
+    let device = move || match state.device.get() {
+        None => "…".into(),
+        Some((Backend::Cpu, _)) => "processor (WebAssembly)".into(),
+        Some((Backend::WebGpu, adapter)) => {
+            format!("WebGPU: {}", adapter.unwrap_or_else(|| "unnamed".into()))
+        }
+    };
+    let ready =
+        move || state.ready.read().as_ref().map_or("…".into(), |r| seconds(r.milliseconds));
+    let check = move || match state.ready.read().as_ref().map(|ready| ready.deviation) {
+        None => "…".into(),
+        Some(None) => "this model has no known answer".into(),
+        Some(Some(deviation)) => format!("passed, off by {deviation:.0e}"),
+    };
+    let first = move || state.first.get().map_or("nothing made yet".into(), seconds);
+    let evaluation = move || {
+        let finished = state.run.read().as_ref().and_then(|run| run.finished);
+        let finished = finished.map(|(milliseconds, n)| milliseconds / n as f64);
+        let now = state.progress.read().as_ref().map(|p| p.milliseconds);
+        finished.or(now).map_or("nothing made yet".into(), |ms| format!("{ms:.1} ms"))
+    };
+    let memory = move || {
+        let ready = state.ready.read();
+        ready.as_ref().map_or("…".into(), |r| format!("{:.0} MB", r.memory as f64 / 1e6))
+    };
+    view! {
+        <section class="card" aria-labelledby="machine">
+            <h2 id="machine">"On this machine"</h2>
+            <dl>
+                <div><dt>"Computes on"</dt><dd data-testid="device">{device}</dd></div>
+                <div><dt>"Ready after"</dt><dd data-testid="ready">{ready}</dd></div>
+                <div><dt>"Self-check"</dt><dd data-testid="check">{check}</dd></div>
+                <div><dt>"First pictures took"</dt><dd data-testid="first">{first}</dd></div>
+                <div><dt>"Per evaluation"</dt><dd data-testid="evaluation">{evaluation}</dd></div>
+                <div><dt>"Memory of the model's program"</dt><dd data-testid="memory">{memory}</dd></div>
+            </dl>
+            <p class="hint">"Nothing leaves this page: the model was downloaded, and everything is computed here."</p>
+        </section>
+    }
+}
+
+/// The model's card.
+#[component]
+pub fn Card(state: State) -> impl IntoView {
+    let rows = move || {
+        state.ready.get().map(|ready| {
+            let card = ready.card;
+            let loss = card.loss.map_or("not recorded".into(), |loss| format!("{loss:.4}"));
+            let hours = card.training_seconds / 3600.0;
+            let rows = [
+                ("Name", card.name),
+                ("Makes", card.summary),
+                ("Trained on", card.data),
+                ("Data licence", card.data_licence),
+                ("Licence", card.licence),
+                ("Started from", card.started_from),
+                ("Images seen", thousands(card.images_seen)),
+                ("Training loss", loss),
+                ("Trained with", format!("{hours:.1} hours on {}", card.hardware)),
+                ("Parameters", thousands(ready.parameters as u64)),
+                ("Multiply-adds", format!("{:.2} G for one evaluation", ready.macs as f64 / 1e9)),
+                ("File", format!("{:.1} MB", ready.bytes as f64 / 1e6)),
+                ("SHA-256", ready.sha256),
+            ];
+            let known = rows.into_iter().filter(|(_, value)| !value.is_empty());
+            known
+                .map(|(name, value)| view! { <div><dt>{name}</dt><dd>{value}</dd></div> })
+                .collect_view()
+        })
+    };
+    view! {
+        <section class="card wide" aria-labelledby="model">
+            <h2 id="model">"The model"</h2>
+            <dl data-testid="card">{rows}</dl>
+            <p class="hint">"Another model? Drop its weights file on the page. It is checked, and stays on this machine."</p>
+        </section>
+    }
+}
+
+/// What the browser keeps of this page, and a way to be rid of it.
+#[component]
+pub fn Storage(state: State) -> impl IntoView {
+    let kept = RwSignal::new(None::<(usize, f64)>);
+    let look = move || spawn_local(async move { kept.set(Some(stored().await)) });
+    look();
+    let delete = move |_| {
+        spawn_local(async move {
+            delete().await;
+            state.said.set("What was stored is deleted.".into());
+            kept.set(Some(stored().await));
+        });
+    };
+    let text = move || match kept.get() {
+        None => "…".into(),
+        Some((0, _)) => "Nothing is stored: the page needs the network each time.".into(),
+        Some((files, bytes)) => format!(
+            "{files} files, {:.1} MB: the page and its model work without the network.",
+            bytes / 1e6
+        ),
+    };
+    view! {
+        <section class="card" aria-labelledby="storage">
+            <h2 id="storage">"Stored by this browser"</h2>
+            <p data-testid="storage">{text}</p>
+            <button
+                type="button" class="plain small" data-testid="delete" on:click=delete
+                disabled=move || kept.get().is_none_or(|(files, _)| files == 0)
+            >"Delete it"</button>
+        </section>
+    }
+}
+
+/// Files in this page's caches, and their bytes.
+async fn stored() -> (usize, f64) {
+    let (mut files, mut bytes) = (0, 0.0);
+    let Ok(caches) = window().caches() else { return (0, 0.0) };
+    for name in names(&caches).await {
+        let Ok(cache) = JsFuture::from(caches.open(&name)).await else { continue };
+        let cache: web_sys::Cache = cache.unchecked_into();
+        let Ok(all) = JsFuture::from(cache.match_all()).await else { continue };
+        for response in js_sys::Array::from(&all).iter() {
+            let response: web_sys::Response = response.unchecked_into();
+            let blob = match response.blob() {
+                Ok(blob) => JsFuture::from(blob).await.unwrap_or(JsValue::NULL),
+                Err(_) => continue,
+            };
+            files += 1;
+            bytes += blob.dyn_into::<web_sys::Blob>().map_or(0.0, |blob| blob.size());
+        }
+    }
+    (files, bytes)
+}
+
+/// Deletes this page's caches, and the program that fills them.
+async fn delete() {
+    if let Ok(caches) = window().caches() {
+        for name in names(&caches).await {
+            // It fails only where it is gone.
+            let _ = JsFuture::from(caches.delete(&name)).await;
+        }
+    }
+    let workers = window().navigator().service_worker();
+    let registration = JsFuture::from(workers.get_registration()).await;
+    if let Ok(Ok(registration)) =
+        registration.map(|r| r.dyn_into::<web_sys::ServiceWorkerRegistration>())
+        && let Ok(promise) = registration.unregister()
+    {
+        let _ = JsFuture::from(promise).await;
+    }
+}
+
+/// The caches of this page; other pages of the same server have theirs.
+async fn names(caches: &web_sys::CacheStorage) -> Vec<String> {
+    let keys = JsFuture::from(caches.keys()).await.unwrap_or(JsValue::NULL);
+    let folder = document().base_uri().ok().flatten().unwrap_or_default();
+    let end = folder.find(['?', '#']).unwrap_or(folder.len());
+    let folder = folder[..end].rfind('/').map_or("", |slash| &folder[..=slash]);
+    let start = format!("diffit {folder} ");
+    let keys = js_sys::Array::from(&keys);
+    keys.iter().filter_map(|key| key.as_string()).filter(|key| key.starts_with(&start)).collect()
+}
+
+/// A number for people, such as 3,150,019.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

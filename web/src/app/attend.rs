@@ -1,0 +1,300 @@
+//! What the model attends to.
+
+use leptos::ev::{KeyboardEvent, MouseEvent};
+use leptos::prelude::*;
+use model::picture::Rgb;
+use std::sync::Arc;
+use wasm_bindgen::JsCast;
+use web_sys::Element;
+
+use super::engine::Engine;
+use super::explain::Explain;
+use super::keep::hand_over;
+use super::make::{Generate, submit};
+use super::picture::Picture;
+use super::state::{Doing, State};
+use crate::explain;
+use crate::plot::Maps;
+use crate::protocol::Look;
+
+/// Steps in the strip along the noise levels.
+const STRIP: usize = 8;
+
+/// The maps of what the scene asks for, once they are there.
+fn maps(state: State) -> Option<Arc<Maps>> {
+    state.maps.read().get(&state.look()?).cloned()
+}
+
+/// The denoised picture that is looked at.
+fn picture(state: State) -> Option<Rgb> {
+    state.frame()?.guess.get(state.picture()).cloned()
+}
+
+/// The steps of the strip.
+fn strip(state: State) -> Vec<Look> {
+    let Some(look) = state.look() else { return Vec::new() };
+    let steps =
+        state.run.read().as_ref().map_or(0, |run| run.frames.len().min(run.order.settings.steps));
+    let count = STRIP.min(steps);
+    (0..count).map(|i| Look { step: i * (steps - 1) / (count - 1).max(1), ..look }).collect()
+}
+
+/// The picture with its token, and the heat map beside it.
+#[component]
+pub fn Attention(state: State, engine: Engine) -> impl IntoView {
+    // What is shown is asked for; the strip after it.
+    Effect::new(move || {
+        if *state.doing.read() == Doing::Resting {
+            let strip = if state.strip.get() { strip(state) } else { Vec::new() };
+            engine.look(state.look().into_iter().chain(strip).collect());
+        }
+    });
+    let heat = Signal::derive(move || {
+        let scene = state.scene.read();
+        Some(maps(state)?.heat(&picture(state)?, scene.token, scene.head))
+    });
+    let empty = move || state.run.read().is_none();
+    let label = move || {
+        let Some(maps) = maps(state) else { return "No attention map yet".into() };
+        let scene = state.scene.read();
+        let [row, column] = maps.token(scene.token);
+        let evenness = 100.0 * maps.evenness(maps.token(scene.token), scene.head);
+        let head = scene.head.map_or("the mean of all heads".into(), |h| format!("head {}", h + 1));
+        format!(
+            "Attention of the token in row {}, column {} of block {}, {head}; spread over {evenness:.0} % of what is possible",
+            row + 1,
+            column + 1,
+            maps.about.look.block + 1,
+        )
+    };
+    view! {
+        <p class="empty" hidden=move || !empty()>"Generate a picture first; then look at what the model attends to while it forms."</p>
+        <div class="pair" hidden=empty>
+            <figure>
+                <Token state/>
+                <figcaption>
+                    <h2>"The model's guess"</h2>
+                    <p class="hint">"Click on a place, or move the mark with the arrow keys."</p>
+                </figcaption>
+            </figure>
+            <figure>
+                <div class="frame" class:waiting=move || maps(state).is_none()>
+                    <Picture picture=heat label=Signal::derive(label) name="heat"/>
+                </div>
+                <figcaption>
+                    <h2>"What the marked token attends to"</h2>
+                    <Explain topic=explain::ATTENTION/>
+                </figcaption>
+            </figure>
+        </div>
+    }
+}
+
+/// The picture, and a mark on the token that can be moved.
+#[component]
+fn Token(state: State) -> impl IntoView {
+    let side = move || {
+        let block = state.scene.read().block;
+        let ready = state.ready.read();
+        let blocks = ready.as_ref().map(|ready| &ready.blocks);
+        blocks.and_then(|b| b.get(block.min(b.len() - 1))).map_or(1, |block| block.side)
+    };
+    let token = move || state.scene.read().token.map(|place| usize::from(place) * side() / 256);
+    let set = move |token: [usize; 2]| {
+        let side = untrack(side);
+        // The middle of the token.
+        let place = token.map(|t| ((t.min(side - 1) * 256 + 128) / side) as u8);
+        state.scene.update(|scene| scene.token = place);
+    };
+    let click = move |event: MouseEvent| {
+        let Some(frame) = event.current_target().and_then(|t| t.dyn_into::<Element>().ok()) else {
+            return;
+        };
+        let place = frame.get_bounding_client_rect();
+        let part = |at: f64, start: f64, size: f64| {
+            (((at - start) / size).clamp(0.0, 0.999) * untrack(side) as f64) as usize
+        };
+        set([
+            part(f64::from(event.client_y()), place.y(), place.height()),
+            part(f64::from(event.client_x()), place.x(), place.width()),
+        ]);
+    };
+    let press = move |event: KeyboardEvent| {
+        let [row, column] = untrack(token);
+        let to = match event.key().as_str() {
+            "ArrowUp" => [row.saturating_sub(1), column],
+            "ArrowDown" => [row + 1, column],
+            "ArrowLeft" => [row, column.saturating_sub(1)],
+            "ArrowRight" => [row, column + 1],
+            "Home" => [untrack(side) / 2; 2],
+            _ => return,
+        };
+        event.prevent_default();
+        set(to);
+    };
+    let percent = move |place: usize| format!("{}%", 100.0 * place as f64 / side() as f64);
+    let label = move || {
+        let [row, column] = token();
+        format!(
+            "Token in row {} and column {} of {} by {}: arrow keys move it",
+            row + 1,
+            column + 1,
+            side(),
+            side()
+        )
+    };
+    view! {
+        <div class="frame">
+            <div class="token-area" role="application" tabindex="0" aria-label=label data-testid="token" on:click=click on:keydown=press>
+                <Picture picture=Signal::derive(move || picture(state)) label="The denoiser's guess" name="looked-at"/>
+                <span
+                    class="mark" aria-hidden="true"
+                    style:top=move || percent(token()[0]) style:left=move || percent(token()[1])
+                    style:width=move || percent(1) style:height=move || percent(1)
+                />
+            </div>
+        </div>
+    }
+}
+
+/// Block, head, time token; what is apart from the map.
+#[component]
+pub fn AttentionControls(state: State, engine: Engine) -> impl IntoView {
+    let blocks = move || {
+        let names =
+            state.ready.read().as_ref().map(|ready| ready.blocks.clone()).unwrap_or_default();
+        names.into_iter().enumerate().map(|(i, block)| {
+            let text = format!("{}: {}, {} × {}, window {}", i + 1, block.part, block.side, block.side, block.window);
+            view! { <option value=i.to_string() selected=move || state.scene.read().block == i>{text}</option> }
+        }).collect_view()
+    };
+    let heads = move || {
+        let heads = maps(state).map_or(1, |maps| maps.about.heads);
+        let chosen = move |head| state.scene.read().head == head;
+        std::iter::once(None)
+            .chain((0..heads).map(Some))
+            .map(|head| {
+                let (value, text) = match head {
+                    None => ("mean".into(), "mean of all".into()),
+                    Some(head) => (head.to_string(), format!("head {}", head + 1)),
+                };
+                view! { <option value=value selected=move || chosen(head)>{text}</option> }
+            })
+            .collect_view()
+    };
+    let silent = move || state.scene.read().settings.silence_time;
+    let silent_now =
+        move || state.run.read().as_ref().is_some_and(|run| run.order.settings.silence_time);
+    let shares = move || {
+        let share = maps(state).map_or([0.0; 3], |maps| maps.time_share());
+        ["Query", "Key", "Value"].into_iter().zip(share).map(|(name, share)| view! {
+            <div class="share">
+                <span>{name}</span>
+                <meter min="0" max="1" value=share.to_string() aria-label=format!("{name}: share of the time token")/>
+                <span>{format!("{:.0} %", 100.0 * share)}</span>
+            </div>
+        }).collect_view()
+    };
+    let bias = Signal::derive(move || {
+        let scene = state.scene.read();
+        let maps = maps(state)?;
+        Some(maps.bias_picture(maps.token(scene.token), scene.head))
+    });
+    view! {
+        <form class="card make" aria-label="Attention" on:submit=move |event| submit(event, state, engine)>
+            <div class="field">
+                <label for="block">"Block"</label>
+                <select id="block" on:change:target=move |e| {
+                    let block = e.target().value().parse().unwrap_or(0);
+                    state.scene.update(|scene| scene.block = block);
+                }>{blocks}</select>
+            </div>
+            <div class="field">
+                <label for="head">"Head"</label>
+                <select id="head" on:change:target=move |e| {
+                    let head = e.target().value().parse().ok();
+                    state.scene.update(|scene| scene.head = head);
+                }>{heads}</select>
+            </div>
+            <section class="apart" aria-labelledby="share">
+                <h3 id="share">"Share of the time token"</h3>
+                <div data-testid="shares">{shares}</div>
+                <Explain topic=explain::TIME/>
+                <label class="check">
+                    <input
+                        type="checkbox" id="silent" prop:checked=silent
+                        on:change:target=move |e| {
+                            let silent = e.target().checked();
+                            state.scene.update(|scene| scene.settings.silence_time = silent);
+                        }
+                    />
+                    <span>"Silence the time token"</span>
+                </label>
+                <Show when=move || silent() != silent_now()>
+                    <p class="hint">"Generate again to see what becomes of the picture."</p>
+                </Show>
+            </section>
+            <section class="apart" aria-labelledby="bias">
+                <h3 id="bias">"Bias by place alone"</h3>
+                <div class="bias"><Picture picture=bias label="Relative position bias from the marked token to its window" name="bias"/></div>
+                <Explain topic=explain::BIAS/>
+            </section>
+            <Generate state engine/>
+        </form>
+    }
+}
+
+/// The heat maps along the noise levels.
+#[component]
+pub fn Strip(state: State) -> impl IntoView {
+    let looks = Memo::new(move |_| strip(state));
+    let heat = move |look: Look| {
+        let (scene, maps) = (state.scene.read(), state.maps.read().get(&look).cloned());
+        let run = state.run.read();
+        let guess = run.as_ref()?.frames.get(look.step)?.guess.get(look.picture)?;
+        Some(maps?.heat(guess, scene.token, scene.head))
+    };
+    let sigma = move |look: Look| {
+        let run = state.run.read();
+        run.as_ref().and_then(|run| run.frames.get(look.step)).map_or(0.0, |frame| frame.sigma)
+    };
+    let complete = move || looks.get().iter().all(|&look| heat(look).is_some());
+    let save = move |_| {
+        let pictures: Vec<Rgb> = untrack(|| looks.get().into_iter().filter_map(heat).collect());
+        let origin = state
+            .run
+            .read_untracked()
+            .as_ref()
+            .zip(state.ready.get_untracked())
+            .map(|(run, ready)| run.origin(&ready));
+        let origin = origin.map(|mut origin| {
+            origin.page = Some(state.scene.read_untracked().encode());
+            origin
+        });
+        if let Ok(png) = Rgb::grid(&pictures, pictures.len()).enlarged(4).to_png(origin.as_ref()) {
+            hand_over(&png, "diffit-attention.png");
+        }
+    };
+    view! {
+        <details class="strip" on:toggle:target=move |e| {
+            let open = e.target().dyn_into::<Element>().is_ok_and(|details| details.has_attribute("open"));
+            state.strip.set(open);
+        }>
+            <summary data-testid="open-strip">"The same token along the noise levels"</summary>
+            <div class="row" data-testid="along">
+                {move || looks.get().into_iter().map(|look| view! {
+                    <figure>
+                        <div class="frame small" class:waiting=move || heat(look).is_none()>
+                            <Picture
+                                picture=Signal::derive(move || heat(look)) name="along-one"
+                                label=Signal::derive(move || format!("Attention at noise level {:.3}", sigma(look)))
+                            />
+                        </div>
+                        <figcaption>{move || format!("σ {:.2}", sigma(look))}</figcaption>
+                    </figure>
+                }).collect_view()}
+            </div>
+            <button type="button" class="plain small" data-testid="save-strip" disabled=move || !complete() on:click=save>"Save as PNG"</button>
+        </details>
+    }
+}

@@ -1,0 +1,80 @@
+//! Fields of forms.
+
+use leptos::prelude::*;
+
+use crate::scene::number;
+
+/// A field for a number. What is typed is brought into the range.
+#[component]
+pub fn Number<T>(
+    /// Its name in the page.
+    id: &'static str,
+    /// What it is called.
+    label: &'static str,
+    /// The number.
+    #[prop(into)]
+    value: Signal<T>,
+    /// Where it may lie.
+    range: std::ops::RangeInclusive<T>,
+    /// Told of another number.
+    on_change: impl Fn(T) + 'static,
+) -> impl IntoView
+where
+    T: Copy + PartialOrd + std::fmt::Display + std::str::FromStr + Send + Sync + 'static,
+{
+    let bounds = range.clone();
+    view! {
+        <div class="field">
+            <label for=id>{label}</label>
+            <input
+                id=id type="number" step="any" inputmode="decimal"
+                min=range.start().to_string() max=range.end().to_string()
+                prop:value=move || value.get().to_string()
+                on:change:target=move |e| {
+                    if let Some(number) = number(&e.target().value(), bounds.clone()) {
+                        on_change(number);
+                    }
+                    // What could not be used is put right in the field too.
+                    e.target().set_value(&value.get_untracked().to_string());
+                }
+            />
+        </div>
+    }
+}
+
+/// A choice of one among few.
+#[component]
+pub fn Choice<T, const N: usize>(
+    /// Its name in the page, and the start of its options' names.
+    id: &'static str,
+    /// What it is called.
+    label: &'static str,
+    /// The options: value, name in the page, what they are called.
+    options: [(T, &'static str, &'static str); N],
+    /// The value.
+    #[prop(into)]
+    value: Signal<T>,
+    /// Told of another value.
+    on_change: impl Fn(T) + Copy + 'static,
+) -> impl IntoView
+where
+    T: Copy + PartialEq + Send + Sync + 'static,
+{
+    view! {
+        <fieldset class="choice">
+            <legend>{label}</legend>
+            <div>
+                {options.map(|(option, name, text)| view! {
+                    <label>
+                        <input
+                            type="radio" name=id id=format!("{id}-{name}")
+                            prop:checked=move || value.get() == option
+                            on:change=move |_| on_change(option)
+                        />
+                        <span>{text}</span>
+                    </label>
+                })}
+            </div>
+        </fieldset>
+    }
+}

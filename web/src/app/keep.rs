@@ -1,0 +1,238 @@
+//! What the visitor takes along, and brings back: links, PNG files, weights.
+
+use js_sys::{Array, Uint8Array};
+use leptos::prelude::*;
+use model::picture::{Origin, Rgb, to_animation};
+use model::settings::Settings;
+use wasm_bindgen::JsCast;
+use wasm_bindgen_futures::{JsFuture, spawn_local};
+use web_sys::{Blob, BlobPropertyBag, DragEvent, File, HtmlAnchorElement, Url};
+
+use super::engine::Engine;
+use super::picture::composed;
+use super::state::{Doing, Frame, Run, State};
+use crate::scene::{COUNTS, Scene, View};
+
+/// Pixels to a pixel in files that are for looking at.
+const TIMES: usize = 8;
+/// Steps in a strip.
+const STRIP: usize = 9;
+/// Time of a frame in an animation.
+const MILLISECONDS: u16 = 90;
+/// Files larger than this are not read.
+const MOST: f64 = 1e9;
+
+/// A kind of file.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Picture,
+    Strip,
+    Animation,
+}
+
+/// Buttons for link and files.
+#[component]
+pub fn Keep(state: State, engine: Engine) -> impl IntoView {
+    let none = move || !state.run.read().as_ref().is_some_and(|run| run.finished.is_some());
+    let copied = RwSignal::new(false);
+    let link = move |_| {
+        let address = document().location().and_then(|location| location.href().ok());
+        let address = address.unwrap_or_default();
+        spawn_local(async move {
+            let promise = window().navigator().clipboard().write_text(&address);
+            copied.set(JsFuture::from(promise).await.is_ok());
+            let said = if copied.get_untracked() {
+                "The link is copied."
+            } else {
+                "The link could not be copied: it is the address of this page."
+            };
+            state.said.set(said.into());
+        });
+    };
+    let save = move |kind| move |_: leptos::ev::MouseEvent| save(state, kind);
+    view! {
+        <section class="card keep" aria-labelledby="keep">
+            <h2 id="keep">"Keep it"</h2>
+            <div class="buttons">
+                <button type="button" class="plain small" data-testid="download" disabled=none on:click=save(Kind::Picture)>"Picture"</button>
+                <button type="button" class="plain small" data-testid="strip" disabled=none on:click=save(Kind::Strip)>"Strip"</button>
+                <button type="button" class="plain small" data-testid="animation" disabled=none on:click=save(Kind::Animation)>"Animation"</button>
+                <button type="button" class="plain small" data-testid="link" on:click=link>
+                    {move || if copied.get() { "Link copied" } else { "Copy link" }}
+                </button>
+            </div>
+            <label class="file">
+                <span>"Open a picture made here, or a weights file"</span>
+                <input
+                    type="file" id="file" accept=".png,.safetensors"
+                    on:change:target=move |e| {
+                        if let Some(file) = e.target().files().and_then(|files| files.get(0)) {
+                            take(file, state, engine);
+                        }
+                        e.target().set_value("");
+                    }
+                />
+            </label>
+            <p class="hint">
+                "The files hold all their settings; dropped on this page, they bring them back. \
+                 The address of this page is a link to what you see."
+            </p>
+        </section>
+    }
+}
+
+/// Takes files that are dropped anywhere on the page.
+pub fn accept_drops(state: State, engine: Engine) {
+    let over =
+        window_event_listener(leptos::ev::dragover, |event: DragEvent| event.prevent_default());
+    let drop = window_event_listener(leptos::ev::drop, move |event: DragEvent| {
+        event.prevent_default();
+        let files = event.data_transfer().and_then(|transfer| transfer.files());
+        if let Some(file) = files.and_then(|files| files.get(0)) {
+            take(file, state, engine);
+        }
+    });
+    on_cleanup(move || {
+        over.remove();
+        drop.remove();
+    });
+}
+
+/// Takes a file: weights become the model, and a picture made here brings back its settings.
+fn take(file: File, state: State, engine: Engine) {
+    state.trouble.set(None);
+    if untrack(|| state.busy()) || *state.doing.read_untracked() != Doing::Resting {
+        state.trouble.set(Some("Files can be opened once the page has nothing else to do.".into()));
+        return;
+    }
+    if file.size() > MOST {
+        state
+            .trouble
+            .set(Some(format!("{} is larger than 1 GB, which is too much here.", file.name())));
+        return;
+    }
+    spawn_local(async move {
+        let name = file.name();
+        let Ok(buffer) = JsFuture::from(file.array_buffer()).await else {
+            state.trouble.set(Some(format!("{name} could not be read.")));
+            return;
+        };
+        let bytes = Uint8Array::new(&buffer).to_vec();
+        if !bytes.starts_with(b"\x89PNG") {
+            engine.open(name, &bytes);
+            return;
+        }
+        match Origin::from_png(&bytes) {
+            Ok(origin) => restore(&origin, state, engine),
+            Err(error) => state.trouble.set(Some(format!("{name}: {error}."))),
+        }
+    });
+}
+
+/// Brings back the settings of a picture, and the picture.
+fn restore(origin: &Origin, state: State, engine: Engine) {
+    let mut scene = match &origin.page {
+        Some(link) => Scene::decode(link),
+        None => {
+            let settings =
+                Settings { steps: origin.settings.steps.min(200), ..origin.settings.clone() };
+            let seed = origin.seeds[0];
+            let count = COUNTS.into_iter().find(|&count| count >= origin.seeds.len()).unwrap_or(16);
+            Scene { seed, count, settings, ..Scene::default() }
+        }
+    };
+    // What was looked at decides what was made, but for these two.
+    if matches!(scene.view, View::Attend | View::About) {
+        scene.view = View::Form;
+    }
+    let same =
+        state.ready.read_untracked().as_ref().is_some_and(|r| r.sha256 == origin.weights_sha256);
+    if !same {
+        state.note.set(Some(format!(
+            "That picture was made by another model, {}; this one makes another of its settings.",
+            origin.model
+        )));
+    }
+    state.scene.set(scene);
+    state.said.set("The settings of the picture are back.".into());
+    if untrack(|| state.scene.read().order().guide.is_none()) {
+        super::make::generate(state, engine);
+    }
+}
+
+/// Hands the visitor a file of what was made.
+fn save(state: State, kind: Kind) {
+    let (run, ready) = (state.run.get_untracked(), state.ready.get_untracked());
+    let (Some(run), Some(ready)) = (run, ready) else { return };
+    let enlarged = state.enlarged.get_untracked();
+    let mut origin = run.origin(&ready);
+    let file = match kind {
+        Kind::Picture => {
+            if let Some(i) =
+                enlarged.filter(|&i| i < origin.seeds.len() && run.order.guide.is_none())
+            {
+                // One of several seeds is a picture of its own.
+                let mut scene = Scene::decode(&run.link);
+                if scene.view != View::Play {
+                    scene = Scene { seed: origin.seeds[i], count: 1, ..scene };
+                    origin.seeds = vec![origin.seeds[i]];
+                    origin.page = Some(scene.encode());
+                }
+            }
+            let last = run.frames.last().and_then(|frame| composed(&frame.guess, enlarged));
+            last.and_then(|picture| picture.to_png(Some(&origin)).ok())
+        }
+        Kind::Strip => strip(&run, enlarged.unwrap_or(0)).to_png(Some(&origin)).ok(),
+        Kind::Animation => {
+            let frames: Vec<Rgb> = run
+                .frames
+                .iter()
+                .filter_map(|frame| composed(&frame.guess, enlarged))
+                .map(|picture| picture.enlarged(TIMES))
+                .collect();
+            to_animation(&frames, MILLISECONDS, Some(&origin)).ok()
+        }
+    };
+    let seed = origin.seeds.first().copied().unwrap_or_default();
+    let name = match kind {
+        Kind::Picture => format!("diffit-{seed}.png"),
+        Kind::Strip => format!("diffit-{seed}-strip.png"),
+        Kind::Animation => format!("diffit-{seed}-animation.png"),
+    };
+    match file {
+        Some(file) => hand_over(&file, &name),
+        None => state.trouble.set(Some("The file could not be made.".into())),
+    }
+}
+
+/// The way of one picture: the noisy ones above, what the denoiser made of them below.
+fn strip(run: &Run, picture: usize) -> Rgb {
+    let frames = run.frames.len();
+    let count = STRIP.min(frames);
+    let places = (0..count).map(|i| i * (frames - 1) / (count - 1).max(1));
+    let frames: Vec<&Frame> = places.map(|place| &*run.frames[place]).collect();
+    let row = |pick: fn(&Frame) -> &Vec<Rgb>| {
+        frames.iter().filter_map(move |frame| pick(frame).get(picture).cloned())
+    };
+    let pictures: Vec<Rgb> = row(|frame| &frame.noisy).chain(row(|frame| &frame.guess)).collect();
+    Rgb::grid(&pictures, count).enlarged(TIMES / 2)
+}
+
+/// Has the browser save a file.
+pub fn hand_over(file: &[u8], name: &str) {
+    let options = BlobPropertyBag::new();
+    options.set_type("image/png");
+    let parts = Array::of1(&Uint8Array::from(file));
+    let link =
+        document().create_element("a").ok().and_then(|a| a.dyn_into::<HtmlAnchorElement>().ok());
+    let blob = Blob::new_with_u8_array_sequence_and_options(&parts, &options);
+    if let (Some(link), Ok(blob)) = (link, blob)
+        && let Ok(url) = Url::create_object_url_with_blob(&blob)
+    {
+        link.set_href(&url);
+        link.set_download(name);
+        link.click();
+        // It fails only for what is not an address.
+        let _ = Url::revoke_object_url(&url);
+    }
+}

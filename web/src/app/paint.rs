@@ -1,0 +1,224 @@
+//! The picture that others are made from, and what of it is to be made anew.
+
+use leptos::ev::{KeyboardEvent, PointerEvent};
+use leptos::prelude::*;
+use model::picture::Rgb;
+use wasm_bindgen::JsCast;
+use wasm_bindgen_futures::{JsFuture, spawn_local};
+use web_sys::{CanvasRenderingContext2d, Element, File, HtmlCanvasElement, ImageBitmap};
+
+use super::picture::Picture;
+use super::state::{Guide, State};
+
+/// Chooses the picture; with `paints`, what is to be made anew can be painted over.
+#[component]
+pub fn GuidePicture(state: State, paints: bool) -> impl IntoView {
+    let shown = move |_| {
+        let picture = untrack(|| {
+            let frame = state.frame()?;
+            frame.guess.get(state.picture()).cloned()
+        });
+        if let Some(picture) = picture {
+            state.guide.set(Some(Guide::new(picture)));
+        }
+    };
+    let none = move || state.run.read().is_none();
+    let picture = Signal::derive(move || {
+        let guide = state.guide.read();
+        let guide = guide.as_ref()?;
+        Some(if paints { covered(guide) } else { guide.picture.clone() })
+    });
+    view! {
+        <div class="guide">
+            <div class="buttons">
+                <button type="button" class="plain small" data-testid="take-shown" disabled=none on:click=shown>"Take the picture shown"</button>
+                <label class="file plain small">
+                    <span>"Choose a file"</span>
+                    <input
+                        type="file" id="guide-file" accept="image/*"
+                        on:change:target=move |e| {
+                            if let Some(file) = e.target().files().and_then(|files| files.get(0)) {
+                                read(file, state);
+                            }
+                            e.target().set_value("");
+                        }
+                    />
+                </label>
+            </div>
+            <Show when=move || state.guide.read().is_some()>
+                {if paints {
+                    view! { <Canvas state picture/> }.into_any()
+                } else {
+                    view! { <div class="frame small"><Picture picture label="The picture to start from" name="guide"/></div> }.into_any()
+                }}
+            </Show>
+        </div>
+    }
+}
+
+/// The picture, with what is to be made anew covered by a pattern.
+fn covered(guide: &Guide) -> Rgb {
+    let mut picture = guide.picture.clone();
+    for (i, pixel) in picture.bytes.chunks_exact_mut(3).enumerate() {
+        if guide.anew[i] == 1 {
+            let dark = (i % picture.width + i / picture.width) % 2 == 0;
+            pixel.copy_from_slice(if dark { &[81, 64, 201] } else { &[169, 156, 255] });
+        }
+    }
+    picture
+}
+
+/// The picture to paint on: with a pointer, or with a rectangle that the arrow keys move.
+#[component]
+fn Canvas(state: State, picture: Signal<Option<Rgb>>) -> impl IntoView {
+    let side = move || state.guide.read().as_ref().map_or(1, |guide| guide.picture.width);
+    // Left, top, width and height of the rectangle.
+    let area = RwSignal::new([side() / 4, side() / 4, side() / 2, side() / 2]);
+    let (painting, erases, brush) =
+        (RwSignal::new(false), RwSignal::new(false), RwSignal::new(4usize));
+    let fill = move |[left, top, width, height]: [usize; 4]| {
+        let anew = u8::from(!erases.get_untracked());
+        state.guide.update(|guide| {
+            let Some(Guide { picture, anew: mask }) = guide else { return };
+            for y in top..(top + height).min(picture.height) {
+                for x in left..(left + width).min(picture.width) {
+                    mask[y * picture.width + x] = anew;
+                }
+            }
+        });
+    };
+    let dab = move |event: &PointerEvent| {
+        let Some(frame) = event.current_target().and_then(|t| t.dyn_into::<Element>().ok()) else {
+            return;
+        };
+        let place = frame.get_bounding_client_rect();
+        let (side, brush) = (untrack(side), brush.get_untracked());
+        let pixel = |at: f64, start: f64, size: f64| {
+            (((at - start) / size).clamp(0.0, 0.999) * side as f64) as usize
+        };
+        let x = pixel(f64::from(event.client_x()), place.x(), place.width());
+        let y = pixel(f64::from(event.client_y()), place.y(), place.height());
+        fill([x.saturating_sub(brush / 2), y.saturating_sub(brush / 2), brush, brush]);
+    };
+    let press = move |event: KeyboardEvent| {
+        let side = untrack(side);
+        let [mut left, mut top, mut width, mut height] = area.get_untracked();
+        match (event.key().as_str(), event.shift_key()) {
+            ("ArrowLeft", false) => left = left.saturating_sub(1),
+            ("ArrowRight", false) => left = (left + 1).min(side - width),
+            ("ArrowUp", false) => top = top.saturating_sub(1),
+            ("ArrowDown", false) => top = (top + 1).min(side - height),
+            ("ArrowLeft", true) => width = (width - 1).max(1),
+            ("ArrowRight", true) => width = (width + 1).min(side - left),
+            ("ArrowUp", true) => height = (height - 1).max(1),
+            ("ArrowDown", true) => height = (height + 1).min(side - top),
+            ("Enter" | " ", _) => fill(area.get_untracked()),
+            _ => return,
+        }
+        event.prevent_default();
+        area.set([left, top, width, height]);
+    };
+    let percent = move |i: usize| format!("{}%", 100.0 * area.get()[i] as f64 / side() as f64);
+    let painted = move || {
+        let guide = state.guide.read();
+        guide.as_ref().map_or(0, |guide| guide.anew.iter().filter(|&&anew| anew == 1).count())
+    };
+    let label = move || {
+        let [left, top, width, height] = area.get();
+        format!(
+            "Rectangle of {width} by {height} at column {}, row {}: arrow keys move it, with Shift they \
+             change its size, Enter paints",
+            left + 1,
+            top + 1
+        )
+    };
+    view! {
+        <div class="frame small">
+            <div
+                class="token-area paint" role="application" tabindex="0" aria-label=label data-testid="paint"
+                on:pointerdown=move |event| {
+                    painting.set(true);
+                    dab(&event);
+                }
+                on:pointermove=move |event| if painting.get_untracked() { dab(&event) }
+                on:pointerup=move |_| painting.set(false)
+                on:pointerleave=move |_| painting.set(false)
+                on:keydown=press
+            >
+                <Picture picture label="The picture, with what is to be made anew covered" name="guide"/>
+                <span
+                    class="area" aria-hidden="true"
+                    style:left=move || percent(0) style:top=move || percent(1)
+                    style:width=move || percent(2) style:height=move || percent(3)
+                />
+            </div>
+        </div>
+        <div class="field">
+            <label for="brush">{move || format!("Brush: {} pixels", brush.get())}</label>
+            <input
+                type="range" id="brush" min="1" max="16" prop:value=move || brush.get().to_string()
+                on:input:target=move |e| brush.set(e.target().value().parse().unwrap_or(4))
+            />
+        </div>
+        <div class="buttons">
+            <label class="check">
+                <input type="checkbox" prop:checked=move || erases.get() on:change:target=move |e| erases.set(e.target().checked())/>
+                <span>"Erase"</span>
+            </label>
+            <button type="button" class="plain small" on:click=move |_| state.guide.update(|guide| {
+                if let Some(guide) = guide {
+                    guide.anew.fill(0);
+                }
+            })>"Clear"</button>
+        </div>
+        <p class="hint" data-testid="painted">{move || format!("{} pixels are to be made anew.", painted())}</p>
+    }
+}
+
+/// Reads a picture file, cut to a square and brought to the model's size by the browser.
+fn read(file: File, state: State) {
+    let size = state.ready.read_untracked().as_ref().map(|ready| ready.size);
+    spawn_local(async move {
+        let name = file.name();
+        match size {
+            Some(size) => match scaled(file, size).await {
+                Some(picture) => state.guide.set(Some(Guide::new(picture))),
+                None => state
+                    .trouble
+                    .set(Some(format!("{name} is no picture that this browser can read."))),
+            },
+            None => state.trouble.set(Some("The model is not loaded yet.".into())),
+        }
+    });
+}
+
+async fn scaled(file: File, [width, height]: [usize; 2]) -> Option<Rgb> {
+    let bitmap = window().create_image_bitmap_with_blob(&file).ok()?;
+    let bitmap: ImageBitmap = JsFuture::from(bitmap).await.ok()?.dyn_into().ok()?;
+    let canvas: HtmlCanvasElement = document().create_element("canvas").ok()?.dyn_into().ok()?;
+    canvas.set_width(width as u32);
+    canvas.set_height(height as u32);
+    let context: CanvasRenderingContext2d = canvas.get_context("2d").ok()??.dyn_into().ok()?;
+    let side = f64::from(bitmap.width().min(bitmap.height()));
+    let left = (f64::from(bitmap.width()) - side) / 2.0;
+    let top = (f64::from(bitmap.height()) - side) / 2.0;
+    // What is transparent becomes white, as the pictures here have it.
+    context.set_fill_style_str("white");
+    context.fill_rect(0.0, 0.0, width as f64, height as f64);
+    context
+        .draw_image_with_image_bitmap_and_sw_and_sh_and_dx_and_dy_and_dw_and_dh(
+            &bitmap,
+            left,
+            top,
+            side,
+            side,
+            0.0,
+            0.0,
+            width as f64,
+            height as f64,
+        )
+        .ok()?;
+    let data = context.get_image_data(0.0, 0.0, width as f64, height as f64).ok()?.data();
+    let bytes = data.0.chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).collect();
+    Some(Rgb { width, height, bytes })
+}

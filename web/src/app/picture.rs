@@ -1,0 +1,56 @@
+//! A picture on a canvas.
+
+use leptos::html::Canvas;
+use leptos::prelude::*;
+use model::picture::Rgb;
+use wasm_bindgen::{Clamped, JsCast};
+use web_sys::{CanvasRenderingContext2d, HtmlCanvasElement, ImageData};
+
+/// A canvas with a picture in its own size; the style sheet makes it large. It keeps the last one
+/// where there is none.
+#[component]
+pub fn Picture(
+    /// What it shows.
+    #[prop(into)]
+    picture: Signal<Option<Rgb>>,
+    /// What it shows, in words.
+    #[prop(into)]
+    label: Signal<String>,
+    /// Its name for tests.
+    name: &'static str,
+) -> impl IntoView {
+    let canvas = NodeRef::<Canvas>::new();
+    Effect::new(move || {
+        if let (Some(picture), Some(canvas)) = (&*picture.read(), canvas.get()) {
+            draw(&canvas, picture);
+        }
+    });
+    view! { <canvas node_ref=canvas class="picture" role="img" aria-label=label data-testid=name width="32" height="32"/> }
+}
+
+/// Puts a picture on a canvas of its own size.
+fn draw(canvas: &HtmlCanvasElement, picture: &Rgb) {
+    let (width, height) = (picture.width as u32, picture.height as u32);
+    if (canvas.width(), canvas.height()) != (width, height) {
+        canvas.set_width(width);
+        canvas.set_height(height);
+    }
+    let rgba: Vec<u8> =
+        picture.bytes.chunks_exact(3).flat_map(|p| [p[0], p[1], p[2], 255]).collect();
+    let context = canvas.get_context("2d").ok().flatten();
+    let context = context.and_then(|context| context.dyn_into::<CanvasRenderingContext2d>().ok());
+    let image = ImageData::new_with_u8_clamped_array_and_sh(Clamped(&rgba), width, height);
+    if let (Some(context), Ok(image)) = (context, image) {
+        // It fails only for images without pixels.
+        let _ = context.put_image_data(&image, 0.0, 0.0);
+    }
+}
+
+/// Pictures as a grid, or the one that is shown large.
+pub fn composed(pictures: &[Rgb], enlarged: Option<usize>) -> Option<Rgb> {
+    match enlarged.and_then(|i| pictures.get(i)) {
+        Some(picture) => Some(picture.clone()),
+        None if pictures.is_empty() => None,
+        None => Some(Rgb::grid(pictures, Rgb::square(pictures.len()))),
+    }
+}

@@ -1,0 +1,112 @@
+//! What can be done with the model, beside making pictures from seeds.
+
+use leptos::prelude::*;
+
+use super::engine::Engine;
+use super::explain::Explain;
+use super::fields::{Choice, Number};
+use super::make::{Generate, HowMade, Seed, submit};
+use super::paint::GuidePicture;
+use super::state::State;
+use crate::explain;
+use crate::scene::{Game, range};
+
+/// The form of the view "Play".
+#[component]
+pub fn Play(state: State, engine: Engine) -> impl IntoView {
+    let games = [
+        (Game::Between, "between", "Two seeds"),
+        (Game::Among, "among", "Four seeds"),
+        (Game::From, "from", "A picture"),
+        (Game::Inpaint, "inpaint", "A part"),
+        (Game::Compare, "compare", "Compare"),
+    ];
+    let game = Memo::new(move |_| state.scene.read().game);
+    let other = move |i: usize, id: &'static str, label: &'static str| {
+        view! {
+            <Number
+                id=id label=label range=0..=u64::MAX
+                value=Signal::derive(move || state.scene.read().others[i])
+                on_change=move |seed| state.scene.update(|scene| scene.others[i] = seed)
+            />
+        }
+    };
+    let fields = move || {
+        match game.get() {
+        Game::Between => view! {
+            {other(0, "seed-b", "Second seed")}
+            <Walk state/>
+            <Explain topic=explain::BETWEEN/>
+        }.into_any(),
+        Game::Among => view! {
+            <div class="fields">
+                {other(0, "seed-b", "Top right")}
+                {other(1, "seed-c", "Bottom left")}
+                {other(2, "seed-d", "Bottom right")}
+            </div>
+            <Explain topic=explain::AMONG/>
+        }.into_any(),
+        Game::From => view! {
+            <GuidePicture state paints=false/>
+            <div class="field">
+                <label for="sigma">{move || format!("Noise added: {:.1}", state.scene.read().sigma)}</label>
+                // The slider moves evenly over the logarithm.
+                <input
+                    type="range" id="sigma" step="0.01"
+                    min=range::SIGMA.start().ln().to_string() max=range::SIGMA.end().ln().to_string()
+                    prop:value=move || state.scene.read().sigma.ln().to_string()
+                    on:input:target=move |e| {
+                        let sigma: f64 = e.target().value().parse().map_or(2.0, f64::exp);
+                        let sigma = (sigma * 100.0).round() / 100.0;
+                        state.scene.update(|scene| scene.sigma = sigma.clamp(*range::SIGMA.start(), *range::SIGMA.end()));
+                    }
+                />
+            </div>
+            <Explain topic=explain::FROM/>
+        }.into_any(),
+        Game::Inpaint => view! {
+            <GuidePicture state paints=true/>
+            <Explain topic=explain::INPAINT/>
+        }.into_any(),
+        Game::Compare => view! {
+            <div class="two">
+                <fieldset><legend>"Left"</legend><HowMade id=["sampler-b", "steps-b"] state beside=true/></fieldset>
+                <fieldset><legend>"Right"</legend><HowMade id=["sampler", "steps"] state/></fieldset>
+            </div>
+            <Explain topic=explain::COMPARE/>
+        }.into_any(),
+    }
+    };
+    view! {
+        <form class="card make" aria-label="Play" on:submit=move |event| submit(event, state, engine)>
+            <Choice
+                id="game" label="Start from" options=games value=game
+                on_change=move |game| {
+                    state.scene.update(|scene| scene.game = game);
+                }
+            />
+            {fields}
+            <Generate state engine/>
+            <details class="more">
+                <summary>"Seed"</summary>
+                <Seed state/>
+            </details>
+        </form>
+    }
+}
+
+/// A slider along the pictures between two seeds.
+#[component]
+fn Walk(state: State) -> impl IntoView {
+    let count = move || state.run.read().as_ref().map_or(0, |run| run.order.noises.len());
+    view! {
+        <div class="field" hidden=move || count() < 2>
+            <label for="walk">"Walk from one to the other"</label>
+            <input
+                type="range" id="walk" min="0" step="1" max=move || count().saturating_sub(1).to_string()
+                prop:value=move || state.picture().to_string()
+                on:input:target=move |e| state.enlarged.set(e.target().value().parse().ok())
+            />
+        </div>
+    }
+}

@@ -1,0 +1,135 @@
+//! The way from noise to picture: the curve of noise levels, and a slider along it.
+
+use std::time::Duration;
+
+use leptos::prelude::*;
+
+use super::explain::Explain;
+use super::state::{State, levels};
+use crate::explain;
+use crate::plot::{curve, path};
+
+/// Pause between frames at speed 1.
+const FRAME: f64 = 320.0;
+/// Speeds, and their names.
+const SPEEDS: [(f64, &str); 4] = [(0.5, "½×"), (1.0, "1×"), (2.0, "2×"), (4.0, "4×")];
+/// Size of the drawing.
+const SIZE: [f64; 2] = [600.0, 96.0];
+
+/// Curve, slider, and buttons to play and step.
+#[component]
+pub fn Timeline(state: State) -> impl IntoView {
+    let sigmas = Memo::new(move |_| match &*state.run.read() {
+        Some(run) => run.sigmas(),
+        None => levels(&state.scene.read().order()),
+    });
+    let points = move || curve(&sigmas.read(), SIZE[0], SIZE[1]);
+    let frames = move || state.run.read().as_ref().map_or(0, |run| run.frames.len());
+    let last = move || frames().saturating_sub(1);
+    let here = move || points().get(state.at.get()).copied().unwrap_or([0.0, 0.0]);
+    let (playing, speed) = (RwSignal::new(false), RwSignal::new(1.0f64));
+
+    let step = move |by: isize| {
+        playing.set(false);
+        state.at.update(|at| *at = at.saturating_add_signed(by).min(last()));
+    };
+    let timer = StoredValue::new(None::<IntervalHandle>);
+    let stop = move || {
+        if let Some(timer) = timer.try_update_value(Option::take).flatten() {
+            timer.clear();
+        }
+    };
+    Effect::new(move || {
+        stop();
+        if !playing.get() {
+            return;
+        }
+        if state.at.get_untracked() >= untrack(last) {
+            state.at.set(0);
+        }
+        let next = move || {
+            if state.at.get_untracked() >= untrack(last) {
+                playing.set(false);
+            } else {
+                state.at.update(|at| *at += 1);
+            }
+        };
+        let pause = Duration::from_secs_f64(FRAME / 1e3 / speed.get());
+        timer.set_value(set_interval_with_handle(next, pause).ok());
+    });
+    on_cleanup(stop);
+
+    let text = move || {
+        let sigma = sigmas.read().get(state.at.get()).copied().unwrap_or(0.0);
+        let steps = sigmas.read().len().saturating_sub(1);
+        let at = state.at.get();
+        if frames() == 0 {
+            let first = sigmas.read().first().copied().unwrap_or(0.0);
+            format!("{steps} steps from noise level {first:.0} to 0")
+        } else if sigma == 0.0 {
+            format!("After {steps} steps: the picture")
+        } else {
+            format!("Step {} of {steps}, noise level {}", at + 1, number(sigma))
+        }
+    };
+    let none = move || frames() < 2;
+    view! {
+        <section class="timeline" aria-label="From noise to picture">
+            <svg viewBox=format!("-8 -6 {} {}", SIZE[0] + 16.0, SIZE[1] + 12.0) preserveAspectRatio="none" aria-hidden="true">
+                <path class="whole" d=move || path(&points())/>
+                <path class="done" d=move || path(&points()[..frames().min(points().len())])/>
+                {move || points().into_iter().map(|[x, y]| view! { <line class="dot" x1=x x2=x y1=y y2=y/> }).collect_view()}
+                <line class="here" x1=move || here()[0] x2=move || here()[0] y1="0" y2=SIZE[1] hidden=none/>
+                <line class="mark" x1=move || here()[0] x2=move || here()[0] y1=move || here()[1] y2=move || here()[1] hidden=none/>
+            </svg>
+            <input
+                type="range" min="0" step="1" aria-label="Step" data-testid="scrubber"
+                max=move || sigmas.read().len().saturating_sub(1).to_string()
+                aria-valuetext=text
+                prop:value=move || state.at.get().to_string()
+                disabled=none
+                on:input:target=move |e| {
+                    playing.set(false);
+                    let at = e.target().value().parse().unwrap_or(0usize).min(last());
+                    state.at.set(at);
+                    // The slider does not go where there is nothing yet.
+                    e.target().set_value(&at.to_string());
+                }
+            />
+            <div class="transport">
+                <button type="button" class="icon" aria-label="Step back" disabled=none on:click=move |_| step(-1)>
+                    <svg viewBox="0 0 20 20" aria-hidden="true"><path d="M14 4 L6 10 L14 16 Z M4 4 H6 V16 H4 Z"/></svg>
+                </button>
+                <button
+                    type="button" class="icon" data-testid="play" disabled=none
+                    aria-label=move || if playing.get() { "Pause" } else { "Play" }
+                    on:click=move |_| playing.update(|playing| *playing = !*playing)
+                >
+                    <svg viewBox="0 0 20 20" aria-hidden="true">
+                        <path d=move || if playing.get() { "M5 4 H9 V16 H5 Z M11 4 H15 V16 H11 Z" } else { "M6 3 L16 10 L6 17 Z" }/>
+                    </svg>
+                </button>
+                <button type="button" class="icon" aria-label="Step forward" disabled=none on:click=move |_| step(1)>
+                    <svg viewBox="0 0 20 20" aria-hidden="true"><path d="M6 4 L14 10 L6 16 Z M14 4 H16 V16 H14 Z"/></svg>
+                </button>
+                <select
+                    aria-label="Speed" prop:value=move || speed.get().to_string()
+                    on:change:target=move |e| speed.set(e.target().value().parse().unwrap_or(1.0))
+                >
+                    {SPEEDS.map(|(value, name)| view! { <option value=value.to_string() selected={value == 1.0}>{name}</option> })}
+                </select>
+                <output data-testid="level">{text}</output>
+            </div>
+            <Explain topic=explain::LEVELS/>
+        </section>
+    }
+}
+
+/// A noise level for people: three digits that matter.
+fn number(sigma: f64) -> String {
+    match sigma {
+        s if s >= 10.0 => format!("{s:.1}"),
+        s if s >= 1.0 => format!("{s:.2}"),
+        s => format!("{s:.3}"),
+    }
+}

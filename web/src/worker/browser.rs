@@ -1,0 +1,102 @@
+//! What the worker asks of the browser: a graphics processor, and files.
+
+use futures::StreamExt;
+use js_sys::{Function, Object, Reflect, Uint8Array};
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
+use web_sys::Response;
+
+use super::{Trouble, scope};
+use crate::adapter::{Adapter, is_software};
+
+/// Asks the browser for a graphics processor, before anything is downloaded.
+pub async fn find_adapter() -> Result<Adapter, Trouble> {
+    let none = || "This browser has no WebGPU.".to_string();
+    let get = |object: &JsValue, name: &str| {
+        let value = Reflect::get(object, &name.into()).unwrap_or(JsValue::UNDEFINED);
+        (!value.is_undefined() && !value.is_null()).then_some(value)
+    };
+    let gpu = get(&scope().navigator(), "gpu").ok_or_else(none)?;
+    let request: Function =
+        get(&gpu, "requestAdapter").and_then(|f| f.dyn_into().ok()).ok_or_else(none)?;
+    let options = Object::new();
+    let _ = Reflect::set(&options, &"powerPreference".into(), &"high-performance".into());
+    let promise = request.call1(&gpu, &options).map_err(|_| none())?;
+    let adapter = JsFuture::from(js_sys::Promise::resolve(&promise)).await.map_err(|_| none())?;
+    if adapter.is_null() || adapter.is_undefined() {
+        return Err("This browser has WebGPU but found no graphics processor for it.".into());
+    }
+    let info = get(&adapter, "info").unwrap_or(JsValue::UNDEFINED);
+    let text = |name: &str| get(&info, name).and_then(|v| v.as_string()).unwrap_or_default();
+    let flag = |object: &JsValue| get(object, "isFallbackAdapter").is_some_and(|v| v.is_truthy());
+    let parts = [text("vendor"), text("architecture"), text("device"), text("description")];
+    let has_timestamps = get(&adapter, "features")
+        .and_then(|features| {
+            let has: Function = get(&features, "has")?.dyn_into().ok()?;
+            has.call1(&features, &"timestamp-query".into()).ok()
+        })
+        .is_some_and(|has| has.is_truthy());
+    let mut name: Vec<&str> = parts.iter().map(String::as_str).filter(|p| !p.is_empty()).collect();
+    name.dedup();
+    Ok(Adapter {
+        software: is_software(flag(&info) || flag(&adapter), &name),
+        name: if name.is_empty() { "unnamed".into() } else { name.join(" ") },
+        timestamps: has_timestamps,
+    })
+}
+
+/// Downloads a file. `progress` is told the bytes so far.
+pub async fn fetch(url: &str, expected: u64, progress: impl Fn(u64)) -> Result<Vec<u8>, Trouble> {
+    let name = url.rsplit('/').next().unwrap_or(url).to_string();
+    let failed = |_| format!("{name} could not be downloaded. Is the connection up?");
+    let response = JsFuture::from(scope().fetch_with_str(url)).await.map_err(failed)?;
+    let response: Response = response.dyn_into().map_err(failed)?;
+    if !response.ok() {
+        return Err(format!(
+            "{name} could not be downloaded: the server answered {}.",
+            response.status()
+        ));
+    }
+    let body = response.body().ok_or_else(|| failed(JsValue::NULL))?;
+    let mut stream = wasm_streams::ReadableStream::from_raw(body.unchecked_into()).into_stream();
+    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0).min(1 << 30));
+    while let Some(chunk) = stream.next().await {
+        let chunk =
+            chunk.map_err(|_| format!("{name} stopped arriving after {} bytes.", bytes.len()))?;
+        bytes.extend(Uint8Array::new(&chunk).to_vec());
+        progress(bytes.len() as u64);
+    }
+    Ok(bytes)
+}
+
+/// The device that `compute.js` keeps hold of, once the runtime has asked for one.
+fn device() -> Option<JsValue> {
+    let device = Reflect::get(&scope(), &"gpuDevice".into()).ok()?;
+    (!device.is_undefined()).then_some(device)
+}
+
+/// Waits until the graphics processor is lost, and returns what the browser says of it. Where
+/// there is none, it waits for ever.
+pub async fn lost() -> String {
+    let promise = device().and_then(|device| Reflect::get(&device, &"lost".into()).ok());
+    let Some(promise) = promise else { return std::future::pending().await };
+    let info = JsFuture::from(js_sys::Promise::resolve(&promise)).await;
+    let text = info.ok().and_then(|info| Reflect::get(&info, &"message".into()).ok());
+    text.and_then(|text| text.as_string()).unwrap_or_default()
+}
+
+/// Makes the browser take the graphics processor away. Whether there was one.
+pub fn lose() -> bool {
+    let destroy = |device: JsValue| {
+        let destroy: Function = Reflect::get(&device, &"destroy".into()).ok()?.dyn_into().ok()?;
+        destroy.call0(&device).ok()
+    };
+    device().and_then(destroy).is_some()
+}
+
+/// Bytes of memory that this program has taken up.
+pub fn memory() -> u64 {
+    let memory: Result<js_sys::WebAssembly::Memory, _> = wasm_bindgen::memory().dyn_into();
+    let buffer = memory.ok().and_then(|memory| memory.buffer().dyn_into().ok());
+    buffer.map_or(0, |buffer: js_sys::ArrayBuffer| u64::from(buffer.byte_length()))
+}
