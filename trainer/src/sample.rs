@@ -48,6 +48,7 @@ impl TryFrom<&SettingsArgs> for Settings {
             clip_denoised: args.clip_denoised,
             classes: classes.unwrap_or_default().into_iter().map(|class| class as usize).collect(),
             guidance: args.guidance(),
+            ..Settings::default()
         };
         settings.validate()?;
         Ok(settings)
