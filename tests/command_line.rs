@@ -520,7 +520,8 @@ fn two_workers_train_as_one_does() {
     let one = train("one", &["--micro-batch", "4"]);
     let two = train("two", &["--micro-batch", "2", "--devices", "2"]);
     assert!((one / two - 1.0).abs() < 1e-3, "{one} and {two}");
-    let error = fails(&["train", "--options", &options, "--devices", "3"]);
+    let out = folder.path().join("three");
+    let error = fails(&["train", "--options", &options, "--devices", "3", "--out", text(&out)]);
     assert!(error.contains("3 devices cannot share a batch of 8"), "{error}");
 }
 
@@ -697,6 +698,66 @@ fn samplers_of_discrete_time_draw_pictures() {
     assert!(inside.contains("\"sections\":[2,4]") && inside.contains("\"clip_denoised\":true"));
     assert_eq!(ancestral, draw("again.png", &ddpm).0);
     assert_ne!(ancestral, ddim);
+}
+
+/// From noise to latents with classes and guidance, and from latents to pictures.
+#[test]
+fn latents_become_pictures() {
+    use model::config::{LatentConfig, LinearBetas, ModelConfig, NetworkConfig, PrecondConfig};
+    let mut latent = LatentConfig {
+        resolution: 8,
+        width: 24,
+        depth: 1,
+        classes: 5,
+        time_channels: 16,
+        ..LatentConfig::default()
+    };
+    latent.transformer.head_dim = 8;
+    let config = ModelConfig {
+        network: NetworkConfig::Latent(latent),
+        precond: PrecondConfig::Adm { betas: LinearBetas::default() },
+    };
+    let model = model::Model::new(config, 0, &burn::tensor::Device::flex()).expect("it fits");
+    let card = model::card::Card::default();
+    let file = model::weights::to_bytes(
+        &model.config,
+        &card,
+        None,
+        model.parameters(),
+        model::weights::Precision::F32,
+    );
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name);
+    let (weights, sizes, output) = (path("latent.safetensors"), path("vae.json"), path("a.png"));
+    fs::write(&weights, file.expect("finite")).expect("written");
+    let text_of_sizes = r#"{"channels": [8, 16, 16], "layers": 1, "groups": 4}"#;
+    fs::write(&sizes, text_of_sizes).expect("written");
+    let vae = root().join("tests/golden/vae.safetensors");
+    let common = ["sample", "--weights", text(&weights), "--seeds", "0-2", "-o", text(&output)];
+    let latents = ["--vae", text(&vae), "--vae-config", text(&sizes)];
+    let steps = ["--sampler", "ddpm", "--respacing", "3", "--separate"];
+    let guided = ["--classes", "1,4", "--guidance", "4.4"];
+    run(&[&common[..], &latents, &steps, &guided].concat());
+    // An eighth is for the real autoencoder; this one has a quarter.
+    let picture = png(&output.join("000002.png"));
+    assert_eq!(picture.dimensions(), (32, 32));
+    let inside = fs::read(output.join("000002.png")).expect("there");
+    let inside = String::from_utf8_lossy(&inside);
+    assert!(inside.contains("\"classes\":[1,4]") && inside.contains("\"scale\":4.4"), "{inside}");
+
+    for (more, message) in [
+        (&["--steps", "2"][..], "--vae"),
+        (&["--vae", text(&vae)], "norm1.weight` is [8], not [128]"),
+        (&["--vae", text(&weights)], "is missing"),
+        (&["--classes", "7"], "class 7: this model has 5"),
+        (&["--classes", "some"], "neither a class nor a range"),
+        (&["--guidance", "2"], "--classes"),
+    ] {
+        let error = fails(&[&common[..], more].concat());
+        assert!(error.contains(message), "{more:?}: {error:?} does not say {message:?}");
+    }
+    let shipped = fails(&[&["sample", "--steps", "2"], &latents[..]].concat());
+    assert!(shipped.contains("leave --vae out"), "{shipped}");
 }
 
 #[test]

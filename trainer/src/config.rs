@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::ensure;
 use clap::ValueEnum;
-use model::config::{ModelConfig, VpSchedule};
+use model::config::{LinearBetas, ModelConfig};
 use model::loss::LossConfig;
 use serde::{Deserialize, Serialize};
 
@@ -90,7 +90,7 @@ pub struct EmaConfig {
 fn latent(config: TrainConfig) -> TrainConfig {
     let half_life = config.batch as f64 * 0.5f64.ln() / 0.9999f64.ln();
     TrainConfig {
-        loss: LossConfig::Vp { schedule: VpSchedule::default() },
+        loss: LossConfig::Adm { betas: LinearBetas::default() },
         ema: EmaConfig { half_life: half_life.round() as u64, ramp: 1e9 },
         ..config
     }

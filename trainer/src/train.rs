@@ -259,7 +259,7 @@ impl Run {
         let seeds: Vec<u64> = (0..u64::from(n)).collect();
         let settings = Settings::default();
         let ema = self.learner.ema();
-        let pictures = sample::pictures(ema, &settings, &seeds, 16, &self.device, |_| {});
+        let pictures = sample::pictures(ema, None, &settings, &seeds, 16, &self.device, |_| {});
         let images = self.progress.images;
         let path = folder.grid(images);
         let grid = Rgb::grid(&pictures, Rgb::square(pictures.len()));
