@@ -240,6 +240,7 @@ fn the_whole_latent_network_is_trained() {
         dropout: None,
         attention_of: None,
         silence_time: false,
+        recompute: None,
     });
     let gradients = GradientsParams::from_grads(output.x.square().sum().backward(), &network);
     let mut sizes = Sizes(&gradients, Vec::new());
