@@ -38,8 +38,8 @@ async fn ready(browser: &Browser, limit: Duration) {
 
 /// Waits for the pictures.
 async fn done(browser: &Browser, limit: Duration) {
-    let status = "document.querySelector('[data-testid=status]').textContent";
-    browser.wait(&format!("{status}.startsWith('Done')"), limit).await;
+    let status = "document.querySelector('[data-testid=status]')?.textContent";
+    browser.wait(&format!("{status}?.startsWith('Done')"), limit).await;
 }
 
 /// What is made: seed, number, steps, sampler.
@@ -373,7 +373,7 @@ async fn files_carry_settings_there_and_back() {
 async fn attention_can_be_looked_at() {
     let (site, browser) = (site(), Browser::start(Gpu::None).await);
     browser
-        .open(&format!("{}?backend=cpu#view=attend&seed=9&steps=4&sampler=euler", site.url))
+        .open(&format!("{}?backend=cpu#view=attend&seed=9&block=0&steps=4&sampler=euler", site.url))
         .await;
     done(&browser, SOON).await;
     let heat = "document.querySelector('[data-testid=heat]').ariaLabel";
@@ -402,7 +402,7 @@ async fn attention_can_be_looked_at() {
     let (before, share) =
         (canvas(&browser, "heat").await, browser.text("[data-testid=shares]").await);
     browser.press("[data-testid=scrubber]", Key::Home + "").await;
-    browser.wait("!document.querySelector('.waiting')", SOON).await;
+    browser.wait("!document.querySelector('.pair .waiting')", SOON).await;
     assert_ne!(canvas(&browser, "heat").await, before);
     assert_ne!(browser.text("[data-testid=shares]").await, share);
     browser.fill("#block", "6").await;
@@ -625,8 +625,8 @@ fn the_page_is_small() {
 }
 
 /// Bytes of the two programs, compressed as servers do, without wasm-opt.
-const APP_BUDGET: usize = 900 << 10;
-const WORKER_BUDGET: usize = 9 << 20;
+const APP_BUDGET: usize = 640 << 10;
+const WORKER_BUDGET: usize = 5 << 20;
 
 /// Saves how the page looks under `target/screenshots/`, for someone to look at, and has axe-core
 /// look at every view.
@@ -643,7 +643,7 @@ async fn every_view_fits_every_width_in_light_and_dark() {
         match name {
             "poster" => {}
             "form" => {
-                make(&browser, (144, 4, 8, "heun"), SOON).await;
+                make(&browser, (154, 4, 8, "heun"), SOON).await;
                 browser.press("[data-testid=scrubber]", Key::Left + Key::Left + Key::Left).await;
             }
             "attend" => {

@@ -110,7 +110,8 @@ impl Default for Scene {
             seed: 154,
             count: 1,
             settings: Settings::default(),
-            block: 0,
+            // Of the first model: the first of those that see the whole picture.
+            block: 5,
             head: None,
             // The first token right of and below the middle.
             token: [128, 128],

@@ -209,7 +209,10 @@ impl Engine {
             Event::Hello => self.load(),
             Event::Chosen { backend, adapter, note } => {
                 state.device.set(Some((backend, adapter)));
-                state.note.set(note);
+                // That a device was lost stays to be read.
+                if note.is_some() || self.starts.get_value() == 1 {
+                    state.note.set(note);
+                }
             }
             Event::Loading { loaded, total } => state.doing.set(Doing::Loading(loaded, total)),
             Event::Checking => state.doing.set(Doing::Checking),

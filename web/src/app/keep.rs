@@ -60,22 +60,22 @@ pub fn Keep(state: State, engine: Engine) -> impl IntoView {
                 <button type="button" class="plain small" data-testid="link" on:click=link>
                     {move || if copied.get() { "Link copied" } else { "Copy link" }}
                 </button>
-            </div>
-            <label class="file">
-                <span>"Open a picture made here, or a weights file"</span>
-                <input
-                    type="file" id="file" accept=".png,.safetensors"
-                    on:change:target=move |e| {
-                        if let Some(file) = e.target().files().and_then(|files| files.get(0)) {
-                            take(file, state, engine);
+                <label class="file plain small">
+                    <span>"Open a file"</span>
+                    <input
+                        type="file" id="file" accept=".png,.safetensors"
+                        on:change:target=move |e| {
+                            if let Some(file) = e.target().files().and_then(|files| files.get(0)) {
+                                take(file, state, engine);
+                            }
+                            e.target().set_value("");
                         }
-                        e.target().set_value("");
-                    }
-                />
-            </label>
+                    />
+                </label>
+            </div>
             <p class="hint">
-                "The files hold all their settings; dropped on this page, they bring them back. \
-                 The address of this page is a link to what you see."
+                "Files hold all their settings: opened, or dropped on this page, they bring them back. A \
+                 weights file becomes the model. The address of this page is a link to what you see."
             </p>
         </section>
     }

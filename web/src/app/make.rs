@@ -30,6 +30,7 @@ pub fn Make(state: State, engine: Engine) -> impl IntoView {
             <details class="more">
                 <summary data-testid="more">"Sampler and noise levels"</summary>
                 <HowMade id=["sampler", "steps"] state/>
+                <Explain topic=explain::SAMPLER/>
                 <Schedule state/>
             </details>
         </form>
@@ -82,7 +83,23 @@ fn dice() -> u64 {
     (js_sys::Math::random() * 1e6) as u64
 }
 
-/// Sampler, steps and the time token, of the settings or of those to compare with.
+/// The settings, or those to compare with, and how to change them.
+fn settings(
+    state: State,
+    beside: bool,
+) -> (impl Fn() -> Settings + Copy, impl Fn(&dyn Fn(&mut Settings)) + Copy) {
+    let pick = move |scene: &Scene| {
+        if beside { scene.beside.clone() } else { scene.settings.clone() }
+    };
+    let change = move |change: &dyn Fn(&mut Settings)| {
+        state.scene.update(|scene| {
+            change(if beside { &mut scene.beside } else { &mut scene.settings });
+        });
+    };
+    (move || state.scene.with(pick), change)
+}
+
+/// Sampler and steps.
 #[component]
 pub fn HowMade(
     /// Names of sampler and steps in the page.
@@ -92,18 +109,9 @@ pub fn HowMade(
     #[prop(optional)]
     beside: bool,
 ) -> impl IntoView {
-    let pick = move |scene: &Scene| {
-        if beside { scene.beside.clone() } else { scene.settings.clone() }
-    };
-    let get = move || state.scene.with(pick);
-    let set = move |change: &dyn Fn(&mut Settings)| {
-        state.scene.update(|scene| {
-            change(if beside { &mut scene.beside } else { &mut scene.settings });
-        });
-    };
+    let (get, set) = settings(state, beside);
     let methods = [(Method::Heun, "heun", "Heun"), (Method::Euler, "euler", "Euler")];
     let evaluations = move || get().method.evaluations(get().steps);
-    let silent = move || get().silence_time;
     view! {
         <Choice
             id=id[0] label="Sampler" options=methods
@@ -116,19 +124,31 @@ pub fn HowMade(
             on_change=move |steps| set(&|settings| settings.steps = steps)
         />
         <p class="hint">{move || format!("{} evaluations of the model", evaluations())}</p>
-        {(!beside).then(|| view! { <Explain topic=explain::SAMPLER/> })}
-        <Show when=move || beside>
-            <label class="check">
-                <input
-                    type="checkbox" prop:checked=silent
-                    on:change:target=move |e| {
-                        let silent = e.target().checked();
-                        set(&|settings| settings.silence_time = silent);
-                    }
-                />
-                <span>"Silence the time token"</span>
-            </label>
-        </Show>
+    }
+}
+
+/// The switch that silences the time token.
+#[component]
+pub fn Silence(
+    /// Its name in the page.
+    id: &'static str,
+    state: State,
+    /// Whether these are the settings to compare with.
+    #[prop(optional)]
+    beside: bool,
+) -> impl IntoView {
+    let (get, set) = settings(state, beside);
+    view! {
+        <label class="check">
+            <input
+                type="checkbox" id=id prop:checked=move || get().silence_time
+                on:change:target=move |e| {
+                    let silent = e.target().checked();
+                    set(&|settings| settings.silence_time = silent);
+                }
+            />
+            <span>"Silence the time token"</span>
+        </label>
     }
 }
 

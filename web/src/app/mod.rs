@@ -99,7 +99,7 @@ fn App() -> impl IntoView {
                     <Show when=is(View::Attend) fallback=move || view! { <Stage state/> }>
                         <Attention state engine/>
                     </Show>
-                    <Timeline state/>
+                    <Show when=move || state.run.read().is_some()><Timeline state/></Show>
                     <Show when=is(View::Attend)><Strip state/></Show>
                 </div>
             </Show>

@@ -49,7 +49,7 @@ pub fn GuidePicture(state: State, paints: bool) -> impl IntoView {
                 {if paints {
                     view! { <Canvas state picture/> }.into_any()
                 } else {
-                    view! { <div class="frame small"><Picture picture label="The picture to start from" name="guide"/></div> }.into_any()
+                    view! { <div class="frame tiny"><Picture picture label="The picture to start from" name="guide"/></div> }.into_any()
                 }}
             </Show>
         </div>
@@ -133,7 +133,7 @@ fn Canvas(state: State, picture: Signal<Option<Rgb>>) -> impl IntoView {
         )
     };
     view! {
-        <div class="frame small">
+        <div class="frame tiny">
             <div
                 class="token-area paint" role="application" tabindex="0" aria-label=label data-testid="paint"
                 on:pointerdown=move |event| {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use leptos::prelude::*;
 use model::picture::{Origin, Rgb};
-use model::schedule::Schedule;
 
 use crate::adapter::Backend;
 use crate::plot::Maps;
@@ -84,21 +83,16 @@ impl Run {
 
     /// Its noise levels, those to come included.
     pub fn sigmas(&self) -> Vec<f64> {
-        let mut sigmas = levels(&self.order);
+        let mut schedule = self.order.settings.schedule;
+        if let Some(guide) = self.order.guide {
+            schedule = schedule.within(0.0..=guide.sigma);
+        }
+        let mut sigmas = schedule.sigmas(self.order.settings.steps);
         for (sigma, frame) in sigmas.iter_mut().zip(&self.frames) {
             *sigma = frame.sigma;
         }
         sigmas
     }
-}
-
-/// The noise levels of an order.
-pub fn levels(order: &Order) -> Vec<f64> {
-    let mut schedule: Schedule = order.settings.schedule;
-    if let Some(guide) = order.guide {
-        schedule = schedule.within(0.0..=guide.sigma);
-    }
-    schedule.sigmas(order.settings.steps)
 }
 
 /// A picture of the visitor's, in the model's size.

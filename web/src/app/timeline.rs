@@ -5,7 +5,7 @@ use std::time::Duration;
 use leptos::prelude::*;
 
 use super::explain::Explain;
-use super::state::{State, levels};
+use super::state::{Run, State};
 use crate::explain;
 use crate::plot::{curve, path};
 
@@ -19,10 +19,7 @@ const SIZE: [f64; 2] = [600.0, 96.0];
 /// Curve, slider, and buttons to play and step.
 #[component]
 pub fn Timeline(state: State) -> impl IntoView {
-    let sigmas = Memo::new(move |_| match &*state.run.read() {
-        Some(run) => run.sigmas(),
-        None => levels(&state.scene.read().order()),
-    });
+    let sigmas = Memo::new(move |_| state.run.read().as_ref().map_or(Vec::new(), Run::sigmas));
     let points = move || curve(&sigmas.read(), SIZE[0], SIZE[1]);
     let frames = move || state.run.read().as_ref().map_or(0, |run| run.frames.len());
     let last = move || frames().saturating_sub(1);
@@ -63,10 +60,7 @@ pub fn Timeline(state: State) -> impl IntoView {
         let sigma = sigmas.read().get(state.at.get()).copied().unwrap_or(0.0);
         let steps = sigmas.read().len().saturating_sub(1);
         let at = state.at.get();
-        if frames() == 0 {
-            let first = sigmas.read().first().copied().unwrap_or(0.0);
-            format!("{steps} steps from noise level {first:.0} to 0")
-        } else if sigma == 0.0 {
+        if sigma == 0.0 {
             format!("After {steps} steps: the picture")
         } else {
             format!("Step {} of {steps}, noise level {}", at + 1, number(sigma))
