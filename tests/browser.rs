@@ -365,6 +365,17 @@ async fn files_carry_settings_there_and_back() {
     is(&browser, "ready", SOON).await;
     make(&browser, (1, 1, 2, "heun"), SOON).await;
     assert_eq!(canvas(&browser, "canvas").await.dimensions(), (8, 8));
+
+    // And the shipped ones are there again.
+    view(&browser, "about").await;
+    browser.click("[data-testid=models] button").await;
+    browser
+        .wait("document.querySelector('[data-testid=models]').textContent.includes('in use')", SOON)
+        .await;
+    is(&browser, "ready", SOON).await;
+    view(&browser, "form").await;
+    make(&browser, (30, 4, 2, "heun"), SOON).await;
+    assert_same(&canvas(&browser, "canvas").await, &native, 1);
     browser.close().await;
 }
 
@@ -627,6 +638,48 @@ fn the_page_is_small() {
 /// Bytes of the two programs, compressed as servers do, without wasm-opt.
 const APP_BUDGET: usize = 640 << 10;
 const WORKER_BUDGET: usize = 5 << 20;
+
+/// Whoever has no pointer gets everywhere, and sees where.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the built page and Chromium"]
+async fn the_keyboard_is_enough() {
+    let (site, browser) = (site(), Browser::start(Gpu::None).await);
+    browser.open(&format!("{}?backend=cpu", site.url)).await;
+    ready(&browser, SOON).await;
+    let focus = "const e = document.activeElement; return e.dataset.testid || e.id || e.tagName";
+    let tab_to = async |name: &str| {
+        for _ in 0..60 {
+            browser.press(":focus, body", Key::Tab + "").await;
+            if browser.run::<String>(focus).await == name {
+                let style = "getComputedStyle(document.activeElement)";
+                let ring =
+                    format!("return {style}.outlineStyle !== 'none' || {style}.opacity === '0'");
+                assert!(browser.run::<bool>(&ring).await, "{name} has no visible focus");
+                return;
+            }
+        }
+        panic!("{name} cannot be reached");
+    };
+    tab_to("more").await;
+    browser.press(":focus", Key::Enter + "").await;
+    tab_to("steps").await;
+    browser.press(":focus", Key::Control + "a").await;
+    browser.press(":focus", Key::Down + "").await;
+    browser.press(":focus", Key::Control + "a").await;
+    browser.press(":focus", "2").await;
+    browser.press(":focus", Key::Enter + "").await;
+    done(&browser, SOON).await;
+    tab_to("scrubber").await;
+    browser.press(":focus", Key::Left + "").await;
+    assert!(browser.text("[data-testid=level]").await.starts_with("Step 2 of 2"));
+    tab_to("view-attend").await;
+    browser.press(":focus", Key::Space + "").await;
+    tab_to("token").await;
+    browser.press(":focus", Key::Right + "").await;
+    let heat = "document.querySelector('[data-testid=heat]').ariaLabel";
+    browser.wait(&format!("{heat}.includes('row 5, column 6 of block 6')"), SOON).await;
+    browser.close().await;
+}
 
 /// Saves how the page looks under `target/screenshots/`, for someone to look at, and has axe-core
 /// look at every view.

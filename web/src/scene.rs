@@ -11,6 +11,7 @@ use model::schedule::Schedule;
 use model::settings::{Method, Settings};
 use serde::{Deserialize, Serialize};
 
+use crate::manifest::is_plain;
 use crate::protocol::{Guide, Noise, Order};
 
 /// What is looked at.
@@ -79,6 +80,8 @@ const WAY: usize = 9;
 pub struct Scene {
     /// What is looked at.
     pub view: View,
+    /// The file of the model; empty for the first one there is.
+    pub model: String,
     /// The first seed.
     pub seed: u64,
     /// Pictures, from consecutive seeds.
@@ -106,6 +109,7 @@ impl Default for Scene {
     fn default() -> Self {
         Self {
             view: View::Form,
+            model: String::new(),
             // One that shows what the first model makes when it does well.
             seed: 154,
             count: 1,
@@ -237,6 +241,7 @@ impl Scene {
         let usual = Self::default();
         let mut pairs = Pairs(Vec::new());
         pairs.put("view", name_of(&View::ALL, self.view), name_of(&View::ALL, usual.view));
+        pairs.put("model", &self.model, &usual.model);
         pairs.put("seed", self.seed, usual.seed);
         pairs.put("count", self.count, usual.count);
         pairs.put_settings("", &self.settings, &usual.settings);
@@ -260,6 +265,10 @@ impl Scene {
             let Some((name, value)) = pair.split_once('=') else { continue };
             match name {
                 "view" => set(&mut scene.view, named(&View::ALL, value)),
+                "model" => {
+                    let plain = is_plain(value) && value.len() <= 64;
+                    set(&mut scene.model, plain.then(|| value.into()));
+                }
                 "seed" => set(&mut scene.seed, value.parse().ok()),
                 "count" => {
                     let count = value.parse().ok().filter(|count| COUNTS.contains(count));
@@ -419,12 +428,13 @@ mod tests {
 
     prop_compose! {
         fn scenes()(
-            view in 0usize..4, game in 0usize..5, seed: u64, others: [u64; 3], count in 0usize..4,
+            view in 0usize..4, model in "([a-z0-9][a-z0-9.-]{0,60})?", game in 0usize..5, seed: u64, others: [u64; 3], count in 0usize..4,
             settings in settings(), beside in settings(), block in range::PART,
             head in proptest::option::of(range::PART), token: [u8; 2], sigma in range::SIGMA,
         ) -> Scene {
             Scene {
-                view: View::ALL[view].0, game: Game::ALL[game].0, seed, others,
+                view: View::ALL[view].0,
+                model, game: Game::ALL[game].0, seed, others,
                 count: COUNTS[count], settings, beside, block, head, token, sigma,
             }
         }
@@ -447,7 +457,7 @@ mod tests {
         #[test]
         fn any_values_give_a_usable_scene(
             pairs in proptest::collection::vec(
-                ("(b-)?(view|seed|count|steps|sampler|rho|low|high|churn|churn-low|churn-high|churn-noise\
+                ("(b-)?(view|model|seed|count|steps|sampler|rho|low|high|churn|churn-low|churn-high|churn-noise\
                    |silent|block|head|row|column|play|seed-b|sigma)",
                  "(-?[0-9]{0,25}(\\.[0-9]{0,9})?(e-?[0-9]{1,4})?|NaN|-?inf|true|.{0,9})"), 0..12),
         ) {

@@ -155,8 +155,8 @@ impl Engine {
         }
     }
 
-    /// Has the worker load the model.
-    fn load(self) {
+    /// Loads the model that the scene names, once more if need be.
+    pub fn load(self) {
         self.state.trouble.set(None);
         self.state.doing.set(Doing::Starting);
         let location = document().location();
@@ -172,6 +172,7 @@ impl Engine {
         self.send(
             &Request::Start {
                 base: folder.into(),
+                model: Some(self.state.scene.read_untracked().model.clone()),
                 // Where the graphics processor was lost twice, the processor does it.
                 wish: if starts < STARTS { Backend::wish(&query) } else { Some(Backend::Cpu) },
                 fault: fault.filter(|_| starts == 1),
@@ -214,6 +215,7 @@ impl Engine {
                     state.note.set(note);
                 }
             }
+            Event::Models(models) => state.models.set(models),
             Event::Loading { loaded, total } => state.doing.set(Doing::Loading(loaded, total)),
             Event::Checking => state.doing.set(Doing::Checking),
             Event::Ready(ready) => {

@@ -33,7 +33,7 @@ enum Kind {
 /// Buttons for link and files.
 #[component]
 pub fn Keep(state: State, engine: Engine) -> impl IntoView {
-    let none = move || !state.run.read().as_ref().is_some_and(|run| run.finished.is_some());
+    let none = move || state.run.read().as_ref().is_none_or(|run| run.finished.is_none());
     let copied = RwSignal::new(false);
     let link = move |_| {
         let address = document().location().and_then(|location| location.href().ok());

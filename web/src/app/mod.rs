@@ -24,7 +24,7 @@ use wasm_bindgen::{JsCast, JsValue};
 
 use crate::scene::{Scene, View, name_of};
 
-use about::{Card, Machine, Storage};
+use about::{Card, Machine, Models, Storage};
 use attend::{Attention, AttentionControls, Strip};
 use engine::Engine;
 use keep::{Keep, accept_drops};
@@ -113,6 +113,7 @@ fn App() -> impl IntoView {
             <Show when=is(View::About)>
                 <div class="about">
                     <Card state/>
+                    <Models state engine/>
                     <Machine state/>
                     <Storage state/>
                     <Understand/>

@@ -61,7 +61,7 @@ fn covered(guide: &Guide) -> Rgb {
     let mut picture = guide.picture.clone();
     for (i, pixel) in picture.bytes.chunks_exact_mut(3).enumerate() {
         if guide.anew[i] == 1 {
-            let dark = (i % picture.width + i / picture.width) % 2 == 0;
+            let dark = (i % picture.width + i / picture.width).is_multiple_of(2);
             pixel.copy_from_slice(if dark { &[81, 64, 201] } else { &[169, 156, 255] });
         }
     }

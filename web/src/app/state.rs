@@ -7,6 +7,7 @@ use leptos::prelude::*;
 use model::picture::{Origin, Rgb};
 
 use crate::adapter::Backend;
+use crate::manifest::Entry;
 use crate::plot::Maps;
 use crate::protocol::{Evaluated, Look, Noise, Order, Ready};
 use crate::scene::Scene;
@@ -132,6 +133,8 @@ pub struct State {
     pub note: RwSignal<Option<String>>,
     /// What went wrong last.
     pub trouble: RwSignal<Option<String>>,
+    /// The models there are beside the page.
+    pub models: RwSignal<Vec<Entry>>,
     /// The model.
     pub ready: RwSignal<Option<Ready>>,
     /// How far the pictures have come.
@@ -169,6 +172,7 @@ impl State {
             device: RwSignal::new(None),
             note: RwSignal::new(None),
             trouble: RwSignal::new(None),
+            models: RwSignal::new(Vec::new()),
             ready: RwSignal::new(None),
             progress: RwSignal::new(None),
             run: RwSignal::new(None),

@@ -7,7 +7,7 @@ use leptos::prelude::*;
 use super::explain::Explain;
 use super::state::{Run, State};
 use crate::explain;
-use crate::plot::{curve, path};
+use crate::plot::{curve, dots, path};
 
 /// Pause between frames at speed 1.
 const FRAME: f64 = 320.0;
@@ -72,7 +72,7 @@ pub fn Timeline(state: State) -> impl IntoView {
             <svg viewBox=format!("-8 -6 {} {}", SIZE[0] + 16.0, SIZE[1] + 12.0) preserveAspectRatio="none" aria-hidden="true">
                 <path class="whole" d=move || path(&points())/>
                 <path class="done" d=move || path(&points()[..frames().min(points().len())])/>
-                {move || points().into_iter().map(|[x, y]| view! { <line class="dot" x1=x x2=x y1=y y2=y/> }).collect_view()}
+                <path class="dots" d=move || dots(&points())/>
                 <line class="here" x1=move || here()[0] x2=move || here()[0] y1="0" y2=SIZE[1] hidden=none/>
                 <line class="mark" x1=move || here()[0] x2=move || here()[0] y1=move || here()[1] y2=move || here()[1] hidden=none/>
             </svg>
