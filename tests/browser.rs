@@ -523,6 +523,24 @@ async fn a_lost_device_costs_no_more_than_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the built page and Chromium"]
+async fn a_lost_device_keeps_weights_of_ones_own() {
+    let (site, browser) = (site(), Browser::start(Gpu::None).await);
+    browser.open(&format!("{}?backend=cpu&fault=2", site.url)).await;
+    ready(&browser, SOON).await;
+    let own = root().join("tests/golden/network.weights.safetensors");
+    browser.upload("#file", &own).await;
+    view(&browser, "about").await;
+    let used = "document.querySelector('[data-testid=models] button')";
+    browser.wait(used, SOON).await;
+    view(&browser, "form").await;
+    make(&browser, (1, 1, 3, "heun"), SOON).await;
+    assert!(browser.text("[data-testid=note]").await.contains("started again"));
+    assert_eq!(canvas(&browser, "canvas").await.dimensions(), (8, 8));
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the built page and Chromium"]
 async fn a_lost_graphics_processor_costs_no_more_than_time() {
     let (site, browser) = (site(), Browser::start(Gpu::Software).await);
     browser

@@ -98,7 +98,7 @@ pub fn Models(state: State, engine: Engine) -> impl IntoView {
     let choose = move |file: String| {
         let first = state.models.read_untracked().first().is_some_and(|first| first.file == file);
         state.scene.update(|scene| scene.model = if first { String::new() } else { file });
-        engine.load();
+        engine.use_shipped();
     };
     let resting = move || *state.doing.read() == Doing::Resting;
     let rows = move || {

@@ -119,7 +119,7 @@ fn take(file: File, state: State, engine: Engine) {
         };
         let bytes = Uint8Array::new(&buffer).to_vec();
         if !bytes.starts_with(b"\x89PNG") {
-            engine.open(name, &bytes);
+            engine.open(name, bytes);
             return;
         }
         match Origin::from_png(&bytes) {
