@@ -475,9 +475,111 @@ fn a_damaged_checkpoint_is_passed_over_loudly() {
     let said = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
     assert!(said.contains("000000024.ckpt: this checkpoint is damaged"), "{said}");
     assert!(said.contains("going on after 16 images"), "{said}");
+    // It is kept, under a name by which it is not taken for a step of this run.
+    let aside = run_folder.join("checkpoints/000000024.ckpt.aside");
+    assert_eq!(fs::read(&aside).expect("kept").len(), bytes.len() - 1);
     // One that was asked for by name is not replaced by another.
-    let named = fails(&["train", "--resume", text(&newest), "--duration", "32"]);
+    fs::copy(&aside, &newest).expect("copied");
+    let named = fails(&["train", "--resume", text(&newest), "--duration", "40"]);
     assert!(named.contains("000000024.ckpt: this checkpoint is damaged"), "{named}");
+}
+
+#[test]
+fn going_back_to_an_earlier_checkpoint_leaves_the_later_ones_behind() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let options = small_options(folder.path());
+    let out = folder.path().join("runs");
+    let args = ["train", "--options", &options, "--grid", "0", "--out", text(&out), "--keep", "2"];
+    run(&[&args[..], &["--duration", "32", "--save-every", "16"]].concat());
+    let checkpoints = only_run(&out).join("checkpoints");
+    let back = checkpoints.join("000000016.ckpt");
+    let args = ["train", "--resume", text(&back), "--grid", "0", "--lr", "1e-5", "--keep", "1"];
+    let assert = trainer().args(args).args(["--duration", "24"]).assert().success();
+    let said = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+    assert!(said.contains("000000032.ckpt.aside"), "{said}");
+    let mut names: Vec<String> = fs::read_dir(&checkpoints)
+        .expect("there")
+        .map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["000000024.ckpt", "000000032.ckpt.aside"]);
+}
+
+#[test]
+fn two_workers_train_as_one_does() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let options = small_options(folder.path());
+    let train = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name);
+        let args = ["train", "--options", &options, "--grid", "0", "--out", text(&out), "--json"];
+        let said = run(&[&args[..], &["--duration", "2048"], more].concat());
+        let first: Value =
+            serde_json::from_str(said.lines().next().expect("a line")).expect("JSON");
+        first["loss"].as_f64().expect("a number")
+    };
+    let one = train("one", &["--micro-batch", "4"]);
+    let two = train("two", &["--micro-batch", "2", "--devices", "2"]);
+    assert!((one / two - 1.0).abs() < 1e-3, "{one} and {two}");
+    let error = fails(&["train", "--options", &options, "--devices", "3"]);
+    assert!(error.contains("3 devices cannot share a batch of 8"), "{error}");
+}
+
+/// A disk that is full, as far as a process can tell: no file may grow beyond a limit.
+#[cfg(unix)]
+#[test]
+fn a_checkpoint_that_does_not_fit_is_an_error_and_harms_nothing() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let options = small_options(folder.path());
+    let out = folder.path().join("runs");
+    let args = ["train", "--options", &options, "--grid", "0", "--out", text(&out)];
+    run(&[&args[..], &["--duration", "8"]].concat());
+    let run_folder = only_run(&out);
+    let saved = fs::read(run_folder.join("checkpoints/000000008.ckpt")).expect("saved");
+    let blocks = saved.len() / 2 / 512;
+    let program = trainer().get_program().to_owned();
+    let limited = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+    let output = std::process::Command::new("sh")
+        .args(["-c", &limited])
+        .arg(program)
+        .args(["train", "--resume", text(&run_folder), "--duration", "16", "--grid", "0"])
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in ["000000016.ckpt", " MB", "earlier checkpoints are untouched", "large"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert_eq!(fs::read(run_folder.join("checkpoints/000000008.ckpt")).expect("there"), saved);
+    assert_eq!(fs::read_dir(run_folder.join("checkpoints")).expect("there").count(), 1);
+    run(&["train", "--resume", text(&run_folder), "--duration", "16", "--grid", "0"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn folders_that_cannot_be_written_are_named() {
+    let error = fails(&["train", "--duration", "8", "--out", "/proc/runs"]);
+    assert!(error.contains("cannot make a run folder in /proc/runs"), "{error}");
+    let error = fails(&["train", "--duration", "8", "--options", "/no/such.json"]);
+    assert!(error.contains("/no/such.json"), "{error}");
+}
+
+/// What would not fit into memory is not begun.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_that_does_not_suffice_is_told_before_training() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let out = folder.path().join("runs");
+    let program = trainer().get_program().to_owned();
+    let output = std::process::Command::new("sh")
+        .args(["-c", "ulimit -v 4000000; exec \"$0\" \"$@\""])
+        .arg(program)
+        .args(["train", "--batch", "512", "--duration", "512", "--out", text(&out)])
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("--micro-batch below 512") && said.contains("MB"), "{said}");
+    assert!(!out.exists());
 }
 
 #[cfg(unix)]
@@ -554,6 +656,30 @@ fn a_seed_is_a_picture_however_it_is_asked_for() {
     }
 }
 
+/// The samplers of discrete time, with a network that was trained for none of them.
+#[test]
+fn samplers_of_discrete_time_draw_pictures() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let draw = |name: &str, more: &[&str]| {
+        let path = folder.path().join(name);
+        run(&[&["sample", "--seeds", "9", "-o", text(&path)], more].concat());
+        (png(&path), String::from_utf8_lossy(&fs::read(&path).expect("there")).into_owned())
+    };
+    let (euler, _) = draw("euler.png", &["--respacing", "6", "--sampler", "euler"]);
+    let (ddim, inside) = draw("ddim.png", &["--respacing", "6", "--sampler", "ddim"]);
+    let off = euler.iter().zip(ddim.iter()).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(off <= Some(1), "without fresh noise ddim is euler, up to rounding: {off:?}");
+    for part in ["\"ddim\":{\"eta\":0.0}", "\"kind\":\"adm\"", "\"steps\":6"] {
+        assert!(inside.contains(part), "{part} is not in the file");
+    }
+    let ddpm =
+        ["--respacing", "2,4", "--sampler", "ddpm", "--variance", "small", "--clip-denoised"];
+    let (ancestral, inside) = draw("ddpm.png", &ddpm);
+    assert!(inside.contains("\"sections\":[2,4]") && inside.contains("\"clip_denoised\":true"));
+    assert_eq!(ancestral, draw("again.png", &ddpm).0);
+    assert_ne!(ancestral, ddim);
+}
+
 #[test]
 fn denoise_is_the_door_for_other_implementations() {
     let folder = TempDir::new().expect("a temporary folder");
@@ -597,7 +723,17 @@ fn denoise_is_the_door_for_other_implementations() {
 
 #[test]
 fn info_counts_presets_and_lists_tensors() {
-    for preset in ["tiny", "cifar10", "cifar10-i", "cifar10-256", "ffhq64", "ffhq64-i"] {
+    for preset in [
+        "tiny",
+        "cifar10",
+        "cifar10-i",
+        "cifar10-256",
+        "ffhq64",
+        "ffhq64-i",
+        "latent256",
+        "latent512",
+        "latent-tiny",
+    ] {
         let info: Value =
             serde_json::from_str(&run(&["info", preset, "--json", "--tensors"])).expect("JSON");
         let listed: u64 = info["tensors"]
@@ -615,6 +751,7 @@ fn info_counts_presets_and_lists_tensors() {
         assert_eq!(info["parameters"], listed, "{preset}");
     }
     assert!(run(&["info", "cifar10"]).contains("28702339"));
+    assert!(run(&["info", "latent256"]).contains("561035232"));
     assert!(run(&["info"]).contains("shipped"));
     let error = fails(&["info", "cifar11"]);
     assert!(error.contains("no such file") && error.contains("cifar10-256"), "{error}");
@@ -855,6 +992,11 @@ fn mistakes_on_the_command_line_are_explained() {
         (&["sample", "--seeds", "5-1"], "runs backwards"),
         (&["sample", "--steps", "0"], "steps is 0"),
         (&["sample", "--sigma-max", "0.001"], "sigma_min"),
+        (&["sample", "--respacing", "ddim300"], "no whole stride takes exactly 300"),
+        (&["sample", "--respacing", "some"], "ddim50"),
+        (&["sample", "--respacing", "10", "--steps", "10"], "cannot be used with"),
+        (&["sample", "--sampler", "ddim", "--eta", "2"], "eta is 2"),
+        (&["sample", "--sampler", "ddpm", "--churn", "1"], "churn is for euler and heun"),
         (&["sample", "--weights", "no-such-file"], "no-such-file"),
         (&["sample", "--device", "cuda"], "--features cuda"),
         (&["bench", "cifar11"], "no such preset"),

@@ -6,8 +6,13 @@ use std::convert::Infallible;
 use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use model::config::PrecondConfig;
+use model::config::{
+    LatentConfig, ModelConfig, NetworkConfig, PrecondConfig, TransformerConfig, VpSchedule,
+};
+use model::generate::{Settings, generate};
+use model::guidance::{Course, Guidance, GuidedChannels};
 use model::loss::LossConfig;
+use model::network::NetworkInput;
 use model::noise::{churn_noise, start_noise};
 use model::sampler::{Churn, Evaluation, Method, sample};
 use model::schedule::Schedule;
@@ -128,6 +133,206 @@ fn a_trajectory_of_heun() {
     }
 }
 
+/// The configuration that the golden latent network was made with.
+fn latent_config() -> ModelConfig {
+    let latent = LatentConfig {
+        resolution: 8,
+        width: 24,
+        depth: 2,
+        classes: 5,
+        time_channels: 16,
+        ..LatentConfig::default()
+    };
+    let transformer = TransformerConfig { head_dim: 8, ..latent.transformer.clone() };
+    ModelConfig {
+        network: NetworkConfig::Latent(LatentConfig { transformer, ..latent }),
+        precond: PrecondConfig::Vp { schedule: VpSchedule::default() },
+    }
+}
+
+fn latent_model() -> Model {
+    let path = root().join("tests/golden/latent.official.safetensors");
+    let bytes = std::fs::read(path).expect("a golden file");
+    let weights = Weights::parse_official(&bytes, latent_config()).expect("as it was released");
+    Model::from_weights(&weights, &Device::flex())
+}
+
+/// The class of each picture of a golden batch.
+fn classes(golden: &Tensors) -> Vec<Option<usize>> {
+    golden.get("classes").1.iter().map(|&class| Some(class as usize)).collect()
+}
+
+#[test]
+fn the_latent_network_with_a_class_and_without() {
+    let model = latent_model();
+    let golden = Tensors::golden("latent.expected.safetensors");
+    let run = |classes: Vec<Option<usize>>, attention_of| {
+        let x = tensor(golden.get("x"));
+        let c_noise = golden.get("t").1;
+        model.network.forward(NetworkInput {
+            x,
+            c_noise,
+            classes,
+            augment: None,
+            dropout: None,
+            attention_of,
+            silence_time: false,
+        })
+    };
+    for (name, classes) in [
+        ("with_class", classes(&golden)),
+        ("without", vec![None; 4]),
+        ("without", vec![]),
+        ("half", vec![Some(0), None, None, Some(2)]),
+    ] {
+        let output = run(classes, None);
+        assert_eq!(output.x.dims(), [4, 8, 8, 8]);
+        assert!(output.attention.is_none());
+        assert_close(name, &values(output.x), &golden.get(name).1, 1e-5);
+    }
+    // Asked for its attention, it computes the same, and returns what it computed with.
+    let (shape, want) = golden.get("attention");
+    let size = shape[1..].iter().product();
+    for (number, want) in want.chunks(size).enumerate() {
+        let output = run(classes(&golden), Some(number));
+        assert_close("output", &values(output.x), &golden.get("with_class").1, 1e-5);
+        let maps = output.attention.expect("asked for");
+        assert_eq!((maps.window, maps.weights.dims()), (4, [4, 1, 3, 16, 16]));
+        assert_close("attention", &values(maps.weights), want, 1e-5);
+    }
+    assert_eq!(model.network.blocks().len(), 2);
+}
+
+#[test]
+fn classifier_free_guidance_is_the_releases() {
+    let model = latent_model();
+    let golden = Tensors::golden("latent.expected.safetensors");
+    let VpTimes { sigma, x } = VpTimes::of(&golden);
+    let released = Guidance::default();
+    for (sigma, want) in sigma.iter().zip(golden.get("scale").1) {
+        let found = released.scale_at(&model.config.precond, *sigma);
+        assert!((found - want).abs() < 1e-9 * want, "{found} is not {want}");
+    }
+    for (name, guidance) in [
+        ("guided_three", released),
+        ("guided_all", Guidance { channels: GuidedChannels::All, ..released }),
+        ("guided_constant", Guidance { scale: 1.49, course: Course::Constant, ..released }),
+        ("with_class", Guidance { scale: 1.0, ..released }),
+        ("with_class", Guidance { sigma_low: 1e3, sigma_high: 1e4, ..released }),
+        (
+            "without",
+            Guidance {
+                scale: 0.0,
+                course: Course::Constant,
+                channels: GuidedChannels::All,
+                ..released
+            },
+        ),
+    ] {
+        let conditioning = Conditioning { classes: classes(&golden), ..Conditioning::default() };
+        let output = guidance.denoise(&model, x.clone(), &sigma, conditioning);
+        let want = tensor::<4>(golden.get(name));
+        let eps = |raw: Tensor<4>| raw.narrow(1, 0, 4);
+        assert_close(name, &values(eps(output.raw.clone())), &values(eps(want.clone())), 1e-5);
+        // The variance is that of the class, whatever the guidance.
+        let class = tensor::<4>(golden.get("with_class"));
+        let variance = |raw: Tensor<4>| values(raw.narrow(1, 4, 4));
+        assert_close("variance", &variance(output.raw.clone()), &variance(class), 1e-5);
+        // What is denoised is what the guided noise leaves.
+        let column = TensorData::new(sigma.clone(), [4, 1, 1, 1]);
+        let column = Tensor::<4>::from_data(column, &Device::flex());
+        let left = x.clone() - eps(output.raw) * column;
+        assert_close("denoised", &values(output.denoised), &values(left), 1e-5);
+    }
+}
+
+/// Noise levels whose time steps are those of the golden batch, and pictures that come to the
+/// network as those of the batch.
+struct VpTimes {
+    sigma: Vec<f64>,
+    x: Tensor<4>,
+}
+
+impl VpTimes {
+    fn of(golden: &Tensors) -> Self {
+        let schedule = VpSchedule::default();
+        let t = golden.get("t").1;
+        let sigma: Vec<f64> = t.iter().map(|t| schedule.sigma(t / 999.0)).collect();
+        let scale: Vec<f64> = sigma.iter().map(|sigma| sigma.hypot(1.0)).collect();
+        let scale = Tensor::<4>::from_data(TensorData::new(scale, [4, 1, 1, 1]), &Device::flex());
+        Self { sigma, x: tensor::<4>(golden.get("x")) * scale }
+    }
+}
+
+#[test]
+fn samplers_run_under_guidance() {
+    let model = latent_model();
+    let device = Device::flex();
+    let run = |settings: &Settings, seeds: &[u64]| {
+        settings.validate().expect("they make sense");
+        settings.validate_for(&model.config).expect("the model has the classes");
+        let x = pollster::block_on(generate(&model, settings, seeds, &device, async |_| {
+            Ok::<_, Infallible>(ControlFlow::Continue(()))
+        }));
+        values(x.expect("infallible").expect("not cancelled"))
+    };
+    for method in [Method::Euler, Method::Heun] {
+        let plain = Settings { steps: 3, method, classes: vec![4, 1], ..Settings::default() };
+        let guided = |scale| Settings {
+            guidance: Some(Guidance { scale, ..Guidance::default() }),
+            ..plain.clone()
+        };
+        let all = run(&plain, &[0, 1, 2, 3]);
+        // A scale of 1 changes nothing; another does.
+        assert_eq!(run(&guided(1.0), &[0, 1, 2, 3]), all);
+        assert_ne!(run(&guided(4.4), &[0, 1, 2, 3]), all);
+        // The class goes with the seed, not with the place in the batch.
+        let size = all.len() / 4;
+        assert_close("alone", &run(&plain, &[3]), &all[3 * size..], 1e-5);
+        let one = Settings { classes: vec![1], ..plain.clone() };
+        assert_close("of class 1", &run(&one, &[3]), &all[3 * size..], 1e-5);
+        let other = Settings { classes: vec![4], ..plain };
+        assert_ne!(run(&other, &[3]), run(&one, &[3]));
+    }
+}
+
+#[test]
+fn classes_that_are_not_there_are_refused() {
+    let settings = |classes, guidance| Settings { classes, guidance, ..Settings::default() };
+    let tiny = model::preset::by_name("tiny").expect("a preset");
+    for (settings, config, message) in [
+        (settings(vec![0, 5], None), &latent_config(), "class 5: this model has 5, from 0 to 4"),
+        (settings(vec![0], None), &tiny, "class 0: this model knows of no classes"),
+        (settings(vec![], Some(Guidance::default())), &latent_config(), "needs a class"),
+    ] {
+        let error = settings.validate_for(config).expect_err(message).to_string();
+        assert!(error.contains(message), "{error:?} does not say {message:?}");
+    }
+    for (guidance, message) in [
+        (Guidance { scale: f64::NAN, ..Guidance::default() }, "guidance scale NaN"),
+        (Guidance { course: Course::PowerCosine { power: 0.0 }, ..Guidance::default() }, "power 0"),
+        (Guidance { sigma_low: 2.0, sigma_high: 1.0, ..Guidance::default() }, "from sigma 2 to 1"),
+    ] {
+        let error = settings(vec![0], Some(guidance)).validate().expect_err(message).to_string();
+        assert!(error.contains(message), "{error:?} does not say {message:?}");
+    }
+}
+
+/// The numbers of the paper's table 9, and of the release.
+#[test]
+fn the_latent_networks_have_the_released_sizes() {
+    for (name, parameters) in [("latent256", 561_035_232), ("latent512", 562_382_816)] {
+        let network = shape_of(&model::preset::by_name(name).expect("a preset"));
+        assert_eq!(network.specs().iter().map(|spec| spec.len()).sum::<usize>(), parameters);
+        // The released files hold the position embedding and 28 indices besides.
+        assert_eq!(network.specs().len() + 1 + 28, 346);
+    }
+    let macs = shape_of(&model::preset::by_name("latent256").expect("a preset")).macs();
+    // 114.2 G in the blocks' linear maps, and a little more before and after them.
+    assert!((114.2..114.3).contains(&(macs.weights as f64 / 1e9)), "{macs:?}");
+    assert!((118.45..118.55).contains(&(macs.total() as f64 / 1e9)), "{macs:?}");
+}
+
 #[test]
 fn noise_is_the_same_everywhere() {
     let golden = Tensors::golden("noise.safetensors");
@@ -171,7 +376,7 @@ fn parameters_and_multiply_adds_of_every_preset() {
     assert_eq!(presets.len(), counts.as_object().expect("an object").len());
     for (name, config) in presets {
         let network = shape_of(&config);
-        let parameters: usize = network.specs().iter().map(|spec| spec.len()).sum();
+        let parameters = network.parameter_count();
         let macs = network.macs();
         let want = |what: &str| counts[name][what].as_u64().expect("a count");
         assert_eq!(parameters as u64, want("parameters"), "{name}");

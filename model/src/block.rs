@@ -1,14 +1,15 @@
 //! The DiffiT transformer block (Eq 7-8) and the DiffiT ResBlock (Eq 9-10).
 
 use burn::module::Module;
-use burn::tensor::{Distribution, Tensor, activation};
+use burn::tensor::{Tensor, activation};
 
 use crate::config::{Activation, ImageConfig, Residual, TransformerConfig};
 use crate::layers::{Conv3x3, GroupNorm, LayerNorm, Linear};
 use crate::macs::Macs;
-use crate::ops::gelu_tanh;
+use crate::ops::{self, DropoutKeys};
 use crate::params::Params;
 use crate::tmsa::{Attended, Tmsa, TmsaOutput};
+use crate::window::Offsets;
 
 /// Two linear maps with an activation between them.
 #[derive(Module, Debug)]
@@ -32,7 +33,7 @@ impl Mlp {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let x = self.fc1.forward(x);
         let x = match self.activation {
-            Activation::GeluTanh => gelu_tanh(x),
+            Activation::GeluTanh => ops::gelu_tanh(x),
             Activation::Gelu => activation::gelu(x),
         };
         self.fc2.forward(x)
@@ -58,7 +59,7 @@ impl Transformer {
         config: &TransformerConfig,
         channels: usize,
         time_width: usize,
-        window: usize,
+        offsets: &Offsets,
         branch_init: f64,
     ) -> Self {
         let norm = |name| {
@@ -68,7 +69,7 @@ impl Transformer {
         let attn = params.enter("attn");
         Self {
             norm1: norm("norm1"),
-            attn: Tmsa::new(&attn, config, channels, time_width, window, branch_init),
+            attn: Tmsa::new(&attn, config, channels, time_width, offsets, branch_init),
             norm2: norm("norm2"),
             mlp: Mlp::new(&params.enter("mlp"), config, channels, branch_init),
         }
@@ -110,12 +111,12 @@ pub struct ResBlock {
 }
 
 impl ResBlock {
-    /// A block that turns maps of `c_in` into maps of `c_out` channels, `side` tokens a side.
+    /// A block that turns maps of `c_in` into maps of `c_out` channels.
     pub(crate) fn new(
         params: &Params,
         config: &ImageConfig,
         [c_in, c_out]: [usize; 2],
-        side: usize,
+        offsets: &Offsets,
     ) -> Self {
         let has_residual = config.residual == Residual::Projection;
         Self {
@@ -126,7 +127,7 @@ impl ResBlock {
                 &config.transformer,
                 c_out,
                 config.time.width,
-                config.window.on(side),
+                offsets,
                 config.branch_init,
             ),
             residual: (has_residual && c_in != c_out)
@@ -147,9 +148,15 @@ impl ResBlock {
         &self,
         x: Tensor<4>,
         time: Tensor<2>,
+        dropout: Option<DropoutKeys>,
         weights: bool,
     ) -> (Tensor<4>, Option<Attended>) {
-        let h = self.conv.forward(dropout(self.norm.swish(x.clone()), self.dropout));
+        let h = self.norm.swish(x.clone());
+        let h = match dropout {
+            Some(keys) if self.dropout > 0.0 => ops::dropout(h, self.dropout, keys),
+            _ => h,
+        };
+        let h = self.conv.forward(h);
         let (h, attended) = self.transformer.forward(h, time, weights);
         let output = match (&self.residual, self.has_residual) {
             (_, false) => h,
@@ -164,14 +171,4 @@ impl ResBlock {
             + self.transformer.macs(pixels, self.channels)
             + self.residual.iter().map(|linear| linear.macs(pixels)).sum::<Macs>()
     }
-}
-
-/// Zeroes values with probability `p` and scales the others by `1 / (1 - p)`, on devices that
-/// backpropagate. It draws from the device's own generator, which the trainer seeds each step.
-fn dropout(x: Tensor<4>, p: f64) -> Tensor<4> {
-    if p == 0.0 || !x.device().is_autodiff() {
-        return x;
-    }
-    let mask = x.random_like(Distribution::Bernoulli(1.0 - p));
-    x * mask * (1.0 / (1.0 - p))
 }

@@ -22,6 +22,8 @@ pub struct ModelConfig {
 pub enum NetworkConfig {
     /// The U-shaped network that works on pixels.
     Image(ImageConfig),
+    /// The plain stack of blocks that works on the latents of an autoencoder.
+    Latent(LatentConfig),
 }
 
 /// Preconditioning: how the network's output is combined with its input.
@@ -47,6 +49,13 @@ pub enum PrecondConfig {
         /// Highest noise level.
         #[serde(default = "ve_sigma_max")]
         sigma_max: f64,
+    },
+    /// Variance preserving in discrete time, with the network predicting the noise from the number
+    /// of the step and perhaps, in further channels, the variance (ADM, arXiv 2105.05233).
+    Adm {
+        /// The noise schedule.
+        #[serde(default)]
+        betas: LinearBetas,
     },
 }
 
@@ -92,6 +101,43 @@ impl VpSchedule {
         // The root of beta_d t² / 2 + beta_min t = ln(1 + σ²), without cancellation near 0.
         let log = (sigma * sigma).ln_1p();
         2.0 * log / (self.beta_min + (self.beta_min.powi(2) + 2.0 * self.beta_d * log).sqrt())
+    }
+}
+
+/// The process of discrete time whose betas rise evenly. What follows from them is in
+/// [`crate::discrete`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LinearBetas {
+    /// Number of steps.
+    pub steps: usize,
+    /// Beta of the first step.
+    pub first: f64,
+    /// Beta of the last step.
+    pub last: f64,
+}
+
+impl Default for LinearBetas {
+    fn default() -> Self {
+        Self { steps: 1000, first: 1e-4, last: 0.02 }
+    }
+}
+
+impl LinearBetas {
+    /// Checks that they make a process.
+    ///
+    /// # Errors
+    ///
+    /// The first field that is out of its range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        within("betas.steps", self.steps, 2, 10_000)?;
+        for (field, beta) in [("betas.first", self.first), ("betas.last", self.last)] {
+            check(beta > 0.0 && beta < 1.0, || format!("{field} is {beta}, not between 0 and 1"))?;
+        }
+        let end = self.sigmas()[self.steps - 1];
+        check(end.is_finite(), || {
+            format!("{} betas up to {} leave nothing of a picture", self.steps, self.last)
+        })
     }
 }
 
@@ -172,6 +218,58 @@ pub struct TimeConfig {
 impl Default for TimeConfig {
     fn default() -> Self {
         Self { channels: 128, max_period: 10_000.0, width: 512, augment_labels: 9 }
+    }
+}
+
+/// The latent network: patches, a stack of DiffiT transformer blocks, a linear map back. The
+/// defaults are those of the preset `latent256`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LatentConfig {
+    /// Height and width of a latent: an eighth of those of the picture.
+    pub resolution: usize,
+    /// Channels of a latent.
+    pub channels: usize,
+    /// Height and width of a patch. Each becomes a token.
+    pub patch: usize,
+    /// Channels of a token, and width of the embeddings of time and class.
+    pub width: usize,
+    /// Transformer blocks.
+    pub depth: usize,
+    /// Classes that can be asked for; 0 for a network that knows of none.
+    pub classes: usize,
+    /// Values of the sinusoid of the time step: half cosines, half sines.
+    pub time_channels: usize,
+    /// The frequencies fall from 1 towards `1 / max_period`, the last not included.
+    pub max_period: f64,
+    /// The DiffiT transformer block.
+    pub transformer: TransformerConfig,
+    /// Attention window.
+    pub window: Window,
+    /// Whether the network also says where between its bounds the variance of a step lies, in as
+    /// many channels again.
+    pub learned_variance: bool,
+}
+
+impl Default for LatentConfig {
+    fn default() -> Self {
+        Self {
+            resolution: 32,
+            channels: 4,
+            patch: 2,
+            width: 1152,
+            depth: 28,
+            classes: 1000,
+            time_channels: 256,
+            max_period: 10_000.0,
+            transformer: TransformerConfig {
+                head_dim: 72,
+                layer_norm_affine: false,
+                ..TransformerConfig::default()
+            },
+            window: Window::Global,
+            learned_variance: true,
+        }
     }
 }
 
@@ -316,6 +414,9 @@ pub struct ConfigError(String);
 const MAX_CHANNELS: usize = 16_384;
 const MAX_BLOCKS: usize = 1_024;
 const MAX_RESOLUTION: usize = 4_096;
+const MAX_TOKENS_A_SIDE: usize = 128;
+/// Attention has as many weights as the fourth power of it, for every head.
+const MAX_WINDOW: usize = 64;
 
 impl ModelConfig {
     /// Checks that the sizes fit together.
@@ -339,18 +440,31 @@ impl ModelConfig {
                     format!("precond.sigma_min {sigma_min} is not below sigma_max {sigma_max}")
                 })?;
             }
+            PrecondConfig::Adm { betas } => betas.validate()?,
         }
         match &self.network {
             NetworkConfig::Image(image) => image.validate(),
+            NetworkConfig::Latent(latent) => latent.validate(),
         }
     }
 
-    /// The shape of one picture, `[C, H, W]`.
+    /// The shape of one picture, or of one latent, `[C, H, W]`.
     pub fn image_shape(&self) -> [usize; 3] {
         match &self.network {
             NetworkConfig::Image(image) => {
                 [image.image_channels, image.resolution, image.resolution]
             }
+            NetworkConfig::Latent(latent) => {
+                [latent.channels, latent.resolution, latent.resolution]
+            }
+        }
+    }
+
+    /// How many classes can be asked for; 0 if the network knows of none.
+    pub fn classes(&self) -> usize {
+        match &self.network {
+            NetworkConfig::Image(_) => 0,
+            NetworkConfig::Latent(latent) => latent.classes,
         }
     }
 
@@ -358,6 +472,7 @@ impl ModelConfig {
     pub fn augment_labels(&self) -> usize {
         match &self.network {
             NetworkConfig::Image(image) => image.time.augment_labels,
+            NetworkConfig::Latent(_) => 0,
         }
     }
 }
@@ -388,14 +503,7 @@ impl ImageConfig {
         check(self.time.max_period.is_finite() && self.time.max_period >= 1.0, || {
             format!("time.max_period is {}, which is below 1", self.time.max_period)
         })?;
-        within("transformer.head_dim", self.transformer.head_dim, 1, MAX_CHANNELS)?;
-        within("transformer.mlp_ratio", self.transformer.mlp_ratio, 1, 64)?;
-        positive("transformer.layer_norm_eps", self.transformer.layer_norm_eps)?;
-        if let Position::Relative { init_std } = self.transformer.position {
-            check((0.0..=1.0).contains(&init_std), || {
-                format!("transformer.position.init_std is {init_std}, not within 0 to 1")
-            })?;
-        }
+        self.transformer.validate()?;
         within("group_norm.max_groups", self.group_norm.max_groups, 1, MAX_CHANNELS)?;
         within(
             "group_norm.min_group_channels",
@@ -414,19 +522,8 @@ impl ImageConfig {
             let (c, blocks) = (self.channels[stage], self.blocks[stage]);
             within(&format!("channels[{stage}]"), c, 1, MAX_CHANNELS)?;
             within(&format!("blocks[{stage}]"), blocks, 1, MAX_BLOCKS)?;
-            check(c.is_multiple_of(self.transformer.head_dim), || {
-                format!(
-                    "transformer.head_dim {} does not divide channels[{stage}] = {c}",
-                    self.transformer.head_dim
-                )
-            })?;
-            let side = self.side(stage);
-            let window = self.window.on(side);
-            check(window > 0 && side.is_multiple_of(window), || {
-                format!(
-                    "a window of {window} does not divide the {side}x{side} map of stage {stage}"
-                )
-            })?;
+            self.transformer.divides(&format!("channels[{stage}]"), c)?;
+            self.window.divides(self.side(stage), &format!("map of stage {stage}"))?;
         }
         for c in self.normalised_channels() {
             let groups = self.group_norm.groups(c);
@@ -446,17 +543,95 @@ impl ImageConfig {
     }
 }
 
-fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), ConfigError> {
+impl LatentConfig {
+    /// Tokens a side of the map.
+    pub fn side(&self) -> usize {
+        self.resolution / self.patch
+    }
+
+    /// Channels of the output: the prediction's, then those of the variance.
+    pub fn channels_out(&self) -> usize {
+        if self.learned_variance { 2 * self.channels } else { self.channels }
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        within("resolution", self.resolution, 1, MAX_RESOLUTION)?;
+        within("channels", self.channels, 1, 64)?;
+        within("patch", self.patch, 1, 64)?;
+        check(self.resolution.is_multiple_of(self.patch), || {
+            format!("patch {} does not divide resolution {}", self.patch, self.resolution)
+        })?;
+        within("resolution / patch", self.side(), 1, MAX_TOKENS_A_SIDE)?;
+        within("width", self.width, 4, MAX_CHANNELS)?;
+        check(self.width.is_multiple_of(4), || {
+            format!(
+                "width is {}, which 4 does not divide: the position embedding has 4 parts",
+                self.width
+            )
+        })?;
+        within("depth", self.depth, 1, MAX_BLOCKS)?;
+        within("classes", self.classes, 0, 1_000_000)?;
+        within("time_channels", self.time_channels, 2, MAX_CHANNELS)?;
+        check(self.time_channels.is_multiple_of(2), || {
+            format!("time_channels is {}, which is odd", self.time_channels)
+        })?;
+        check(self.max_period.is_finite() && self.max_period >= 1.0, || {
+            format!("max_period is {}, which is below 1", self.max_period)
+        })?;
+        self.transformer.validate()?;
+        self.transformer.divides("width", self.width)?;
+        self.window.divides(self.side(), "map of tokens")
+    }
+}
+
+impl TransformerConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        within("transformer.head_dim", self.head_dim, 1, MAX_CHANNELS)?;
+        within("transformer.mlp_ratio", self.mlp_ratio, 1, 64)?;
+        positive("transformer.layer_norm_eps", self.layer_norm_eps)?;
+        if let Position::Relative { init_std } = self.position {
+            check((0.0..=1.0).contains(&init_std), || {
+                format!("transformer.position.init_std is {init_std}, not within 0 to 1")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Checks that `channels` can be shared out among heads.
+    fn divides(&self, field: &str, channels: usize) -> Result<(), ConfigError> {
+        check(channels.is_multiple_of(self.head_dim), || {
+            format!("transformer.head_dim {} does not divide {field} = {channels}", self.head_dim)
+        })
+    }
+}
+
+impl Window {
+    /// Checks that whole windows cover a map.
+    fn divides(self, side: usize, map: &str) -> Result<(), ConfigError> {
+        let window = self.on(side);
+        check(window > 0 && side.is_multiple_of(window), || {
+            format!("a window of {window} does not divide the {side}x{side} {map}")
+        })?;
+        within("window", window, 1, MAX_WINDOW)
+    }
+}
+
+pub(crate) fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), ConfigError> {
     if holds { Ok(()) } else { Err(ConfigError(otherwise())) }
 }
 
-fn within(field: &str, value: usize, low: usize, high: usize) -> Result<(), ConfigError> {
+pub(crate) fn within(
+    field: &str,
+    value: usize,
+    low: usize,
+    high: usize,
+) -> Result<(), ConfigError> {
     check((low..=high).contains(&value), || {
         format!("{field} is {value}, not within {low} to {high}")
     })
 }
 
-fn positive(field: &str, value: f64) -> Result<(), ConfigError> {
+pub(crate) fn positive(field: &str, value: f64) -> Result<(), ConfigError> {
     check(value.is_finite() && value > 0.0, || {
         format!("{field} is {value}, which is not a positive number")
     })
@@ -477,13 +652,14 @@ mod tests {
     #[test]
     fn what_does_not_fit_together_is_named() {
         assert_eq!(edited(|_| {}), Ok(()));
-        let cases: [(fn(&mut ImageConfig), &str); 9] = [
+        let cases: [(fn(&mut ImageConfig), &str); 10] = [
             (|c| c.resolution = 30, "resolution 30 cannot be halved 2 times"),
             (
                 |c| c.window = Window::Size(5),
                 "a window of 5 does not divide the 32x32 map of stage 0",
             ),
             (|c| c.window = Window::Size(0), "a window of 0"),
+            (|c| (c.resolution, c.window) = (512, Window::Global), "window is 512"),
             (|c| c.blocks = vec![4, 4], "blocks lists 2 stages and channels 3"),
             (|c| c.channels = vec![], "channels lists 0 stages"),
             (|c| c.transformer.head_dim = 48, "head_dim 48 does not divide channels[0] = 128"),
@@ -498,11 +674,34 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_fit_into_a_latent_network_is_named() {
+        let cases: [(fn(&mut LatentConfig), &str); 7] = [
+            (|c| c.patch = 5, "patch 5 does not divide resolution 32"),
+            (|c| c.patch = 0, "patch is 0"),
+            (|c| c.resolution = 4096, "resolution / patch is 2048"),
+            (|c| c.width = 1150, "width is 1150, which 4 does not divide"),
+            (|c| c.transformer.head_dim = 64 + 1, "head_dim 65 does not divide width = 1152"),
+            (|c| c.window = Window::Size(3), "a window of 3 does not divide the 16x16 map"),
+            (|c| c.depth = 1 << 40, "depth is 1099511627776"),
+        ];
+        for (edit, message) in cases {
+            let mut latent = LatentConfig::default();
+            edit(&mut latent);
+            let network = NetworkConfig::Latent(latent);
+            let config = ModelConfig { network, precond: PrecondConfig::default() };
+            let error = config.validate().expect_err(message).to_string();
+            assert!(error.contains(message), "{error:?} does not say {message:?}");
+        }
+    }
+
+    #[test]
     fn missing_fields_take_the_default_and_unknown_ones_are_refused() {
         let config: ModelConfig = serde_json::from_str(r#"{"network": {"space": "image"}}"#)
             .expect("all fields have defaults");
-        let NetworkConfig::Image(image) = &config.network;
-        assert_eq!(image, &ImageConfig::default());
+        assert_eq!(config.network, NetworkConfig::Image(ImageConfig::default()));
+        let config: ModelConfig = serde_json::from_str(r#"{"network": {"space": "latent"}}"#)
+            .expect("all fields have defaults");
+        assert_eq!(config.network, NetworkConfig::Latent(LatentConfig::default()));
         let text = r#"{"network": {"space": "image", "widnow": "global"}}"#;
         let error = serde_json::from_str::<ModelConfig>(text).expect_err("a typing error");
         assert!(error.to_string().contains("widnow"));

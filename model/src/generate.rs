@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::model::{Conditioning, Model};
 use crate::noise::{churn_noise, start_noise};
-use crate::sampler::{Evaluation, sample};
+use crate::sampler::{Evaluation, Prediction, sample};
 
 pub use crate::settings::{Settings, SettingsError};
 
@@ -79,12 +79,14 @@ pub async fn generate_from<E>(
         Tensor::<4>::from_data(TensorData::new(values, shape), device)
     };
     let pictures = |values| tensor(values, [seeds.len(), c, h, w]);
-    let mut schedule = settings.schedule.within(model.config.precond.sigma_range());
+    let precond = &model.config.precond;
+    let mut range = precond.sigma_range();
     if let Some(guide) = &guide {
-        schedule = schedule.within(0.0..=guide.sigma);
+        range = *range.start()..=range.end().min(guide.sigma);
     }
-    let sigmas = schedule.sigmas(settings.steps);
-    let mut start = pictures(noise) * sigmas[0];
+    let sigmas = settings.schedule.sigmas_within(range, settings.steps);
+    let mut start = pictures(noise) * precond.start(sigmas[0]);
+    let classes = settings.classes_of(seeds);
     let mut kept = None;
     if let Some(Guide { picture, keep, .. }) = guide {
         let picture = tensor(picture, [1, c, h, w]);
@@ -101,15 +103,24 @@ pub async fn generate_from<E>(
         },
         async |x: &Tensor<4>, sigma| {
             let sigma = vec![sigma; seeds.len()];
-            let conditioning =
-                Conditioning { silence_time: settings.silence_time, ..Conditioning::default() };
-            let denoised = model.denoise(x.clone(), &sigma, conditioning).denoised;
-            Ok(match &kept {
-                Some((keep, picture)) => {
-                    denoised.clone() + keep.clone() * (picture.clone() - denoised)
-                }
-                None => denoised,
-            })
+            let conditioning = Conditioning {
+                classes: classes.clone(),
+                silence_time: settings.silence_time,
+                ..Conditioning::default()
+            };
+            let output = match &settings.guidance {
+                Some(guidance) => guidance.denoise(model, x.clone(), &sigma, conditioning),
+                None => model.denoise(x.clone(), &sigma, conditioning),
+            };
+            let variance = output.variance();
+            let mut denoised = output.denoised;
+            if settings.clip_denoised {
+                denoised = denoised.clamp(-1.0, 1.0);
+            }
+            if let Some((keep, picture)) = &kept {
+                denoised = denoised.clone() + keep.clone() * (picture.clone() - denoised);
+            }
+            Ok(Prediction { denoised, variance })
         },
         on_step,
     )
@@ -119,9 +130,11 @@ pub async fn generate_from<E>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{ImageConfig, ModelConfig, NetworkConfig, PrecondConfig};
+    use crate::config::{ImageConfig, LinearBetas, ModelConfig, NetworkConfig, PrecondConfig};
     use crate::config::{TimeConfig, TransformerConfig, Window};
-    use crate::sampler::Churn;
+    use crate::discrete::Spacing;
+    use crate::sampler::{Churn, Method, Variance};
+    use crate::schedule::Schedule;
     use core::convert::Infallible;
 
     fn model() -> Model {
@@ -195,5 +208,69 @@ mod tests {
         // Files of before know nothing of it.
         let text = serde_json::to_string(&settings()).expect("plain data");
         assert!(!text.contains("silence"));
+    }
+
+    /// Every method with every schedule drives networks of every kind of preconditioning.
+    #[test]
+    fn every_sampler_drives_every_network() {
+        let mut image = crate::config::ImageConfig {
+            resolution: 4,
+            channels: vec![16],
+            blocks: vec![1],
+            window: Window::Size(4),
+            ..Default::default()
+        };
+        image.transformer.head_dim = 8;
+        // A head that does something.
+        image.branch_init = 1.0;
+        let device = Device::flex();
+        for precond in [
+            PrecondConfig::default(),
+            PrecondConfig::Vp { schedule: Default::default() },
+            PrecondConfig::Ve { sigma_min: 0.02, sigma_max: 100.0 },
+            PrecondConfig::Adm { betas: LinearBetas::default() },
+        ] {
+            let network = NetworkConfig::Image(image.clone());
+            let config = ModelConfig { network, precond: precond.clone() };
+            let model = Model::new(config, 0, &device).expect("small");
+            for method in [
+                Method::Euler,
+                Method::Heun,
+                Method::Ddim { eta: 0.5 },
+                Method::Ddpm { variance: Variance::Learned },
+            ] {
+                let adm = Schedule::Adm { betas: LinearBetas::default(), spacing: Spacing::Even };
+                for schedule in [Schedule::default(), adm] {
+                    let settings = Settings {
+                        steps: 4,
+                        method,
+                        schedule,
+                        clip_denoised: true,
+                        ..Settings::default()
+                    };
+                    let make = |seeds: &[u64]| {
+                        let pictures = pollster::block_on(generate(
+                            &model,
+                            &settings,
+                            seeds,
+                            &device,
+                            async |_| Ok::<_, Infallible>(ControlFlow::Continue(())),
+                        ));
+                        let pictures = pictures.expect("infallible").expect("not cancelled");
+                        pictures.into_data().try_into_vec::<f32>().expect("f32")
+                    };
+                    let two = make(&[3, 9]);
+                    assert!(
+                        two.iter().all(|v| v.is_finite() && v.abs() < 2.0),
+                        "{precond:?} {settings:?}"
+                    );
+                    // A picture is its seed's, whatever is made beside it.
+                    let alone = make(&[9]);
+                    for (a, b) in two[alone.len()..].iter().zip(&alone) {
+                        assert!((a - b).abs() < 1e-4, "{a} {b} {precond:?} {settings:?}");
+                    }
+                }
+            }
+        }
     }
 }

@@ -1,6 +1,9 @@
 //! The paper's blocks against an independent computation in float64: `tests/golden/reference.py`
 //! makes the values. Whole networks are held against it in the crate `tests`.
 
+mod adm;
+mod vae;
+
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, Param};
@@ -10,8 +13,10 @@ use safetensors::tensor::Dtype;
 
 use crate::block::{ResBlock, Transformer};
 use crate::config::{GroupNormConfig, ImageConfig, TimeConfig, TransformerConfig, Window};
-use crate::params::{Params, Source, TensorSpec};
+use crate::latent::position_embedding;
+use crate::params::{Init, Params, Source, TensorSpec};
 use crate::tmsa::Tmsa;
+use crate::window::{Offsets, relative_position_index};
 
 /// A golden file.
 struct Golden(Vec<u8>);
@@ -36,6 +41,11 @@ impl Golden {
                 .data()
                 .chunks_exact(4)
                 .map(|b| f32::from_le_bytes(b.try_into().expect("4")).into())
+                .collect(),
+            Dtype::I64 => view
+                .data()
+                .chunks_exact(8)
+                .map(|b| i64::from_le_bytes(b.try_into().expect("8")) as f64)
                 .collect(),
             other => panic!("{name} is {other:?}"),
         };
@@ -75,7 +85,9 @@ fn config() -> ImageConfig {
 }
 
 fn tmsa(golden: &Golden, device: &Device) -> Tmsa {
-    golden.build(device, |params| Tmsa::new(params, &config().transformer, 16, 12, 4, 1.0))
+    golden.build(device, |params| {
+        Tmsa::new(params, &config().transformer, 16, 12, &Offsets::new(4, params), 1.0)
+    })
 }
 
 fn close<const D: usize>(found: Tensor<D>, golden: &Golden, name: &str, tolerance: f64) {
@@ -134,10 +146,12 @@ fn tmsa_is_the_papers() {
 fn the_transformer_block_is_the_papers() {
     let golden = Golden::open("transformer.safetensors");
     let device = Device::flex();
-    let block = golden
-        .build(&device, |params| Transformer::new(params, &config().transformer, 16, 12, 4, 1.0));
+    let block = golden.build(&device, |params| {
+        Transformer::new(params, &config().transformer, 16, 12, &Offsets::new(4, params), 1.0)
+    });
     let x = golden.tensor("x", &device, DType::F32);
-    let (output, _) = block.forward(x, golden.tensor("time", &device, DType::F32), false);
+    let time = golden.tensor("time", &device, DType::F32);
+    let (output, _) = block.forward(x, time, false);
     close(output, &golden, "output", 1e-5);
 }
 
@@ -145,10 +159,41 @@ fn the_transformer_block_is_the_papers() {
 fn the_res_block_is_the_papers() {
     let golden = Golden::open("res_block.safetensors");
     let device = Device::flex();
-    let block = golden.build(&device, |params| ResBlock::new(params, &config(), [48, 16], 8));
+    let block = golden.build(&device, |params| {
+        ResBlock::new(params, &config(), [48, 16], &Offsets::new(4, params))
+    });
     let x = golden.tensor("x", &device, DType::F32);
-    let (output, _) = block.forward(x, golden.tensor("time", &device, DType::F32), false);
+    let time = golden.tensor("time", &device, DType::F32);
+    let (output, _) = block.forward(x, time, None, false);
     close(output, &golden, "output", 1e-5);
+}
+
+/// The latent network's block, bias and position embedding, under the names of the release.
+#[test]
+fn the_parts_of_the_latent_network_are_the_releases() {
+    let official = Golden::open("latent.official.safetensors");
+    let golden = Golden::open("latent.expected.safetensors");
+    let device = Device::flex();
+    let transformer =
+        TransformerConfig { head_dim: 8, layer_norm_affine: false, ..TransformerConfig::default() };
+    let (block, bias) = official.build(&device, |params| {
+        let offsets = Offsets::new(4, params);
+        let params = params.enter("blocks");
+        let first = params.enter(0).enter("attn");
+        let table = first.tensor("relative_position_bias_table", [49, 3], Init::Zeros);
+        let block = Transformer::new(&params.enter(1), &transformer, 24, 24, &offsets, 1.0);
+        (block, offsets.bias(table.val()))
+    });
+    close(bias, &golden, "bias", 1e-7);
+    let tokens = golden.tensor("tokens", &device, DType::F32);
+    let condition = golden.tensor("condition", &device, DType::F32);
+    close(block.forward(tokens, condition, false).0, &golden, "block", 1e-5);
+    let positions = TensorData::new(position_embedding(4, 24), [1, 16, 24]);
+    close(Tensor::<3>::from_data(positions, &device), &golden, "positions", 1e-7);
+    let (shape, index) = official.values("blocks.1.attn.relative_position_index");
+    assert_eq!(shape, [16, 16]);
+    let ours: Vec<f64> = relative_position_index(4).into_iter().map(|i| i as f64).collect();
+    assert_eq!(ours, index);
 }
 
 /// Turns parameters into `f64`, with gradients.

@@ -1,7 +1,10 @@
 //! The layers that networks are made of. Maps are channels-last, `[B, H, W, C]`.
+//!
+//! A layer computes in the type of its input, whatever type its parameters have: what is trained
+//! stays `f32` while products are taken in `bf16`.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Tensor, module};
+use burn::tensor::{DType, Int, Tensor, TensorData, module};
 
 use crate::macs::Macs;
 use crate::ops;
@@ -15,10 +18,29 @@ pub struct Linear {
 }
 
 impl Linear {
-    pub(crate) fn new(params: &Params, [d_in, d_out]: [usize; 2], bias: bool, gain: f64) -> Self {
+    pub(crate) fn new(params: &Params, dims: [usize; 2], bias: bool, gain: f64) -> Self {
+        Self::with_init(params, dims, bias, Init::XavierUniform { gain })
+    }
+
+    /// With other initial weights.
+    pub(crate) fn with_init(
+        params: &Params,
+        [d_in, d_out]: [usize; 2],
+        bias: bool,
+        init: Init,
+    ) -> Self {
         Self {
-            weight: params.matrix("weight", [d_in, d_out], Init::XavierUniform { gain }),
+            weight: params.matrix("weight", [d_in, d_out], init),
             bias: bias.then(|| params.tensor("bias", [d_out], Init::Zeros)),
+        }
+    }
+
+    /// A convolution whose kernel and stride are one patch: a linear map of the patch, `[c, p, p]`.
+    pub(crate) fn of_patches(params: &Params, [c, p, d_out]: [usize; 3]) -> Self {
+        let init = Init::XavierUniform { gain: 1.0 };
+        Self {
+            weight: params.kernel("weight", [d_out, c, p, p], init),
+            bias: Some(params.tensor("bias", [d_out], Init::Zeros)),
         }
     }
 
@@ -27,18 +49,42 @@ impl Linear {
     /// - x: `[.., in]`
     /// - output: `[.., out]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let weight = self.weight.val();
+        let dtype = x.dtype();
+        let weight = self.weight.val().cast(dtype);
         let [d_in, d_out] = weight.dims();
         let mut shape = x.dims();
         let rows = shape[..D - 1].iter().product::<usize>();
         shape[D - 1] = d_out;
         // One product over all rows: left in its shape, it could become many small ones.
-        let bias = self.bias.as_ref().map(|bias| bias.val());
+        let bias = self.bias.as_ref().map(|bias| bias.val().cast(dtype));
         module::linear(x.reshape([rows, d_in]), weight, bias).reshape(shape)
     }
 
     pub(crate) fn macs(&self, rows: usize) -> Macs {
         Macs::weights(rows * self.weight.lazy_shape().num_elements())
+    }
+}
+
+/// A learned vector for each of a number of things.
+#[derive(Module, Debug)]
+pub struct Embedding {
+    weight: Param<Tensor<2>>,
+}
+
+impl Embedding {
+    pub(crate) fn new(params: &Params, shape: [usize; 2], init: Init) -> Self {
+        Self { weight: params.tensor("weight", shape, init) }
+    }
+
+    /// # Shapes
+    ///
+    /// - output: `[numbers, C]`
+    pub fn forward(&self, numbers: impl IntoIterator<Item = usize>) -> Tensor<2> {
+        let numbers: Vec<i32> = numbers.into_iter().map(|number| number as i32).collect();
+        let weight = self.weight.val();
+        let shape = [numbers.len()];
+        let index = Tensor::<1, Int>::from_data(TensorData::new(numbers, shape), &weight.device());
+        weight.select(0, index)
     }
 }
 
@@ -70,7 +116,8 @@ impl Conv3x3 {
     /// - x: `[B, H, W, C_in]`
     /// - output: `[B, H / stride, W / stride, C_out]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        ops::conv3x3(x, self.weight.val(), self.bias.val(), self.stride)
+        let dtype = x.dtype();
+        ops::conv3x3(x, self.weight.val().cast(dtype), self.bias.val().cast(dtype), self.stride)
     }
 
     /// For an output of `pixels`.
@@ -101,7 +148,7 @@ impl LayerNorm {
     /// - x, output: `[.., C]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let (c, device) = (x.dims()[D - 1], x.device());
-        let options = (&device, x.dtype());
+        let options = (&device, DType::F32);
         let weight = match &self.weight {
             Some(weight) => weight.val(),
             None => Tensor::ones([c], options),

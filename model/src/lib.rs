@@ -10,28 +10,38 @@
 //! |---|---|
 //! | what a model is made of | [`config`], [`preset`] |
 //! | the paper's Eq (3)-(6), (7)-(8), (9)-(10) | `tmsa`, `block` |
-//! | the network | [`network`], `unet` |
+//! | the networks | [`network`], `unet`, `latent` |
 //! | from the network to a denoiser | [`precond`], [`Model`] |
 //! | from noise to pictures | [`schedule`], [`sampler`], [`noise`], [`generate`], [`image`], [`picture`] |
 //! | all settings of that | [`settings`] |
-//! | training objective | [`loss`] |
+//! | classifier-free guidance | [`guidance`] |
+//! | training objective | [`loss`], [`hybrid`], [`importance`] |
+//! | discrete time: betas and what follows from them | [`discrete`] |
 //! | picture, noise and score; Eq (1), (2) | [`process`] |
-//! | the weights file | [`weights`], [`card`] |
+//! | between pictures and latents | [`vae`] |
+//! | the weights file, and the released ones | [`weights`], [`card`], [`official`] |
 
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "tensor")]
 mod block;
 pub mod card;
-#[cfg(feature = "tensor")]
 pub mod config;
 #[cfg(feature = "tensor")]
 mod cpu;
+pub mod discrete;
 #[cfg(feature = "tensor")]
 pub mod generate;
 #[cfg(all(test, feature = "tensor"))]
 mod golden;
+pub mod guidance;
+#[cfg(feature = "tensor")]
+pub mod hybrid;
 pub mod image;
+#[cfg(feature = "tensor")]
+pub mod importance;
+#[cfg(feature = "tensor")]
+mod latent;
 #[cfg(feature = "tensor")]
 mod layers;
 #[cfg(feature = "tensor")]
@@ -44,11 +54,12 @@ mod model;
 pub mod network;
 pub mod noise;
 #[cfg(feature = "tensor")]
+pub mod official;
+#[cfg(feature = "tensor")]
 mod ops;
 #[cfg(feature = "tensor")]
 mod params;
 pub mod picture;
-#[cfg(feature = "tensor")]
 pub mod precond;
 #[cfg(feature = "tensor")]
 pub mod preset;
@@ -64,6 +75,8 @@ mod time;
 mod tmsa;
 #[cfg(feature = "tensor")]
 mod unet;
+#[cfg(feature = "tensor")]
+pub mod vae;
 #[cfg(feature = "tensor")]
 pub mod weights;
 #[cfg(feature = "tensor")]

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{VpSchedule, ve_sigma_max, ve_sigma_min};
+use crate::config::{LinearBetas, VpSchedule, ve_sigma_max, ve_sigma_min};
 use crate::noise::Random;
 
 /// Distribution of noise levels, and weight of the squared error at each.
@@ -37,6 +37,14 @@ pub enum LossConfig {
         #[serde(default = "ve_sigma_max")]
         sigma_max: f64,
     },
+    /// ADM's squared error of the noise: steps of discrete time uniform, weight `1 / σ²`. The
+    /// variational term beside it is in [`crate::hybrid`].
+    #[serde(rename = "adm")]
+    Adm {
+        /// The noise schedule.
+        #[serde(default)]
+        betas: LinearBetas,
+    },
 }
 
 impl Default for LossConfig {
@@ -57,6 +65,10 @@ impl LossConfig {
             LossConfig::Ve { sigma_min, sigma_max } => {
                 sigma_min * (sigma_max / sigma_min).powf(random.uniform())
             }
+            LossConfig::Adm { betas } => {
+                let steps = u32::try_from(betas.steps).expect("a valid number of steps");
+                betas.sigmas()[random.below(steps) as usize]
+            }
         }
     }
 
@@ -66,7 +78,9 @@ impl LossConfig {
             LossConfig::Edm { sigma_data, .. } => {
                 (sigma.powi(2) + sigma_data.powi(2)) / (sigma * sigma_data).powi(2)
             }
-            LossConfig::Vp { .. } | LossConfig::Ve { .. } => sigma.powi(-2),
+            LossConfig::Vp { .. } | LossConfig::Ve { .. } | LossConfig::Adm { .. } => {
+                sigma.powi(-2)
+            }
         }
     }
 }
@@ -116,6 +130,8 @@ mod tests {
         uniform(&LossConfig::Vp { schedule }, &|sigma| schedule.time(sigma));
         let ve = LossConfig::Ve { sigma_min: 0.02, sigma_max: 100.0 };
         uniform(&ve, &|sigma| (sigma / 0.02).ln() / 5000f64.ln());
+        let betas = LinearBetas { steps: 50, ..LinearBetas::default() };
+        uniform(&LossConfig::Adm { betas }, &|sigma| betas.time(sigma) / 50.0);
     }
 
     /// The weight turns the error of the picture into that of the noise, Eq (1) with λ = 1.

@@ -1,11 +1,12 @@
 //! A model: the network, its configuration, and the denoiser that both make.
 
-use burn::tensor::{Device, ExecutionError, Tensor, TensorData};
+use burn::tensor::{DType, Device, ExecutionError, Tensor, TensorData};
 
 use crate::config::{ConfigError, ModelConfig};
 use crate::network::{AttentionMaps, Network, NetworkInput};
 use crate::noise::start_noise;
 use crate::params::{Source, TensorSpec, collect};
+use crate::precond::Coefficients;
 use crate::weights::{Answer, Weights};
 
 /// A denoiser that can be sampled from.
@@ -15,6 +16,8 @@ pub struct Model {
     pub config: ModelConfig,
     /// The network F.
     pub network: Network,
+    /// What it computes in. Parameters keep their own type.
+    compute: DType,
 }
 
 /// What [`Model::denoise`] returns.
@@ -22,10 +25,19 @@ pub struct Model {
 pub struct Denoised {
     /// D(x; σ), `[B, C, H, W]`.
     pub denoised: Tensor<4>,
-    /// The network's own output F, `[B, C, H, W]`.
+    /// The network's own output F, `[B, C, H, W]`, or `[B, 2 C, H, W]` with a learned variance.
     pub raw: Tensor<4>,
     /// Attention maps of the block that was asked for.
     pub attention: Option<AttentionMaps>,
+}
+
+impl Denoised {
+    /// What the network says of the variance of an ancestral step, if it says anything: by its
+    /// logarithm, from -1 for the smallest to 1 for the largest, `[B, C, H, W]`.
+    pub fn variance(&self) -> Option<Tensor<4>> {
+        let c = self.denoised.dims()[1];
+        (self.raw.dims()[1] == 2 * c).then(|| self.raw.clone().narrow(1, c, c))
+    }
 }
 
 /// What a picture is denoised under, besides its noise level.
@@ -33,6 +45,11 @@ pub struct Denoised {
 pub struct Conditioning {
     /// Augmentation labels, `[B, labels]`; none when sampling.
     pub augment: Option<Tensor<2>>,
+    /// A key for each picture, which decides what dropout leaves out of it; none when sampling.
+    pub dropout: Option<Vec<u32>>,
+    /// The class of each picture, counted from 0, or `None` for no class (the null class of
+    /// classifier-free guidance). Left empty, no picture has one.
+    pub classes: Vec<Option<usize>>,
     /// The block whose attention maps are wanted, counted in the order of execution.
     pub attention_of: Option<usize>,
     /// Whether the time token is zero.
@@ -48,7 +65,7 @@ impl Model {
     pub fn new(config: ModelConfig, seed: u64, device: &Device) -> Result<Self, ConfigError> {
         config.validate()?;
         let network = Network::new(&config.network, device, &Source::Random { seed });
-        Ok(Self { config, network })
+        Ok(Self { config, network, compute: DType::F32 })
     }
 
     /// A model with the weights of a file.
@@ -68,7 +85,14 @@ impl Model {
         device: &Device,
     ) -> Self {
         let network = Network::new(&config.network, device, &Source::Stored(values));
-        Self { config, network }
+        Self { config, network, compute: DType::F32 }
+    }
+
+    /// The same model with its network computing in another type, `bf16` or `f16`: products and
+    /// convolutions only, while normalisation, softmax, and all that is outside the network stay
+    /// `f32`.
+    pub fn computing_in(self, compute: DType) -> Self {
+        Self { compute, ..self }
     }
 
     /// `D(x; σ) = c_skip x + c_out F(c_in x; c_noise)`.
@@ -79,28 +103,36 @@ impl Model {
     ///
     /// # Panics
     ///
-    /// If there are not as many noise levels as pictures.
+    /// If there are not as many noise levels as pictures, or classes neither as many nor none, or
+    /// a class is not one of the model's.
     pub fn denoise(&self, x: Tensor<4>, sigma: &[f64], conditioning: Conditioning) -> Denoised {
         let b = x.dims()[0];
         assert_eq!(b, sigma.len(), "one noise level per picture");
+        let Conditioning { augment, dropout, classes, attention_of, silence_time } = conditioning;
+        assert!(classes.is_empty() || classes.len() == b, "one class per picture");
+        let known = self.config.classes();
+        assert!(classes.iter().flatten().all(|&class| class < known), "there are {known} classes");
         let options = (&x.device(), x.dtype());
-        let coefficients: Vec<_> =
+        let coefficients: Vec<Coefficients> =
             sigma.iter().map(|&sigma| self.config.precond.coefficients(sigma)).collect();
-        let tensor =
-            |values: Vec<f64>| Tensor::<1>::from_data(TensorData::new(values, [b]), options);
-        let per_picture = |coefficient: fn(&crate::precond::Coefficients) -> f64| {
-            tensor(coefficients.iter().map(coefficient).collect())
+        let factor = |coefficient: fn(&Coefficients) -> f64| {
+            let values: Vec<f64> = coefficients.iter().map(coefficient).collect();
+            Tensor::<4>::from_data(TensorData::new(values, [b, 1, 1, 1]), options)
         };
-        let factor = |coefficient| per_picture(coefficient).reshape([b, 1, 1, 1]);
         let output = self.network.forward(NetworkInput {
-            x: x.clone() * factor(|c| c.c_in),
-            c_noise: per_picture(|c| c.c_noise),
-            augment: conditioning.augment,
-            attention_of: conditioning.attention_of,
-            silence_time: conditioning.silence_time,
+            x: (x.clone() * factor(|c| c.c_in)).cast(self.compute),
+            c_noise: coefficients.iter().map(|c| c.c_noise).collect(),
+            classes,
+            augment,
+            dropout,
+            attention_of,
+            silence_time,
         });
-        let denoised = x * factor(|c| c.c_skip) + output.x.clone() * factor(|c| c.c_out);
-        Denoised { denoised, raw: output.x, attention: output.attention }
+        let raw = output.x.cast(x.dtype());
+        // What follows the prediction's channels is the variance.
+        let prediction = raw.clone().narrow(1, 0, x.dims()[1]);
+        let denoised = x * factor(|c| c.c_skip) + prediction * factor(|c| c.c_out);
+        Denoised { denoised, raw, attention: output.attention }
     }
 
     /// The model's answer on a device: see [`Answer`]. It waits for the device, which in a browser
@@ -128,5 +160,24 @@ impl Model {
     /// In a browser, which cannot wait for a GPU like this.
     pub fn parameters(&self) -> Vec<(TensorSpec, Vec<f32>)> {
         collect(&self.network, self.network.specs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_beyond_the_picture_s_speak_of_the_variance() {
+        let output = Tensor::<1>::from_floats([1.0, 2.0, 3.0, 4.0], &Device::flex());
+        let output = output.reshape([1, 4, 1, 1]);
+        let with = |channels| Denoised {
+            denoised: output.clone().narrow(1, 0, channels),
+            raw: output.clone(),
+            attention: None,
+        };
+        let variance = with(2).variance().expect("twice the channels").into_data();
+        assert_eq!(variance.try_into_vec::<f32>().expect("f32"), [3.0, 4.0]);
+        assert!(with(4).variance().is_none());
     }
 }

@@ -4,19 +4,26 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use crate::config::NetworkConfig;
+use crate::latent::LatentNetwork;
 use crate::macs::Macs;
 use crate::params::{Params, Source, TensorSpec};
 use crate::unet::UNet;
 
-/// What a network computes from.
+/// What a network computes from. It computes in the type of `x`: parameters are brought to that
+/// type where they meet it, while normalisation and softmax are computed in `f32`.
 #[derive(Clone, Debug)]
 pub struct NetworkInput {
     /// Noisy pictures, scaled by the preconditioner, `[B, C, H, W]`.
     pub x: Tensor<4>,
-    /// Their noise levels, as the preconditioner expresses them, `[B]`.
-    pub c_noise: Tensor<1>,
+    /// Their noise levels, as the preconditioner expresses them, one a picture.
+    pub c_noise: Vec<f64>,
+    /// Their classes, see [`crate::Conditioning::classes`].
+    pub classes: Vec<Option<usize>>,
     /// Augmentation labels, `[B, labels]`. None is the same as zeros: nothing was augmented.
     pub augment: Option<Tensor<2>>,
+    /// A key for each picture, which decides what dropout leaves out of it. None leaves out
+    /// nothing.
+    pub dropout: Option<Vec<u32>>,
     /// The block whose attention maps are wanted, counted in the order of execution.
     pub attention_of: Option<usize>,
     /// Whether the time token is zero, so that the blocks are not told the noise level.
@@ -26,7 +33,8 @@ pub struct NetworkInput {
 /// What a network computes.
 #[derive(Clone, Debug)]
 pub struct NetworkOutput {
-    /// `[B, C, H, W]`.
+    /// `[B, C, H, W]`; with a learned variance, `[B, 2 C, H, W]`: the prediction, then the place of
+    /// the variance between its bounds, -1 to 1.
     pub x: Tensor<4>,
     /// Attention maps of the block that was asked for.
     pub attention: Option<AttentionMaps>,
@@ -51,7 +59,7 @@ pub struct AttentionMaps {
 /// Where a block stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockInfo {
-    /// `encoder` or `decoder`.
+    /// `encoder` or `decoder`; `stack` in the latent network, which has one part.
     pub part: &'static str,
     /// Tokens a side of its map.
     pub side: usize,
@@ -73,6 +81,7 @@ pub struct Network {
 #[derive(Module, Debug)]
 enum Kind {
     Image(UNet),
+    Latent(LatentNetwork),
 }
 
 impl Network {
@@ -81,6 +90,7 @@ impl Network {
         let params = Params::new(device, source);
         let kind = match config {
             NetworkConfig::Image(image) => Kind::Image(UNet::new(&params, image)),
+            NetworkConfig::Latent(latent) => Kind::Latent(LatentNetwork::new(&params, latent)),
         };
         Self { kind, specs: params.specs() }
     }
@@ -88,6 +98,11 @@ impl Network {
     /// Its tensors, as the weights file names and shapes them.
     pub fn specs(&self) -> &[TensorSpec] {
         &self.specs
+    }
+
+    /// The number of its parameters.
+    pub fn parameter_count(&self) -> usize {
+        self.specs.iter().map(TensorSpec::len).sum()
     }
 
     /// F(x; c_noise).
@@ -98,6 +113,7 @@ impl Network {
     pub fn forward(&self, input: NetworkInput) -> NetworkOutput {
         match &self.kind {
             Kind::Image(unet) => unet.forward(input),
+            Kind::Latent(network) => network.forward(input),
         }
     }
 
@@ -105,6 +121,7 @@ impl Network {
     pub fn macs(&self) -> Macs {
         match &self.kind {
             Kind::Image(unet) => unet.macs(),
+            Kind::Latent(network) => network.macs(),
         }
     }
 
@@ -112,6 +129,7 @@ impl Network {
     pub fn blocks(&self) -> Vec<BlockInfo> {
         match &self.kind {
             Kind::Image(unet) => unet.blocks(),
+            Kind::Latent(network) => network.blocks(),
         }
     }
 }

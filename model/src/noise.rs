@@ -14,7 +14,7 @@ use core::f64::consts::TAU;
 pub enum Stream {
     /// The picture that sampling starts from; index 0.
     Start = 0,
-    /// Noise added while sampling ("churn"); the index is the step.
+    /// Noise added while sampling, by churn or by an ancestral step; the index is the step.
     Churn = 1,
     /// Initial values of parameters; the index is a hash of the name.
     Parameters = 2,
@@ -24,7 +24,7 @@ pub enum Stream {
     Training = 4,
     /// Augmentation of a training image; the index is the number of images before it.
     Augmentation = 5,
-    /// Dropout; the index is the number of images seen before the step.
+    /// Dropout of a training image; the index is the number of images before it.
     Dropout = 6,
 }
 
@@ -150,7 +150,7 @@ pub fn start_noise(seed: u64, values: usize) -> Vec<f32> {
     noise
 }
 
-/// The noise that is added to image number `seed` before step `step`.
+/// The noise that is added to image number `seed` in step `step`.
 pub fn churn_noise(seed: u64, step: usize, values: usize) -> Vec<f32> {
     let mut noise = vec![0.0; values];
     Random::new(seed, Stream::Churn, step as u64).fill_normal(&mut noise);

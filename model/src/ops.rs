@@ -1,11 +1,14 @@
 //! The network's operations on channels-last maps `[B, H, W, C]`.
 //!
+//! Normalisation and softmax are computed in `f32` also where a map has fewer bits.
+//!
 //! Each is written with plain tensor operations in [`plain`], as the paper writes it; that form
 //! runs on every backend. On the CPU, [`crate::cpu`] has a faster twin for those that cost most.
 
-use burn::tensor::{Tensor, activation};
+use burn::tensor::{DType, Tensor, activation};
 
 use crate::cpu;
+use crate::noise::philox4x32;
 
 /// Swish, `x · sigmoid(x)`.
 pub(crate) fn swish<const D: usize>(x: Tensor<D>) -> Tensor<D> {
@@ -27,11 +30,16 @@ pub(crate) fn layer_norm<const D: usize>(
     bias: Tensor<1>,
     eps: f64,
 ) -> Tensor<D> {
-    if cpu::takes(&x) {
+    let dtype = x.dtype();
+    let x = widened(x);
+    let (weight, bias) = (weight.cast(x.dtype()), bias.cast(x.dtype()));
+    let y = if cpu::takes(&x) {
         let kernel = cpu::LayerNorm { eps: eps as f32 };
-        return cpu::run(kernel, [x.into(), weight.into(), bias.into()]);
-    }
-    plain::layer_norm(x, weight, bias, eps)
+        cpu::run(kernel, [x.into(), weight.into(), bias.into()])
+    } else {
+        plain::layer_norm(x, weight, bias, eps)
+    };
+    y.cast(dtype)
 }
 
 /// Group normalisation over a map, with a scale and a shift `[C]`, then Swish if `with_swish`.
@@ -43,11 +51,66 @@ pub(crate) fn group_norm(
     eps: f64,
     with_swish: bool,
 ) -> Tensor<4> {
-    if cpu::takes(&x) {
+    let dtype = x.dtype();
+    let x = widened(x);
+    let (weight, bias) = (weight.cast(x.dtype()), bias.cast(x.dtype()));
+    let y = if cpu::takes(&x) {
         let kernel = cpu::GroupNorm { groups, eps: eps as f32, swish: with_swish };
-        return cpu::run(kernel, [x.into(), weight.into(), bias.into()]);
+        cpu::run(kernel, [x.into(), weight.into(), bias.into()])
+    } else {
+        plain::group_norm(x, groups, weight, bias, eps, with_swish)
+    };
+    y.cast(dtype)
+}
+
+/// The type for what wants more bits than a `dtype` of 16 has: `f32`, or `dtype` if it is wider.
+pub(crate) fn wide(dtype: DType) -> DType {
+    if dtype == DType::F64 { dtype } else { DType::F32 }
+}
+
+fn widened<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let dtype = wide(x.dtype());
+    x.cast(dtype)
+}
+
+/// Which values of a map dropout leaves out: a function of these keys and of where they stand.
+#[derive(Clone, Debug)]
+pub(crate) struct DropoutKeys(Vec<u32>);
+
+impl DropoutKeys {
+    /// From the keys of the pictures, for the block of that number.
+    pub(crate) fn new(pictures: &[u32], block: usize) -> Self {
+        let key = |&picture| philox4x32([block as u32, 0, 0, 0], [picture, 0])[0];
+        Self(pictures.iter().map(key).collect())
     }
-    plain::group_norm(x, groups, weight, bias, eps, with_swish)
+}
+
+/// Replaces values by 0 with probability `p` and scales the others by `1 / (1 - p)`.
+///
+/// Value `i` of a picture with key `k` goes where the 31 high bits of [`scramble`]`(i, k)` are
+/// below `p 2^31`: a counter-based generator of 32 bits, which is the same on every device.
+pub(crate) fn dropout(x: Tensor<4>, p: f64, keys: DropoutKeys) -> Tensor<4> {
+    let below = (p * f64::from(1u32 << 31)) as u32;
+    let scale = 1.0 / (1.0 - p);
+    if cpu::takes(&x) {
+        let kernel = cpu::Dropout { keys: keys.0, below, scale: scale as f32 };
+        return cpu::run(kernel, [x.into()]);
+    }
+    plain::dropout(x, &keys.0, below, scale)
+}
+
+/// Multipliers of [`scramble`].
+const SCRAMBLE: [u32; 3] = [0x9E37_79B9, 0x7FEB_352D, 0x846C_A68B];
+
+/// A number from `i` and a key: `i` times the golden ratio, the key, then the finaliser
+/// `lowbias32` of the hash-prospector project.
+#[inline(always)]
+pub(crate) fn scramble(i: u32, key: u32) -> u32 {
+    let [golden, first, second] = SCRAMBLE;
+    let x = i.wrapping_mul(golden) ^ key;
+    let x = (x ^ x >> 16).wrapping_mul(first);
+    let x = (x ^ x >> 15).wrapping_mul(second);
+    x ^ x >> 16
 }
 
 /// A 3x3 convolution with zero padding of 1.
@@ -137,9 +200,9 @@ pub(crate) fn downsample_bilinear(x: Tensor<4>) -> Tensor<4> {
 /// The operations as the paper writes them, for every backend.
 pub(crate) mod plain {
     use burn::tensor::ops::ConvOptions;
-    use burn::tensor::{Tensor, activation, module};
+    use burn::tensor::{DType, Int, Tensor, TensorData, activation, module};
 
-    use super::{Attention, swish};
+    use super::{Attention, SCRAMBLE, swish, widened};
 
     pub(crate) fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
         // The cube is written as products: a power would be a logarithm and an exponential.
@@ -176,6 +239,29 @@ pub(crate) mod plain {
         if with_swish { swish(x) } else { x }
     }
 
+    pub(crate) fn dropout(x: Tensor<4>, keys: &[u32], below: u32, scale: f64) -> Tensor<4> {
+        let [b, h, w, c] = x.dims();
+        let device = x.device().without_autodiff();
+        // As i32, whose products wrap around like those of u32.
+        let keys: Vec<i32> = keys.iter().map(|&key| key as i32).collect();
+        let keys = TensorData::new(keys, [b, 1, 1, 1]);
+        let keys = Tensor::<4, Int>::from_data(keys, (&device, DType::I32));
+        let values = Tensor::<1, Int>::arange(0..(h * w * c) as i64, (&device, DType::I32));
+        let shift = |x: Tensor<4, Int>, n: u32| {
+            // Signed numbers are shifted with their sign, which has no place here.
+            let low = ((1u64 << (32 - n)) - 1) as i32;
+            x.bitwise_right_shift_scalar(n as i32).bitwise_and_scalar(low)
+        };
+        let [golden, first, second] = SCRAMBLE.map(|multiplier| multiplier as i32);
+        let x0 = (values * golden).reshape([1, h, w, c]).expand([b, h, w, c]);
+        let x1 = x0.bitwise_xor(keys.expand([b, h, w, c]));
+        let x2 = x1.clone().bitwise_xor(shift(x1, 16)) * first;
+        let x3 = x2.clone().bitwise_xor(shift(x2, 15)) * second;
+        let x4 = x3.clone().bitwise_xor(shift(x3, 16));
+        let dropped = shift(x4, 1).lower_elem(below as i32);
+        x.mask_fill(dropped, 0.0) * scale
+    }
+
     pub(crate) fn conv3x3(
         x: Tensor<4>,
         weight: Tensor<4>,
@@ -202,11 +288,13 @@ pub(crate) mod plain {
         let part = |i| qkv.clone().narrow(0, i, 1).squeeze_dim::<4>(0);
         let (q, k, v) = (part(0), part(1), part(2));
         let scale = (d as f64).powf(-0.5);
-        let logits = (q * scale).matmul(k.swap_dims(2, 3)) + bias.unsqueeze::<4>();
-        let weights = activation::softmax(logits, 3);
+        let logits = widened((q * scale).matmul(k.swap_dims(2, 3)));
+        let bias = bias.cast(logits.dtype()).unsqueeze::<4>();
+        let weights = activation::softmax(logits + bias, 3);
         // (b rows, columns, heads, wh, ww, d) -> (b rows, wh, columns, ww, heads, d)
         let context = weights
             .clone()
+            .cast(v.dtype())
             .matmul(v)
             .reshape([b * rows, columns, heads, wh, ww, d])
             .permute([0, 3, 1, 4, 2, 5])
@@ -289,6 +377,16 @@ mod tests {
         ) {
             twins!((normal([b, h, w, c_in], 1), normal([c_out, c_in, 3, 3], 2), normal([c_out], 3)),
                 |x, k, bias| conv3x3(x, k, bias, stride), plain::conv3x3(x, k, bias, stride));
+        }
+
+        #[test]
+        fn dropout_has_a_faithful_twin(
+            b in 1usize..4, side in 1usize..9, c in 1usize..20, p in 0.01f64..0.99, key: u32,
+        ) {
+            let keys = || DropoutKeys::new(&vec![key; b], 3);
+            let below = (p * 2f64.powi(31)) as u32;
+            twins!((normal([b, side, side, c], 1),),
+                |x| dropout(x, p, keys()), plain::dropout(x, &keys().0, below, 1.0 / (1.0 - p)));
         }
 
         #[test]

@@ -21,7 +21,8 @@ pub struct TensorSpec {
     pub name: String,
     /// Its shape, in PyTorch's layout.
     pub shape: Vec<usize>,
-    /// Whether it is the matrix of a linear map: PyTorch stores `[out, in]`, Burn `[in, out]`.
+    /// Whether it is the matrix of a linear map: PyTorch stores `[out, in]`, Burn `[in, out]`. It
+    /// may be stored as the kernel of a convolution, whose dimensions after the first are `in`.
     pub transposed: bool,
 }
 
@@ -41,19 +42,38 @@ impl TensorSpec {
         ParamId::from(hash(&self.name))
     }
 
-    /// Turns values from Burn's order into the file's, or back: both are the same transposition.
-    fn reorder(&self, values: Vec<f32>, [rows, columns]: [usize; 2]) -> Vec<f32> {
-        if !self.transposed {
-            return values;
-        }
-        let mut turned = vec![0.0; values.len()];
-        for (r, row) in values.chunks_exact(columns).enumerate() {
-            for (c, value) in row.iter().enumerate() {
-                turned[c * rows + r] = *value;
+    /// Rows and columns of the stored matrix.
+    fn matrix(&self) -> [usize; 2] {
+        [self.shape[0], self.shape[1..].iter().product()]
+    }
+
+    /// Turns values from the file's order into Burn's.
+    fn to_burn(&self, values: Vec<f32>) -> Vec<f32> {
+        if self.transposed { transpose(&values, self.matrix()) } else { values }
+    }
+
+    /// Turns values from Burn's order into the file's.
+    fn to_file(&self, values: Vec<f32>) -> Vec<f32> {
+        let [d_out, d_in] = self.matrix();
+        if self.transposed { transpose(&values, [d_in, d_out]) } else { values }
+    }
+}
+
+/// The transpose of a matrix that lies row after row.
+fn transpose(values: &[f32], [rows, columns]: [usize; 2]) -> Vec<f32> {
+    // Square by square: a column at a time would fetch every line of memory again and again.
+    const SQUARE: usize = 32;
+    let mut turned = vec![0.0; values.len()];
+    for top in (0..rows).step_by(SQUARE) {
+        for left in (0..columns).step_by(SQUARE) {
+            for c in left..columns.min(left + SQUARE) {
+                for r in top..rows.min(top + SQUARE) {
+                    turned[c * rows + r] = values[r * columns + c];
+                }
             }
         }
-        turned
     }
+    turned
 }
 
 /// FNV-1a, which is fixed for ever.
@@ -119,6 +139,12 @@ impl<'a> Params<'a> {
         Self { path: String::new(), device, source, specs: Rc::default() }
     }
 
+    /// The device of the network, for what is computed rather than stored; none if the network is
+    /// built for its shapes alone.
+    pub fn device(&self) -> Option<&'a Device> {
+        (!matches!(self.source, Source::Shapes)).then_some(self.device)
+    }
+
     /// The tensors that were asked for so far, in that order.
     pub fn specs(&self) -> Vec<TensorSpec> {
         self.specs.borrow().clone()
@@ -148,6 +174,12 @@ impl<'a> Params<'a> {
         self.param(name, [d_in, d_out], vec![d_out, d_in], true, init)
     }
 
+    /// The same, of the kernel of a convolution, `[out, channels, height, width]` in the file.
+    pub fn kernel(&self, name: &str, stored: [usize; 4], init: Init) -> Param<Tensor<2>> {
+        let [d_out, c, h, w] = stored;
+        self.param(name, [c * h * w, d_out], stored.to_vec(), true, init)
+    }
+
     fn param<const D: usize>(
         &self,
         name: &str,
@@ -161,15 +193,13 @@ impl<'a> Params<'a> {
         let values = match self.source {
             Source::Random { seed } => {
                 let random = Random::new(*seed, Stream::Parameters, hash(&spec.name));
-                Some(init.values(&spec.shape, random))
+                let shape = if transposed { &spec.matrix()[..] } else { &spec.shape };
+                Some(init.values(shape, random))
             }
             Source::Stored(values) => Some(values(&spec)),
             Source::Shapes => None,
         };
-        let values = values.map(|values| match spec.shape[..] {
-            [d_out, d_in] => spec.reorder(values, [d_out, d_in]),
-            _ => values,
-        });
+        let values = values.map(|values| spec.to_burn(values));
         self.specs.borrow_mut().push(spec);
         match values {
             Some(values) => {
@@ -207,11 +237,7 @@ pub(crate) fn collect<M: Module>(module: &M, specs: &[TensorSpec]) -> Vec<(Tenso
         .map(|spec| {
             let data = collector.0.remove(&spec.id()).expect("every spec is a parameter");
             let values = data.try_into_vec::<f32>().expect("parameters are f32");
-            let values = match spec.shape[..] {
-                [d_out, d_in] => spec.reorder(values, [d_in, d_out]),
-                _ => values,
-            };
-            (spec.clone(), values)
+            (spec.clone(), spec.to_file(values))
         })
         .collect()
 }

@@ -5,7 +5,7 @@
 
 use core::ops::RangeInclusive;
 
-use crate::config::PrecondConfig;
+use crate::config::{LinearBetas, PrecondConfig};
 
 /// The coefficients for one noise level.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,8 +40,27 @@ impl PrecondConfig {
                 c_in: 1.0 / sigma.hypot(1.0),
                 c_noise: (schedule.steps - 1) as f64 * schedule.time(sigma),
             },
+            PrecondConfig::Adm { betas } => Coefficients {
+                c_skip: 1.0,
+                c_out: -sigma,
+                c_in: 1.0 / sigma.hypot(1.0),
+                c_noise: betas.time(sigma),
+            },
             PrecondConfig::Ve { .. } => {
                 Coefficients { c_skip: 1.0, c_out: sigma, c_in: 1.0, c_noise: (0.5 * sigma).ln() }
+            }
+        }
+    }
+
+    /// The time step of noise level `sigma`, as the discrete process with 1000 steps and linear
+    /// betas counts them: 0 is the least noise, 999 the most.
+    pub fn time_step(&self, sigma: f64) -> f64 {
+        match *self {
+            PrecondConfig::Vp { .. } | PrecondConfig::Adm { .. } => {
+                self.coefficients(sigma).c_noise
+            }
+            PrecondConfig::Edm { .. } | PrecondConfig::Ve { .. } => {
+                LinearBetas::default().time(sigma)
             }
         }
     }
@@ -54,6 +73,19 @@ impl PrecondConfig {
                 schedule.sigma(schedule.epsilon_t)..=schedule.sigma(1.0)
             }
             PrecondConfig::Ve { sigma_min, sigma_max } => sigma_min..=sigma_max,
+            PrecondConfig::Adm { betas } => {
+                let sigmas = betas.sigmas();
+                sigmas[0]..=sigmas[sigmas.len() - 1]
+            }
+        }
+    }
+
+    /// The standard deviation of the noise that sampling from noise level `sigma` starts with: the
+    /// level itself, and for ADM what is unit noise to the network.
+    pub fn start(&self, sigma: f64) -> f64 {
+        match self {
+            PrecondConfig::Adm { .. } => sigma.hypot(1.0),
+            _ => sigma,
         }
     }
 }
@@ -76,6 +108,22 @@ mod tests {
         assert_eq!(ve.coefficients(2.0).c_noise, 0.0);
     }
 
+    /// What ADM's network sees is `x_t` of its own process, under its own number.
+    #[test]
+    fn adm_s_network_sees_adm_s_process() {
+        let betas = LinearBetas::default();
+        let precond = PrecondConfig::Adm { betas };
+        let diffusion = crate::discrete::Diffusion::new(&betas);
+        for (t, sigma) in diffusion.sigmas().into_iter().enumerate().step_by(37) {
+            let c = precond.coefficients(sigma);
+            assert_eq!(c.c_noise, t as f64);
+            assert!((c.c_in / diffusion.alphas_bar()[t].sqrt() - 1.0).abs() < 1e-12);
+            assert!((c.c_in * precond.start(sigma) - 1.0).abs() < 1e-12);
+        }
+        assert!((precond.sigma_range().start() - 0.010_000_5).abs() < 1e-7);
+        assert!(precond.sigma_range().contains(&157.4));
+    }
+
     proptest! {
         #[test]
         fn time_and_noise_level_are_each_other_s_inverse(t in 1e-6f64..1.0) {
@@ -83,7 +131,7 @@ mod tests {
             prop_assert!((schedule.time(schedule.sigma(t)) / t - 1.0).abs() < 1e-9);
         }
 
-        /// A network that knows the noise, up to its sign, denoises perfectly under VP and VE.
+        /// A network that knows the noise, up to its sign, denoises perfectly under VP, VE and ADM.
         #[test]
         fn the_right_noise_gives_the_right_picture(
             y in -1.0f64..1.0, n in -3.0f64..3.0, sigma in 0.02f64..100.0,
@@ -92,6 +140,7 @@ mod tests {
             for (precond, raw) in [
                 (PrecondConfig::Vp { schedule: VpSchedule::default() }, n),
                 (PrecondConfig::Ve { sigma_min: 0.02, sigma_max: 100.0 }, -n),
+                (PrecondConfig::Adm { betas: LinearBetas::default() }, n),
             ] {
                 let c = precond.coefficients(sigma);
                 prop_assert!((c.c_skip * x + c.c_out * raw - y).abs() < 1e-9 * sigma.max(1.0));

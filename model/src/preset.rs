@@ -1,6 +1,9 @@
 //! Named configurations.
 
-use crate::config::{ImageConfig, ModelConfig, NetworkConfig, PrecondConfig, TimeConfig, Window};
+use crate::config::{
+    ImageConfig, LatentConfig, LinearBetas, ModelConfig, NetworkConfig, PrecondConfig, TimeConfig,
+    TransformerConfig, Window,
+};
 
 /// Every preset, by name.
 pub fn all() -> Vec<(&'static str, ModelConfig)> {
@@ -26,6 +29,21 @@ pub fn all() -> Vec<(&'static str, ModelConfig)> {
         network: NetworkConfig::Image(config),
         precond: PrecondConfig::default(),
     };
+    let latent256 = LatentConfig::default();
+    let latent512 = LatentConfig { resolution: 64, ..latent256.clone() };
+    // For pictures of 128x128 in ten classes: as much work as `tiny`.
+    let latent_tiny = LatentConfig {
+        resolution: 16,
+        width: 192,
+        depth: 8,
+        classes: 10,
+        transformer: TransformerConfig { head_dim: 32, ..latent256.transformer.clone() },
+        ..latent256.clone()
+    };
+    let latent = |config: LatentConfig| ModelConfig {
+        network: NetworkConfig::Latent(config),
+        precond: PrecondConfig::Adm { betas: LinearBetas::default() },
+    };
     vec![
         ("tiny", image(tiny)),
         ("cifar10", image(cifar10.clone())),
@@ -35,12 +53,20 @@ pub fn all() -> Vec<(&'static str, ModelConfig)> {
         ("cifar10-256", image(ImageConfig { channels: vec![256, 256, 256], ..cifar10 })),
         ("ffhq64", image(ffhq64.clone())),
         ("ffhq64-i", image(ImageConfig { blocks: vec![1, 2, 2, 2], ..ffhq64 })),
+        ("latent256", latent(latent256)),
+        ("latent512", latent(latent512)),
+        ("latent-tiny", latent(latent_tiny)),
     ]
 }
 
 /// The preset of this name.
 pub fn by_name(name: &str) -> Option<ModelConfig> {
     all().into_iter().find(|(known, _)| *known == name).map(|(_, config)| config)
+}
+
+/// The names of all presets, for people to read.
+pub fn names() -> String {
+    all().iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -4,8 +4,11 @@ use core::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::LinearBetas;
+use crate::discrete::Spacing;
+
 /// How noise levels are spaced.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Schedule {
     /// `σ_i = (σ_max^(1/ρ) + i / (N - 1) (σ_min^(1/ρ) - σ_max^(1/ρ)))^ρ` (EDM, eq 5).
@@ -17,6 +20,15 @@ pub enum Schedule {
         /// How much the steps crowd towards low noise.
         rho: f64,
     },
+    /// The noise levels of some steps of a process of discrete time (ADM).
+    Adm {
+        /// The process.
+        #[serde(default)]
+        betas: LinearBetas,
+        /// Which of its steps are taken.
+        #[serde(default)]
+        spacing: Spacing,
+    },
 }
 
 impl Default for Schedule {
@@ -26,36 +38,54 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// The same spacing between the noise levels that a denoiser is defined for, as EDM's sampler
-    /// has it.
-    pub fn within(self, range: RangeInclusive<f64>) -> Self {
-        let Self::Edm { sigma_min, sigma_max, rho } = self;
-        Self::Edm {
-            sigma_min: sigma_min.max(*range.start()),
-            sigma_max: sigma_max.min(*range.end()),
-            rho,
-        }
-    }
-
     /// `steps + 1` noise levels, the last of them 0.
     ///
     /// # Panics
     ///
-    /// If `steps` is 0.
+    /// If `steps` is 0, or there are not so many in a process of discrete time.
     pub fn sigmas(&self, steps: usize) -> Vec<f64> {
         assert!(steps > 0, "a schedule has at least one step");
-        let Schedule::Edm { sigma_min, sigma_max, rho } = *self;
-        let (high, low) = (sigma_max.powf(1.0 / rho), sigma_min.powf(1.0 / rho));
-        let mut sigmas: Vec<f64> = (0..steps)
-            .map(|i| match i {
-                // The ends are exact, whatever rounding does in between.
-                0 => sigma_max,
-                i if i == steps - 1 => sigma_min,
-                i => (high + i as f64 / (steps - 1) as f64 * (low - high)).powf(rho),
-            })
-            .collect();
+        let mut sigmas: Vec<f64> = match self {
+            &Schedule::Edm { sigma_min, sigma_max, rho } => {
+                let (high, low) = (sigma_max.powf(1.0 / rho), sigma_min.powf(1.0 / rho));
+                let level = |i| match i {
+                    // The ends are exact, whatever rounding does in between.
+                    0 => sigma_max,
+                    i if i == steps - 1 => sigma_min,
+                    i => (high + i as f64 / (steps - 1) as f64 * (low - high)).powf(rho),
+                };
+                (0..steps).map(level).collect()
+            }
+            Schedule::Adm { betas, spacing } => {
+                let indices = spacing.indices(steps, betas.steps).expect("the steps fit");
+                let sigmas = betas.sigmas();
+                indices.into_iter().rev().map(|t| sigmas[t]).collect()
+            }
+        };
         sigmas.push(0.0);
         sigmas
+    }
+
+    /// The same between the noise levels that a denoiser is defined for. EDM's spacing runs from
+    /// one end to the other, as EDM's sampler has it; a level of discrete time that lies beyond an
+    /// end is moved there, where a step of no width changes nothing.
+    ///
+    /// # Panics
+    ///
+    /// As [`Schedule::sigmas`].
+    pub fn sigmas_within(&self, range: RangeInclusive<f64>, steps: usize) -> Vec<f64> {
+        let (low, high) = range.into_inner();
+        match *self {
+            Schedule::Edm { sigma_min, sigma_max, rho } => {
+                let (sigma_min, sigma_max) = (sigma_min.max(low), sigma_max.min(high));
+                Schedule::Edm { sigma_min, sigma_max, rho }.sigmas(steps)
+            }
+            Schedule::Adm { .. } => {
+                let mut sigmas = self.sigmas(steps);
+                sigmas[..steps].iter_mut().for_each(|sigma| *sigma = sigma.clamp(low, high));
+                sigmas
+            }
+        }
     }
 }
 
@@ -66,9 +96,23 @@ mod tests {
 
     #[test]
     fn levels_stay_where_the_denoiser_is_defined() {
-        let sigmas = Schedule::default().within(0.02..=50.0).sigmas(5);
-        assert_eq!((sigmas[0], sigmas[4], sigmas[5]), (50.0, 0.02, 0.0));
-        assert_eq!(Schedule::default().within(0.0..=100.0), Schedule::default());
+        let adm = Schedule::Adm { betas: LinearBetas::default(), spacing: Spacing::Even };
+        for schedule in [Schedule::default(), adm] {
+            let sigmas = schedule.sigmas_within(0.02..=50.0, 5);
+            assert_eq!((sigmas.len(), sigmas[0], sigmas[4], sigmas[5]), (6, 50.0, 0.02, 0.0));
+            assert_eq!(schedule.sigmas_within(0.0..=200.0, 5), schedule.sigmas(5));
+        }
+    }
+
+    #[test]
+    fn levels_of_discrete_time_are_those_of_its_steps() {
+        let betas = LinearBetas::default();
+        let sigmas = Schedule::Adm { betas, spacing: Spacing::Ddim }.sigmas(50);
+        assert_eq!(sigmas[49..], [betas.sigmas()[0], 0.0]);
+        assert_eq!(sigmas[0], betas.sigmas()[980]);
+        let text = r#"{"kind": "adm", "spacing": {"sections": [10, 15, 20]}}"#;
+        let schedule: Schedule = serde_json::from_str(text).expect("betas have a default");
+        assert_eq!(schedule.sigmas(45).len(), 46);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::ModelConfig;
+use crate::guidance::Guidance;
 use crate::schedule::Schedule;
 
 /// How pictures are made, all but the seeds.
@@ -16,6 +18,15 @@ pub struct Settings {
     pub schedule: Schedule,
     /// Noise added on the way.
     pub churn: Churn,
+    /// Classes of the pictures: that of seed `s` is number `s mod n` of these `n`, however the
+    /// seeds are batched. None are given for pictures of no class.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<usize>,
+    /// Classifier-free guidance towards the class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance: Option<Guidance>,
+    /// Whether every denoised picture is clipped to -1 to 1 before the step is taken.
+    pub clip_denoised: bool,
     /// Whether the time token is zero everywhere, so that the network is not told the noise level.
     #[serde(skip_serializing_if = "core::ops::Not::not")]
     pub silence_time: bool,
@@ -29,6 +40,9 @@ impl Default for Settings {
             method: Method::Heun,
             schedule: Schedule::default(),
             churn: Churn::default(),
+            classes: Vec::new(),
+            guidance: None,
+            clip_denoised: false,
             silence_time: false,
         }
     }
@@ -52,47 +66,125 @@ impl Settings {
         let check = |holds: bool, message: String| {
             if holds { Ok(()) } else { Err(SettingsError(message)) }
         };
-        let Schedule::Edm { sigma_min, sigma_max, rho } = self.schedule;
         let Churn { s_churn, s_min, s_max, s_noise } = self.churn;
         check(
             (1..=Self::MAX_STEPS).contains(&self.steps),
             format!("steps is {}, not within 1 to {}", self.steps, Self::MAX_STEPS),
         )?;
-        check(
-            sigma_min > 0.0 && sigma_min < sigma_max && sigma_max.is_finite(),
-            format!("sigma_min {sigma_min} and sigma_max {sigma_max} do not rise from above 0"),
-        )?;
-        check((0.1..=100.0).contains(&rho), format!("rho is {rho}, not within 0.1 to 100"))?;
+        match &self.schedule {
+            &Schedule::Edm { sigma_min, sigma_max, rho } => {
+                check(
+                    sigma_min > 0.0 && sigma_min < sigma_max && sigma_max.is_finite(),
+                    format!(
+                        "sigma_min {sigma_min} and sigma_max {sigma_max} do not rise from above 0"
+                    ),
+                )?;
+                check(
+                    (0.1..=100.0).contains(&rho),
+                    format!("rho is {rho}, not within 0.1 to 100"),
+                )?;
+            }
+            Schedule::Adm { betas, spacing } => {
+                betas.validate().map_err(|e| SettingsError(e.to_string()))?;
+                let indices = spacing.indices(self.steps, betas.steps);
+                indices.map_err(|e| SettingsError(e.to_string()))?;
+            }
+        }
         for (name, value) in
             [("s_churn", s_churn), ("s_min", s_min), ("s_max", s_max), ("s_noise", s_noise)]
         {
             check(value >= 0.0 && value.is_finite(), format!("{name} is {value}, not 0 or more"))?;
         }
+        if let Method::Ddim { .. } | Method::Ddpm { .. } = self.method {
+            let message = "churn is for euler and heun; ddim and ddpm have noise of their own";
+            check(s_churn == 0.0, message.into())?;
+        }
+        if let Method::Ddim { eta } = self.method {
+            check((0.0..=1.0).contains(&eta), format!("eta is {eta}, not within 0 to 1"))?;
+        }
+        match &self.guidance {
+            Some(guidance) => guidance.validate().map_err(SettingsError),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that a model has the classes that are asked for.
+    ///
+    /// # Errors
+    ///
+    /// The first that it has not, or that guidance has no class to go by.
+    pub fn validate_for(&self, config: &ModelConfig) -> Result<(), SettingsError> {
+        let known = config.classes();
+        if let Some(class) = self.classes.iter().find(|&&class| class >= known) {
+            return Err(SettingsError(match known {
+                0 => format!("class {class}: this model knows of no classes"),
+                _ => format!("class {class}: this model has {known}, from 0 to {}", known - 1),
+            }));
+        }
+        if self.guidance.is_some() && self.classes.is_empty() {
+            return Err(SettingsError("guidance needs a class to guide to".into()));
+        }
         Ok(())
+    }
+
+    /// The class of each seed's picture.
+    #[cfg(feature = "tensor")]
+    pub(crate) fn classes_of(&self, seeds: &[u64]) -> Vec<Option<usize>> {
+        match self.classes.len() as u64 {
+            0 => Vec::new(),
+            n => seeds.iter().map(|seed| Some(self.classes[(seed % n) as usize])).collect(),
+        }
     }
 }
 
 /// How one step is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Method {
     /// Euler: first order, one evaluation a step.
     Euler,
     /// Heun: second order, two evaluations a step but one in the last (EDM, algorithm 1).
     Heun,
+    /// DDIM (arXiv 2010.02502): a step to the next noise level, of which a part is fresh noise.
+    Ddim {
+        /// How much noise is fresh: 0 for none, which is Euler's step; 1 for as much as
+        /// [`Variance::Small`].
+        eta: f64,
+    },
+    /// Ancestral sampling (DDPM, arXiv 2006.11239): a draw from the posterior of the next noise
+    /// level, as if the denoised picture were the picture.
+    Ddpm {
+        /// Variance of the draw.
+        variance: Variance,
+    },
 }
 
 impl Method {
     /// Evaluations of the denoiser in `steps` steps.
     pub fn evaluations(self, steps: usize) -> usize {
         match self {
-            Method::Euler => steps,
             Method::Heun => 2 * steps - 1,
+            _ => steps,
         }
     }
 }
 
-/// Noise that is added before a step and removed by it ("churn"; EDM, algorithm 2).
+/// Variance of an ancestral step. See [`StepVariance`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Variance {
+    /// Between the two others, as the network says for each value (ADM); the small one under a
+    /// network that says nothing.
+    #[default]
+    Learned,
+    /// That of the posterior: right if all pictures are one.
+    Small,
+    /// Beta: right if pictures are noise themselves.
+    Large,
+}
+
+/// Noise that is added before a step of Euler or Heun and removed by it ("churn"; EDM,
+/// algorithm 2).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Churn {
@@ -120,6 +212,74 @@ impl Churn {
             sigma * (1.0 + (self.s_churn / steps as f64).min(core::f64::consts::SQRT_2 - 1.0))
         } else {
             sigma
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::LinearBetas;
+    use crate::discrete::Spacing;
+
+    /// As pictures made before there were other schedules than EDM's carry them.
+    const OLD: &str = r#"{"steps":18,"method":"heun",
+        "schedule":{"kind":"edm","sigma_min":0.002,"sigma_max":80.0,"rho":7.0},
+        "churn":{"s_churn":0.0,"s_min":0.0,"s_max":1.7976931348623157e308,"s_noise":1.0}}"#;
+
+    fn adm(spacing: Spacing) -> Schedule {
+        Schedule::Adm { betas: LinearBetas::default(), spacing }
+    }
+
+    #[test]
+    fn settings_of_old_pictures_can_be_read() {
+        assert_eq!(serde_json::from_str::<Settings>(OLD).expect("old"), Settings::default());
+    }
+
+    #[test]
+    fn all_settings_survive_their_json() {
+        for method in [
+            Method::Euler,
+            Method::Heun,
+            Method::Ddim { eta: 0.25 },
+            Method::Ddpm { variance: Variance::Learned },
+        ] {
+            for schedule in [Schedule::default(), adm(Spacing::Sections(vec![10, 8]))] {
+                let settings = Settings { method, schedule, ..Settings::default() };
+                settings.validate().expect("fit");
+                let text = serde_json::to_string(&settings).expect("plain data");
+                assert_eq!(serde_json::from_str::<Settings>(&text).expect(&text), settings);
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        let cases: [(fn(&mut Settings), &str); 6] = [
+            (|s| s.method = Method::Ddim { eta: f64::NAN }, "eta is NaN"),
+            (
+                |s| {
+                    s.method = Method::Ddpm { variance: Variance::Small };
+                    s.churn.s_churn = 1.0;
+                },
+                "churn is for euler and heun",
+            ),
+            (|s| s.schedule = adm(Spacing::Sections(vec![10])), "10 steps together, and 18"),
+            (|s| (s.schedule, s.steps) = (adm(Spacing::Ddim), 300), "no whole stride"),
+            (
+                |s| {
+                    let betas = LinearBetas { last: 1.0, ..LinearBetas::default() };
+                    s.schedule = Schedule::Adm { betas, spacing: Spacing::Even };
+                },
+                "betas.last is 1",
+            ),
+            (|s| s.steps = 1001, "steps is 1001"),
+        ];
+        for (edit, message) in cases {
+            let mut settings = Settings::default();
+            edit(&mut settings);
+            let error = settings.validate().expect_err(message).to_string();
+            assert!(error.contains(message), "{error:?} does not say {message:?}");
         }
     }
 }

@@ -1,13 +1,13 @@
-//! The time token `x_t`, which all blocks share.
+//! The time token `x_t`, which all blocks share: of the image-space network, and of the latent one.
 
 use burn::module::Module;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use crate::config::TimeConfig;
+use crate::config::{LatentConfig, TimeConfig};
 use crate::layers::Linear;
 use crate::macs::Macs;
 use crate::ops::swish;
-use crate::params::Params;
+use crate::params::{Init, Params};
 
 /// A sinusoid of the noise level, augmentation labels, and an MLP with Swish.
 #[derive(Module, Debug)]
@@ -35,10 +35,18 @@ impl TimeEmbedding {
 
     /// # Shapes
     ///
-    /// - c_noise: `[B]`, augment: `[B, labels]`, zero where there is none
+    /// - c_noise: one a picture; augment: `[B, labels]`, zero where there is none
     /// - output: `[B, width]`
-    pub fn forward(&self, c_noise: Tensor<1>, augment: Option<Tensor<2>>) -> Tensor<2> {
-        let mut x = sinusoid(c_noise, self.channels, self.max_period);
+    pub fn forward(
+        &self,
+        c_noise: &[f64],
+        augment: Option<Tensor<2>>,
+        options: (&Device, DType),
+    ) -> Tensor<2> {
+        // f_i = max_period^(-i / (n - 1)), and the sines come first.
+        let n = self.channels / 2;
+        let frequency = |i| self.max_period.powf(-(i as f64) / (n - 1) as f64);
+        let mut x = sinusoid(c_noise, n, frequency, [libm::sin, libm::cos], options);
         if let (Some(linear), Some(labels)) = (&self.augment, augment) {
             x = x + linear.forward(labels);
         }
@@ -52,18 +60,63 @@ impl TimeEmbedding {
     }
 }
 
-/// `[sin(t f_0), .., cos(t f_0), ..]` with `f_i = max_period^(-i / (n - 1))`, `n = channels / 2`.
+/// A sinusoid of the time step and an MLP with Swish between its maps: the latent network's.
+#[derive(Module, Debug)]
+pub struct TimestepEmbedding {
+    fc1: Linear,
+    fc2: Linear,
+    channels: usize,
+    max_period: f64,
+}
+
+impl TimestepEmbedding {
+    pub(crate) fn new(params: &Params, config: &LatentConfig, init: Init) -> Self {
+        let LatentConfig { time_channels, width, max_period, .. } = *config;
+        let linear = |place: usize, d_in| {
+            Linear::with_init(&params.enter("mlp").enter(place), [d_in, width], true, init)
+        };
+        // As PyTorch counts them: number 1 is the activation.
+        Self {
+            fc1: linear(0, time_channels),
+            fc2: linear(2, width),
+            channels: time_channels,
+            max_period,
+        }
+    }
+
+    /// # Shapes
+    ///
+    /// - t: time steps, one a picture
+    /// - output: `[B, width]`
+    pub fn forward(&self, t: &[f64], options: (&Device, DType)) -> Tensor<2> {
+        // f_i = max_period^(-i / n), and the cosines come first.
+        let n = self.channels / 2;
+        let frequency = |i| self.max_period.powf(-(i as f64) / n as f64);
+        let x = sinusoid(t, n, frequency, [libm::cos, libm::sin], options);
+        self.fc2.forward(swish(self.fc1.forward(x)))
+    }
+
+    pub(crate) fn macs(&self) -> Macs {
+        self.fc1.macs(1) + self.fc2.macs(1)
+    }
+}
+
+/// `[g(t f_0), .., g(t f_(n-1)), h(t f_0), ..]` for the two `waves` g and h, `[B, 2 n]`.
 ///
-/// # Shapes
-///
-/// - t: `[B]`
-/// - output: `[B, channels]`
-fn sinusoid(t: Tensor<1>, channels: usize, max_period: f64) -> Tensor<2> {
-    let n = channels / 2;
-    let frequencies: Vec<f64> =
-        (0..n).map(|i| max_period.powf(-(i as f64) / (n - 1) as f64)).collect();
-    let frequencies = TensorData::new(frequencies, [n]);
-    let frequencies = Tensor::<1>::from_data(frequencies, (&t.device(), t.dtype()));
-    let angles = t.unsqueeze_dim::<2>(1) * frequencies.unsqueeze::<2>();
-    Tensor::cat(vec![angles.clone().sin(), angles.cos()], 1)
+/// It is computed here and not on the device: a graphics processor need not know the sine of 999.
+fn sinusoid(
+    t: &[f64],
+    n: usize,
+    frequency: impl Fn(usize) -> f64,
+    waves: [fn(f64) -> f64; 2],
+    options: (&Device, DType),
+) -> Tensor<2> {
+    let frequencies: Vec<f64> = (0..n).map(frequency).collect();
+    let mut values = Vec::with_capacity(t.len() * 2 * n);
+    for t in t {
+        for wave in waves {
+            values.extend(frequencies.iter().map(|f| wave(t * f)));
+        }
+    }
+    Tensor::from_data(TensorData::new(values, [t.len(), 2 * n]), options)
 }

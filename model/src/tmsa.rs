@@ -1,14 +1,14 @@
 //! Time-dependent multi-head self-attention (TMSA), Eq (3)-(6).
 
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 use crate::config::{Position, TransformerConfig};
 use crate::layers::Linear;
 use crate::macs::Macs;
 use crate::ops::{Attention, window_attention};
 use crate::params::{Init, Params};
-use crate::window::relative_position_bias;
+use crate::window::Offsets;
 
 /// Queries, keys and values from the spatial and the time token:
 /// `q = x_s W_qs + x_t W_qt`, and so on for `k` and `v` (Eq 3-5), then
@@ -20,7 +20,7 @@ pub struct Tmsa {
     relative_position_bias_table: Option<Param<Tensor<2>>>,
     proj: Linear,
     heads: usize,
-    window: usize,
+    offsets: Offsets,
 }
 
 /// The result of [`Tmsa::forward`].
@@ -42,13 +42,13 @@ pub struct Attended {
 }
 
 impl Tmsa {
-    /// For maps of `channels`, a time token of `time_width` and windows of `window` tokens a side.
+    /// For maps of `channels`, a time token of `time_width` and windows with these offsets.
     pub(crate) fn new(
         params: &Params,
         config: &TransformerConfig,
         channels: usize,
         time_width: usize,
-        window: usize,
+        offsets: &Offsets,
         branch_init: f64,
     ) -> Self {
         let heads = channels / config.head_dim;
@@ -61,14 +61,14 @@ impl Tmsa {
             relative_position_bias_table: match config.position {
                 Position::Relative { init_std } => Some(params.tensor(
                     "relative_position_bias_table",
-                    [(2 * window - 1).pow(2), heads],
+                    [(2 * offsets.side - 1).pow(2), heads],
                     Init::Normal { std: init_std },
                 )),
                 Position::None => None,
             },
             proj: Linear::new(&params.enter("proj"), [channels, channels], true, branch_init),
             heads,
-            window,
+            offsets: offsets.clone(),
         }
     }
 
@@ -77,16 +77,17 @@ impl Tmsa {
     /// - x: `[B, H, W, C]`, the spatial tokens; time: `[B, time width]`, the time token
     /// - context: `[B, H, W, C]`
     pub fn forward(&self, x: Tensor<4>, time: Tensor<2>, weights: bool) -> TmsaOutput {
-        let n = self.window * self.window;
+        let window = self.offsets.side;
+        let n = window * window;
         let bias = match &self.relative_position_bias_table {
-            Some(table) => relative_position_bias(table.val(), self.window),
-            None => Tensor::zeros([self.heads, n, n], (&x.device(), x.dtype())),
+            Some(table) => self.offsets.bias(table.val()),
+            None => Tensor::zeros([self.heads, n, n], (&x.device(), DType::F32)),
         };
         let attention = Attention {
             qkv: self.qkv.forward(x),
             time: self.qkv_temb.forward(time),
             bias,
-            window: [self.window, self.window],
+            window: [window, window],
         };
         let why = weights.then(|| {
             (attention.bias.clone(), lengths(attention.qkv.clone(), attention.time.clone()))
@@ -103,7 +104,7 @@ impl Tmsa {
         self.qkv.macs(tokens)
             + self.qkv_temb.macs(1)
             + self.proj.macs(tokens)
-            + Macs::attention(2 * tokens * self.window * self.window * channels)
+            + Macs::attention(2 * tokens * self.offsets.side.pow(2) * channels)
     }
 }
 

@@ -8,10 +8,11 @@ use crate::config::{ImageConfig, Resample, Skip};
 use crate::layers::{Conv3x3, GroupNorm};
 use crate::macs::Macs;
 use crate::network::{AttentionMaps, BlockInfo, NetworkInput, NetworkOutput};
-use crate::ops::{downsample_bilinear, upsample_bilinear, upsample_nearest};
+use crate::ops::{DropoutKeys, downsample_bilinear, upsample_bilinear, upsample_nearest, wide};
 use crate::params::Params;
 use crate::time::TimeEmbedding;
 use crate::tmsa::Attended;
+use crate::window::Offsets;
 
 /// One stage of the encoder, or of the decoder.
 #[derive(Module, Debug)]
@@ -51,6 +52,8 @@ impl UNet {
     pub(crate) fn new(params: &Params, config: &ImageConfig) -> Self {
         let c = &config.channels;
         let convolves = config.resample == Resample::Convolution;
+        let offsets: Vec<Offsets> =
+            (0..c.len()).map(|i| Offsets::new(config.window.on(config.side(i)), params)).collect();
         let encoder = (0..c.len())
             .map(|i| {
                 let params = params.enter("encoder").enter(i);
@@ -63,7 +66,7 @@ impl UNet {
                         .map(|j| {
                             let c_in = if j == 0 { c_in } else { c[i] };
                             let params = params.enter("blocks").enter(j);
-                            ResBlock::new(&params, config, [c_in, c[i]], side)
+                            ResBlock::new(&params, config, [c_in, c[i]], &offsets[i])
                         })
                         .collect(),
                     side,
@@ -85,7 +88,7 @@ impl UNet {
                             let c_in = if j == 0 { c_in } else { c[i] };
                             let skip = if j == 0 || config.skip == Skip::Block { c[i] } else { 0 };
                             let params = params.enter("blocks").enter(j);
-                            ResBlock::new(&params, config, [c_in + skip, c[i]], side)
+                            ResBlock::new(&params, config, [c_in + skip, c[i]], &offsets[i])
                         })
                         .collect(),
                     side,
@@ -106,14 +109,17 @@ impl UNet {
     }
 
     pub(crate) fn forward(&self, input: NetworkInput) -> NetworkOutput {
-        let time = self.time.forward(input.c_noise, input.augment);
+        let dtype = input.x.dtype();
+        let options = (&input.x.device(), wide(dtype));
+        let time = self.time.forward(&input.c_noise, input.augment, options).cast(dtype);
         let time = if input.silence_time { time.zeros_like() } else { time };
         let mut attention = None;
         let mut number = 0;
         let mut run = |block: &ResBlock, x: Tensor<4>, side: usize| {
             let wanted = input.attention_of == Some(number);
+            let dropout = input.dropout.as_ref().map(|keys| DropoutKeys::new(keys, number));
             number += 1;
-            let (x, attended) = block.forward(x, time.clone(), wanted);
+            let (x, attended) = block.forward(x, time.clone(), dropout, wanted);
             if let Some(Attended { weights, bias, lengths }) = attended {
                 let window = self.config.window.on(side);
                 attention = Some(AttentionMaps { weights, bias, lengths, window });

@@ -3,18 +3,20 @@
 //! Tensors lie in PyTorch's layout under stable names; `docs/weights.md` lists them. The header's
 //! metadata has one entry, `diffit`, which is JSON:
 //! `{"version": 1, "config": .., "card": .., "answer": ..}`.
+//! The files of the official release have no such entry, and are known by their tensors.
 //! Nothing is built before names, shapes, types and sizes have been checked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use burn::tensor::f16;
+use burn::tensor::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use crate::card::Card;
-use crate::config::{ConfigError, ModelConfig};
+use crate::config::{ConfigError, ModelConfig, NetworkConfig};
 use crate::network::Network;
+use crate::official;
 use crate::params::{Source, TensorSpec};
 
 /// The metadata entry that makes a safetensors file one of ours.
@@ -29,6 +31,8 @@ const VERSION: u32 = 1;
 pub enum Precision {
     /// 16 bits: half the size, and rounding of 1 in 2048.
     F16,
+    /// 16 bits with the range of 32: half the size, and rounding of 1 in 256.
+    Bf16,
     /// 32 bits.
     F32,
 }
@@ -37,8 +41,75 @@ impl Precision {
     fn dtype(self) -> Dtype {
         match self {
             Precision::F16 => Dtype::F16,
+            Precision::Bf16 => Dtype::BF16,
             Precision::F32 => Dtype::F32,
         }
+    }
+
+    fn of(dtype: Dtype) -> Option<Self> {
+        match dtype {
+            Dtype::F16 => Some(Precision::F16),
+            Dtype::BF16 => Some(Precision::Bf16),
+            Dtype::F32 => Some(Precision::F32),
+            _ => None,
+        }
+    }
+}
+
+/// What is wrong with one tensor of a file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TensorProblem {
+    /// It is not there.
+    #[error("`{name}` {shape:?} is missing")]
+    Missing {
+        /// Its name.
+        name: String,
+        /// The shape it would have.
+        shape: Vec<usize>,
+    },
+    /// It has another shape.
+    #[error("`{name}` is {found:?}, not {expected:?}")]
+    Shape {
+        /// Its name.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape it should have.
+        expected: Vec<usize>,
+    },
+    /// It has a type of value that is not read.
+    #[error("`{name}` is {found}, not {expected}")]
+    Type {
+        /// Its name.
+        name: String,
+        /// Its type.
+        found: String,
+        /// The types it may have.
+        expected: &'static str,
+    },
+    /// It has another type of value than those before it.
+    #[error("`{name}` is {found:?} while others are not")]
+    Mixed {
+        /// Its name.
+        name: String,
+        /// Its type.
+        found: Precision,
+    },
+    /// The model has no such tensor.
+    #[error("`{0}` is not part of it")]
+    Unexpected(String),
+}
+
+/// The types that numbers are read in.
+pub(crate) const FLOATS: &str = "F32, F16 or BF16";
+
+/// The first of many problems.
+fn first(problems: &[TensorProblem]) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<String> = problems.iter().take(SHOWN).map(ToString::to_string).collect();
+    match problems.len().saturating_sub(SHOWN) {
+        0 => shown.join("; "),
+        n => format!("{}; and {n} more", shown.join("; ")),
     }
 }
 
@@ -54,12 +125,56 @@ pub enum WeightsError {
     /// Not a complete, consistent safetensors file.
     #[error("not a usable safetensors file: {0}")]
     Format(String),
-    /// A safetensors file without our metadata.
+    /// The header describes more bytes than there are, or fewer.
+    #[error(
+        "not a usable safetensors file: its header describes another number of bytes than the {0} \
+         there are; it may be cut short"
+    )]
+    Length(usize),
+    /// Tensors overlap, or leave gaps between them.
+    #[error(
+        "not a usable safetensors file: its tensors overlap or do not follow each other, at `{0}`"
+    )]
+    Layout(String),
+    /// A safetensors file without our metadata, whose tensors are not those of the official
+    /// release.
     #[error(
         "this safetensors file holds no DiffiT configuration (no `{KEY}` entry in its metadata), \
-         so it is not known what model its {0} tensors belong to"
+         and its {count} tensors ({}, ..) are not those of the official release (`pos_embed`, \
+         `blocks.0.attn.qkv_temb.weight`, ..), so it is not known what model they belong to",
+        first.join(", ")
     )]
-    Foreign(usize),
+    Foreign {
+        /// How many tensors there are.
+        count: usize,
+        /// The first of their names.
+        first: Vec<String>,
+    },
+    /// A file like those of the official release, of a size that is not known.
+    #[error(
+        "this file is like those of the official release, but its `pos_embed` is {found:?}, and \
+         known are {known:?}"
+    )]
+    Size {
+        /// The shape of the position embedding.
+        found: Vec<usize>,
+        /// Those that are known.
+        known: Vec<[usize; 3]>,
+    },
+    /// A tensor of the official release that is computed and not learned has another value.
+    #[error(
+        "`{name}` is not what the network is defined with: value {place} is {found}, not {expected}"
+    )]
+    Fixed {
+        /// Its name.
+        name: String,
+        /// Where it differs first.
+        place: usize,
+        /// The value there.
+        found: String,
+        /// The value that should be there.
+        expected: String,
+    },
     /// Made by a newer program.
     #[error(
         "this weights file has format version {0}, and this program reads version {VERSION}: update it"
@@ -72,8 +187,8 @@ pub enum WeightsError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The tensors are not those of the configuration.
-    #[error("the tensors of this weights file are not those of its configuration: {0}")]
-    Tensors(String),
+    #[error("the tensors of this weights file are not those of its configuration: {}", first(.0))]
+    Tensors(Vec<TensorProblem>),
     /// A value is infinite or not a number, or becomes so in the precision asked for.
     #[error("tensor `{0}` holds values that are not finite{1}")]
     NotFinite(String, &'static str),
@@ -144,18 +259,11 @@ impl<'a> Weights<'a> {
     ///
     /// What is wrong with it, in words for the person who has the file.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, WeightsError> {
-        let zip = bytes.starts_with(b"PK\x03\x04");
-        let pickle = bytes.starts_with(&[0x80]) && bytes.get(8) != Some(&b'{');
-        if zip || pickle {
-            return Err(WeightsError::Pickle);
-        }
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| format_error(e, bytes))?;
-        let tensors = SafeTensors::deserialize(bytes).map_err(|e| format_error(e, bytes))?;
-        let text = header
-            .metadata()
-            .as_ref()
-            .and_then(|metadata| metadata.get(KEY))
-            .ok_or(WeightsError::Foreign(tensors.len()))?;
+        let (metadata, tensors) = open(bytes)?;
+        let Some(text) = metadata.get(KEY) else {
+            let config = official::recognise(&tensors)?;
+            return Self::official(tensors, config);
+        };
         let damaged = |e: serde_json::Error| WeightsError::Metadata(e.to_string());
         // The version is read on its own first: a newer file may hold what is not known here.
         #[derive(Deserialize)]
@@ -175,14 +283,52 @@ impl<'a> Weights<'a> {
             }
         }
         let specs = specs(&config);
-        let precision = check(&tensors, &specs)?;
-        let weights = Self { tensors, config, card, answer, precision, specs };
-        for spec in &weights.specs {
-            if weights.values(spec).iter().any(|value| !value.is_finite()) {
+        let (precisions, mut problems) = check(&tensors, &specs, &[]);
+        let precision = precisions.first().map_or(Precision::F32, |(_, precision)| *precision);
+        problems.extend(
+            precisions
+                .into_iter()
+                .filter(|(_, other)| *other != precision)
+                .map(|(spec, found)| TensorProblem::Mixed { name: spec.name.clone(), found }),
+        );
+        Self { tensors, config, card, answer, precision, specs }.checked(problems)
+    }
+
+    /// Checks a file in the layout of the official release, of the given configuration. Files of
+    /// the released sizes need none: [`Weights::parse`] knows them.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, in words for the person who has the file.
+    pub fn parse_official(bytes: &'a [u8], config: ModelConfig) -> Result<Self, WeightsError> {
+        config.validate()?;
+        Self::official(open(bytes)?.1, config)
+    }
+
+    fn official(tensors: SafeTensors<'a>, config: ModelConfig) -> Result<Self, WeightsError> {
+        let NetworkConfig::Latent(latent) = &config.network else {
+            let first = tensors.names().into_iter().take(3).map(String::from).collect();
+            return Err(WeightsError::Foreign { count: tensors.len(), first });
+        };
+        let specs = specs(&config);
+        let (precisions, mut problems) = check(&tensors, &specs, &official::fixed(latent));
+        let precision = precisions.first().map_or(Precision::F32, |(_, precision)| *precision);
+        problems.extend(official::check_fixed(&tensors, latent)?);
+        let card = official::card(latent);
+        Self { tensors, config, card, answer: None, precision, specs }.checked(problems)
+    }
+
+    /// Passes if there are no problems, and every value is finite.
+    fn checked(self, problems: Vec<TensorProblem>) -> Result<Self, WeightsError> {
+        if !problems.is_empty() {
+            return Err(WeightsError::Tensors(problems));
+        }
+        for spec in &self.specs {
+            if self.values(spec).iter().any(|value| !value.is_finite()) {
                 return Err(WeightsError::NotFinite(spec.name.clone(), ""));
             }
         }
-        Ok(weights)
+        Ok(self)
     }
 
     /// The configuration of the model.
@@ -213,17 +359,35 @@ impl<'a> Weights<'a> {
     /// The values of a tensor, in the order of the file.
     pub(crate) fn values(&self, spec: &TensorSpec) -> Vec<f32> {
         let view = self.tensors.tensor(&spec.name).expect("its presence was checked");
-        let bytes = view.data();
-        match self.precision {
-            Precision::F32 => bytes
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                .collect(),
-            Precision::F16 => {
-                bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
-            }
-        }
+        float_values(&view).expect("its type was checked")
     }
+}
+
+/// The values of a tensor, if it holds floating-point numbers of a type that is read.
+pub(crate) fn float_values(view: &TensorView) -> Option<Vec<f32>> {
+    let pairs = || view.data().chunks_exact(2).map(|b| [b[0], b[1]]);
+    Some(match Precision::of(view.dtype())? {
+        Precision::F32 => {
+            let bytes = view.data().chunks_exact(4);
+            bytes.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+        }
+        Precision::F16 => pairs().map(|b| f16::from_le_bytes(b).to_f32()).collect(),
+        Precision::Bf16 => pairs().map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
+    })
+}
+
+/// Opens a file that may be anything: its metadata and its tensors.
+pub(crate) fn open(
+    bytes: &[u8],
+) -> Result<(HashMap<String, String>, SafeTensors<'_>), WeightsError> {
+    let zip = bytes.starts_with(b"PK\x03\x04");
+    let pickle = bytes.starts_with(&[0x80]) && bytes.get(8) != Some(&b'{');
+    if zip || pickle {
+        return Err(WeightsError::Pickle);
+    }
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| format_error(e, bytes))?;
+    let tensors = SafeTensors::deserialize(bytes).map_err(|e| format_error(e, bytes))?;
+    Ok((header.metadata().clone().unwrap_or_default(), tensors))
 }
 
 /// The tensors of a valid configuration.
@@ -250,53 +414,46 @@ fn format_error(error: SafeTensorError, bytes: &[u8]) -> WeightsError {
         SafeTensorError::InvalidHeader(_) | SafeTensorError::InvalidHeaderDeserialization(_) => {
             format!("its header is damaged ({error})")
         }
-        SafeTensorError::MetadataIncompleteBuffer => format!(
-            "its header describes another number of bytes than the {} there are; it may be cut short",
-            bytes.len()
-        ),
+        SafeTensorError::MetadataIncompleteBuffer => return WeightsError::Length(bytes.len()),
+        SafeTensorError::InvalidOffset(name) => return WeightsError::Layout(name),
         error => error.to_string(),
     };
     WeightsError::Format(reason)
 }
 
-/// Holds the tensors of a file against those of a configuration.
-fn check(tensors: &SafeTensors, specs: &[TensorSpec]) -> Result<Precision, WeightsError> {
-    let mut wrong = Vec::new();
-    let mut precision = None;
-    let mut known: HashMap<&str, ()> = HashMap::with_capacity(specs.len());
+/// Holds the tensors of a file against those of a configuration, and against others that it may
+/// have. Returns the precision of each, and what is wrong with them.
+pub(crate) fn check<'s>(
+    tensors: &SafeTensors,
+    specs: &'s [TensorSpec],
+    others: &[(String, Vec<usize>)],
+) -> (Vec<(&'s TensorSpec, Precision)>, Vec<TensorProblem>) {
+    let (mut precisions, mut problems) = (Vec::new(), Vec::new());
     for spec in specs {
-        known.insert(&spec.name, ());
-        let Ok(view) = tensors.tensor(&spec.name) else {
-            wrong.push(format!("`{}` {:?} is missing", spec.name, spec.shape));
+        let name = spec.name.clone();
+        let Ok(view) = tensors.tensor(&name) else {
+            problems.push(TensorProblem::Missing { name, shape: spec.shape.clone() });
             continue;
         };
-        if view.shape() != spec.shape {
-            wrong.push(format!("`{}` is {:?}, not {:?}", spec.name, view.shape(), spec.shape));
-        }
-        let found = match view.dtype() {
-            Dtype::F32 => Precision::F32,
-            Dtype::F16 => Precision::F16,
-            other => {
-                wrong.push(format!("`{}` is {other:?}, not F32 or F16", spec.name));
-                continue;
+        match Precision::of(view.dtype()) {
+            Some(precision) => precisions.push((spec, precision)),
+            None => {
+                let (name, found) = (name.clone(), format!("{:?}", view.dtype()));
+                problems.push(TensorProblem::Type { name, found, expected: FLOATS });
             }
-        };
-        if *precision.get_or_insert(found) != found {
-            wrong.push(format!("`{}` is {found:?} while others are not", spec.name));
+        }
+        if view.shape() != spec.shape {
+            let (found, expected) = (view.shape().to_vec(), spec.shape.clone());
+            problems.push(TensorProblem::Shape { name, found, expected });
         }
     }
-    let mut unexpected: Vec<&str> = tensors.names();
-    unexpected.retain(|name| !known.contains_key(name));
+    let specs = specs.iter().map(|spec| &spec.name);
+    let known: HashSet<&String> = specs.chain(others.iter().map(|(name, _)| name)).collect();
+    let mut unexpected: Vec<String> = tensors.names().into_iter().map(String::from).collect();
+    unexpected.retain(|name| !known.contains(name));
     unexpected.sort_unstable();
-    wrong.extend(unexpected.iter().map(|name| format!("`{name}` is not part of it")));
-    match (wrong.len(), precision) {
-        (0, Some(precision)) => Ok(precision),
-        (n, _) => {
-            let more = if n > 5 { format!("; and {} more", n - 5) } else { String::new() };
-            wrong.truncate(5);
-            Err(WeightsError::Tensors(wrong.join("; ") + &more))
-        }
-    }
+    problems.extend(unexpected.into_iter().map(TensorProblem::Unexpected));
+    (precisions, problems)
 }
 
 /// Makes a weights file out of a model's parameters, as [`crate::Model::parameters`] returns them.
@@ -323,6 +480,11 @@ pub fn to_bytes(
                 }
                 Precision::F16 => {
                     let half = f16::from_f32(value);
+                    bytes.extend(half.to_le_bytes());
+                    half.is_finite()
+                }
+                Precision::Bf16 => {
+                    let half = bf16::from_f32(value);
                     bytes.extend(half.to_le_bytes());
                     half.is_finite()
                 }

@@ -1,6 +1,9 @@
 //! Relative positions inside an attention window.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::module::Module;
+use burn::tensor::{Int, Tensor, TensorData};
+
+use crate::params::Params;
 
 /// For every pair of tokens in a `side x side` window, the row of the bias table for their offset,
 /// as Swin counts them: `(dy + side - 1) * (2 side - 1) + dx + side - 1`, where token `i` attends
@@ -18,24 +21,41 @@ pub fn relative_position_index(side: usize) -> Vec<usize> {
     index
 }
 
-/// B of Eq (6), looked up in its table.
-///
-/// # Shapes
-///
-/// - table: `[(2 side - 1)^2, heads]`
-/// - output: `[heads, side^2, side^2]`
-pub(crate) fn relative_position_bias(table: Tensor<2>, side: usize) -> Tensor<3> {
-    let [_, heads] = table.dims();
-    let n = side * side;
-    let index = index_tensor(side, &table.device());
-    // (n n, heads) -> (heads, n, n)
-    table.select(0, index).swap_dims(0, 1).reshape([heads, n, n])
+/// The offsets between the tokens of a window, as they lie on a device. Blocks whose windows are of
+/// one size share them: on a map of 32x32 tokens there are a million.
+#[derive(Module, Debug)]
+pub struct Offsets {
+    /// Tokens a side of the window.
+    pub side: usize,
+    /// [`relative_position_index`], `[side^4]`.
+    index: Option<Tensor<1, Int>>,
 }
 
-fn index_tensor(side: usize, device: &Device) -> Tensor<1, Int> {
-    let index: Vec<i32> = relative_position_index(side).into_iter().map(|i| i as i32).collect();
-    let shape = [index.len()];
-    Tensor::from_data(TensorData::new(index, shape), device)
+impl Offsets {
+    /// Of windows of `side` tokens a side.
+    pub(crate) fn new(side: usize, params: &Params) -> Self {
+        let index = params.device().map(|device| {
+            let index = relative_position_index(side).into_iter().map(|i| i as i32);
+            let index: Vec<i32> = index.collect();
+            let shape = [index.len()];
+            Tensor::from_data(TensorData::new(index, shape), device)
+        });
+        Self { side, index }
+    }
+
+    /// B of Eq (6), looked up in its table.
+    ///
+    /// # Shapes
+    ///
+    /// - table: `[(2 side - 1)^2, heads]`
+    /// - output: `[heads, side^2, side^2]`
+    pub(crate) fn bias(&self, table: Tensor<2>) -> Tensor<3> {
+        let [_, heads] = table.dims();
+        let n = self.side * self.side;
+        let index = self.index.clone().expect("the network was not built for its shapes alone");
+        // (n n, heads) -> (heads, n, n)
+        table.select(0, index).swap_dims(0, 1).reshape([heads, n, n])
+    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 """Learning on this machine: ours against PyTorch, the same network from the same weights, on the
 same pictures with the same noise.
 
-Both train a small network on the embedded pictures. PyTorch's side is written here from
-docs/weights.md and docs/training.md; the random numbers are those of the reference. The two columns
-of losses must lie on each other: at first to rounding, later as far as rounding grows.
+Both train a small network on the embedded pictures, or on those of an archive. PyTorch's side is
+written here from docs/weights.md and docs/training.md; the random numbers are those of the
+reference. The two columns of losses must lie on each other: at first to rounding, later as far as
+rounding grows.
 
     pip install torch safetensors numpy pillow
     cargo build --workspace
-    python3 tests/bench/learning.py
+    python3 tests/bench/learning.py [--data cifar10-train.zip]
 """
 
 import argparse
@@ -65,16 +66,25 @@ def permutation(seed, index, n):
     return order
 
 
-def pictures():
-    with zipfile.ZipFile(ROOT / "trainer/data/emoji-32.zip") as archive:
-        names = sorted(name for name in archive.namelist() if name.endswith(".png"))
+def pictures(path):
+    with zipfile.ZipFile(path) as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith((".png", ".jpg")))
         images = [np.asarray(Image.open(archive.open(name)).convert("RGB")) for name in names]
-    return np.stack(images).transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
+    return np.stack(images)
 
 
-def learn(network, options, steps):
+def store(images, path):
+    """As PNG, so that both sides see what one decoder made of a JPEG."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for i, image in enumerate(images):
+            with archive.open(f"{i:08}.png", "w") as file:
+                Image.fromarray(image).save(file, "PNG", compress_level=1)
+
+
+def learn(network, images, options, steps):
     """The losses as `stats.jsonl` has them: means over 1,000 images or a little more."""
-    data, seed, batch = pictures(), options["seed"], options["batch"]
+    data = images.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
+    seed, batch = options["seed"], options["batch"]
     sigma_data, adam = 0.5, options["adam"]
     optimizer = torch.optim.Adam(network.parameters(), betas=adam["betas"], eps=adam["eps"])
     losses, total, count, orders = [], 0.0, 0, {}
@@ -112,6 +122,7 @@ def learn(network, options, steps):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trainer", default=ROOT / "target/debug/trainer")
+    parser.add_argument("--data", type=pathlib.Path, default=ROOT / "trainer/data/emoji-32.zip")
     parser.add_argument("--images", type=int, default=16_000)
     args = parser.parse_args()
 
@@ -136,11 +147,13 @@ def main():
         metadata = {"version": 1, "config": config, "card": {"name": "the beginning"}}
         weights = {name: value.detach() for name, value in network.state_dict().items()}
         save_file(weights, folder / "begin.safetensors", {"diffit": json.dumps(metadata)})
+        images = pictures(args.data)
+        store(images, folder / "images.zip")
         (folder / "options.json").write_text(json.dumps(options))
-        lines = run("train", "--options", folder / "options.json", "--json", "--grid", 0, "--out",
-                    folder / "runs", "--from", folder / "begin.safetensors", "--duration", args.images)
+        lines = run("train", "--options", folder / "options.json", "--json", "--grid", 0, "--data",
+                    folder / "images.zip", "--out", folder / "runs", "--from", folder / "begin.safetensors", "--duration", args.images)
     ours = [json.loads(line) for line in lines.splitlines()[:-1]]
-    theirs = learn(network, options, -(-args.images // options["batch"]))
+    theirs = learn(network, images, options, -(-args.images // options["batch"]))
     print(f"PyTorch {torch.__version__}\n{'images':>8}{'ours':>12}{'PyTorch':>12}{'ratio':>10}")
     worst = 0
     for a, (images, b) in zip(ours, theirs, strict=True):

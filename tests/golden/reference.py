@@ -4,7 +4,10 @@ Written from the paper's equations (arXiv 2312.02139), EDM's (arXiv 2206.00364) 
 one loop or einsum per equation, with nothing shared with the Rust code. Run it to make the files
 beside it again:
 
-    pip install numpy safetensors
+The latent network is written in PyTorch instead, as modules whose `state_dict` has the names of the
+official release.
+
+    pip install numpy safetensors torch
     python3 tests/golden/reference.py
 """
 
@@ -13,6 +16,7 @@ import math
 import pathlib
 
 import numpy as np
+import torch
 from safetensors.numpy import save_file
 
 HERE = pathlib.Path(__file__).parent
@@ -233,6 +237,216 @@ def heun(x, steps, denoiser, sigma_min=0.002, sigma_max=80, rho=7):
     return np.stack(trajectory), s
 
 
+# ---------------------------------------------------------------- the latent network, in PyTorch
+
+class LatentAttention(torch.nn.Module):
+    """TMSA over the whole map, Eq (3)-(6)."""
+
+    def __init__(self, width, heads, side):
+        super().__init__()
+        self.heads = heads
+        self.qkv = torch.nn.Linear(width, 3 * width)
+        self.qkv_temb = torch.nn.Linear(width, 3 * width)
+        self.proj = torch.nn.Linear(width, width)
+        table = torch.zeros((2 * side - 1) ** 2, heads)
+        self.relative_position_bias_table = torch.nn.Parameter(table)
+        y, x = np.divmod(np.arange(side * side), side)
+        dy, dx = y[:, None] - y[None], x[:, None] - x[None]
+        index = (dy + side - 1) * (2 * side - 1) + dx + side - 1
+        self.register_buffer("relative_position_index", torch.tensor(index, dtype=torch.int64))
+
+    def bias(self):
+        return self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
+
+    def forward(self, x, condition):
+        b, n, width = x.shape
+        qkv = self.qkv(x) + self.qkv_temb(condition)[:, None]
+        q, k, v = qkv.reshape(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        self.weights = (q @ k.mT / math.sqrt(width // self.heads) + self.bias()).softmax(-1)
+        return self.proj((self.weights @ v).transpose(1, 2).reshape(b, n, width))
+
+
+class LatentBlock(torch.nn.Module):
+    """Eq (7), (8)."""
+
+    def __init__(self, width, heads, side, mlp_ratio):
+        super().__init__()
+        self.norm1 = torch.nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.norm2 = torch.nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.attn = LatentAttention(width, heads, side)
+        self.mlp = torch.nn.ModuleDict({
+            "fc1": torch.nn.Linear(width, mlp_ratio * width),
+            "fc2": torch.nn.Linear(mlp_ratio * width, width),
+        })
+
+    def forward(self, x, condition):
+        h = self.attn(self.norm1(x), condition) + x
+        hidden = torch.nn.functional.gelu(self.mlp.fc1(self.norm2(h)), approximate="tanh")
+        return self.mlp.fc2(hidden) + h
+
+
+class LatentDiffiT(torch.nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        width, p, c = config["width"], config["patch"], config["channels"]
+        self.p, self.classes, self.channels = p, config["classes"], c
+        self.side = config["resolution"] // p
+        self.frequencies = config["time_channels"] // 2
+        heads = width // config["transformer"]["head_dim"]
+        self.x_embedder = torch.nn.ModuleDict({"proj": torch.nn.Conv2d(c, width, p, p)})
+        self.t_embedder = torch.nn.ModuleDict({"mlp": torch.nn.Sequential(
+            torch.nn.Linear(config["time_channels"], width), torch.nn.SiLU(),
+            torch.nn.Linear(width, width))})
+        self.y_embedder = torch.nn.ModuleDict({
+            "embedding_table": torch.nn.Embedding(config["classes"] + 1, width)})
+        positions = torch.tensor(self.positions(width))[None]
+        self.pos_embed = torch.nn.Parameter(positions, requires_grad=False)
+        self.blocks = torch.nn.ModuleList(
+            LatentBlock(width, heads, self.side, config["transformer"]["mlp_ratio"])
+            for _ in range(config["depth"]))
+        self.final_norm = torch.nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        out = p * p * c * (2 if config["learned_variance"] else 1)
+        self.final_layer = torch.nn.ModuleDict({"linear": torch.nn.Linear(width, out)})
+
+    def positions(self, width):
+        """[tokens, width]: sines and cosines of the column, then of the row."""
+        n = width // 4
+        table = np.zeros((self.side, self.side, width))
+        for i in range(n):
+            for place in range(self.side):
+                angle = place / 10000 ** (i / n)
+                table[:, place, i], table[:, place, n + i] = math.sin(angle), math.cos(angle)
+                table[place, :, 2 * n + i], table[place, :, 3 * n + i] = math.sin(angle), math.cos(angle)
+        return table.reshape(-1, width)
+
+    def condition(self, t, classes):
+        angles = t[:, None] * torch.exp(
+            -math.log(10000) / self.frequencies * torch.arange(self.frequencies, dtype=t.dtype))
+        sinusoid = torch.cat([angles.cos(), angles.sin()], 1)
+        return self.t_embedder.mlp(sinusoid) + self.y_embedder.embedding_table(classes)
+
+    def forward(self, x, t, classes):
+        """x: [B, 4, H, W]; t: [B], 0 to 999; classes: [B], the number of classes for none."""
+        b = len(x)
+        tokens = self.x_embedder.proj(x).flatten(2).mT + self.pos_embed
+        condition = self.condition(t, classes)
+        for block in self.blocks:
+            tokens = block(tokens, condition)
+        tokens = torch.nn.functional.silu(self.final_norm(tokens))
+        patches = self.final_layer.linear(tokens)
+        patches = patches.reshape(b, self.side, self.side, self.p, self.p, -1)
+        return torch.einsum("byxpqc->bcypxq", patches).reshape(
+            b, -1, self.side * self.p, self.side * self.p)
+
+    def guided(self, x, t, classes, scale, channels):
+        """As the release does it: a batch of two halves, of which the first is kept."""
+        null = torch.full_like(classes, self.classes)
+        out = self(torch.cat([x, x]), torch.cat([t, t]), torch.cat([classes, null]))
+        eps, rest = out[:, :channels], out[:, channels:]
+        with_class, without = eps.chunk(2)
+        eps = without + scale[:, None, None, None] * (with_class - without)
+        return torch.cat([eps, rest.chunk(2)[0]], 1)
+
+
+def power_cosine(t, w, power):
+    return 1 + (w - 1) * 0.5 * (1 - torch.cos(math.pi * (1 - t / 1000) ** power))
+
+
+LATENT = {
+    "space": "latent",
+    "resolution": 8,
+    "channels": 4,
+    "patch": 2,
+    "width": 24,
+    "depth": 2,
+    "classes": 5,
+    "time_channels": 16,
+    "max_period": 10000.0,
+    "transformer": {
+        "head_dim": 8,
+        "mlp_ratio": 4,
+        "activation": "gelu-tanh",
+        "layer_norm_affine": False,
+        "layer_norm_eps": 1e-6,
+        "qkv_bias": True,
+        "position": {"kind": "relative", "init_std": 0.02},
+    },
+    "window": "global",
+    "learned_variance": True,
+}
+
+
+def latent(rng):
+    """The golden values of the latent network."""
+    model = LatentDiffiT(LATENT).double()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                parameter.copy_(parameter.float())
+                continue
+            fan = parameter[0].numel() if parameter.ndim > 1 and "table" not in name else 4
+            parameter.copy_(torch.tensor(random(rng, *parameter.shape, scale=fan**-0.5)))
+        narrow = {
+            name: value.numpy() if value.dtype == torch.int64 else value.float().numpy()
+            for name, value in model.state_dict().items()}
+        save("latent.official.safetensors", narrow, {"format": "pt"})
+
+        draw = lambda *shape: torch.tensor(random(rng, *shape)).double()
+        x, t = draw(4, 4, 8, 8), torch.tensor([3.0, 250, 731, 999]).double()
+        classes = torch.tensor([0, 4, 2, 2])
+        null = torch.full_like(classes, 5)
+        expected = {
+            "x": x, "t": t, "classes": classes.double(),
+            "with_class": model(x, t, classes),
+            "attention": torch.stack([block.attn.weights for block in model.blocks]),
+            "without": model(x, t, null),
+            "half": model(x, t, torch.tensor([0, 5, 5, 2])),
+            "positions": model.pos_embed,
+            "bias": model.blocks[0].attn.bias(),
+        }
+        scale = power_cosine(t, 4.4, 4.0)
+        expected |= {
+            "scale": scale,
+            "guided_three": model.guided(x, t, classes, scale, 3),
+            "guided_all": model.guided(x, t, classes, scale, 4),
+            "guided_constant": model.guided(x, t, classes, torch.full_like(t, 1.49), 3),
+        }
+        tokens, condition = draw(2, 16, 24), draw(2, 24)
+        expected |= {
+            "tokens": tokens.reshape(2, 4, 4, 24), "condition": condition,
+            "block": model.blocks[1](tokens, condition).reshape(2, 4, 4, 24)}
+        save("latent.expected.safetensors", {k: v.numpy() for k, v in expected.items()})
+
+
+def latent_counts(config):
+    """As `counts`, of a model that is never filled."""
+    with torch.device("meta"):
+        model = LatentDiffiT(config)
+    tokens = model.side**2
+    weights = attention = 0
+    for name, value in model.named_parameters():
+        if name.endswith(".weight") and not name.startswith("y_embedder"):
+            once = name.startswith("t_embedder") or "qkv_temb" in name
+            weights += value.numel() * (1 if once else tokens)
+        if name.endswith("attn.proj.weight"):
+            attention += 2 * tokens * tokens * value.shape[0]
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return {"parameters": parameters, "weights": weights, "attention": attention}
+
+
+LATENT_BASE = LATENT | {
+    "resolution": 32, "width": 1152, "depth": 28, "classes": 1000, "time_channels": 256,
+    "transformer": LATENT["transformer"] | {"head_dim": 72}}
+
+LATENT_PRESETS = {
+    "latent256": LATENT_BASE,
+    "latent512": LATENT_BASE | {"resolution": 64},
+    "latent-tiny": LATENT_BASE | {
+        "resolution": 16, "width": 192, "depth": 8, "classes": 10,
+        "transformer": LATENT["transformer"] | {"head_dim": 32}},
+}
+
+
 # ---------------------------------------------------------------- augmentation
 
 def sym6():
@@ -303,6 +517,260 @@ def resample(image, inverse, taps):
         return correlated[1::2][:side]
 
     return np.apply_along_axis(halve, 0, np.apply_along_axis(halve, 1, moved))
+
+
+# ---------------------------------------------------------------- ADM's discrete diffusion
+
+def space(text, n=1000):
+    """The steps that are kept of n (arXiv 2105.05233): "250", "ddim50", "10,15,20"."""
+    if text.startswith("ddim"):
+        return next(list(range(0, n, k)) for k in range(1, n) if len(range(0, n, k)) == int(text[4:]))
+    counts = [int(part) for part in text.split(",")]
+    kept, start = [], 0
+    for i, count in enumerate(counts):
+        size = n // len(counts) + (i < n % len(counts))
+        place = 0.0
+        for _ in range(count):
+            kept.append(start + round(place))
+            place += (size - 1) / (count - 1)
+        start += size
+    return kept
+
+
+def process(text):
+    """Tables of the process whose betas rise from 1e-4 to 0.02, in some of its 1000 steps."""
+    kept = space(text)
+    bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[kept]
+    before = np.append(1.0, bar[:-1])
+    beta = 1 - bar / before
+    variance = beta * (1 - before) / (1 - bar)
+    return {
+        "indices": np.array(kept, dtype=np.float64),
+        "bar": bar,
+        "beta": beta,
+        "variance": variance,
+        "log_small": np.log(np.append(variance[1], variance[1:])),
+        "log_large": np.log(beta),
+        "c_picture": beta * np.sqrt(before) / (1 - bar),
+        "c_noisy": (1 - before) * np.sqrt(1 - beta) / (1 - bar),
+    }
+
+
+def hybrid_loss(p, y, noise, t, output):
+    """Squared error of the noise, and variational term in bits with its mean held fixed."""
+    import torch
+
+    at = lambda name: torch.from_numpy(p[name][t])[:, None, None, None]
+    eps, v = output.chunk(2, 1)
+    x = at("bar").sqrt() * y + (1 - at("bar")).sqrt() * noise
+    mse = ((noise - eps) ** 2).mean((1, 2, 3))
+    log = (v + 1) / 2 * at("log_large") + (1 - (v + 1) / 2) * at("log_small")
+    start = (x - (1 - at("bar")).sqrt() * eps.detach()) / at("bar").sqrt()
+    mean = at("c_picture") * start + at("c_noisy") * x
+    true = at("c_picture") * y + at("c_noisy") * x
+    kl = 0.5 * (-1 + log - at("log_small") + (at("log_small") - log).exp()
+                + (true - mean) ** 2 * (-log).exp())
+    cdf = lambda z: 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
+    above = cdf((y - mean + 1 / 255) / (log / 2).exp())
+    below = cdf((y - mean - 1 / 255) / (log / 2).exp())
+    told = torch.where(y < -0.999, above, torch.where(y > 0.999, 1 - below, above - below))
+    told = -told.clamp(min=1e-12).log()
+    first = torch.tensor(t == 0)[:, None, None, None]
+    return mse, torch.where(first, told, kl).mean((1, 2, 3)) / math.log(2)
+
+
+def fixed_network(x, t):
+    """Stands for a network: noise and variance by formulas."""
+    return 0.6 * x + 0.2 * np.sin(3 * x + t / 200), np.cos(2 * x - t / 300)
+
+
+def discrete_sampler(text, x, noises, eta, clip):
+    """x after every step: by ancestral sampling, or with eta by DDIM (arXiv 2010.02502, eq 12)."""
+    p = process(text)
+    trajectory = []
+    for step, t in enumerate(reversed(range(len(p["bar"])))):
+        bar, before = p["bar"][t], p["bar"][t - 1] if t > 0 else 1.0
+        eps, v = fixed_network(x, p["indices"][t])
+        start = (x - math.sqrt(1 - bar) * eps) / math.sqrt(bar)
+        if clip:
+            start = np.clip(start, -1, 1)
+            eps = (x - math.sqrt(bar) * start) / math.sqrt(1 - bar)
+        if eta is None:
+            mean = p["c_picture"][t] * start + p["c_noisy"][t] * x
+            part = (v + 1) / 2
+            std = np.exp(0.5 * (part * p["log_large"][t] + (1 - part) * p["log_small"][t]))
+        else:
+            std = eta * math.sqrt((1 - before) / (1 - bar) * (1 - bar / before))
+            mean = math.sqrt(before) * start + math.sqrt(1 - before - std**2) * eps
+        x = mean + (std * noises[step] if t > 0 else 0)
+        trajectory.append(x)
+    return np.stack(trajectory)
+
+
+def adm():
+    import torch
+
+    rng = np.random.default_rng(1)
+    tensors = {f"{text}.{name}": value for text in ["1000", "250", "ddim50", "10,15,20"]
+               for name, value in process(text).items()}
+    t = np.array([0, 0, 1, 3, 57, 99])
+    y = np.clip(random(rng, len(t), 2, 3, 3, scale=0.8), -1, 1)
+    noise = random(rng, *y.shape)
+    near = noise + random(rng, *y.shape, scale=0.3)
+    output = np.concatenate([near, random(rng, *y.shape, scale=0.7)], 1)
+    wide_output = torch.from_numpy(output.astype(np.float64)).requires_grad_()
+    mse, bits = hybrid_loss(process("100"), torch.from_numpy(y.astype(np.float64)),
+                            torch.from_numpy(noise.astype(np.float64)), t, wide_output)
+    (mse + bits).sum().backward()
+    tensors |= {
+        "hybrid.images": y, "hybrid.noise": noise, "hybrid.times": t.astype(np.float64),
+        "hybrid.output": output, "hybrid.squared_error": mse.detach().numpy(),
+        "hybrid.variational": bits.detach().numpy(), "hybrid.gradient": wide_output.grad.numpy(),
+    }
+    seeds, shape = [3, 2**40 + 1], (2, 1, 3, 3)
+    normal = lambda stream, index: np.stack([normals(s, stream, index, 9) for s in seeds]).reshape(shape)
+    for name, text, eta, clip in [("ddpm", "10", None, False), ("ddim", "ddim20", 0.7, True)]:
+        noises = [normal(1, step) for step in range(20)]
+        tensors[name] = discrete_sampler(text, normal(0, 0), noises, eta, clip)
+    save("adm.safetensors", tensors)
+
+
+# ---------------------------------------------------------------- Stable Diffusion's autoencoder
+
+VAE = {"image": 3, "latent": 4, "channels": [8, 16, 16], "layers": 1, "groups": 4, "eps": 1e-6,
+       "scale": 0.18215}
+
+
+def vae_parameters(config, rng):
+    """Random parameters under diffusers' names, attention's the older ones."""
+    p = {}
+    c = config["channels"]
+
+    def conv(name, c_in, c_out, side=3):
+        p[name + ".weight"] = random(rng, c_out, c_in, side, side, scale=(side**2 * c_in) ** -0.5)
+        p[name + ".bias"] = random(rng, c_out, scale=0.2)
+
+    def norm(name, c):
+        p[name + ".weight"] = 1 + random(rng, c, scale=0.3)
+        p[name + ".bias"] = random(rng, c, scale=0.3)
+
+    def block(name, c_in, c_out):
+        norm(name + ".norm1", c_in)
+        conv(name + ".conv1", c_in, c_out)
+        norm(name + ".norm2", c_out)
+        conv(name + ".conv2", c_out, c_out)
+        if c_in != c_out:
+            conv(name + ".conv_shortcut", c_in, c_out, 1)
+
+    def middle(name, c):
+        block(name + ".resnets.0", c, c)
+        block(name + ".resnets.1", c, c)
+        norm(name + ".attentions.0.group_norm", c)
+        for part in ["query", "key", "value", "proj_attn"]:
+            p[f"{name}.attentions.0.{part}.weight"] = random(rng, c, c, scale=c**-0.5)
+            p[f"{name}.attentions.0.{part}.bias"] = random(rng, c, scale=0.2)
+
+    def half(name, stages, change, layers, c_in, c_out):
+        conv(name + ".conv_in", c_in, stages[0])
+        before = stages[0]
+        for i, now in enumerate(stages):
+            for j in range(layers):
+                block(f"{name}.{change}_blocks.{i}.resnets.{j}", before if j == 0 else now, now)
+            if i + 1 < len(stages):
+                conv(f"{name}.{change}_blocks.{i}.{change}samplers.0.conv", now, now)
+            before = now
+        middle(name + ".mid_block", c[-1])
+        norm(name + ".conv_norm_out", stages[-1])
+        conv(name + ".conv_out", stages[-1], c_out)
+
+    latent = config["latent"]
+    half("encoder", c, "down", config["layers"], config["image"], 2 * latent)
+    half("decoder", c[::-1], "up", config["layers"] + 1, latent, config["image"])
+    conv("quant_conv", 2 * latent, 2 * latent, 1)
+    conv("post_quant_conv", latent, latent, 1)
+    return p
+
+
+def autoencoder(p, config):
+    """Encoder (images to moments) and decoder (the autoencoder's own latents to images)."""
+    import torch
+    import torch.nn.functional as F
+
+    p = {name: torch.from_numpy(value) for name, value in p.items()}
+    stages = len(config["channels"])
+    norm = lambda x, name: F.group_norm(
+        x, config["groups"], p[name + ".weight"], p[name + ".bias"], config["eps"])
+    conv = lambda x, name, **more: F.conv2d(x, p[name + ".weight"], p[name + ".bias"], **more)
+
+    def block(x, name):
+        h = conv(F.silu(norm(x, name + ".norm1")), name + ".conv1", padding=1)
+        h = conv(F.silu(norm(h, name + ".norm2")), name + ".conv2", padding=1)
+        return h + (conv(x, name + ".conv_shortcut") if name + ".conv_shortcut.weight" in p else x)
+
+    def attention(x, name):
+        tokens = norm(x, name + ".group_norm").flatten(2).transpose(1, 2)
+        q, k, v = (F.linear(tokens, p[f"{name}.{part}.weight"], p[f"{name}.{part}.bias"])
+                   for part in ["query", "key", "value"])
+        out = torch.softmax(q @ k.transpose(1, 2) / math.sqrt(q.shape[-1]), -1) @ v
+        out = F.linear(out, p[name + ".proj_attn.weight"], p[name + ".proj_attn.bias"])
+        return x + out.transpose(1, 2).reshape(x.shape)
+
+    def middle(x, name):
+        x = attention(block(x, name + ".resnets.0"), name + ".attentions.0")
+        return block(x, name + ".resnets.1")
+
+    def end(x, name):
+        return conv(F.silu(norm(x, name + ".conv_norm_out")), name + ".conv_out", padding=1)
+
+    def encode(x):
+        x = conv(x, "encoder.conv_in", padding=1)
+        for i in range(stages):
+            for j in range(config["layers"]):
+                x = block(x, f"encoder.down_blocks.{i}.resnets.{j}")
+            if i + 1 < stages:
+                x = F.pad(x, (0, 1, 0, 1))
+                x = conv(x, f"encoder.down_blocks.{i}.downsamplers.0.conv", stride=2)
+        return conv(end(middle(x, "encoder.mid_block"), "encoder"), "quant_conv")
+
+    def decode(z):
+        x = conv(conv(z, "post_quant_conv"), "decoder.conv_in", padding=1)
+        x = middle(x, "decoder.mid_block")
+        for i in range(stages):
+            for j in range(config["layers"] + 1):
+                x = block(x, f"decoder.up_blocks.{i}.resnets.{j}")
+            if i + 1 < stages:
+                x = F.interpolate(x, scale_factor=2, mode="nearest")
+                x = conv(x, f"decoder.up_blocks.{i}.upsamplers.0.conv", padding=1)
+        return end(x, "decoder")
+
+    return encode, decode
+
+
+def vae():
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    rng = np.random.default_rng(2)
+    narrow = vae_parameters(VAE, rng)
+    # One value far out, on either side: the logarithm of the variance is clipped.
+    narrow["quant_conv.bias"][4:6] = [-50, 40]
+    images, latents = random(rng, 2, 3, 16, 24, scale=0.5), random(rng, 2, 4, 5, 3)
+    encode, decode = autoencoder(wide(narrow), VAE)
+    with torch.no_grad():
+        mean, log = encode(torch.from_numpy(images.astype(np.float64))).chunk(2, 1)
+        std = (log.clamp(-30, 20) / 2).exp()
+        decoded = decode(torch.from_numpy(latents.astype(np.float64)) / VAE["scale"])
+        # Multiply-adds of pictures of 16x16, as PyTorch counts them.
+        macs = []
+        for part, shape in [(encode, (1, 3, 16, 16)), (decode, (1, 4, 4, 4))]:
+            with FlopCounterMode(display=False) as counter:
+                part(torch.zeros(shape, dtype=torch.float64))
+            macs.append(counter.get_total_flops() / 2)
+    # As the published files are marked.
+    save("vae.safetensors", narrow, {"format": "pt"})
+    save("vae.expected.safetensors", {
+        "images": images, "mean": mean.numpy() * VAE["scale"], "std": std.numpy() * VAE["scale"],
+        "latents": latents, "decoded": decoded.numpy(), "macs": np.array(macs)})
 
 
 # ---------------------------------------------------------------- golden values
@@ -473,6 +941,8 @@ def save(name, tensors, metadata=None):
 
 
 def main():
+    adm()
+    vae()
     rng = np.random.default_rng(0)
 
     # Parts. Parameters keep their names below `part.`.
@@ -518,7 +988,11 @@ def main():
         expected |= {"noise": noise, "trajectory": trajectory, "sigmas": sigmas}
         save(f"{name}.expected.safetensors", expected)
 
-    text = json.dumps({name: counts(config) for name, config in PRESETS.items()}, indent=2)
+    latent(np.random.default_rng(1))
+
+    presets = {name: counts(config) for name, config in PRESETS.items()}
+    presets |= {name: latent_counts(config) for name, config in LATENT_PRESETS.items()}
+    text = json.dumps(presets, indent=2)
     (HERE / "counts.json").write_text(text + "\n")
 
     # Noise and coefficients.

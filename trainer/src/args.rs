@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use burn::tensor::DType;
 use clap::{Parser, Subcommand, ValueEnum};
-use model::sampler::Method;
+use model::discrete::Respacing;
+use model::sampler::{Method, Variance};
 use model::weights::Precision;
 
+use crate::config;
 use crate::device::DeviceKind;
 
 /// Trains DiffiT, samples from it, exports its weights.
@@ -114,7 +117,8 @@ fn positive(text: &str) -> Result<f64, String> {
 
 #[derive(clap::Args, Clone)]
 pub struct TrainArgs {
-    /// Model and recipe: tiny, cifar10, cifar10-i, cifar10-256, ffhq64, ffhq64-i.
+    /// Model and recipe: tiny, cifar10, cifar10-i, cifar10-256, ffhq64, ffhq64-i, and for latents
+    /// latent256, latent512, latent-tiny.
     #[arg(long, default_value = "tiny", conflicts_with = "resume")]
     pub preset: String,
     /// JSON file with values that replace those of the preset, such as a run's options.json; it
@@ -146,6 +150,9 @@ pub struct TrainArgs {
     /// Images computed at a time, if a whole step's do not fit into memory; it divides the batch.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65536))]
     pub micro_batch: Option<u64>,
+    /// Compute in single precision, or products in bfloat16 (weights stay in single precision).
+    #[arg(long, value_enum)]
+    pub precision: Option<config::Precision>,
     /// Shorten gradients to this length, all parameters taken together.
     #[arg(long, value_name = "NORM", value_parser = positive, allow_negative_numbers = true)]
     pub clip: Option<f64>,
@@ -188,6 +195,9 @@ pub struct TrainArgs {
     /// What to compute on.
     #[arg(long, value_enum, default_value_t)]
     pub device: DeviceKind,
+    /// Share each batch among so many devices of that kind.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub devices: u16,
 }
 
 /// How pictures are made.
@@ -199,6 +209,19 @@ pub struct SettingsArgs {
     /// How a step is taken.
     #[arg(long, value_enum, default_value = "heun")]
     pub sampler: SamplerKind,
+    /// Part of the noise that is fresh, with the sampler ddim: from 0 for none to 1.
+    #[arg(long, default_value_t = 0.0)]
+    pub eta: f64,
+    /// Variance of a step, with the sampler ddpm.
+    #[arg(long, value_enum, default_value_t)]
+    pub variance: VarianceKind,
+    /// Take the noise levels of ADM's 1000 steps: a number of them evenly (250), by a whole stride
+    /// (ddim50), or so many of each of equal parts (10,15,20).
+    #[arg(long, value_name = "STEPS", conflicts_with_all = ["steps", "sigma_min", "sigma_max", "rho"])]
+    pub respacing: Option<Respacing>,
+    /// Clip every denoised picture to -1 to 1 before the step is taken.
+    #[arg(long)]
+    pub clip_denoised: bool,
     /// Noise level of the last step but one.
     #[arg(long, default_value_t = 0.002)]
     pub sigma_min: f64,
@@ -226,13 +249,37 @@ pub struct SettingsArgs {
 pub enum SamplerKind {
     Euler,
     Heun,
+    /// DDIM.
+    Ddim,
+    /// Ancestral sampling.
+    Ddpm,
 }
 
-impl From<SamplerKind> for Method {
-    fn from(kind: SamplerKind) -> Self {
-        match kind {
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub enum VarianceKind {
+    /// As the network says, and small where it says nothing.
+    #[default]
+    Learned,
+    /// That of the posterior.
+    Small,
+    /// Beta.
+    Large,
+}
+
+impl SettingsArgs {
+    /// How a step is taken.
+    pub fn method(&self) -> Method {
+        match self.sampler {
             SamplerKind::Euler => Method::Euler,
             SamplerKind::Heun => Method::Heun,
+            SamplerKind::Ddim => Method::Ddim { eta: self.eta },
+            SamplerKind::Ddpm => Method::Ddpm {
+                variance: match self.variance {
+                    VarianceKind::Learned => Variance::Learned,
+                    VarianceKind::Small => Variance::Small,
+                    VarianceKind::Large => Variance::Large,
+                },
+            },
         }
     }
 }
@@ -353,9 +400,15 @@ pub struct FetchArgs {
 
 #[derive(clap::Args, Clone)]
 pub struct BenchArgs {
-    /// Presets to measure.
+    /// Presets to measure; vae is the autoencoder, at 256x256.
     #[arg(value_name = "PRESET", default_value = "tiny")]
     pub presets: Vec<String>,
+    /// What to measure; all of it, if nothing is named.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub only: Vec<Measure>,
+    /// Number format of weights and pictures, for the forward pass alone.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub precision: BenchPrecision,
     /// Pictures per forward pass and per training step.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub batch: u32,
@@ -368,6 +421,35 @@ pub struct BenchArgs {
     /// What to compute on.
     #[arg(long, value_enum, default_value_t)]
     pub device: DeviceKind,
+}
+
+/// What `bench` measures.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Measure {
+    /// One evaluation of the denoiser.
+    Forward,
+    /// An evaluation and its backpropagation.
+    Training,
+    /// One step of a sampler.
+    Sampling,
+}
+
+/// Number formats that `bench` computes in.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BenchPrecision {
+    F16,
+    Bf16,
+    F32,
+}
+
+impl From<BenchPrecision> for DType {
+    fn from(precision: BenchPrecision) -> Self {
+        match precision {
+            BenchPrecision::F16 => DType::F16,
+            BenchPrecision::Bf16 => DType::BF16,
+            BenchPrecision::F32 => DType::F32,
+        }
+    }
 }
 
 /// Reads lists of seeds such as `0-63,100`, in the order they are written.

@@ -6,16 +6,19 @@ use std::time::{Duration, Instant};
 
 use anstream::println;
 use anyhow::Context;
+use burn::module::{Module, ModuleMapper, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use model::config::ModelConfig;
 use model::generate::{Settings, generate};
 use model::loss::{LossConfig, weighted_squared_error};
+use model::macs::Macs;
 use model::noise::start_noise;
+use model::vae::{Vae, VaeConfig};
 use model::{Conditioning, Model};
 use serde::Serialize;
 
-use crate::args::BenchArgs;
+use crate::args::{BenchArgs, Measure};
 use crate::memory;
 
 /// One measurement.
@@ -26,6 +29,8 @@ struct Measurement {
     batch: usize,
     /// What was measured.
     what: &'static str,
+    /// Number format of weights and pictures.
+    precision: String,
     /// Median time of one pass over the batch.
     milliseconds: f64,
     images_per_second: f64,
@@ -35,6 +40,9 @@ struct Measurement {
     peak_memory: Option<u64>,
 }
 
+/// What the autoencoder is called beside the presets.
+const AUTOENCODER: &str = "vae";
+
 /// Runs the command.
 ///
 /// # Errors
@@ -43,6 +51,11 @@ struct Measurement {
 pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     let device = args.device.open()?;
     let batch = args.batch as usize;
+    let precision = DType::from(args.precision);
+    let wanted = |measure| {
+        let full = precision == DType::F32 || measure == Measure::Forward;
+        full && (args.only.is_empty() || args.only.contains(&measure))
+    };
     if !args.json {
         println!(
             "{:<12} {:<18} {:>10} {:>10} {:>10} {:>12}",
@@ -50,17 +63,13 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
         );
     }
     for preset in &args.presets {
-        let config = model::preset::by_name(preset).with_context(|| {
-            format!("{preset}: there is no such preset; `trainer info` lists them")
-        })?;
-        let macs = model::weights::shape_of(&config).macs().total();
-        // Of the multiply-adds of a forward pass; backpropagation takes two for each.
-        let kinds: [(&'static str, f64, Box<dyn FnMut()>); 3] = [
-            ("forward", 1.0, forward(&config, batch, &device)?),
-            ("forward, backward", 3.0, training(&config, batch, &device)?),
-            ("step of Heun", 2.0, sampling(&config, batch, &device)?),
-        ];
-        for (what, passes, work) in kinds {
+        for work in works(preset, batch, precision, &device)? {
+            let Work { what, macs, measure, prepare } = work;
+            if !wanted(measure) {
+                continue;
+            }
+            // One model at a time: some fill the memory.
+            let work = prepare()?;
             let time = median(work, args.time);
             let images_per_second = batch as f64 / time.as_secs_f64();
             let measurement = Measurement {
@@ -68,9 +77,10 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
                 device: format!("{:?}", args.device),
                 batch,
                 what,
+                precision: precision.name().to_lowercase(),
                 milliseconds: time.as_secs_f64() * 1e3,
                 images_per_second,
-                gflops_per_second: images_per_second * passes * macs as f64 * 2e-9,
+                gflops_per_second: images_per_second * macs as f64 * 2e-9,
                 peak_memory: memory::peak(),
             };
             if args.json {
@@ -89,6 +99,47 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// One thing that is measured.
+struct Work {
+    what: &'static str,
+    /// Multiply-adds of it for one picture.
+    macs: u64,
+    measure: Measure,
+    prepare: Prepare,
+}
+
+/// Makes what is then done over and over.
+type Prepare = Box<dyn FnOnce() -> anyhow::Result<Box<dyn FnMut()>>>;
+
+fn works(
+    preset: &str,
+    batch: usize,
+    precision: DType,
+    device: &Device,
+) -> anyhow::Result<Vec<Work>> {
+    if preset == AUTOENCODER {
+        return autoencoder(batch, device);
+    }
+    let config = model::preset::by_name(preset)
+        .with_context(|| format!("{preset}: there is no such preset; `trainer info` lists them"))?;
+    let macs = model::weights::shape_of(&config).macs().total();
+    let work = |what, macs, measure| {
+        let (config, device) = (config.clone(), device.clone());
+        let prepare: Prepare = Box::new(move || match measure {
+            Measure::Forward => forward(&config, batch, precision, &device),
+            Measure::Training => training(&config, batch, &device),
+            Measure::Sampling => sampling(&config, batch, &device),
+        });
+        Work { what, macs, measure, prepare }
+    };
+    // Backpropagation takes two multiply-adds for each of a forward pass.
+    Ok(vec![
+        work("forward", macs, Measure::Forward),
+        work("forward, backward", 3 * macs, Measure::Training),
+        work("step of Heun", 2 * macs, Measure::Sampling),
+    ])
 }
 
 /// The median time of `work`, repeated for at least `least` and three times, after a warm-up.
@@ -119,15 +170,26 @@ fn wait(device: &Device) {
 fn forward(
     config: &ModelConfig,
     batch: usize,
+    precision: DType,
     device: &Device,
 ) -> anyhow::Result<Box<dyn FnMut()>> {
-    let model = Model::new(config.clone(), 0, device)?;
+    let mut model = Model::new(config.clone(), 0, device)?.computing_in(precision);
+    model.network = model.network.map(&mut Cast(precision));
     let x = pictures(config, batch, device);
     let device = device.clone();
     Ok(Box::new(move || {
         let _ = model.denoise(x.clone(), &vec![1.0; batch], Conditioning::default());
         wait(&device);
     }))
+}
+
+/// Turns parameters into another number format.
+struct Cast(DType);
+
+impl ModuleMapper for Cast {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| tensor.cast(self.0))
+    }
 }
 
 fn training(
@@ -169,4 +231,28 @@ fn sampling(
         drop(result);
         wait(&device);
     }))
+}
+
+/// Decoding and encoding of pictures of 256x256.
+fn autoencoder(batch: usize, device: &Device) -> anyhow::Result<Vec<Work>> {
+    let vae = Vae::new(VaeConfig::default(), 0, device)?;
+    let side = 32;
+    let [encoding, decoding] = vae.macs(side).map(Macs::total);
+    let shape = [batch, vae.config.latent_channels, side, side];
+    let latents = TensorData::new(start_noise(0, shape.iter().product()), shape);
+    let latents = Tensor::<4>::from_data(latents, device);
+    let images = vae.decode(latents.clone());
+    let work = |what, macs, of: fn(&Vae, Tensor<4>) -> Tensor<4>, input: Tensor<4>| {
+        let (vae, device) = (vae.clone(), device.clone());
+        let work = move || {
+            let _ = of(&vae, input.clone());
+            wait(&device);
+        };
+        let prepare: Prepare = Box::new(move || Ok(Box::new(work)));
+        Work { what, macs, measure: Measure::Forward, prepare }
+    };
+    Ok(vec![
+        work("decode", decoding, Vae::decode, latents),
+        work("encode", encoding, |vae, images| vae.encode(images).mean, images),
+    ])
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use model::config::ModelConfig;
+use model::network::Network;
 use model::{Model, TensorSpec};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -42,6 +43,35 @@ pub struct Progress {
     /// How many of them came last, without one that was taken.
     #[serde(default)]
     pub skipped_in_row: u32,
+}
+
+impl Progress {
+    /// Of a run that has not begun.
+    pub fn new(config: TrainConfig, started_from: String) -> Self {
+        Self {
+            config,
+            started_from,
+            images: 0,
+            seconds: 0.0,
+            loss: None,
+            stretch: (0.0, 0),
+            skipped: 0,
+            skipped_in_row: 0,
+        }
+    }
+
+    /// Ends a stretch and returns the loss over it.
+    pub fn end_stretch(&mut self) -> f64 {
+        let (sum, images) = std::mem::take(&mut self.stretch);
+        let loss = sum / images as f64;
+        self.loss = Some(loss);
+        loss
+    }
+}
+
+/// Bytes of a checkpoint: weights, their average, and the two moments of Adam.
+pub fn size(network: &Network) -> usize {
+    4 * 4 * network.parameter_count()
 }
 
 /// Named values, as in a weights file.
@@ -217,7 +247,9 @@ mod tests {
 
     fn small() -> (Vec<u8>, Model) {
         let mut config = TrainConfig::preset("tiny").expect("a preset");
-        let model::config::NetworkConfig::Image(image) = &mut config.model.network;
+        let model::config::NetworkConfig::Image(image) = &mut config.model.network else {
+            panic!("it works on pixels");
+        };
         image.resolution = 4;
         image.channels = vec![32];
         image.blocks = vec![1];
@@ -262,8 +294,9 @@ mod tests {
     fn the_latest_whole_one_is_found() {
         let out = tempfile::tempdir().expect("a temporary folder");
         let run = RunFolder::create(out.path(), "x").expect("made");
-        std::fs::write(run.options(), "{}").expect("written");
         let (bytes, _) = small();
+        let progress = Checkpoint::parse(&bytes).expect("whole").progress;
+        run.write_options(&progress.config).expect("written");
         let warnings = std::cell::RefCell::new(Vec::new());
         let found = |path: &Path| {
             find(path, |warning| warnings.borrow_mut().push(warning.to_string())).map(|f| f.1)

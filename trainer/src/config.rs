@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::ensure;
-use model::config::ModelConfig;
+use clap::ValueEnum;
+use model::config::{ModelConfig, VpSchedule};
 use model::loss::LossConfig;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,9 @@ pub struct TrainConfig {
     /// `batch`. The gradients are those of the whole batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<usize>,
+    /// What the network computes in. Weights, their average and Adam's moments are `f32` always.
+    #[serde(default)]
+    pub precision: Precision,
     /// Longest gradient, all parameters taken together; longer ones are shortened to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<f64>,
@@ -42,6 +46,17 @@ pub struct TrainConfig {
     pub ema: EmaConfig,
     /// Seed of everything random.
     pub seed: u64,
+}
+
+/// What the network computes in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Products and convolutions in bfloat16; normalisation, softmax and loss in single precision.
+    Bf16,
 }
 
 /// Adam.
@@ -66,6 +81,17 @@ pub struct EmaConfig {
     pub ramp: f64,
 }
 
+/// What the latent models share: the noise is predicted, time steps are uniform, and 0.9999 of the
+/// moving average is kept in every step. How long the paper trained them, it does not say.
+fn latent(config: TrainConfig) -> TrainConfig {
+    let half_life = config.batch as f64 * 0.5f64.ln() / 0.9999f64.ln();
+    TrainConfig {
+        loss: LossConfig::Vp { schedule: VpSchedule::default() },
+        ema: EmaConfig { half_life: half_life.round() as u64, ramp: 1e9 },
+        ..config
+    }
+}
+
 impl TrainConfig {
     /// The recipe of a preset.
     pub fn preset(name: &str) -> Option<Self> {
@@ -78,6 +104,7 @@ impl TrainConfig {
             augment,
             batch,
             micro_batch: None,
+            precision: Precision::F32,
             clip: None,
             duration,
             adam: AdamConfig { lr, betas: [0.9, 0.999], eps: 1e-8 },
@@ -89,6 +116,9 @@ impl TrainConfig {
             // Small batches: on a CPU it is steps that are scarce.
             "tiny" => config(0.0, 32, 3_000, 5e-4, 20_000),
             name if name.starts_with("ffhq64") => config(0.15, 256, 200_000_000, 2e-4, 10_000_000),
+            "latent-tiny" => latent(config(0.0, 32, 3_000, 5e-4, 0)),
+            "latent256" => latent(config(0.0, 256, 200_000_000, 3e-4, 0)),
+            "latent512" => latent(config(0.0, 512, 200_000_000, 1e-4, 0)),
             _ => config(0.12, 512, 200_000_000, 1e-3, 10_000_000),
         })
     }
@@ -161,6 +191,15 @@ mod tests {
         // At 2 M images the half-life is 0.1 M; past 10 M it stays at 0.5 M.
         assert_eq!(config.ema_beta(2_000_000), 0.5f64.powf(512.0 / 100_000.0));
         assert_eq!(config.ema_beta(200_000_000), 0.5f64.powf(512.0 / 500_000.0));
+    }
+
+    #[test]
+    fn latent_models_keep_0_9999_of_their_average() {
+        let config = TrainConfig::preset("latent256").expect("a preset");
+        assert_eq!(config.ema_beta(0), 0.0);
+        for images in [256, 1_000_000, 200_000_000] {
+            assert!((config.ema_beta(images) - 0.9999).abs() < 1e-9);
+        }
     }
 
     #[test]

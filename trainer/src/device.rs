@@ -1,6 +1,6 @@
 //! What to compute on.
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use burn::tensor::{Device, Tensor};
 use clap::ValueEnum;
 
@@ -19,12 +19,29 @@ pub enum DeviceKind {
 }
 
 impl DeviceKind {
-    /// Opens the device.
+    /// Opens the first `n` devices of this kind. The CPU is opened `n` times.
+    ///
+    /// # Errors
+    ///
+    /// If this program was built without them, or there are not so many that work.
+    pub fn open_all(self, n: usize) -> anyhow::Result<Vec<Device>> {
+        ensure!(
+            n == 1 || matches!(self, Self::Flex | Self::Cuda),
+            "several GPUs work together under --device cuda only"
+        );
+        (0..n).map(|index| self.open_one(index)).collect()
+    }
+
+    /// Opens the first device of this kind.
     ///
     /// # Errors
     ///
     /// If this program was built without it, or there is none that works.
     pub fn open(self) -> anyhow::Result<Device> {
+        self.open_one(0)
+    }
+
+    fn open_one(self, index: usize) -> anyhow::Result<Device> {
         let Some(make) = self.constructor() else {
             let name = self.to_possible_value().expect("no kind is hidden");
             let name = name.get_name();
@@ -35,25 +52,28 @@ impl DeviceKind {
         };
         // A missing GPU shows as a panic deep inside its driver's binding.
         let opened = std::panic::catch_unwind(|| {
-            let device = make();
+            let device = make(index);
             let one = Tensor::<1>::ones([1], &device).into_data();
             (one.num_elements() == 1).then_some(device)
         });
         match opened {
             Ok(Some(device)) => Ok(device),
-            _ => bail!("no usable {self:?} device was found; --device flex computes on the CPU"),
+            _ => bail!(
+                "no usable {self:?} device number {index} was found; --device flex computes on the \
+                 CPU"
+            ),
         }
     }
 
-    fn constructor(self) -> Option<fn() -> Device> {
+    fn constructor(self) -> Option<fn(usize) -> Device> {
         match self {
-            DeviceKind::Flex => Some(Device::flex),
+            DeviceKind::Flex => Some(|_| Device::flex()),
             #[cfg(feature = "wgpu")]
-            DeviceKind::Wgpu => Some(|| Device::wgpu(Default::default())),
+            DeviceKind::Wgpu => Some(|_| Device::wgpu(Default::default())),
             #[cfg(feature = "vulkan")]
-            DeviceKind::Vulkan => Some(|| Device::vulkan(Default::default())),
+            DeviceKind::Vulkan => Some(|_| Device::vulkan(Default::default())),
             #[cfg(feature = "cuda")]
-            DeviceKind::Cuda => Some(|| Device::cuda(0)),
+            DeviceKind::Cuda => Some(|index| Device::cuda(index)),
             #[allow(unreachable_patterns)]
             _ => None,
         }

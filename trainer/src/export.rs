@@ -11,8 +11,8 @@ use model::weights::{Precision, Weights, to_bytes};
 
 use crate::args::ExportArgs;
 use crate::checkpoint::{self, Checkpoint, Part, Progress};
+use crate::report::warn;
 use crate::run_folder::write_file;
-use crate::weights_file::warn;
 
 /// The card of a run: what the run itself knows.
 pub fn card(progress: &Progress) -> Card {
@@ -100,7 +100,7 @@ pub fn run(args: ExportArgs) -> anyhow::Result<()> {
     println!(
         "{}: {} parameters, {:.1} MB, after {} images",
         args.output.display(),
-        model.network.specs().iter().map(|spec| spec.len()).sum::<usize>(),
+        model.network.parameter_count(),
         bytes as f64 / 1e6,
         checkpoint.progress.images
     );

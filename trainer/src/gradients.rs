@@ -2,7 +2,8 @@
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::Tensor;
+use burn::tensor::distributed::{ReduceOperation, all_reduce as all_reduce_tensor};
+use burn::tensor::{Device, Tensor};
 use model::network::Network;
 
 /// The norm of all gradients as one vector, `sqrt(sum of squares)`. Not finite if any of them is
@@ -53,10 +54,64 @@ impl ModuleVisitor for Scaled {
     }
 }
 
+/// The sum over workers of their gradients, for each of them on its device.
+///
+/// GPUs add theirs up by Burn's collective operation (NCCL under CUDA). The CPU is one device,
+/// however many workers it has: there, they are simply added.
+pub fn all_reduce(
+    network: &Network,
+    parts: Vec<GradientsParams>,
+    devices: &[Device],
+) -> Vec<GradientsParams> {
+    if parts.len() == 1 {
+        return parts;
+    }
+    let devices: Vec<Device> = devices.iter().map(|device| device.clone().inner()).collect();
+    let to = parts.iter().map(|_| GradientsParams::new()).collect();
+    let mut sums = Sums { from: parts, to, running: Vec::new(), devices };
+    network.visit(&mut sums);
+    let Sums { mut to, running, .. } = sums;
+    for (worker, wait) in running {
+        wait(&mut to[worker]);
+    }
+    to
+}
+
+/// Waits for a collective operation and keeps what comes of it.
+type Wait = Box<dyn FnOnce(&mut GradientsParams)>;
+
+struct Sums {
+    from: Vec<GradientsParams>,
+    to: Vec<GradientsParams>,
+    /// Operations under way, and whose result they are. All are started before one is waited for.
+    running: Vec<(usize, Wait)>,
+    devices: Vec<Device>,
+}
+
+impl ModuleVisitor for Sums {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let id = param.id;
+        let parts: Vec<Tensor<D>> =
+            self.from.iter_mut().filter_map(|part| part.remove::<D>(id)).collect();
+        if self.devices.iter().all(|device| *device == self.devices[0]) {
+            let Some(sum) = parts.into_iter().reduce(|sum, part| sum + part) else { return };
+            for to in &mut self.to {
+                to.register(id, sum.clone());
+            }
+            return;
+        }
+        for (worker, part) in parts.into_iter().enumerate() {
+            let sum = all_reduce_tensor(part, ReduceOperation::Sum, self.devices.clone());
+            let wait = move |to: &mut GradientsParams| to.register(id, sum.resolve());
+            self.running.push((worker, Box::new(wait)));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::{Device, TensorData};
+    use burn::tensor::TensorData;
     use model::{Conditioning, Model};
 
     /// Gradients of the smallest preset, for one noisy picture.

@@ -25,8 +25,7 @@ pub fn run(args: InfoArgs) -> anyhow::Result<()> {
             if let Some(path) = &args.what
                 && !path.exists()
             {
-                let presets = model::preset::all().into_iter().map(|(name, _)| name);
-                let presets = presets.collect::<Vec<_>>().join(", ");
+                let presets = model::preset::names();
                 bail!("{name}: there is no such file, and the presets are {presets}");
             }
             let bytes = weights_file::read(args.what.as_deref())?;
@@ -41,7 +40,7 @@ pub fn run(args: InfoArgs) -> anyhow::Result<()> {
     };
 
     let network = shape_of(&config);
-    let parameters: usize = network.specs().iter().map(|spec| spec.len()).sum();
+    let parameters = network.parameter_count();
     let macs = network.macs();
     if args.json {
         let tensors = network.specs().iter().map(|spec| json!([spec.name, spec.shape]));

@@ -20,7 +20,7 @@ use crate::data::Dataset;
 pub struct Batch {
     /// Pictures, `[B, C, H, W]`, of values -1 to 1, mirrored already.
     pub images: Vec<f32>,
-    /// How they are to be resampled; empty if none of them is.
+    /// How they are to be resampled; empty if pictures are not.
     pub inverses: Vec<Affine>,
     /// Unit noise, `[B, C, H, W]`.
     pub noise: Vec<f32>,
@@ -28,6 +28,8 @@ pub struct Batch {
     pub sigma: Vec<f64>,
     /// Augmentation labels, `[B, labels]`.
     pub augment: Vec<f32>,
+    /// Keys of dropout, `[B]`.
+    pub dropout: Vec<u32>,
 }
 
 impl Batch {
@@ -50,6 +52,7 @@ impl Batch {
                     noise: of(&self.noise, values),
                     sigma: self.sigma[first..last].to_vec(),
                     augment: of(&self.augment, labels),
+                    dropout: self.dropout[first..last].to_vec(),
                 }
             })
             .collect()
@@ -87,6 +90,7 @@ struct Example {
     noise: Vec<f32>,
     sigma: f64,
     augment: Vec<f32>,
+    dropout: u32,
 }
 
 impl Example {
@@ -106,7 +110,8 @@ impl Example {
         let sigma = config.loss.sigma(&mut random);
         let mut noise = vec![0.0; size];
         random.fill_normal(&mut noise);
-        Self { image, inverse: transform.inverse, noise, sigma, augment }
+        let dropout = Random::new(config.seed, Stream::Dropout, k).bits();
+        Self { image, inverse: transform.inverse, noise, sigma, augment, dropout }
     }
 }
 
@@ -118,14 +123,17 @@ fn batch(config: &TrainConfig, data: &Dataset, order: &mut Order, numbers: Range
         .map(|(k, picture)| Example::new(config, data, k, picture))
         .collect();
     let join = |field: fn(&Example) -> &[f32]| examples.iter().flat_map(field).copied().collect();
-    let moved = examples.iter().any(|example| example.inverse.is_some());
+    // All pictures or none: resampling changes a picture a little even where it moves nothing, and
+    // no picture should depend on its neighbours.
+    let resampled = config.augment > 0.0;
     let inverse = |example: &Example| example.inverse.unwrap_or(IDENTITY);
     Batch {
-        inverses: if moved { examples.iter().map(inverse).collect() } else { Vec::new() },
+        inverses: if resampled { examples.iter().map(inverse).collect() } else { Vec::new() },
         images: join(|example| &example.image),
         noise: join(|example| &example.noise),
         sigma: examples.iter().map(|example| example.sigma).collect(),
         augment: join(|example| &example.augment),
+        dropout: examples.iter().map(|example| example.dropout).collect(),
     }
 }
 

@@ -14,15 +14,18 @@ mod ema;
 mod export;
 mod gradients;
 mod info;
+mod learner;
 mod loader;
 mod manual;
 mod memory;
 mod options;
+mod plan;
 mod report;
 mod run_folder;
 mod sample;
 mod shipped;
 mod signals;
+mod tensorboard;
 mod train;
 mod weights_file;
 

@@ -1,4 +1,10 @@
-//! Memory of this process.
+//! Memory of this process: what it has, and what training will take.
+
+use anyhow::ensure;
+use burn::tensor::Device;
+use model::weights::shape_of;
+
+use crate::config::{Precision, TrainConfig};
 
 /// Tells the allocator to keep what it has freed.
 ///
@@ -26,4 +32,58 @@ pub fn peak() -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
+}
+
+/// Bytes that training takes on each of `devices`, roughly: weights, gradients, moments and average;
+/// and what backpropagation keeps, some 20 values for each token and channel of each block.
+pub fn of_training(config: &TrainConfig, devices: usize) -> u64 {
+    let network = shape_of(&config.model);
+    let share = config.batch / devices.max(1);
+    let at_a_time = config.micro_batch.map_or(share, |size| size.min(share));
+    let features: usize =
+        network.blocks().iter().map(|block| block.side * block.side * block.channels).sum();
+    let bytes = match config.precision {
+        Precision::F32 => 4,
+        Precision::Bf16 => 2,
+    };
+    (4 * 5 * network.parameter_count() + bytes * 20 * at_a_time * features) as u64
+}
+
+/// Checks that what training on the CPU takes is there. A GPU is not asked.
+///
+/// # Errors
+///
+/// If it is not, with what to lower.
+pub fn check(config: &TrainConfig, devices: &[Device]) -> anyhow::Result<()> {
+    let on_cpu = devices.iter().all(|device| *device == Device::flex());
+    let (needed, Some(there)) = (of_training(config, devices.len()), available()) else {
+        return Ok(());
+    };
+    let at_a_time = config.micro_batch.unwrap_or(config.batch);
+    ensure!(
+        !on_cpu || needed * devices.len() as u64 <= there,
+        "training takes about {} MB and {} MB are left: a --micro-batch below {at_a_time} takes less \
+         and computes the same; so does a smaller --batch, which trains differently",
+        needed * devices.len() as u64 / 1_000_000,
+        there / 1_000_000
+    );
+    Ok(())
+}
+
+/// Bytes that this process can still have, where the system tells: what is free in the machine or,
+/// if that is less, what is left of the process's limit.
+fn available() -> Option<u64> {
+    let kib = |path: &str, field: &str| {
+        let text = std::fs::read_to_string(path).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+    };
+    let free = 1024 * kib("/proc/meminfo", "MemAvailable")?;
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let limit = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
+    let Some(limit) = limit.split_whitespace().next()?.parse::<u64>().ok() else {
+        return Some(free);
+    };
+    let used = 1024 * kib("/proc/self/status", "VmSize")?;
+    Some(free.min(limit.saturating_sub(used)))
 }

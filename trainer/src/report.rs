@@ -5,6 +5,11 @@ use std::time::{Duration, Instant};
 use anstream::eprintln;
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+/// Says that something is not as it should be, and that the program goes on.
+pub fn warn(text: &str) {
+    eprintln!("warning: {text}");
+}
+
 /// Between plain lines.
 const EVERY: Duration = Duration::from_secs(15);
 

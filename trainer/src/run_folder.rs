@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 
+use crate::config::TrainConfig;
+
 /// A run's folder.
 ///
 /// | in it | is |
 /// |---|---|
 /// | `options.json` | the recipe |
 /// | `stats.jsonl` | a line of numbers every so often |
+/// | `events.out.tfevents.*` | the same and the grids, for TensorBoard |
 /// | `grids/*.png` | pictures from fixed seeds, named by images seen |
 /// | `checkpoints/*.ckpt` | named by images seen |
 /// | `weights.safetensors` | the result |
@@ -119,6 +122,27 @@ impl RunFolder {
         }
     }
 
+    /// Gives checkpoints that were saved after `images` another name: those of a run that goes on
+    /// from an earlier one are no longer its own. `warn` is told of them.
+    ///
+    /// # Errors
+    ///
+    /// If the file system refuses.
+    pub fn set_aside_after(&self, images: u64, warn: impl Fn(&str)) -> anyhow::Result<()> {
+        let last = self.checkpoint(images);
+        for path in self.checkpoints()?.into_iter().filter(|path| *path > last) {
+            let aside = path.with_extension("ckpt.aside");
+            fs::rename(&path, &aside)
+                .with_context(|| format!("cannot rename {}", path.display()))?;
+            warn(&format!(
+                "{} was saved later than this run now goes on from; it is kept as {}",
+                path.display(),
+                aside.display()
+            ));
+        }
+        Ok(())
+    }
+
     /// Removes all checkpoints but the latest `n`, and those at whole multiples of `every` images.
     ///
     /// # Errors
@@ -146,9 +170,15 @@ impl RunFolder {
         &self.0
     }
 
-    /// Where the recipe is.
-    pub fn options(&self) -> PathBuf {
-        self.0.join("options.json")
+    /// Writes down the recipe.
+    ///
+    /// # Errors
+    ///
+    /// If the file system refuses.
+    pub fn write_options(&self, config: &TrainConfig) -> anyhow::Result<()> {
+        let path = self.0.join("options.json");
+        write_file(&path, serde_json::to_string_pretty(config)?.as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Where the grid of pictures goes that is made after `images`.
@@ -238,7 +268,8 @@ mod tests {
         for images in [100, 2000, 30] {
             fs::write(first.checkpoint(images), "x").expect("written");
         }
-        fs::write(first.options(), "{}").expect("written");
+        let config = TrainConfig::preset("tiny").expect("a preset");
+        first.write_options(&config).expect("written");
         let (_, latest) = RunFolder::find(first.path()).expect("found");
         assert_eq!(latest, [2000, 100, 30].map(|images| first.checkpoint(images)));
         let (run, chosen) = RunFolder::find(&first.checkpoint(30)).expect("found");

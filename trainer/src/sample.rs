@@ -9,6 +9,8 @@ use anyhow::{Context, ensure};
 use burn::tensor::Device;
 use indicatif::{ProgressBar, ProgressStyle};
 use model::Model;
+use model::config::LinearBetas;
+use model::discrete::Respacing;
 use model::generate::{Settings, generate};
 use model::picture::{Origin, Rgb};
 use model::sampler::Churn;
@@ -21,17 +23,25 @@ use crate::weights_file;
 impl From<&SettingsArgs> for Settings {
     fn from(args: &SettingsArgs) -> Self {
         let SettingsArgs { sigma_min, sigma_max, rho, .. } = *args;
+        let (steps, schedule) = match &args.respacing {
+            None => (args.steps, Schedule::Edm { sigma_min, sigma_max, rho }),
+            Some(Respacing { spacing, steps }) => {
+                let betas = LinearBetas::default();
+                (*steps, Schedule::Adm { betas, spacing: spacing.clone() })
+            }
+        };
         Settings {
-            steps: args.steps,
-            method: args.sampler.into(),
-            schedule: Schedule::Edm { sigma_min, sigma_max, rho },
+            steps,
+            method: args.method(),
+            schedule,
             churn: Churn {
                 s_churn: args.churn,
                 s_min: args.churn_min,
                 s_max: args.churn_max,
                 s_noise: args.churn_noise,
             },
-            silence_time: false,
+            clip_denoised: args.clip_denoised,
+            ..Settings::default()
         }
     }
 }
@@ -82,6 +92,7 @@ pub fn run(args: SampleArgs) -> anyhow::Result<()> {
     let seeds = seeds(&args.seeds)?;
     let device = args.device.open()?;
     let loaded = weights_file::load(args.weights.as_deref(), &device)?;
+    settings.validate_for(&loaded.model.config)?;
     let c = loaded.model.config.image_shape()[0];
     ensure!(c == 1 || c == 3, "pictures of {c} channels cannot be written as PNG");
 
@@ -108,12 +119,11 @@ pub fn run(args: SampleArgs) -> anyhow::Result<()> {
             let path = args.output.join(format!("{seed:06}.png"));
             save(picture, &path, Some(&origin(&[*seed])))?;
         }
-        println!("{} pictures in {}", pictures.len(), args.output.display());
     } else {
         let columns = args.columns.map_or_else(|| Rgb::square(pictures.len()), |c| c as usize);
         let grid = Rgb::grid(&pictures, columns);
         save(&grid, &args.output, Some(&origin(&seeds)))?;
-        println!("{} pictures in {}", pictures.len(), args.output.display());
     }
+    println!("{} pictures in {}", pictures.len(), args.output.display());
     Ok(())
 }

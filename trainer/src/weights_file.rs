@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use anstream::eprintln;
 use anyhow::Context;
 use burn::tensor::Device;
 use model::Model;
@@ -14,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{self, Checkpoint, Part};
 use crate::export;
+use crate::report::warn;
 use crate::shipped;
 
 /// A model with what is known of it.
@@ -37,11 +37,6 @@ pub fn read(path: Option<&Path>) -> anyhow::Result<Cow<'static, [u8]>> {
     let path = if path.is_dir() { checkpoint::find(path, warn)?.1 } else { path.to_owned() };
     let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(Cow::Owned(bytes))
-}
-
-/// Says that something is not as it should be, and that the program goes on.
-pub fn warn(text: &str) {
-    eprintln!("warning: {text}");
 }
 
 /// Loads a model. Of a checkpoint it is the moving average.

@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use model::schedule::Schedule;
-use model::settings::{Method, Settings};
+use model::settings::{Method, Settings, Variance};
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::is_plain;
@@ -66,7 +66,12 @@ impl Game {
 }
 
 /// Samplers, with their names in links.
-pub const METHODS: [(Method, &str); 2] = [(Method::Heun, "heun"), (Method::Euler, "euler")];
+pub const METHODS: [(Method, &str); 4] = [
+    (Method::Heun, "heun"),
+    (Method::Euler, "euler"),
+    (Method::Ddim { eta: 1.0 }, "ddim"),
+    (Method::Ddpm { variance: Variance::Learned }, "ddpm"),
+];
 
 /// Numbers of pictures that make a square.
 pub const COUNTS: [usize; 4] = [1, 4, 9, 16];
@@ -185,8 +190,8 @@ impl Pairs {
     fn put_settings(&mut self, prefix: &str, settings: &Settings, usual: &Settings) {
         let name = |name: &str| format!("{prefix}{name}");
         let method = |settings: &Settings| name_of(&METHODS, settings.method);
-        let Schedule::Edm { sigma_min, sigma_max, rho } = settings.schedule;
-        let Schedule::Edm { sigma_min: low, sigma_max: high, rho: usual_rho } = usual.schedule;
+        let [sigma_min, sigma_max, rho] = edm(&settings.schedule);
+        let [low, high, usual_rho] = edm(&usual.schedule);
         self.put(&name("steps"), settings.steps, usual.steps);
         self.put(&name("sampler"), method(settings), method(usual));
         self.put(&name("rho"), rho, usual_rho);
@@ -217,9 +222,26 @@ fn set<T>(place: &mut T, value: Option<T>) {
     }
 }
 
+/// Lowest and highest noise level and rho of EDM's schedule, the only one that links tell of.
+pub fn edm(schedule: &Schedule) -> [f64; 3] {
+    match *schedule {
+        Schedule::Edm { sigma_min, sigma_max, rho } => [sigma_min, sigma_max, rho],
+        Schedule::Adm { .. } => edm(&Schedule::default()),
+    }
+}
+
+/// The settings without churn where the sampler has noise of its own.
+fn usable(settings: &Settings) -> Settings {
+    let mut settings = settings.clone();
+    if let Method::Ddim { .. } | Method::Ddpm { .. } = settings.method {
+        settings.churn.s_churn = 0.0;
+    }
+    settings
+}
+
 /// Takes up one field of settings.
 fn set_setting(settings: &mut Settings, name: &str, value: &str) {
-    let Schedule::Edm { sigma_min, sigma_max, rho } = &mut settings.schedule;
+    let Schedule::Edm { sigma_min, sigma_max, rho } = &mut settings.schedule else { return };
     match name {
         "steps" => set(&mut settings.steps, number(value, range::STEPS)),
         "sampler" => set(&mut settings.method, named(&METHODS, value)),
@@ -294,7 +316,7 @@ impl Scene {
 
     /// What to make.
     pub fn order(&self) -> Order {
-        let settings = self.settings.clone();
+        let settings = usable(&self.settings);
         let [b, c, d] = self.others;
         let part = |i: usize, n: usize| i as f64 / (n - 1) as f64;
         let (noises, guide) = match (self.view, self.game) {
@@ -313,7 +335,7 @@ impl Scene {
                 (self.seeds(), Some(Guide { sigma: self.sigma, keep: false }))
             }
             (View::Play, Game::Inpaint) => {
-                let Schedule::Edm { sigma_max, .. } = settings.schedule;
+                let [_, sigma_max, _] = edm(&settings.schedule);
                 (self.seeds(), Some(Guide { sigma: sigma_max, keep: true }))
             }
             (View::Play, Game::Compare) => (vec![Noise::Seed(self.seed)], None),
@@ -325,7 +347,7 @@ impl Scene {
     /// What to make for comparison.
     pub fn order_beside(&self) -> Option<Order> {
         let compares = self.view == View::Play && self.game == Game::Compare;
-        compares.then(|| Order { settings: self.beside.clone(), ..self.order() })
+        compares.then(|| Order { settings: usable(&self.beside), ..self.order() })
     }
 
     /// The noise of consecutive seeds.
@@ -358,9 +380,8 @@ mod tests {
         assert_eq!(settings("steps=1e3"), Settings::default());
         assert_eq!(settings("sampler=dpm"), Settings::default());
         assert_eq!(settings("silent=1"), Settings::default());
-        let Schedule::Edm { sigma_min, sigma_max, rho } =
-            settings("low=0&high=inf&rho=NaN").schedule;
-        assert_eq!((sigma_min, sigma_max, rho), (0.0001, 1000.0, 7.0));
+        let levels = edm(&settings("low=0&high=inf&rho=NaN").schedule);
+        assert_eq!(levels, [0.0001, 1000.0, 7.0]);
         for link in ["count=3", "count=17", "seed=-1", "seed=18446744073709551616", "row=256x"] {
             assert_eq!(Scene::decode(link), Scene::default(), "{link}");
         }
@@ -421,6 +442,7 @@ mod tests {
                     schedule: Schedule::Edm { sigma_min, sigma_max, rho },
                     churn: model::settings::Churn { s_churn, s_min, s_max, s_noise },
                     silence_time: silent,
+                    ..Settings::default()
                 }
             },
         )
@@ -459,13 +481,13 @@ mod tests {
             pairs in proptest::collection::vec(
                 ("(b-)?(view|model|seed|count|steps|sampler|rho|low|high|churn|churn-low|churn-high|churn-noise\
                    |silent|block|head|row|column|play|seed-b|sigma)",
-                 "(-?[0-9]{0,25}(\\.[0-9]{0,9})?(e-?[0-9]{1,4})?|NaN|-?inf|true|.{0,9})"), 0..12),
+                 "(-?[0-9]{0,25}(\\.[0-9]{0,9})?(e-?[0-9]{1,4})?|NaN|-?inf|true|ddim|ddpm|.{0,9})"), 0..12),
         ) {
             let link: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
             let scene = Scene::decode(&link.join("&"));
             let order = scene.order();
             prop_assert_eq!(order.settings.validate(), Ok(()));
-            prop_assert_eq!(scene.beside.validate(), Ok(()));
+            prop_assert_eq!(usable(&scene.beside).validate(), Ok(()));
             prop_assert!((1..=16).contains(&order.noises.len()));
             prop_assert_eq!(Scene::decode(&scene.encode()), scene);
         }

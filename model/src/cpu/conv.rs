@@ -1,5 +1,7 @@
 //! The 3x3 convolution over channels-last tensors, as a matrix product over gathered patches.
 
+use core::ops::Range;
+
 use burn::backend::Flex;
 use burn::backend::ops::FloatTensorOps;
 use burn::tensor::Shape;
@@ -17,8 +19,11 @@ pub(crate) struct Conv3x3 {
     pub stride: usize,
 }
 
-/// Patches are gathered in parts of at most this many values (4 MiB), which the caches hold.
+/// Patches are gathered in parts of about this many values (4 MiB), which the caches hold.
 const PART: usize = 1 << 20;
+
+/// Rows of output in a part at the least, so that all cores have some.
+const ROWS: usize = 16;
 
 /// Sizes of one convolution.
 #[derive(Clone, Copy)]
@@ -59,6 +64,11 @@ impl Geometry {
         (PART / (self.pixels() * self.patch())).max(1)
     }
 
+    /// Rows of output whose patches fit into one part, whatever images they belong to.
+    fn rows_per_part(&self) -> usize {
+        (PART / (self.out_w() * self.patch())).max(ROWS)
+    }
+
     /// For row `oy` of the output, calls `copy(patch offset, image offset)` for every pixel of
     /// the input that lies under the kernel, and `pad(patch offset)` where there is none.
     fn row(&self, oy: usize, mut copy: impl FnMut(usize, usize), mut pad: impl FnMut(usize)) {
@@ -78,12 +88,11 @@ impl Geometry {
         }
     }
 
-    /// The patches of some images, `[images · pixels, 9 · C_in]`.
-    fn gather(&self, images: &[f32]) -> Vec<f32> {
-        let rows = images.len() / (self.h * self.w * self.c_in) * self.out_h();
+    /// The patches of some rows of the output, counted over all images, `[rows · W, 9 · C_in]`.
+    fn gather(&self, images: &[f32], rows: Range<usize>) -> Vec<f32> {
         let row = self.out_w() * self.patch();
-        let mut patches = vec![0.0; rows * row];
-        for_each(patches.chunks_exact_mut(row).enumerate(), |(i, patches)| {
+        let mut patches = vec![0.0; rows.len() * row];
+        for_each(rows.zip(patches.chunks_exact_mut(row)), |(i, patches)| {
             let image = i / self.out_h() * self.h * self.w * self.c_in;
             let c = self.c_in;
             self.row(
@@ -154,12 +163,11 @@ impl Kernel<3> for Conv3x3 {
         let [b, ..] = dims::<4>(x);
         let (x, bias) = (values(x), values(bias));
         let matrix = g.matrix(values(weight));
-        let part = g.images_per_part();
+        let (rows, part) = (b * g.out_h(), g.rows_per_part());
         let mut y = vec![0.0; b * g.pixels() * g.c_out];
-        let parts =
-            y.chunks_mut(part * g.pixels() * g.c_out).zip(x.chunks(part * g.h * g.w * g.c_in));
-        for (y, x) in parts {
-            let patches = g.gather(x);
+        let parts = y.chunks_mut(part * g.out_w() * g.c_out);
+        for (y, start) in parts.zip((0..rows).step_by(part)) {
+            let patches = g.gather(x, start..rows.min(start + part));
             let rows = patches.len() / g.patch();
             let product = Flex::float_matmul(tensor(patches, [rows, g.patch()]), matrix.clone());
             let tasks = y.chunks_mut(256 * g.c_out).zip(values(&product).chunks(256 * g.c_out));
@@ -195,7 +203,7 @@ impl Kernel<3> for Conv3x3 {
             let input = start * g.h * g.w * g.c_in..(start + images) * g.h * g.w * g.c_in;
             let dy = dy.narrow(0, start * g.pixels(), images * g.pixels());
             if wanted[1] {
-                let patches = g.gather(&x[input.clone()]);
+                let patches = g.gather(&x[input.clone()], 0..images * g.out_h());
                 let patches = tensor(patches, [images * g.pixels(), g.patch()]);
                 let product = Flex::float_matmul(patches.transpose(0, 1), dy.clone());
                 for (d, p) in dmatrix.iter_mut().zip(values(&product)) {

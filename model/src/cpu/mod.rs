@@ -14,6 +14,7 @@
 mod activation;
 mod attention;
 mod conv;
+mod dropout;
 mod kernel;
 mod norm;
 mod parallel;
@@ -22,6 +23,7 @@ mod vector;
 pub(crate) use activation::Gelu;
 pub(crate) use attention::WindowAttention;
 pub(crate) use conv::Conv3x3;
+pub(crate) use dropout::Dropout;
 pub(crate) use kernel::run;
 pub(crate) use norm::{GroupNorm, LayerNorm};
 

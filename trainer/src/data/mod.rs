@@ -73,6 +73,12 @@ pub enum DataError {
     /// Nothing to train on.
     #[error("{0}: holds no PNG or JPEG file")]
     Empty(PathBuf),
+    /// The model does not work on pictures.
+    #[error(
+        "data are pictures of 1 or 3 channels, and this model works on {0}: latents of an \
+         autoencoder are not made here"
+    )]
+    Channels(usize),
     /// The file `dataset.json` does not fit the pictures.
     #[error("{path}: dataset.json: {reason}")]
     Labels {
@@ -155,6 +161,9 @@ impl Dataset {
             return Err(DataError::Empty(source.to_owned()));
         }
         let [c, h, w] = shape;
+        if c != 1 && c != 3 {
+            return Err(DataError::Channels(c));
+        }
         let mut pixels = Vec::with_capacity(total * c * h * w);
         let mut bad = Vec::new();
         for item in contents.items {

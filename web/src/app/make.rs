@@ -2,14 +2,14 @@
 
 use leptos::prelude::*;
 use model::schedule::Schedule;
-use model::settings::{Method, Settings};
+use model::settings::Settings;
 
 use super::engine::Engine;
 use super::explain::Explain;
 use super::fields::{Choice, Number};
 use super::state::{Doing, Guide, State};
 use crate::explain;
-use crate::scene::{Game, Scene, View, range};
+use crate::scene::{Game, METHODS, Scene, View, edm, range};
 
 /// Seeds that are remembered.
 const HISTORY: usize = 8;
@@ -110,7 +110,8 @@ pub fn HowMade(
     beside: bool,
 ) -> impl IntoView {
     let (get, set) = settings(state, beside);
-    let methods = [(Method::Heun, "heun", "Heun"), (Method::Euler, "euler", "Euler")];
+    let texts = ["Heun", "Euler", "DDIM", "DDPM"];
+    let methods = std::array::from_fn::<_, 4, _>(|i| (METHODS[i].0, METHODS[i].1, texts[i]));
     let evaluations = move || get().method.evaluations(get().steps);
     view! {
         <Choice
@@ -156,31 +157,29 @@ pub fn Silence(
 #[component]
 fn Schedule(state: State) -> impl IntoView {
     let settings = move || state.scene.read().settings.clone();
-    let levels = move || {
-        let Schedule::Edm { sigma_min, sigma_max, rho } = settings().schedule;
-        (sigma_min, sigma_max, rho)
-    };
+    let levels = move || edm(&settings().schedule);
     let change = move |change: &dyn Fn(&mut Settings)| {
         state.scene.update(|scene| change(&mut scene.settings));
     };
     let set_levels = move |edit: &dyn Fn(&mut f64, &mut f64, &mut f64)| {
         change(&|settings| {
-            let Schedule::Edm { sigma_min, sigma_max, rho } = &mut settings.schedule;
-            edit(sigma_min, sigma_max, rho);
+            let [mut sigma_min, mut sigma_max, mut rho] = edm(&settings.schedule);
+            edit(&mut sigma_min, &mut sigma_max, &mut rho);
+            settings.schedule = Schedule::Edm { sigma_min, sigma_max, rho };
         });
     };
     view! {
         <div class="fields">
             <Number
-                id="sigma-max" label="σ max" range=range::SIGMA_MAX value=Signal::derive(move || levels().1)
+                id="sigma-max" label="σ max" range=range::SIGMA_MAX value=Signal::derive(move || levels()[1])
                 on_change=move |value| set_levels(&|_, high, _| *high = value)
             />
             <Number
-                id="sigma-min" label="σ min" range=range::SIGMA_MIN value=Signal::derive(move || levels().0)
+                id="sigma-min" label="σ min" range=range::SIGMA_MIN value=Signal::derive(move || levels()[0])
                 on_change=move |value| set_levels(&|low, _, _| *low = value)
             />
             <Number
-                id="rho" label="ρ" range=range::RHO value=Signal::derive(move || levels().2)
+                id="rho" label="ρ" range=range::RHO value=Signal::derive(move || levels()[2])
                 on_change=move |value| set_levels(&|_, _, rho| *rho = value)
             />
             <Number

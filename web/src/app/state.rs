@@ -84,11 +84,9 @@ impl Run {
 
     /// Its noise levels, those to come included.
     pub fn sigmas(&self) -> Vec<f64> {
-        let mut schedule = self.order.settings.schedule;
-        if let Some(guide) = self.order.guide {
-            schedule = schedule.within(0.0..=guide.sigma);
-        }
-        let mut sigmas = schedule.sigmas(self.order.settings.steps);
+        let most = self.order.guide.map_or(f64::MAX, |guide| guide.sigma);
+        let settings = &self.order.settings;
+        let mut sigmas = settings.schedule.sigmas_within(0.0..=most, settings.steps);
         for (sigma, frame) in sigmas.iter_mut().zip(&self.frames) {
             *sigma = frame.sigma;
         }

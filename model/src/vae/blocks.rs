@@ -1,0 +1,250 @@
+//! The parts of the autoencoder. Maps are channels-last, `[B, H, W, C]`.
+
+use burn::module::{Module, Param};
+use burn::tensor::ops::PadMode;
+use burn::tensor::{Tensor, activation, module};
+
+use super::VaeConfig;
+use super::file::Names;
+use crate::layers::{Conv3x3, GroupNorm, Linear};
+use crate::macs::Macs;
+use crate::ops::upsample_nearest;
+use crate::params::{Init, Params};
+
+/// A 1x1 convolution, stored as one: `[out, in, 1, 1]`.
+#[derive(Module, Debug)]
+pub(super) struct Conv1x1 {
+    weight: Param<Tensor<4>>,
+    bias: Param<Tensor<1>>,
+}
+
+impl Conv1x1 {
+    pub fn new(params: &Params, [c_in, c_out]: [usize; 2]) -> Self {
+        let init = Init::XavierUniform { gain: 1.0 };
+        Self {
+            weight: params.tensor("weight", [c_out, c_in, 1, 1], init),
+            bias: params.tensor("bias", [c_out], Init::Zeros),
+        }
+    }
+
+    /// # Shapes
+    ///
+    /// - x: `[B, H, W, C_in]`
+    /// - output: `[B, H, W, C_out]`
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let weight = self.weight.val();
+        let [c_out, c_in, ..] = weight.dims();
+        let [b, h, w, _] = x.dims();
+        let weight = weight.reshape([c_out, c_in]).swap_dims(0, 1);
+        let y = module::linear(x.reshape([b * h * w, c_in]), weight, Some(self.bias.val()));
+        y.reshape([b, h, w, c_out])
+    }
+
+    pub fn macs(&self, pixels: usize) -> Macs {
+        Macs::weights(pixels * self.weight.lazy_shape().num_elements())
+    }
+}
+
+/// `x + Conv3x3(Swish(GN(Conv3x3(Swish(GN(x))))))`, `x` by a 1x1 convolution where the channels
+/// change.
+#[derive(Module, Debug)]
+pub(super) struct ResBlock {
+    norm1: GroupNorm,
+    conv1: Conv3x3,
+    norm2: GroupNorm,
+    conv2: Conv3x3,
+    shortcut: Option<Conv1x1>,
+}
+
+impl ResBlock {
+    pub fn new(params: &Params, config: &VaeConfig, [c_in, c_out]: [usize; 2]) -> Self {
+        let norm = config.group_norm();
+        Self {
+            norm1: GroupNorm::new(&params.enter("norm1"), c_in, &norm),
+            conv1: Conv3x3::new(&params.enter("conv1"), [c_in, c_out], 1, 1.0),
+            norm2: GroupNorm::new(&params.enter("norm2"), c_out, &norm),
+            conv2: Conv3x3::new(&params.enter("conv2"), [c_out, c_out], 1, 1.0),
+            shortcut: (c_in != c_out)
+                .then(|| Conv1x1::new(&params.enter("conv_shortcut"), [c_in, c_out])),
+        }
+    }
+
+    /// # Shapes
+    ///
+    /// - x: `[B, H, W, C_in]`
+    /// - output: `[B, H, W, C_out]`
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let h = self.conv1.forward(self.norm1.swish(x.clone()));
+        let h = self.conv2.forward(self.norm2.swish(h));
+        match &self.shortcut {
+            Some(shortcut) => shortcut.forward(x) + h,
+            None => x + h,
+        }
+    }
+
+    pub fn macs(&self, pixels: usize) -> Macs {
+        let shortcut = self.shortcut.iter().map(|shortcut| shortcut.macs(pixels)).sum();
+        self.conv1.macs(pixels) + self.conv2.macs(pixels) + shortcut
+    }
+}
+
+/// Attention weights that are computed at once, at the most: 64 MiB of them, which are all weights
+/// of one picture of 512x512.
+const WEIGHTS: usize = 1 << 24;
+
+/// `x + Attention(GN(x))` with one head, over the whole map.
+#[derive(Module, Debug)]
+struct Attention {
+    norm: GroupNorm,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    out: Linear,
+    channels: usize,
+}
+
+impl Attention {
+    fn new(params: &Params, config: &VaeConfig, channels: usize, names: Names) -> Self {
+        let [q, k, v, out] = names
+            .of_attention()
+            .map(|name| Linear::new(&params.enter(name), [channels, channels], true, 1.0));
+        let norm = GroupNorm::new(&params.enter("group_norm"), channels, &config.group_norm());
+        Self { norm, q, k, v, out, channels }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.attend(x, WEIGHTS)
+    }
+
+    fn attend(&self, x: Tensor<4>, weights: usize) -> Tensor<4> {
+        let [b, h, w, c] = x.dims();
+        let tokens = self.norm.forward(x.clone()).reshape([b, h * w, c]);
+        let q = self.q.forward(tokens.clone()) * (c as f64).powf(-0.5);
+        let k = self.k.forward(tokens.clone()).swap_dims(1, 2);
+        let v = self.v.forward(tokens);
+        // Some queries at a time: all weights at once grow with the fourth power of the side.
+        let queries = (weights / (b * h * w)).clamp(1, h * w);
+        let context = q
+            .split(queries, 1)
+            .into_iter()
+            .map(|q| activation::softmax(q.matmul(k.clone()), 2).matmul(v.clone()))
+            .collect();
+        x + self.out.forward(Tensor::cat(context, 1)).reshape([b, h, w, c])
+    }
+
+    fn macs(&self, tokens: usize) -> Macs {
+        let maps = [&self.q, &self.k, &self.v, &self.out];
+        maps.into_iter().map(|map| map.macs(tokens)).sum::<Macs>()
+            + Macs::attention(2 * tokens * tokens * self.channels)
+    }
+}
+
+/// The coarsest stage of either half: a residual block, attention, a residual block.
+#[derive(Module, Debug)]
+pub(super) struct Middle {
+    before: ResBlock,
+    attention: Attention,
+    after: ResBlock,
+}
+
+impl Middle {
+    pub fn new(params: &Params, config: &VaeConfig, channels: usize, names: Names) -> Self {
+        let block = |i: usize| {
+            ResBlock::new(&params.enter("resnets").enter(i), config, [channels, channels])
+        };
+        Self {
+            before: block(0),
+            attention: {
+                let params = params.enter("attentions").enter(0);
+                Attention::new(&params, config, channels, names)
+            },
+            after: block(1),
+        }
+    }
+
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.after.forward(self.attention.forward(self.before.forward(x)))
+    }
+
+    pub fn macs(&self, pixels: usize) -> Macs {
+        self.before.macs(pixels) + self.attention.macs(pixels) + self.after.macs(pixels)
+    }
+}
+
+/// Halves height and width: a 3x3 convolution of stride 2 with zero padding after the last row and
+/// column only.
+#[derive(Module, Debug)]
+pub(super) struct Down {
+    conv: Conv3x3,
+}
+
+impl Down {
+    pub fn new(params: &Params, channels: usize) -> Self {
+        Self { conv: Conv3x3::new(&params.enter("conv"), [channels, channels], 2, 1.0) }
+    }
+
+    /// # Shapes
+    ///
+    /// - x: `[B, H, W, C]`
+    /// - output: `[B, H / 2, W / 2, C]`
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let [_, h, w, _] = x.dims();
+        // The convolution pads both sides. One row of zeros more at the front, and one at the end,
+        // makes its second row of output start at the first row of `x`.
+        let padded = x.pad([(1, 1), (1, 1), (0, 0)], PadMode::Constant(0.0));
+        self.conv.forward(padded).narrow(1, 1, h / 2).narrow(2, 1, w / 2)
+    }
+
+    /// For an output of `pixels`.
+    pub fn macs(&self, pixels: usize) -> Macs {
+        self.conv.macs(pixels)
+    }
+}
+
+/// Doubles height and width: nearest neighbour, then a 3x3 convolution.
+#[derive(Module, Debug)]
+pub(super) struct Up {
+    conv: Conv3x3,
+}
+
+impl Up {
+    pub fn new(params: &Params, channels: usize) -> Self {
+        Self { conv: Conv3x3::new(&params.enter("conv"), [channels, channels], 1, 1.0) }
+    }
+
+    /// # Shapes
+    ///
+    /// - x: `[B, H, W, C]`
+    /// - output: `[B, 2 H, 2 W, C]`
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.conv.forward(upsample_nearest(x))
+    }
+
+    /// For an output of `pixels`.
+    pub fn macs(&self, pixels: usize) -> Macs {
+        self.conv.macs(pixels)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::noise::start_noise;
+    use crate::params::Source;
+    use burn::tensor::{Device, TensorData};
+
+    #[test]
+    fn attention_in_parts_is_attention() {
+        let device = Device::flex();
+        let params = Params::new(&device, &Source::Random { seed: 1 });
+        let attention = Attention::new(&params, &VaeConfig::tiny(), 16, Names::New);
+        let data = TensorData::new(start_noise(0, 2 * 5 * 7 * 16), [2, 5, 7, 16]);
+        let x = Tensor::<4>::from_data(data, &device);
+        let whole = attention.attend(x.clone(), usize::MAX);
+        // Parts of all queries, of some with a rest, of one.
+        for weights in [2 * 35 * 35, 2 * 35 * 8, 1] {
+            let off = (attention.attend(x.clone(), weights) - whole.clone()).abs().max();
+            assert!(off.into_scalar::<f32>() < 1e-6);
+        }
+    }
+}
