@@ -520,8 +520,31 @@ fn two_workers_train_as_one_does() {
     let one = train("one", &["--micro-batch", "4"]);
     let two = train("two", &["--micro-batch", "2", "--devices", "2"]);
     assert!((one / two - 1.0).abs() < 1e-3, "{one} and {two}");
-    let error = fails(&["train", "--options", &options, "--devices", "3"]);
+    let out = folder.path().join("three");
+    let error = fails(&["train", "--options", &options, "--devices", "3", "--out", text(&out)]);
     assert!(error.contains("3 devices cannot share a batch of 8"), "{error}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn gradient_checkpointing_takes_less_memory_and_learns_the_same() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let options = small_options(folder.path());
+    // One block is all that is there at a time: with one, nothing would be saved.
+    let more_blocks = fs::read_to_string(&options).expect("there").replace("[1]", "[6]");
+    fs::write(&options, more_blocks).expect("written");
+    let train = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name);
+        let args = ["train", "--options", &options, "--grid", "0", "--out", text(&out), "--json"];
+        let said = run(&[&args[..], &["--batch", "512", "--duration", "1024"], more].concat());
+        let first: Value =
+            serde_json::from_str(said.lines().next().expect("a line")).expect("JSON");
+        ["loss", "peak_memory"].map(|name| first[name].as_f64().expect("a number"))
+    };
+    let [loss, memory] = train("whole", &[]);
+    let [same_loss, less_memory] = train("parts", &["--gradient-checkpointing"]);
+    assert!((loss / same_loss - 1.0).abs() < 1e-3, "{loss} and {same_loss}");
+    assert!(less_memory < 0.7 * memory, "{less_memory} of {memory}");
 }
 
 /// A disk that is full, as far as a process can tell: no file may grow beyond a limit.
@@ -680,6 +703,66 @@ fn samplers_of_discrete_time_draw_pictures() {
     assert_ne!(ancestral, ddim);
 }
 
+/// From noise to latents with classes and guidance, and from latents to pictures.
+#[test]
+fn latents_become_pictures() {
+    use model::config::{LatentConfig, LinearBetas, ModelConfig, NetworkConfig, PrecondConfig};
+    let mut latent = LatentConfig {
+        resolution: 8,
+        width: 24,
+        depth: 1,
+        classes: 5,
+        time_channels: 16,
+        ..LatentConfig::default()
+    };
+    latent.transformer.head_dim = 8;
+    let config = ModelConfig {
+        network: NetworkConfig::Latent(latent),
+        precond: PrecondConfig::Adm { betas: LinearBetas::default() },
+    };
+    let model = model::Model::new(config, 0, &burn::tensor::Device::flex()).expect("it fits");
+    let card = model::card::Card::default();
+    let file = model::weights::to_bytes(
+        &model.config,
+        &card,
+        None,
+        model.parameters(),
+        model::weights::Precision::F32,
+    );
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name);
+    let (weights, sizes, output) = (path("latent.safetensors"), path("vae.json"), path("a.png"));
+    fs::write(&weights, file.expect("finite")).expect("written");
+    let text_of_sizes = r#"{"channels": [8, 16, 16], "layers": 1, "groups": 4}"#;
+    fs::write(&sizes, text_of_sizes).expect("written");
+    let vae = root().join("tests/golden/vae.safetensors");
+    let common = ["sample", "--weights", text(&weights), "--seeds", "0-2", "-o", text(&output)];
+    let latents = ["--vae", text(&vae), "--vae-config", text(&sizes)];
+    let steps = ["--sampler", "ddpm", "--respacing", "3", "--separate"];
+    let guided = ["--classes", "1,4", "--guidance", "4.4"];
+    run(&[&common[..], &latents, &steps, &guided].concat());
+    // An eighth is for the real autoencoder; this one has a quarter.
+    let picture = png(&output.join("000002.png"));
+    assert_eq!(picture.dimensions(), (32, 32));
+    let inside = fs::read(output.join("000002.png")).expect("there");
+    let inside = String::from_utf8_lossy(&inside);
+    assert!(inside.contains("\"classes\":[1,4]") && inside.contains("\"scale\":4.4"), "{inside}");
+
+    for (more, message) in [
+        (&["--steps", "2"][..], "--vae"),
+        (&["--vae", text(&vae)], "norm1.weight` is [8], not [128]"),
+        (&["--vae", text(&weights)], "is missing"),
+        (&["--classes", "7"], "class 7: this model has 5"),
+        (&["--classes", "some"], "neither a class nor a range"),
+        (&["--guidance", "2"], "--classes"),
+    ] {
+        let error = fails(&[&common[..], more].concat());
+        assert!(error.contains(message), "{more:?}: {error:?} does not say {message:?}");
+    }
+    let shipped = fails(&[&["sample", "--steps", "2"], &latents[..]].concat());
+    assert!(shipped.contains("leave --vae out"), "{shipped}");
+}
+
 #[test]
 fn denoise_is_the_door_for_other_implementations() {
     let folder = TempDir::new().expect("a temporary folder");
@@ -751,10 +834,79 @@ fn info_counts_presets_and_lists_tensors() {
         assert_eq!(info["parameters"], listed, "{preset}");
     }
     assert!(run(&["info", "cifar10"]).contains("28702339"));
-    assert!(run(&["info", "latent256"]).contains("561035232"));
+    let latent = run(&["info", "latent256"]);
+    assert!(latent.contains("561035232") && latent.contains("blocks 0-27"), "{latent}");
+    assert!(run(&["info", "tiny"]).contains("blocks 0-1 "));
     assert!(run(&["info"]).contains("shipped"));
     let error = fails(&["info", "cifar11"]);
     assert!(error.contains("no such file") && error.contains("cifar10-256"), "{error}");
+}
+
+/// A file in the layout of the official release, of a size that has a preset: nothing but zeros,
+/// and what is computed.
+fn official_file() -> Vec<u8> {
+    let config = model::preset::by_name("latent-tiny").expect("a preset");
+    let specs = model::weights::specs(&config);
+    let learned = specs.into_iter().map(|s| {
+        let bytes = vec![0; 2 * s.len()];
+        (s.name, Dtype::BF16, s.shape, bytes)
+    });
+    // Tokens of 192 values: 48 sines and 48 cosines of the column, and as many of the row.
+    let (side, n) = (8, 48);
+    let angle = |place: usize, i: usize| place as f64 / 1e4f64.powf(i as f64 / n as f64);
+    let wave = |place| {
+        let sines = (0..n).map(move |i| angle(place, i).sin());
+        sines.chain((0..n).map(move |i| angle(place, i).cos()))
+    };
+    let positions = (0..side * side).flat_map(|token| wave(token % side).chain(wave(token / side)));
+    let positions = positions.flat_map(|value| (value as f32).to_le_bytes()).collect();
+    let mut tensors = vec![("pos_embed".to_string(), Dtype::F32, vec![1, 64, 192], positions)];
+    tensors.extend(learned);
+    for block in 0..8 {
+        let index = model::window::relative_position_index(side);
+        let bytes = index.into_iter().flat_map(|i| (i as i64).to_le_bytes()).collect();
+        let name = format!("blocks.{block}.attn.relative_position_index");
+        tensors.push((name, Dtype::I64, vec![64, 64], bytes));
+    }
+    let views =
+        tensors.iter().map(|(name, dtype, shape, bytes)| (name, view(*dtype, shape, bytes)));
+    safetensors::serialize(views, None).expect("it fits")
+}
+
+#[test]
+fn an_official_file_is_read_as_it_is() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let [weights, input, output] =
+        ["diffit.safetensors", "input", "output"].map(|name| folder.path().join(name));
+    fs::write(&weights, official_file()).expect("written");
+    let info: Value =
+        serde_json::from_str(&run(&["info", text(&weights), "--json"])).expect("one JSON object");
+    assert_eq!(info["precision"], "bf16");
+    assert_eq!(info["parameters"], 4_550_864);
+    assert_eq!(info["config"]["network"]["space"], "latent");
+    assert!(run(&["info", text(&weights)]).contains("official layout"));
+
+    // All weights are zero, and so is the predicted noise: the latent stays as it is.
+    let x: Vec<u8> = (0..2 * 4 * 16 * 16).flat_map(|i| (i as f32 * 0.01).to_le_bytes()).collect();
+    let sigma: Vec<u8> = [0.5f32, 10.0].iter().flat_map(|s| s.to_le_bytes()).collect();
+    let tensors =
+        [("x", view(Dtype::F32, &[2, 4, 16, 16], &x)), ("sigma", view(Dtype::F32, &[2], &sigma))];
+    fs::write(&input, safetensors::serialize(tensors, None).expect("it fits")).expect("written");
+    run(&[
+        "denoise",
+        "--weights",
+        text(&weights),
+        "--input",
+        text(&input),
+        "--output",
+        text(&output),
+    ]);
+    let found = Tensors::open(&output);
+    assert_eq!(found.get("denoised").1, Tensors::open(&input).get("x").1);
+    assert_eq!(found.get("raw"), (vec![2, 8, 16, 16], vec![0.0; 2 * 8 * 16 * 16]));
+
+    let error = fails(&["sample", "--weights", text(&weights)]);
+    assert!(error.contains("4 channels"), "{error}");
 }
 
 #[test]
@@ -768,6 +920,11 @@ fn what_is_wrong_with_a_weights_file_is_said() {
         assert!(error.contains(message), "{error:?} does not say {message:?}");
         assert!(error.contains("w.safetensors"), "{error:?} does not name the file");
     };
+    let official = root().join("tests/golden/latent.official.safetensors");
+    says(
+        &fs::read(official).expect("there"),
+        "like those of the official release, but its `pos_embed` is [1, 16, 24]",
+    );
     says(b"", "only 0 bytes");
     says(b"PK\x03\x04whatever", "PyTorch or pickle");
     says(b"\x80\x02}q\x01.", "PyTorch or pickle");
@@ -984,6 +1141,7 @@ fn mistakes_on_the_command_line_are_explained() {
     for (args, message) in [
         (&["train", "--preset", "cifar11"][..], "the presets are tiny"),
         (&["train", "--preset", "ffhq64", "--out", "/nowhere/x"], "32x32 pixels, not 64x64"),
+        (&["train", "--preset", "latent-tiny", "--out", "/nowhere/x"], "latents of an autoencoder"),
         (&["train", "--duration", "soon"], "such as 3000, 3k"),
         (&["train", "--lr", "-1"], "above 0"),
         (&["train", "--durration", "3k"], "--duration"),

@@ -177,6 +177,7 @@ fn the_latent_network_with_a_class_and_without() {
             dropout: None,
             attention_of,
             silence_time: false,
+            recompute: None,
         })
     };
     for (name, classes) in [

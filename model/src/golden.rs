@@ -196,6 +196,58 @@ fn the_parts_of_the_latent_network_are_the_releases() {
     assert_eq!(ours, index);
 }
 
+/// Every parameter of the latent network is trained: each has a gradient, and none is zero.
+#[cfg(feature = "train")]
+#[test]
+fn the_whole_latent_network_is_trained() {
+    use crate::config::{LatentConfig, NetworkConfig};
+    use crate::network::{Network, NetworkInput};
+    use burn::module::ModuleVisitor;
+    use burn::optim::GradientsParams;
+
+    struct Sizes<'a>(&'a GradientsParams, Vec<f32>);
+    impl ModuleVisitor for Sizes<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let gradient = self.0.get::<D>(param.id).expect("it has a gradient");
+            assert_eq!(gradient.dims(), param.val().dims());
+            self.1.push(gradient.square().sum().into_scalar::<f32>());
+        }
+    }
+
+    let official = Golden::open("latent.official.safetensors");
+    let golden = Golden::open("latent.expected.safetensors");
+    let transformer = TransformerConfig { head_dim: 8, ..LatentConfig::default().transformer };
+    let config = LatentConfig {
+        resolution: 8,
+        width: 24,
+        depth: 2,
+        classes: 5,
+        time_channels: 16,
+        transformer,
+        ..LatentConfig::default()
+    };
+    let device = Device::flex().autodiff();
+    let values = |spec: &TensorSpec| {
+        official.values(&spec.name).1.into_iter().map(|value| value as f32).collect()
+    };
+    let source = Source::Stored(&values);
+    let network = Network::new(&NetworkConfig::Latent(config), &device, &source);
+    let output = network.forward(NetworkInput {
+        x: golden.tensor("x", &device, DType::F32),
+        c_noise: golden.values("t").1,
+        classes: vec![Some(0), None, Some(2), Some(4)],
+        augment: None,
+        dropout: None,
+        attention_of: None,
+        silence_time: false,
+    });
+    let gradients = GradientsParams::from_grads(output.x.square().sum().backward(), &network);
+    let mut sizes = Sizes(&gradients, Vec::new());
+    network.visit(&mut sizes);
+    assert_eq!(sizes.1.len(), network.specs().len());
+    assert!(sizes.1.iter().all(|size| *size > 0.0 && size.is_finite()), "{:?}", sizes.1);
+}
+
 /// Turns parameters into `f64`, with gradients.
 #[cfg(feature = "train")]
 struct Widen;

@@ -78,6 +78,8 @@ impl LatentNetwork {
 
     pub(crate) fn forward(&self, input: NetworkInput) -> NetworkOutput {
         let NetworkInput { x, c_noise, classes, attention_of, silence_time, .. } = input;
+        #[cfg(feature = "train")]
+        let recompute = input.recompute;
         let (device, dtype) = (x.device(), x.dtype());
         let LatentConfig { channels, patch: p, .. } = self.config;
         let channels_out = self.config.channels_out();
@@ -100,9 +102,21 @@ impl LatentNetwork {
         }
         let condition = condition.cast(dtype);
         let condition = if silence_time { condition.zeros_like() } else { condition };
+        #[cfg(feature = "train")]
+        let condition = match &recompute {
+            Some(recompute) => recompute.time(condition),
+            None => condition,
+        };
 
         let mut attention = None;
         for (number, block) in self.blocks.iter().enumerate() {
+            #[cfg(feature = "train")]
+            if let Some(recompute) = &recompute {
+                x = recompute.block(block, x, condition.clone(), |block: &Transformer, x, time| {
+                    block.forward(x, time, false).0
+                });
+                continue;
+            }
             let wanted = attention_of == Some(number);
             let (output, attended) = block.forward(x, condition.clone(), wanted);
             x = output;

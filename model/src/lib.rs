@@ -14,7 +14,7 @@
 //! | from the network to a denoiser | [`precond`], [`Model`] |
 //! | from noise to pictures | [`schedule`], [`sampler`], [`noise`], [`generate`], [`image`], [`picture`] |
 //! | all settings of that | [`settings`] |
-//! | classifier-free guidance | [`guidance`] |
+//! | classifier-free guidance, names of classes | [`guidance`], [`classes`] |
 //! | training objective | [`loss`], [`hybrid`], [`importance`] |
 //! | discrete time: betas and what follows from them | [`discrete`] |
 //! | picture, noise and score; Eq (1), (2) | [`process`] |
@@ -26,6 +26,7 @@
 #[cfg(feature = "tensor")]
 mod block;
 pub mod card;
+pub mod classes;
 pub mod config;
 #[cfg(feature = "tensor")]
 mod cpu;
@@ -65,6 +66,8 @@ pub mod precond;
 pub mod preset;
 #[cfg(feature = "tensor")]
 pub mod process;
+#[cfg(feature = "train")]
+pub mod recompute;
 #[cfg(feature = "tensor")]
 pub mod sampler;
 pub mod schedule;

@@ -54,6 +54,9 @@ pub struct Conditioning {
     pub attention_of: Option<usize>,
     /// Whether the time token is zero.
     pub silence_time: bool,
+    /// Where blocks are noted that are to be computed again for their gradients.
+    #[cfg(feature = "train")]
+    pub recompute: Option<crate::recompute::Recompute>,
 }
 
 impl Model {
@@ -108,10 +111,10 @@ impl Model {
     pub fn denoise(&self, x: Tensor<4>, sigma: &[f64], conditioning: Conditioning) -> Denoised {
         let b = x.dims()[0];
         assert_eq!(b, sigma.len(), "one noise level per picture");
-        let Conditioning { augment, dropout, classes, attention_of, silence_time } = conditioning;
-        assert!(classes.is_empty() || classes.len() == b, "one class per picture");
+        let given = &conditioning.classes;
+        assert!(given.is_empty() || given.len() == b, "one class per picture");
         let known = self.config.classes();
-        assert!(classes.iter().flatten().all(|&class| class < known), "there are {known} classes");
+        assert!(given.iter().flatten().all(|&class| class < known), "there are {known} classes");
         let options = (&x.device(), x.dtype());
         let coefficients: Vec<Coefficients> =
             sigma.iter().map(|&sigma| self.config.precond.coefficients(sigma)).collect();
@@ -122,11 +125,13 @@ impl Model {
         let output = self.network.forward(NetworkInput {
             x: (x.clone() * factor(|c| c.c_in)).cast(self.compute),
             c_noise: coefficients.iter().map(|c| c.c_noise).collect(),
-            classes,
-            augment,
-            dropout,
-            attention_of,
-            silence_time,
+            classes: conditioning.classes,
+            augment: conditioning.augment,
+            dropout: conditioning.dropout,
+            attention_of: conditioning.attention_of,
+            silence_time: conditioning.silence_time,
+            #[cfg(feature = "train")]
+            recompute: conditioning.recompute,
         });
         let raw = output.x.cast(x.dtype());
         // What follows the prediction's channels is the variance.

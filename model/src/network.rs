@@ -28,6 +28,9 @@ pub struct NetworkInput {
     pub attention_of: Option<usize>,
     /// Whether the time token is zero, so that the blocks are not told the noise level.
     pub silence_time: bool,
+    /// Where blocks are noted that are to be computed again for their gradients.
+    #[cfg(feature = "train")]
+    pub recompute: Option<crate::recompute::Recompute>,
 }
 
 /// What a network computes.

@@ -152,6 +152,7 @@ mod tests {
     use crate::weights::{Precision, Weights, specs, to_bytes};
     use crate::{Model, TensorSpec};
     use burn::tensor::{Device, bf16, f16};
+    use proptest::prelude::*;
 
     /// The golden network's configuration.
     fn config() -> ModelConfig {
@@ -403,6 +404,31 @@ mod tests {
         let tiny = crate::preset::by_name("tiny").expect("a preset");
         let error = Weights::parse_official(&whole, tiny).expect_err("another kind");
         assert!(matches!(error, WeightsError::Foreign { .. }));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// Most of them in the header, which is where harm could be done.
+        #[test]
+        fn damage_leads_to_an_error_or_to_other_weights_and_never_to_a_panic(
+            edits in proptest::collection::vec((0usize..6_000, any::<u8>()), 1..4),
+            anywhere: proptest::sample::Index,
+            value: u8,
+        ) {
+            let mut bytes = serialize(&golden());
+            for (place, value) in edits {
+                bytes[place] = value;
+            }
+            let place = anywhere.index(bytes.len());
+            bytes[place] = value;
+            if let Ok(weights) = Weights::parse_official(&bytes, config()) {
+                prop_assert_eq!(weights.config(), &config());
+                Model::from_weights(&weights, &Device::flex());
+            }
+            // Without a configuration, there is nothing here that it could be.
+            prop_assert!(Weights::parse(&bytes).is_err());
+        }
     }
 
     /// Every tensor of a preset in the release's layout, all zeros but for what is computed.

@@ -169,7 +169,7 @@ impl Method {
     }
 }
 
-/// Variance of an ancestral step. See [`StepVariance`].
+/// Variance of an ancestral step. See `sampler::StepVariance`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Variance {

@@ -113,12 +113,23 @@ impl UNet {
         let options = (&input.x.device(), wide(dtype));
         let time = self.time.forward(&input.c_noise, input.augment, options).cast(dtype);
         let time = if input.silence_time { time.zeros_like() } else { time };
+        #[cfg(feature = "train")]
+        let time = match &input.recompute {
+            Some(recompute) => recompute.time(time),
+            None => time,
+        };
         let mut attention = None;
         let mut number = 0;
         let mut run = |block: &ResBlock, x: Tensor<4>, side: usize| {
             let wanted = input.attention_of == Some(number);
             let dropout = input.dropout.as_ref().map(|keys| DropoutKeys::new(keys, number));
             number += 1;
+            #[cfg(feature = "train")]
+            if let Some(recompute) = &input.recompute {
+                return recompute.block(block, x, time.clone(), move |block, x, time| {
+                    block.forward(x, time, dropout.clone(), false).0
+                });
+            }
             let (x, attended) = block.forward(x, time.clone(), dropout, wanted);
             if let Some(Attended { weights, bias, lengths }) = attended {
                 let window = self.config.window.on(side);

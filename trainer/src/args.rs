@@ -6,6 +6,7 @@ use std::time::Duration;
 use burn::tensor::DType;
 use clap::{Parser, Subcommand, ValueEnum};
 use model::discrete::Respacing;
+use model::guidance::{Course, Guidance, GuidedChannels};
 use model::sampler::{Method, Variance};
 use model::weights::Precision;
 
@@ -150,6 +151,9 @@ pub struct TrainArgs {
     /// Images computed at a time, if a whole step's do not fit into memory; it divides the batch.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65536))]
     pub micro_batch: Option<u64>,
+    /// Keep less for the gradients and compute it again: far less memory, one more forward pass.
+    #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true")]
+    pub gradient_checkpointing: Option<bool>,
     /// Compute in single precision, or products in bfloat16 (weights stay in single precision).
     #[arg(long, value_enum)]
     pub precision: Option<config::Precision>,
@@ -222,6 +226,19 @@ pub struct SettingsArgs {
     /// Clip every denoised picture to -1 to 1 before the step is taken.
     #[arg(long)]
     pub clip_denoised: bool,
+    /// Classes of the pictures, such as 207,360: with n of them, seed s has number s mod n.
+    #[arg(long, value_name = "CLASSES")]
+    pub classes: Option<String>,
+    /// Scale of classifier-free guidance: 1 for none. The paper has 4.4 at 256x256.
+    #[arg(long, value_name = "SCALE", requires = "classes")]
+    pub guidance: Option<f64>,
+    /// Power of the course of guidance over time, from 1 to the scale; 0 for the scale throughout,
+    /// as the paper has it at 512x512.
+    #[arg(long, value_name = "POWER", default_value_t = 4.0)]
+    pub guidance_power: f64,
+    /// Channels that are guided.
+    #[arg(long, value_enum, default_value = "three")]
+    pub guidance_channels: GuidedChannelsKind,
     /// Noise level of the last step but one.
     #[arg(long, default_value_t = 0.002)]
     pub sigma_min: f64,
@@ -255,6 +272,14 @@ pub enum SamplerKind {
     Ddpm,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+pub enum GuidedChannelsKind {
+    /// The first three, as in the official release.
+    Three,
+    /// All.
+    All,
+}
+
 #[derive(Clone, Copy, Default, ValueEnum)]
 pub enum VarianceKind {
     /// As the network says, and small where it says nothing.
@@ -267,6 +292,19 @@ pub enum VarianceKind {
 }
 
 impl SettingsArgs {
+    /// Classifier-free guidance.
+    pub fn guidance(&self) -> Option<Guidance> {
+        let course = match self.guidance_power {
+            0.0 => Course::Constant,
+            power => Course::PowerCosine { power },
+        };
+        let channels = match self.guidance_channels {
+            GuidedChannelsKind::Three => GuidedChannels::Three,
+            GuidedChannelsKind::All => GuidedChannels::All,
+        };
+        self.guidance.map(|scale| Guidance { scale, course, channels, ..Guidance::default() })
+    }
+
     /// How a step is taken.
     pub fn method(&self) -> Method {
         match self.sampler {
@@ -292,6 +330,13 @@ pub struct SampleArgs {
     /// Seeds, one picture each, such as 0-63,100.
     #[arg(long, default_value = "0-15")]
     pub seeds: String,
+    /// File of the autoencoder that makes pictures of latents: diffusion_pytorch_model.safetensors
+    /// of stabilityai/sd-vae-ft-ema, or one like it.
+    #[arg(long, value_name = "FILE")]
+    pub vae: Option<PathBuf>,
+    /// JSON file with the sizes of an autoencoder that has others.
+    #[arg(long, value_name = "FILE", requires = "vae")]
+    pub vae_config: Option<PathBuf>,
     #[command(flatten)]
     pub settings: SettingsArgs,
     /// PNG file with all pictures in a grid, or with --separate a folder.
@@ -458,13 +503,22 @@ impl From<BenchPrecision> for DType {
 ///
 /// Says which part is not a number or a range.
 pub fn seeds(text: &str) -> anyhow::Result<Vec<u64>> {
+    list("--seeds", "seed", text)
+}
+
+/// Reads such a list of anything that is counted, given with `flag`.
+///
+/// # Errors
+///
+/// Says which part is not a number or a range.
+pub fn list(flag: &str, what: &str, text: &str) -> anyhow::Result<Vec<u64>> {
     const MOST: usize = 1_000_000;
-    let mut seeds = Vec::new();
+    let mut numbers = Vec::new();
     for part in text.split(',').map(str::trim) {
         let number = |text: &str| {
             text.trim().parse::<u64>().map_err(|_| {
                 anyhow::anyhow!(
-                    "--seeds {text:?}: `{part}` is neither a seed nor a range such as 0-63"
+                    "{flag} {text:?}: `{part}` is neither a {what} nor a range such as 0-63"
                 )
             })
         };
@@ -472,14 +526,14 @@ pub fn seeds(text: &str) -> anyhow::Result<Vec<u64>> {
             Some((first, last)) => (number(first)?, number(last)?),
             None => (number(part)?, number(part)?),
         };
-        anyhow::ensure!(first <= last, "--seeds: the range `{part}` runs backwards");
+        anyhow::ensure!(first <= last, "{flag}: the range `{part}` runs backwards");
         anyhow::ensure!(
-            last - first < MOST as u64 && seeds.len() + ((last - first) as usize) < MOST,
-            "--seeds: more than {MOST} seeds"
+            last - first < MOST as u64 && numbers.len() + ((last - first) as usize) < MOST,
+            "{flag}: more than {MOST}"
         );
-        seeds.extend(first..=last);
+        numbers.extend(first..=last);
     }
-    Ok(seeds)
+    Ok(numbers)
 }
 
 #[cfg(test)]

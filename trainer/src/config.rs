@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::ensure;
 use clap::ValueEnum;
-use model::config::{ModelConfig, VpSchedule};
+use model::config::{LinearBetas, ModelConfig};
 use model::loss::LossConfig;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,10 @@ pub struct TrainConfig {
     /// `batch`. The gradients are those of the whole batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<usize>,
+    /// Whether what is inside the blocks is computed again for the gradients instead of being kept:
+    /// it takes far less memory, and one more forward pass.
+    #[serde(default)]
+    pub gradient_checkpointing: bool,
     /// What the network computes in. Weights, their average and Adam's moments are `f32` always.
     #[serde(default)]
     pub precision: Precision,
@@ -86,7 +90,7 @@ pub struct EmaConfig {
 fn latent(config: TrainConfig) -> TrainConfig {
     let half_life = config.batch as f64 * 0.5f64.ln() / 0.9999f64.ln();
     TrainConfig {
-        loss: LossConfig::Vp { schedule: VpSchedule::default() },
+        loss: LossConfig::Adm { betas: LinearBetas::default() },
         ema: EmaConfig { half_life: half_life.round() as u64, ramp: 1e9 },
         ..config
     }
@@ -104,6 +108,7 @@ impl TrainConfig {
             augment,
             batch,
             micro_batch: None,
+            gradient_checkpointing: false,
             precision: Precision::F32,
             clip: None,
             duration,

@@ -58,8 +58,12 @@ pub fn run(args: DenoiseArgs) -> anyhow::Result<()> {
             bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
         }
     }
-    let view = |bytes| TensorView::new(Dtype::F32, x_shape.clone(), bytes);
-    let tensors = [("denoised", view(&denoised)?), ("raw", view(&raw)?)];
+    // With a learned variance, the network has more channels than the pictures.
+    let shape = |bytes: &[u8]| vec![b, bytes.len() / (4 * b * h * w), h, w];
+    let tensors = [
+        ("denoised", TensorView::new(Dtype::F32, shape(&denoised), &denoised)?),
+        ("raw", TensorView::new(Dtype::F32, shape(&raw), &raw)?),
+    ];
     let bytes = safetensors::serialize(tensors, None)?;
     write_file(&args.output, &bytes)
         .with_context(|| format!("cannot write {}", args.output.display()))?;

@@ -4,6 +4,7 @@ use anstream::println;
 use anyhow::{Context, bail};
 use model::card::Card;
 use model::config::ModelConfig;
+use model::network::BlockInfo;
 use model::weights::{Weights, shape_of};
 use serde_json::json;
 
@@ -19,6 +20,7 @@ use crate::{export, weights_file};
 pub fn run(args: InfoArgs) -> anyhow::Result<()> {
     let name = args.what.as_deref().map_or("shipped".into(), |what| what.display().to_string());
     let preset = args.what.as_deref().and_then(|what| model::preset::by_name(what.to_str()?));
+    let mut precision = None;
     let (config, card): (ModelConfig, Option<Card>) = match preset {
         Some(config) => (config, None),
         None => {
@@ -34,6 +36,7 @@ pub fn run(args: InfoArgs) -> anyhow::Result<()> {
                 (progress.config.model.clone(), Some(export::card(&progress)))
             } else {
                 let weights = Weights::parse(&bytes).context(name.clone())?;
+                precision = Some(weights.precision());
                 (weights.config().clone(), Some(weights.card().clone()))
             }
         }
@@ -48,6 +51,7 @@ pub fn run(args: InfoArgs) -> anyhow::Result<()> {
         let info = json!({
             "name": name,
             "parameters": parameters,
+            "precision": precision,
             "macs": { "weights": macs.weights, "attention": macs.attention, "total": macs.total() },
             "config": config,
             "card": card,
@@ -63,12 +67,19 @@ pub fn run(args: InfoArgs) -> anyhow::Result<()> {
         macs.weights as f64 / 1e9,
         macs.total() as f64 / 1e9
     );
-    for (number, block) in network.blocks().iter().enumerate() {
+    if let Some(precision) = precision {
+        println!("  values          {}", format!("{precision:?}").to_uppercase());
+    }
+    let mut number = 0;
+    // Blocks that are alike share a line.
+    for alike in network.blocks().chunk_by(|a, b| a == b) {
+        let (first, last) = (number, number + alike.len() - 1);
+        number = last + 1;
+        let numbers =
+            if first == last { format!("block {first}") } else { format!("blocks {first}-{last}") };
+        let BlockInfo { part, side, channels, window: w } = alike[0];
         println!(
-            "  block {number:<9} {} at {side}x{side}, windows of {w}x{w}",
-            block.part,
-            side = block.side,
-            w = block.window
+            "  {numbers:<15} {part} at {side}x{side} of {channels} channels, windows of {w}x{w}"
         );
     }
     println!("  configuration   {}", indent(&serde_json::to_string_pretty(&config)?));

@@ -8,8 +8,9 @@ use std::thread;
 
 use anyhow::ensure;
 use burn::optim::{AdamConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
-use burn::tensor::{Bytes, DType, Device, Tensor, TensorData};
+use burn::tensor::{Bytes, DType, Device, Gradients, Tensor, TensorData};
 use model::loss::weighted_squared_error;
+use model::recompute::Recompute;
 use model::{Conditioning, Model};
 
 use crate::augment::Resampler;
@@ -188,15 +189,23 @@ impl Worker {
         let mut accumulator = GradientsAccumulator::new();
         let mut loss = 0.0;
         for part in batch.parts(size, config.model.image_shape()) {
-            let (gradients, part_loss) = self.backward(part, config, whole);
-            accumulator.accumulate(&self.model.network, gradients);
-            loss += part_loss;
+            loss += self.backward(part, config, whole, |gradients| {
+                let gradients = GradientsParams::from_grads(gradients, &self.model.network);
+                accumulator.accumulate(&self.model.network, gradients);
+            });
         }
         (accumulator.grads(), loss)
     }
 
-    /// The same for pictures that are computed at once.
-    fn backward(&self, batch: Batch, config: &TrainConfig, whole: usize) -> (GradientsParams, f64) {
+    /// The same for pictures that are computed at once: returns the loss, and gives the gradient to
+    /// `take` in one or more parts, which add up.
+    fn backward(
+        &self,
+        batch: Batch,
+        config: &TrainConfig,
+        whole: usize,
+        mut take: impl FnMut(Gradients),
+    ) -> f64 {
         let b = batch.sigma.len();
         let [c, h, w] = config.model.image_shape();
         let labels = config.model.augment_labels();
@@ -217,14 +226,23 @@ impl Worker {
         let augment = (labels > 0).then(|| {
             Tensor::<2>::from_data(TensorData::new(batch.augment, [b, labels]), &self.device)
         });
-        let conditioning =
-            Conditioning { augment, dropout: Some(batch.dropout), ..Conditioning::default() };
+        let recompute = config.gradient_checkpointing.then(Recompute::default);
+        let conditioning = Conditioning {
+            augment,
+            dropout: Some(batch.dropout),
+            recompute: recompute.clone(),
+            ..Conditioning::default()
+        };
         let denoised = self.model.denoise(noisy, &batch.sigma, conditioning).denoised;
         let weight = column(batch.sigma.iter().map(|&sigma| config.loss.weight(sigma)).collect());
         // Summed over values, averaged over the pictures of the step, as EDM has it.
         let objective = weighted_squared_error(denoised, images, weight).sum() / whole as f64;
         let loss = f64::from(objective.clone().into_scalar::<f32>()) / (c * h * w) as f64;
-        (GradientsParams::from_grads(objective.backward(), &self.model.network), loss)
+        match recompute {
+            Some(recompute) => recompute.backward(objective, take),
+            None => take(objective.backward()),
+        }
+        loss
     }
 }
 
@@ -279,7 +297,8 @@ mod tests {
         let (one, steps) = learn(&whole, 1);
         let moved = distance(&start(&whole), one.model());
         for (micro_batch, workers) in [(Some(2), 1), (Some(4), 2), (None, 2), (Some(1), 4)] {
-            let parts = TrainConfig { micro_batch, ..whole.clone() };
+            let gradient_checkpointing = workers == 2;
+            let parts = TrainConfig { micro_batch, gradient_checkpointing, ..whole.clone() };
             let (other, other_steps) = learn(&parts, workers);
             for (a, b) in steps.iter().zip(&other_steps) {
                 assert!(

@@ -35,7 +35,8 @@ pub fn peak() -> Option<u64> {
 }
 
 /// Bytes that training takes on each of `devices`, roughly: weights, gradients, moments and average;
-/// and what backpropagation keeps, some 20 values for each token and channel of each block.
+/// and what backpropagation keeps, some 20 values for each token and channel of each block, or 6
+/// where most of them are computed again.
 pub fn of_training(config: &TrainConfig, devices: usize) -> u64 {
     let network = shape_of(&config.model);
     let share = config.batch / devices.max(1);
@@ -46,7 +47,8 @@ pub fn of_training(config: &TrainConfig, devices: usize) -> u64 {
         Precision::F32 => 4,
         Precision::Bf16 => 2,
     };
-    (4 * 5 * network.parameter_count() + bytes * 20 * at_a_time * features) as u64
+    let kept = if config.gradient_checkpointing { 6 } else { 20 };
+    (4 * 5 * network.parameter_count() + bytes * kept * at_a_time * features) as u64
 }
 
 /// Checks that what training on the CPU takes is there. A GPU is not asked.

@@ -204,6 +204,7 @@ fn flags(args: &TrainArgs) -> Value {
         ("data", data.map(Value::from)),
         ("batch", args.batch.map(Value::from)),
         ("micro_batch", args.micro_batch.map(Value::from)),
+        ("gradient_checkpointing", args.gradient_checkpointing.map(Value::from)),
         ("precision", args.precision.map(|precision| json!(precision))),
         ("clip", args.clip.map(Value::from)),
         ("augment", args.augment.map(Value::from)),

@@ -45,10 +45,12 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
         "this run has seen its {} images; --duration makes it longer",
         config.duration
     );
+    if args.dry_run {
+        plan.explain(&args)?;
+    }
     // Data that cannot be used should not leave a folder behind.
     let data = Arc::new(Dataset::open(&config.data, config.model.image_shape())?);
     if args.dry_run {
-        plan.explain(&args)?;
         return Ok(ExitCode::SUCCESS);
     }
     memory::check(&config, &devices)?;
@@ -257,7 +259,7 @@ impl Run {
         let seeds: Vec<u64> = (0..u64::from(n)).collect();
         let settings = Settings::default();
         let ema = self.learner.ema();
-        let pictures = sample::pictures(ema, &settings, &seeds, 16, &self.device, |_| {});
+        let pictures = sample::pictures(ema, None, &settings, &seeds, 16, &self.device, |_| {});
         let images = self.progress.images;
         let path = folder.grid(images);
         let grid = Rgb::grid(&pictures, Rgb::square(pictures.len()));

@@ -1,11 +1,13 @@
 //! Weights for the commands that use a model: from a weights file, a checkpoint, a run folder, or
 //! the program itself.
 
-use std::borrow::Cow;
+use std::fs::File;
+use std::ops::Deref;
 use std::path::Path;
 
 use anyhow::Context;
 use burn::tensor::Device;
+use memmap2::Mmap;
 use model::Model;
 use model::card::Card;
 use model::weights::Weights;
@@ -26,17 +28,44 @@ pub struct Loaded {
     pub sha256: String,
 }
 
-/// Reads a file that is expected to hold weights: `None` stands for the shipped ones, a run
+/// A file as it lies on the disk, or in the program.
+pub enum Bytes {
+    /// Part of the program.
+    Shipped(&'static [u8]),
+    /// A file that the system reads where it is looked at, so that weights of gigabytes are not in
+    /// memory twice.
+    Mapped(Mmap),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Shipped(bytes) => bytes,
+            Bytes::Mapped(map) => map,
+        }
+    }
+}
+
+/// Opens a file that is expected to hold weights: `None` stands for the shipped ones, a run
 /// folder for its latest checkpoint that is whole.
 ///
 /// # Errors
 ///
 /// If it cannot be read.
-pub fn read(path: Option<&Path>) -> anyhow::Result<Cow<'static, [u8]>> {
-    let Some(path) = path else { return Ok(Cow::Borrowed(shipped::WEIGHTS)) };
+pub fn read(path: Option<&Path>) -> anyhow::Result<Bytes> {
+    let Some(path) = path else { return Ok(Bytes::Shipped(shipped::WEIGHTS)) };
     let path = if path.is_dir() { checkpoint::find(path, warn)?.1 } else { path.to_owned() };
-    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(Cow::Owned(bytes))
+    map(&path).map(Bytes::Mapped).with_context(|| format!("cannot read {}", path.display()))
+}
+
+#[allow(unsafe_code)]
+fn map(path: &Path) -> std::io::Result<Mmap> {
+    let file = File::open(path)?;
+    // SAFETY: the map is only read, and files like these are replaced as a whole and not written
+    // to in place. Should someone do that all the same, values change or the process ends.
+    unsafe { Mmap::map(&file) }
 }
 
 /// Loads a model. Of a checkpoint it is the moving average.
@@ -47,7 +76,7 @@ pub fn read(path: Option<&Path>) -> anyhow::Result<Cow<'static, [u8]>> {
 pub fn load(path: Option<&Path>, device: &Device) -> anyhow::Result<Loaded> {
     let bytes = read(path)?;
     let name = path.map_or_else(|| shipped::NAME.into(), |path| path.display().to_string());
-    let sha256 = hex(&Sha256::digest(&bytes));
+    let sha256 = hex(&Sha256::digest(&*bytes));
     if Checkpoint::is_one(&bytes) {
         let checkpoint = Checkpoint::parse(&bytes).context(name)?;
         let card = export::card(&checkpoint.progress);

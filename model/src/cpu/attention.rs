@@ -1,5 +1,7 @@
 //! The attention of Eq (6) inside windows, straight from the projected tokens.
 
+use core::ops::Range;
+
 use burn::tensor::Shape;
 use burn_flex::FlexTensor;
 
@@ -33,6 +35,8 @@ struct Geometry {
     n: usize,
     /// Channels of a head.
     d: usize,
+    /// Parts that the heads are shared out in.
+    parts: usize,
 }
 
 impl Geometry {
@@ -41,6 +45,13 @@ impl Geometry {
     fn tokens(self, window: usize) -> impl Iterator<Item = usize> {
         let [wh, ww] = self.window;
         (0..wh).flat_map(move |y| (0..ww).map(move |x| y * self.w + window * ww + x))
+    }
+
+    /// The heads of a part.
+    #[inline(always)]
+    fn heads_of(self, part: usize) -> Range<usize> {
+        let heads = self.heads / self.parts;
+        part * heads..(part + 1) * heads
     }
 
     /// Copies one of query (0), key (1) and value (2) of a head, with the time token's part
@@ -62,6 +73,23 @@ impl Geometry {
             update(to, time, |x, time| x + time);
         }
     }
+}
+
+/// `[.., parts, rows, width]` -> `[.., rows, parts, width]`.
+fn join(values: Vec<f32>, parts: usize, rows: usize, width: usize) -> Vec<f32> {
+    if parts == 1 {
+        return values;
+    }
+    let mut joined = vec![0.0; values.len()];
+    let whole = parts * rows * width;
+    for_each(joined.chunks_exact_mut(whole).zip(values.chunks_exact(whole)), |(joined, values)| {
+        for (part, values) in values.chunks_exact(rows * width).enumerate() {
+            for (row, values) in values.chunks_exact(width).enumerate() {
+                joined[(row * parts + part) * width..][..width].copy_from_slice(values);
+            }
+        }
+    });
+    joined
 }
 
 /// `to[j][i] = from[i][j]` for `from` `[m, n]`.
@@ -136,8 +164,11 @@ fn transposed(data: &[f32], width: usize) -> Strided<'_> {
 
 impl WindowAttention {
     fn geometry(&self, qkv: &FlexTensor) -> Geometry {
-        let [_, _, w, c3] = dims(qkv);
+        let [_, h, w, c3] = dims(qkv);
         let c = c3 / 3;
+        // A task is one row of windows: contiguous in the input and in the output. Of a single
+        // window, which is large as a rule, it is one head.
+        let single = self.window == [h, w];
         Geometry {
             w,
             c,
@@ -145,6 +176,7 @@ impl WindowAttention {
             heads: self.heads,
             n: self.window[0] * self.window[1],
             d: c / self.heads,
+            parts: if single { self.heads } else { 1 },
         }
     }
 }
@@ -157,32 +189,32 @@ impl Kernel<3> for WindowAttention {
         let [b, h, w, _] = dims(qkv);
         let (qkv, time, bias) = (values(qkv), values(time), values(bias));
         let mut output = vec![0.0; b * h * w * g.c];
-        // A task is one row of windows: contiguous in the input and in the output.
         let tokens = g.window[0] * w;
         let per_image = h / g.window[0];
-        let tasks = output
-            .chunks_exact_mut(tokens * g.c)
-            .zip(qkv.chunks_exact(tokens * 3 * g.c))
-            .enumerate();
-        for_each(tasks, |(task, (output, qkv))| {
-            let time = &time[task / per_image * 3 * g.c..][..3 * g.c];
+        let width = g.c / g.parts;
+        for_each(output.chunks_exact_mut(tokens * width).enumerate(), |(task, output)| {
+            let (row, part) = (task / g.parts, task % g.parts);
+            let qkv = &qkv[row * tokens * 3 * g.c..][..tokens * 3 * g.c];
+            let time = &time[row / per_image * 3 * g.c..][..3 * g.c];
             let mut s = Scratch::new(g);
             let mut o = vec![0.0; g.n * g.d];
             vectorize(
                 #[inline(always)]
                 || {
                     for window in 0..w / g.window[1] {
-                        for head in 0..g.heads {
+                        for head in g.heads_of(part) {
                             s.weights(g, qkv, time, bias, window, head);
                             matmul(rows(&s.p, g.n), &s.v, &mut o, g.n, g.n, g.d);
+                            let column = head * g.d - part * width;
                             for (o, token) in o.chunks_exact(g.d).zip(g.tokens(window)) {
-                                output[token * g.c + head * g.d..][..g.d].copy_from_slice(o);
+                                output[token * width + column..][..g.d].copy_from_slice(o);
                             }
                         }
                     }
                 },
             );
         });
+        let output = join(output, g.parts, tokens, width);
         (output, Shape::new([b, h, w, g.c]), ())
     }
 
@@ -198,18 +230,20 @@ impl Kernel<3> for WindowAttention {
         let (qkv, time, bias, grad) = (values(qkv), values(time), values(bias), values(grad));
         let tokens = g.window[0] * w;
         let per_image = h / g.window[0];
+        let width = g.c / g.parts;
         let mut dqkv = vec![0.0; qkv.len()];
         let mut dbias = vec![0.0; b * per_image * bias.len()];
         let mut dtime = vec![0.0; b * per_image * 3 * g.c];
         let tasks = dqkv
-            .chunks_exact_mut(tokens * 3 * g.c)
-            .zip(dbias.chunks_exact_mut(bias.len()))
-            .zip(dtime.chunks_exact_mut(3 * g.c))
-            .zip(qkv.chunks_exact(tokens * 3 * g.c))
-            .zip(grad.chunks_exact(tokens * g.c))
+            .chunks_exact_mut(tokens * 3 * width)
+            .zip(dbias.chunks_exact_mut(bias.len() / g.parts))
+            .zip(dtime.chunks_exact_mut(3 * width))
             .enumerate();
-        for_each(tasks, |(task, ((((dqkv, dbias), dtime), qkv), grad))| {
-            let time = &time[task / per_image * 3 * g.c..][..3 * g.c];
+        for_each(tasks, |(task, ((dqkv, dbias), dtime))| {
+            let (row, part) = (task / g.parts, task % g.parts);
+            let qkv = &qkv[row * tokens * 3 * g.c..][..tokens * 3 * g.c];
+            let grad = &grad[row * tokens * g.c..][..tokens * g.c];
+            let time = &time[row / per_image * 3 * g.c..][..3 * g.c];
             let mut s = Scratch::new(g);
             let mut dout = vec![0.0; g.n * g.d];
             let mut ds = vec![0.0; g.n * g.n];
@@ -219,7 +253,8 @@ impl Kernel<3> for WindowAttention {
                 #[inline(always)]
                 || {
                     for window in 0..w / g.window[1] {
-                        for head in 0..g.heads {
+                        for head in g.heads_of(part) {
+                            let place = head - g.heads_of(part).start;
                             s.weights(g, qkv, time, bias, window, head);
                             for (dout, token) in dout.chunks_exact_mut(g.d).zip(g.tokens(window)) {
                                 dout.copy_from_slice(&grad[token * g.c + head * g.d..][..g.d]);
@@ -231,7 +266,7 @@ impl Kernel<3> for WindowAttention {
                                 let total = sum(ds, p, |ds, p| ds * p);
                                 update(ds, p, |ds, p| p * (ds - total));
                             }
-                            let dbias = &mut dbias[head * g.n * g.n..][..g.n * g.n];
+                            let dbias = &mut dbias[place * g.n * g.n..][..g.n * g.n];
                             update(dbias, &ds, |dbias, ds| dbias + ds);
                             // dQ = dS K / sqrt(d); dK = dSᵀ (Q / sqrt(d)); dV = Pᵀ dO
                             let products = [
@@ -239,12 +274,12 @@ impl Kernel<3> for WindowAttention {
                                 (transposed(&ds, g.n), &s.q, 1.0),
                                 (transposed(&s.p, g.n), &dout, 1.0),
                             ];
-                            for (part, (left, right, scale)) in products.into_iter().enumerate() {
+                            for (of, (left, right, scale)) in products.into_iter().enumerate() {
                                 matmul(left, right, &mut product, g.n, g.n, g.d);
-                                let column = part * g.c + head * g.d;
+                                let column = of * width + place * g.d;
                                 let dtime = &mut dtime[column..column + g.d];
                                 for (x, token) in product.chunks_exact(g.d).zip(g.tokens(window)) {
-                                    let to = &mut dqkv[token * 3 * g.c + column..][..g.d];
+                                    let to = &mut dqkv[token * 3 * width + column..][..g.d];
                                     update(to, x, |_, x| x * scale);
                                     update(dtime, to, |sum, x| sum + x);
                                 }
@@ -254,7 +289,8 @@ impl Kernel<3> for WindowAttention {
                 },
             );
         });
-        let dtime = dtime
+        let dqkv = join(dqkv, g.parts, tokens * 3, width);
+        let dtime = join(dtime, g.parts, 3, width)
             .chunks_exact(per_image * 3 * g.c)
             .flat_map(|image| sum_rows(image, 3 * g.c))
             .collect();
