@@ -61,13 +61,18 @@ impl Manifest {
             return Err(ManifestError::Empty);
         }
         for Entry { file, .. } in &manifest.models {
-            let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-            if file.is_empty() || file.starts_with('.') || !file.chars().all(plain) {
+            if !is_plain(file) {
                 return Err(ManifestError::Name(file.clone()));
             }
         }
         Ok(manifest)
     }
+}
+
+/// Whether a name is that of a file in the same folder.
+pub fn is_plain(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    !name.is_empty() && !name.starts_with('.') && name.chars().all(plain)
 }
 
 impl Entry {

@@ -29,6 +29,11 @@ pub fn path(points: &[[f64; 2]]) -> String {
     points.iter().enumerate().map(point).collect()
 }
 
+/// Points as the `d` of an SVG path that draws nothing but its ends.
+pub fn dots(points: &[[f64; 2]]) -> String {
+    points.iter().map(|[x, y]| format!("M{x:.2} {y:.2}h0")).collect()
+}
+
 /// What a block attended to, for one picture at one step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Maps {
@@ -181,6 +186,7 @@ mod tests {
             assert!((point[0] - want[0]).abs() < 1e-9 && (point[1] - want[1]).abs() < 1e-9);
         }
         assert_eq!(path(&points[..2]), "M0.00 0.00L30.00 45.00");
+        assert_eq!(dots(&points[..2]), "M0.00 0.00h0M30.00 45.00h0");
         for sigmas in [&[][..], &[0.0], &[3.0], &[3.0, 0.0], &[3.0, 3.0]] {
             assert!(curve(sigmas, 1.0, 1.0).iter().flatten().all(|x| x.is_finite()));
         }

@@ -5,14 +5,17 @@ use model::settings::Settings;
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::Backend;
+use crate::manifest::Entry;
 
 /// From the page to the worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Request {
-    /// Find out what can be computed with, load the first model of the list, check it.
+    /// Find out what can be computed with, load a model of the list, check it.
     Start {
         /// Address of the page, without its query.
         base: String,
+        /// The model's file, if it is not the first of the list.
+        model: Option<String>,
         /// What the visitor wants to compute with.
         wish: Option<Backend>,
         /// For tests: the evaluation, counted from 1, before which the device is lost.
@@ -99,6 +102,8 @@ pub enum Event {
         /// Why, where it is not what one would expect.
         note: Option<String>,
     },
+    /// The models there are beside the page.
+    Models(Vec<Entry>),
     /// Weights are arriving.
     Loading {
         /// Bytes so far.
@@ -142,6 +147,8 @@ pub enum Event {
 /// What is known of a model that can be used.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ready {
+    /// Its file.
+    pub file: String,
     /// Its card.
     pub card: Card,
     /// Its file's SHA-256.

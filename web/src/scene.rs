@@ -11,6 +11,7 @@ use model::schedule::Schedule;
 use model::settings::{Method, Settings, Variance};
 use serde::{Deserialize, Serialize};
 
+use crate::manifest::is_plain;
 use crate::protocol::{Guide, Noise, Order};
 
 /// What is looked at.
@@ -84,6 +85,8 @@ const WAY: usize = 9;
 pub struct Scene {
     /// What is looked at.
     pub view: View,
+    /// The file of the model; empty for the first one there is.
+    pub model: String,
     /// The first seed.
     pub seed: u64,
     /// Pictures, from consecutive seeds.
@@ -111,11 +114,13 @@ impl Default for Scene {
     fn default() -> Self {
         Self {
             view: View::Form,
+            model: String::new(),
             // One that shows what the first model makes when it does well.
             seed: 154,
             count: 1,
             settings: Settings::default(),
-            block: 0,
+            // Of the first model: the first of those that see the whole picture.
+            block: 5,
             head: None,
             // The first token right of and below the middle.
             token: [128, 128],
@@ -218,11 +223,20 @@ fn set<T>(place: &mut T, value: Option<T>) {
 }
 
 /// Lowest and highest noise level and rho of EDM's schedule, the only one that links tell of.
-fn edm(schedule: &Schedule) -> [f64; 3] {
+pub fn edm(schedule: &Schedule) -> [f64; 3] {
     match *schedule {
         Schedule::Edm { sigma_min, sigma_max, rho } => [sigma_min, sigma_max, rho],
         Schedule::Adm { .. } => edm(&Schedule::default()),
     }
+}
+
+/// The settings without churn where the sampler has noise of its own.
+fn usable(settings: &Settings) -> Settings {
+    let mut settings = settings.clone();
+    if let Method::Ddim { .. } | Method::Ddpm { .. } = settings.method {
+        settings.churn.s_churn = 0.0;
+    }
+    settings
 }
 
 /// Takes up one field of settings.
@@ -249,6 +263,7 @@ impl Scene {
         let usual = Self::default();
         let mut pairs = Pairs(Vec::new());
         pairs.put("view", name_of(&View::ALL, self.view), name_of(&View::ALL, usual.view));
+        pairs.put("model", &self.model, &usual.model);
         pairs.put("seed", self.seed, usual.seed);
         pairs.put("count", self.count, usual.count);
         pairs.put_settings("", &self.settings, &usual.settings);
@@ -272,6 +287,10 @@ impl Scene {
             let Some((name, value)) = pair.split_once('=') else { continue };
             match name {
                 "view" => set(&mut scene.view, named(&View::ALL, value)),
+                "model" => {
+                    let plain = is_plain(value) && value.len() <= 64;
+                    set(&mut scene.model, plain.then(|| value.into()));
+                }
                 "seed" => set(&mut scene.seed, value.parse().ok()),
                 "count" => {
                     let count = value.parse().ok().filter(|count| COUNTS.contains(count));
@@ -297,7 +316,7 @@ impl Scene {
 
     /// What to make.
     pub fn order(&self) -> Order {
-        let settings = self.settings.clone();
+        let settings = usable(&self.settings);
         let [b, c, d] = self.others;
         let part = |i: usize, n: usize| i as f64 / (n - 1) as f64;
         let (noises, guide) = match (self.view, self.game) {
@@ -328,7 +347,7 @@ impl Scene {
     /// What to make for comparison.
     pub fn order_beside(&self) -> Option<Order> {
         let compares = self.view == View::Play && self.game == Game::Compare;
-        compares.then(|| Order { settings: self.beside.clone(), ..self.order() })
+        compares.then(|| Order { settings: usable(&self.beside), ..self.order() })
     }
 
     /// The noise of consecutive seeds.
@@ -431,12 +450,13 @@ mod tests {
 
     prop_compose! {
         fn scenes()(
-            view in 0usize..4, game in 0usize..5, seed: u64, others: [u64; 3], count in 0usize..4,
+            view in 0usize..4, model in "([a-z0-9][a-z0-9.-]{0,60})?", game in 0usize..5, seed: u64, others: [u64; 3], count in 0usize..4,
             settings in settings(), beside in settings(), block in range::PART,
             head in proptest::option::of(range::PART), token: [u8; 2], sigma in range::SIGMA,
         ) -> Scene {
             Scene {
-                view: View::ALL[view].0, game: Game::ALL[game].0, seed, others,
+                view: View::ALL[view].0,
+                model, game: Game::ALL[game].0, seed, others,
                 count: COUNTS[count], settings, beside, block, head, token, sigma,
             }
         }
@@ -459,15 +479,15 @@ mod tests {
         #[test]
         fn any_values_give_a_usable_scene(
             pairs in proptest::collection::vec(
-                ("(b-)?(view|seed|count|steps|sampler|rho|low|high|churn|churn-low|churn-high|churn-noise\
+                ("(b-)?(view|model|seed|count|steps|sampler|rho|low|high|churn|churn-low|churn-high|churn-noise\
                    |silent|block|head|row|column|play|seed-b|sigma)",
-                 "(-?[0-9]{0,25}(\\.[0-9]{0,9})?(e-?[0-9]{1,4})?|NaN|-?inf|true|.{0,9})"), 0..12),
+                 "(-?[0-9]{0,25}(\\.[0-9]{0,9})?(e-?[0-9]{1,4})?|NaN|-?inf|true|ddim|ddpm|.{0,9})"), 0..12),
         ) {
             let link: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
             let scene = Scene::decode(&link.join("&"));
             let order = scene.order();
             prop_assert_eq!(order.settings.validate(), Ok(()));
-            prop_assert_eq!(scene.beside.validate(), Ok(()));
+            prop_assert_eq!(usable(&scene.beside).validate(), Ok(()));
             prop_assert!((1..=16).contains(&order.noises.len()));
             prop_assert_eq!(Scene::decode(&scene.encode()), scene);
         }

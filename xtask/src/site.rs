@@ -36,13 +36,39 @@ pub fn build(wasm: &Wasm, optimise: bool) -> anyhow::Result<()> {
     trunk.envs(wasm.iter().map(|(name, value)| (name, value)));
     run(&mut trunk)?;
     let dist = Path::new("dist");
-    if optimise {
-        for path in files(dist)?.iter().filter(|path| path.extension().is_some_and(|e| e == "wasm"))
-        {
+    for path in files(dist)?.iter().filter(|path| path.extension().is_some_and(|e| e == "wasm")) {
+        let bytes = std::fs::read(path)?;
+        std::fs::write(path, without_names(&bytes).context("not WebAssembly")?)?;
+        if optimise {
             self::optimise(path)?;
         }
     }
     seal(dist)
+}
+
+/// A WebAssembly file without the names of its functions, which are half of it. Nothing if it is
+/// damaged.
+fn without_names(bytes: &[u8]) -> Option<Vec<u8>> {
+    /// A number of seven bits a byte, lowest first, and the rest.
+    fn number(bytes: &[u8]) -> Option<(usize, &[u8])> {
+        let last = bytes.iter().take(5).position(|byte| byte & 0x80 == 0)?;
+        let (digits, rest) = bytes.split_at(last + 1);
+        let value = digits.iter().rev().fold(0, |value, &d| value << 7 | usize::from(d & 0x7f));
+        Some((value, rest))
+    }
+    let (header, mut rest) = bytes.split_at_checked(8)?;
+    let mut kept = header.to_vec();
+    while let [kind, after @ ..] = rest {
+        let (length, contents) = number(after)?;
+        let (contents, next) = contents.split_at_checked(length)?;
+        let (name, letters) = number(contents).unwrap_or((0, contents));
+        let is_names = *kind == 0 && letters.get(..name) == Some(b"name");
+        if !is_names {
+            kept.extend(&rest[..rest.len() - next.len()]);
+        }
+        rest = next;
+    }
+    Some(kept)
 }
 
 /// Writes the hashes of all files into the page, and into the program that keeps them for when
@@ -158,4 +184,37 @@ pub fn lint(wasm: &Wasm) -> anyhow::Result<()> {
         run(&mut clippy)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: &[u8] = b"\0asm\x01\0\0\0";
+
+    #[test]
+    fn names_are_left_out_and_nothing_else() {
+        let names = b"\0\x08\x04name\x01\x02\x03";
+        let other = b"\0\x07\x05other\x01";
+        let code = b"\x0a\x83\x80\0\x01\x02\x03";
+        let file = [HEADER, names, other, code].concat();
+        assert_eq!(without_names(&file), Some([HEADER, other, code].concat()));
+        assert_eq!(without_names(HEADER), Some(HEADER.to_vec()));
+        assert_eq!(without_names(&file[..file.len() - 1]), None);
+        assert_eq!(without_names(b"\0asm"), None);
+    }
+
+    #[test]
+    fn every_script_is_signed_with_the_hash_of_its_file() {
+        let folder = tempfile::TempDir::new().expect("a folder");
+        std::fs::write(folder.path().join("a.js"), "").expect("written");
+        let empty = "sha384-OLBgp1GsljhM2TJ+sbHjaiH9txEUvgdDTAzHv2P24donTt6/529l+9Ua0vFImLlb";
+        let html = "<p><script src=\"./a.js\"></script><link integrity=\"old\" href=\"./a.js\">";
+        let want = format!(
+            "<p><script integrity=\"{empty}\" src=\"./a.js\"></script>\
+             <link integrity=\"{empty}\" href=\"./a.js\">"
+        );
+        assert_eq!(sign(html, folder.path()).expect("signed"), want);
+        assert!(sign("<script src=\"./b.js\">", folder.path()).is_err());
+    }
 }

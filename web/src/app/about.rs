@@ -4,9 +4,11 @@ use leptos::prelude::*;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::{JsFuture, spawn_local};
 
-use super::state::State;
+use super::engine::Engine;
+use super::state::{Doing, State};
 use super::status::seconds;
 use crate::adapter::Backend;
+use crate::manifest::Entry;
 
 /// What this machine does.
 #[component]
@@ -85,7 +87,53 @@ pub fn Card(state: State) -> impl IntoView {
         <section class="card wide" aria-labelledby="model">
             <h2 id="model">"The model"</h2>
             <dl data-testid="card">{rows}</dl>
-            <p class="hint">"Another model? Drop its weights file on the page. It is checked, and stays on this machine."</p>
+        </section>
+    }
+}
+
+/// The models that there are, and how to bring another.
+#[component]
+pub fn Models(state: State, engine: Engine) -> impl IntoView {
+    let in_use = move |file: &str| state.ready.read().as_ref().is_some_and(|r| r.file == file);
+    let choose = move |file: String| {
+        let first = state.models.read_untracked().first().is_some_and(|first| first.file == file);
+        state.scene.update(|scene| scene.model = if first { String::new() } else { file });
+        engine.use_shipped();
+    };
+    let resting = move || *state.doing.read() == Doing::Resting;
+    let rows = move || {
+        let row = |entry: Entry| {
+            let name = entry.file.trim_end_matches(".safetensors").to_string();
+            let used = StoredValue::new(entry.file.clone());
+            let is_used = move || used.with_value(|file| in_use(file));
+            view! {
+                <div>
+                    <dt>{name}</dt>
+                    <dd>
+                        {format!("{:.1} MB, SHA-256 {}", entry.bytes as f64 / 1e6, &entry.sha256[..16.min(entry.sha256.len())])}
+                        "… "
+                        <Show when=is_used fallback=move || view! {
+                            <button
+                                type="button" class="plain small" disabled=move || !resting()
+                                on:click=move |_| choose(used.get_value())
+                            >"Use"</button>
+                        }>
+                            <strong>"in use"</strong>
+                        </Show>
+                    </dd>
+                </div>
+            }
+        };
+        state.models.get().into_iter().map(row).collect_view()
+    };
+    view! {
+        <section class="card" aria-labelledby="models">
+            <h2 id="models">"Models"</h2>
+            <dl data-testid="models">{rows}</dl>
+            <p class="hint">
+                "Have one of your own? Drop its weights file on this page. It is checked before it is \
+                 used, and never leaves this machine."
+            </p>
         </section>
     }
 }

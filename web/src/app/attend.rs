@@ -10,7 +10,7 @@ use web_sys::Element;
 use super::engine::Engine;
 use super::explain::Explain;
 use super::keep::hand_over;
-use super::make::{Generate, submit};
+use super::make::{Generate, Silence, submit};
 use super::picture::Picture;
 use super::state::{Doing, State};
 use crate::explain;
@@ -220,16 +220,7 @@ pub fn AttentionControls(state: State, engine: Engine) -> impl IntoView {
                 <h3 id="share">"Share of the time token"</h3>
                 <div data-testid="shares">{shares}</div>
                 <Explain topic=explain::TIME/>
-                <label class="check">
-                    <input
-                        type="checkbox" id="silent" prop:checked=silent
-                        on:change:target=move |e| {
-                            let silent = e.target().checked();
-                            state.scene.update(|scene| scene.settings.silence_time = silent);
-                        }
-                    />
-                    <span>"Silence the time token"</span>
-                </label>
+                <Silence id="silent" state/>
                 <Show when=move || silent() != silent_now()>
                     <p class="hint">"Generate again to see what becomes of the picture."</p>
                 </Show>
@@ -284,7 +275,7 @@ pub fn Strip(state: State) -> impl IntoView {
             <div class="row" data-testid="along">
                 {move || looks.get().into_iter().map(|look| view! {
                     <figure>
-                        <div class="frame small" class:waiting=move || heat(look).is_none()>
+                        <div class="frame tiny" class:waiting=move || heat(look).is_none()>
                             <Picture
                                 picture=Signal::derive(move || heat(look)) name="along-one"
                                 label=Signal::derive(move || format!("Attention at noise level {:.3}", sigma(look)))

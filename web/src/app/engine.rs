@@ -11,6 +11,7 @@ use web_time::Instant;
 
 use super::state::{Doing, Frame, Run, State};
 use crate::adapter::Backend;
+use crate::manifest::Entry;
 use crate::plot::Maps;
 use crate::protocol::{Event, Look, Order, Request, carry};
 
@@ -26,6 +27,10 @@ struct Asked {
     /// Steps to look into, the next one last. The one that the worker is at comes first.
     looks: Vec<Look>,
     looking: Option<Look>,
+    /// The visitor's own weights, which are asked for, or in use.
+    own: Option<(Entry, Vec<u8>)>,
+    /// Those in use before, should the others be refused.
+    own_before: Option<(Entry, Vec<u8>)>,
 }
 
 /// The worker.
@@ -137,10 +142,30 @@ impl Engine {
     }
 
     /// Takes up a weights file.
-    pub fn open(self, name: String, bytes: &[u8]) {
+    pub fn open(self, name: String, bytes: Vec<u8>) {
+        self.asked.update_value(|asked| {
+            let entry = Entry::new(name, &bytes);
+            asked.own_before = asked.own.replace((entry, bytes));
+        });
+        self.send_own();
+    }
+
+    /// Sends the visitor's own weights. Whether there are any that are not in use.
+    fn send_own(self) -> bool {
+        let in_use = self.state.ready.read_untracked().as_ref().map(|r| r.sha256.clone());
+        let own = self.asked.with_value(|asked| asked.own.clone());
+        let own = own.filter(|(entry, _)| Some(&entry.sha256) != in_use.as_ref());
+        let Some((entry, bytes)) = own else { return false };
         self.state.trouble.set(None);
         self.state.doing.set(Doing::Checking);
-        self.send(&Request::Open { name }, Some(bytes));
+        self.send(&Request::Open { name: entry.file }, Some(&bytes));
+        true
+    }
+
+    /// Uses the model that the scene names, instead of the visitor's own.
+    pub fn use_shipped(self) {
+        self.asked.update_value(|asked| asked.own = None);
+        self.load();
     }
 
     /// Tries again after everything failed.
@@ -155,7 +180,7 @@ impl Engine {
         }
     }
 
-    /// Has the worker load the model.
+    /// Loads the model that the scene names, once more if need be.
     fn load(self) {
         self.state.trouble.set(None);
         self.state.doing.set(Doing::Starting);
@@ -172,6 +197,7 @@ impl Engine {
         self.send(
             &Request::Start {
                 base: folder.into(),
+                model: Some(self.state.scene.read_untracked().model.clone()),
                 // Where the graphics processor was lost twice, the processor does it.
                 wish: if starts < STARTS { Backend::wish(&query) } else { Some(Backend::Cpu) },
                 fault: fault.filter(|_| starts == 1),
@@ -209,8 +235,12 @@ impl Engine {
             Event::Hello => self.load(),
             Event::Chosen { backend, adapter, note } => {
                 state.device.set(Some((backend, adapter)));
-                state.note.set(note);
+                // That a device was lost stays to be read.
+                if note.is_some() || self.starts.get_value() == 1 {
+                    state.note.set(note);
+                }
             }
+            Event::Models(models) => state.models.set(models),
             Event::Loading { loaded, total } => state.doing.set(Doing::Loading(loaded, total)),
             Event::Checking => state.doing.set(Doing::Checking),
             Event::Ready(ready) => {
@@ -234,7 +264,9 @@ impl Engine {
                 state.ready.set(Some(*ready));
                 state.doing.set(Doing::Resting);
                 // What a lost device left undone.
-                self.send_order();
+                if !self.send_own() {
+                    self.send_order();
+                }
             }
             Event::Evaluated(evaluated) => {
                 let mut noisy = self.pictures(&bytes);
@@ -291,12 +323,15 @@ impl Engine {
                 state.doing.set(Doing::Resting);
             }
             Event::Refused { message } => {
+                self.asked.update_value(|asked| asked.own = asked.own_before.take());
                 state.trouble.set(Some(message));
                 state.doing.set(Doing::Resting);
             }
             Event::Failed { message, fatal: true } => self.restart(message),
             Event::Failed { message, fatal: false } => {
-                self.asked.update_value(|asked| *asked = Asked::default());
+                self.asked.update_value(|asked| {
+                    *asked = Asked { own: asked.own.take(), ..Asked::default() };
+                });
                 state.trouble.set(Some(message));
                 let usable = state.ready.read_untracked().is_some();
                 state.doing.set(if usable { Doing::Resting } else { Doing::Broken });
@@ -346,6 +381,10 @@ impl Engine {
         self.asked.update_value(|asked| {
             asked.looking = None;
             asked.looks.clear();
+            // The second time, it may be the visitor's weights that end it.
+            if self.starts.get_value() > 1 {
+                asked.own = None;
+            }
         });
         state.note.set(Some(format!("{message} It was started again, and goes on.")));
         state.progress.set(None);

@@ -33,7 +33,7 @@ enum Kind {
 /// Buttons for link and files.
 #[component]
 pub fn Keep(state: State, engine: Engine) -> impl IntoView {
-    let none = move || !state.run.read().as_ref().is_some_and(|run| run.finished.is_some());
+    let none = move || state.run.read().as_ref().is_none_or(|run| run.finished.is_none());
     let copied = RwSignal::new(false);
     let link = move |_| {
         let address = document().location().and_then(|location| location.href().ok());
@@ -60,22 +60,22 @@ pub fn Keep(state: State, engine: Engine) -> impl IntoView {
                 <button type="button" class="plain small" data-testid="link" on:click=link>
                     {move || if copied.get() { "Link copied" } else { "Copy link" }}
                 </button>
-            </div>
-            <label class="file">
-                <span>"Open a picture made here, or a weights file"</span>
-                <input
-                    type="file" id="file" accept=".png,.safetensors"
-                    on:change:target=move |e| {
-                        if let Some(file) = e.target().files().and_then(|files| files.get(0)) {
-                            take(file, state, engine);
+                <label class="file plain small">
+                    <span>"Open a file"</span>
+                    <input
+                        type="file" id="file" accept=".png,.safetensors"
+                        on:change:target=move |e| {
+                            if let Some(file) = e.target().files().and_then(|files| files.get(0)) {
+                                take(file, state, engine);
+                            }
+                            e.target().set_value("");
                         }
-                        e.target().set_value("");
-                    }
-                />
-            </label>
+                    />
+                </label>
+            </div>
             <p class="hint">
-                "The files hold all their settings; dropped on this page, they bring them back. \
-                 The address of this page is a link to what you see."
+                "Files hold all their settings: opened, or dropped on this page, they bring them back. A \
+                 weights file becomes the model. The address of this page is a link to what you see."
             </p>
         </section>
     }
@@ -119,7 +119,7 @@ fn take(file: File, state: State, engine: Engine) {
         };
         let bytes = Uint8Array::new(&buffer).to_vec();
         if !bytes.starts_with(b"\x89PNG") {
-            engine.open(name, &bytes);
+            engine.open(name, bytes);
             return;
         }
         match Origin::from_png(&bytes) {

@@ -2,14 +2,14 @@
 
 use leptos::prelude::*;
 use model::schedule::Schedule;
-use model::settings::{Method, Settings};
+use model::settings::Settings;
 
 use super::engine::Engine;
 use super::explain::Explain;
 use super::fields::{Choice, Number};
 use super::state::{Doing, Guide, State};
 use crate::explain;
-use crate::scene::{Game, Scene, View, range};
+use crate::scene::{Game, METHODS, Scene, View, edm, range};
 
 /// Seeds that are remembered.
 const HISTORY: usize = 8;
@@ -30,6 +30,7 @@ pub fn Make(state: State, engine: Engine) -> impl IntoView {
             <details class="more">
                 <summary data-testid="more">"Sampler and noise levels"</summary>
                 <HowMade id=["sampler", "steps"] state/>
+                <Explain topic=explain::SAMPLER/>
                 <Schedule state/>
             </details>
         </form>
@@ -82,7 +83,23 @@ fn dice() -> u64 {
     (js_sys::Math::random() * 1e6) as u64
 }
 
-/// Sampler, steps and the time token, of the settings or of those to compare with.
+/// The settings, or those to compare with, and how to change them.
+fn settings(
+    state: State,
+    beside: bool,
+) -> (impl Fn() -> Settings + Copy, impl Fn(&dyn Fn(&mut Settings)) + Copy) {
+    let pick = move |scene: &Scene| {
+        if beside { scene.beside.clone() } else { scene.settings.clone() }
+    };
+    let change = move |change: &dyn Fn(&mut Settings)| {
+        state.scene.update(|scene| {
+            change(if beside { &mut scene.beside } else { &mut scene.settings });
+        });
+    };
+    (move || state.scene.with(pick), change)
+}
+
+/// Sampler and steps.
 #[component]
 pub fn HowMade(
     /// Names of sampler and steps in the page.
@@ -92,18 +109,10 @@ pub fn HowMade(
     #[prop(optional)]
     beside: bool,
 ) -> impl IntoView {
-    let pick = move |scene: &Scene| {
-        if beside { scene.beside.clone() } else { scene.settings.clone() }
-    };
-    let get = move || state.scene.with(pick);
-    let set = move |change: &dyn Fn(&mut Settings)| {
-        state.scene.update(|scene| {
-            change(if beside { &mut scene.beside } else { &mut scene.settings });
-        });
-    };
-    let methods = [(Method::Heun, "heun", "Heun"), (Method::Euler, "euler", "Euler")];
+    let (get, set) = settings(state, beside);
+    let texts = ["Heun", "Euler", "DDIM", "DDPM"];
+    let methods = std::array::from_fn::<_, 4, _>(|i| (METHODS[i].0, METHODS[i].1, texts[i]));
     let evaluations = move || get().method.evaluations(get().steps);
-    let silent = move || get().silence_time;
     view! {
         <Choice
             id=id[0] label="Sampler" options=methods
@@ -116,19 +125,31 @@ pub fn HowMade(
             on_change=move |steps| set(&|settings| settings.steps = steps)
         />
         <p class="hint">{move || format!("{} evaluations of the model", evaluations())}</p>
-        {(!beside).then(|| view! { <Explain topic=explain::SAMPLER/> })}
-        <Show when=move || beside>
-            <label class="check">
-                <input
-                    type="checkbox" prop:checked=silent
-                    on:change:target=move |e| {
-                        let silent = e.target().checked();
-                        set(&|settings| settings.silence_time = silent);
-                    }
-                />
-                <span>"Silence the time token"</span>
-            </label>
-        </Show>
+    }
+}
+
+/// The switch that silences the time token.
+#[component]
+pub fn Silence(
+    /// Its name in the page.
+    id: &'static str,
+    state: State,
+    /// Whether these are the settings to compare with.
+    #[prop(optional)]
+    beside: bool,
+) -> impl IntoView {
+    let (get, set) = settings(state, beside);
+    view! {
+        <label class="check">
+            <input
+                type="checkbox" id=id prop:checked=move || get().silence_time
+                on:change:target=move |e| {
+                    let silent = e.target().checked();
+                    set(&|settings| settings.silence_time = silent);
+                }
+            />
+            <span>"Silence the time token"</span>
+        </label>
     }
 }
 
@@ -136,31 +157,29 @@ pub fn HowMade(
 #[component]
 fn Schedule(state: State) -> impl IntoView {
     let settings = move || state.scene.read().settings.clone();
-    let levels = move || {
-        let Schedule::Edm { sigma_min, sigma_max, rho } = settings().schedule;
-        (sigma_min, sigma_max, rho)
-    };
+    let levels = move || edm(&settings().schedule);
     let change = move |change: &dyn Fn(&mut Settings)| {
         state.scene.update(|scene| change(&mut scene.settings));
     };
     let set_levels = move |edit: &dyn Fn(&mut f64, &mut f64, &mut f64)| {
         change(&|settings| {
-            let Schedule::Edm { sigma_min, sigma_max, rho } = &mut settings.schedule;
-            edit(sigma_min, sigma_max, rho);
+            let [mut sigma_min, mut sigma_max, mut rho] = edm(&settings.schedule);
+            edit(&mut sigma_min, &mut sigma_max, &mut rho);
+            settings.schedule = Schedule::Edm { sigma_min, sigma_max, rho };
         });
     };
     view! {
         <div class="fields">
             <Number
-                id="sigma-max" label="σ max" range=range::SIGMA_MAX value=Signal::derive(move || levels().1)
+                id="sigma-max" label="σ max" range=range::SIGMA_MAX value=Signal::derive(move || levels()[1])
                 on_change=move |value| set_levels(&|_, high, _| *high = value)
             />
             <Number
-                id="sigma-min" label="σ min" range=range::SIGMA_MIN value=Signal::derive(move || levels().0)
+                id="sigma-min" label="σ min" range=range::SIGMA_MIN value=Signal::derive(move || levels()[0])
                 on_change=move |value| set_levels(&|low, _, _| *low = value)
             />
             <Number
-                id="rho" label="ρ" range=range::RHO value=Signal::derive(move || levels().2)
+                id="rho" label="ρ" range=range::RHO value=Signal::derive(move || levels()[2])
                 on_change=move |value| set_levels(&|_, _, rho| *rho = value)
             />
             <Number

@@ -24,7 +24,7 @@ use wasm_bindgen::{JsCast, JsValue};
 
 use crate::scene::{Scene, View, name_of};
 
-use about::{Card, Machine, Storage};
+use about::{Card, Machine, Models, Storage};
 use attend::{Attention, AttentionControls, Strip};
 use engine::Engine;
 use keep::{Keep, accept_drops};
@@ -99,7 +99,7 @@ fn App() -> impl IntoView {
                     <Show when=is(View::Attend) fallback=move || view! { <Stage state/> }>
                         <Attention state engine/>
                     </Show>
-                    <Timeline state/>
+                    <Show when=move || state.run.read().is_some()><Timeline state/></Show>
                     <Show when=is(View::Attend)><Strip state/></Show>
                 </div>
             </Show>
@@ -113,6 +113,7 @@ fn App() -> impl IntoView {
             <Show when=is(View::About)>
                 <div class="about">
                     <Card state/>
+                    <Models state engine/>
                     <Machine state/>
                     <Storage state/>
                     <Understand/>

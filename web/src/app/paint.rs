@@ -49,7 +49,7 @@ pub fn GuidePicture(state: State, paints: bool) -> impl IntoView {
                 {if paints {
                     view! { <Canvas state picture/> }.into_any()
                 } else {
-                    view! { <div class="frame small"><Picture picture label="The picture to start from" name="guide"/></div> }.into_any()
+                    view! { <div class="frame tiny"><Picture picture label="The picture to start from" name="guide"/></div> }.into_any()
                 }}
             </Show>
         </div>
@@ -61,7 +61,7 @@ fn covered(guide: &Guide) -> Rgb {
     let mut picture = guide.picture.clone();
     for (i, pixel) in picture.bytes.chunks_exact_mut(3).enumerate() {
         if guide.anew[i] == 1 {
-            let dark = (i % picture.width + i / picture.width) % 2 == 0;
+            let dark = (i % picture.width + i / picture.width).is_multiple_of(2);
             pixel.copy_from_slice(if dark { &[81, 64, 201] } else { &[169, 156, 255] });
         }
     }
@@ -133,7 +133,7 @@ fn Canvas(state: State, picture: Signal<Option<Rgb>>) -> impl IntoView {
         )
     };
     view! {
-        <div class="frame small">
+        <div class="frame tiny">
             <div
                 class="token-area paint" role="application" tabindex="0" aria-label=label data-testid="paint"
                 on:pointerdown=move |event| {

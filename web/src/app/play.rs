@@ -5,7 +5,7 @@ use leptos::prelude::*;
 use super::engine::Engine;
 use super::explain::Explain;
 use super::fields::{Choice, Number};
-use super::make::{Generate, HowMade, Seed, submit};
+use super::make::{Generate, HowMade, Seed, Silence, submit};
 use super::paint::GuidePicture;
 use super::state::State;
 use crate::explain;
@@ -70,8 +70,16 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
         }.into_any(),
         Game::Compare => view! {
             <div class="two">
-                <fieldset><legend>"Left"</legend><HowMade id=["sampler-b", "steps-b"] state beside=true/></fieldset>
-                <fieldset><legend>"Right"</legend><HowMade id=["sampler", "steps"] state/></fieldset>
+                <fieldset>
+                    <legend>"Left"</legend>
+                    <HowMade id=["sampler-b", "steps-b"] state beside=true/>
+                    <Silence id="silent-b" state beside=true/>
+                </fieldset>
+                <fieldset>
+                    <legend>"Right"</legend>
+                    <HowMade id=["sampler", "steps"] state/>
+                    <Silence id="silent" state/>
+                </fieldset>
             </div>
             <Explain topic=explain::COMPARE/>
         }.into_any(),
@@ -85,12 +93,9 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
                     state.scene.update(|scene| scene.game = game);
                 }
             />
+            <Seed state/>
             {fields}
             <Generate state engine/>
-            <details class="more">
-                <summary>"Seed"</summary>
-                <Seed state/>
-            </details>
         </form>
     }
 }

@@ -56,7 +56,7 @@ pub fn Stage(state: State) -> impl IntoView {
                 </div>
                 <figcaption>
                     <h2>{move || if comparing() { settings_of(&state.run.read()) } else { "The model's guess".into() }}</h2>
-                    <Explain topic=explain::GUESS/>
+                    <Show when=move || !comparing()><Explain topic=explain::GUESS/></Show>
                 </figcaption>
             </figure>
         </div>

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use leptos::prelude::*;
 use model::picture::{Origin, Rgb};
-use model::schedule::Schedule;
 
 use crate::adapter::Backend;
+use crate::manifest::Entry;
 use crate::plot::Maps;
 use crate::protocol::{Evaluated, Look, Noise, Order, Ready};
 use crate::scene::Scene;
@@ -84,21 +84,14 @@ impl Run {
 
     /// Its noise levels, those to come included.
     pub fn sigmas(&self) -> Vec<f64> {
-        let mut sigmas = levels(&self.order);
+        let most = self.order.guide.map_or(f64::MAX, |guide| guide.sigma);
+        let settings = &self.order.settings;
+        let mut sigmas = settings.schedule.sigmas_within(0.0..=most, settings.steps);
         for (sigma, frame) in sigmas.iter_mut().zip(&self.frames) {
             *sigma = frame.sigma;
         }
         sigmas
     }
-}
-
-/// The noise levels of an order.
-pub fn levels(order: &Order) -> Vec<f64> {
-    let mut schedule: Schedule = order.settings.schedule;
-    if let Some(guide) = order.guide {
-        schedule = schedule.within(0.0..=guide.sigma);
-    }
-    schedule.sigmas(order.settings.steps)
 }
 
 /// A picture of the visitor's, in the model's size.
@@ -138,6 +131,8 @@ pub struct State {
     pub note: RwSignal<Option<String>>,
     /// What went wrong last.
     pub trouble: RwSignal<Option<String>>,
+    /// The models there are beside the page.
+    pub models: RwSignal<Vec<Entry>>,
     /// The model.
     pub ready: RwSignal<Option<Ready>>,
     /// How far the pictures have come.
@@ -175,6 +170,7 @@ impl State {
             device: RwSignal::new(None),
             note: RwSignal::new(None),
             trouble: RwSignal::new(None),
+            models: RwSignal::new(Vec::new()),
             ready: RwSignal::new(None),
             progress: RwSignal::new(None),
             run: RwSignal::new(None),

@@ -47,13 +47,15 @@ pub fn Status(state: State) -> impl IntoView {
     };
     view! {
         <div class="status">
-            <progress
-                max="1"
-                prop:value=move || part().unwrap_or(0.0)
-                class:idle=move || part().is_none()
-                aria-label="Progress"
-            />
-            <p data-testid="status">{text}</p>
+            <div class="doing">
+                <p data-testid="status">{text}</p>
+                <progress
+                    max="1"
+                    prop:value=move || part().unwrap_or(0.0)
+                    class:idle=move || part().is_none()
+                    aria-label="Progress"
+                />
+            </div>
             <p class="hidden" role="status">{move || state.said.get()}</p>
             <Show when=move || state.note.read().is_some()>
                 <p class="note" data-testid="note">{move || state.note.get()}</p>

@@ -5,9 +5,9 @@ use std::time::Duration;
 use leptos::prelude::*;
 
 use super::explain::Explain;
-use super::state::{State, levels};
+use super::state::{Run, State};
 use crate::explain;
-use crate::plot::{curve, path};
+use crate::plot::{curve, dots, path};
 
 /// Pause between frames at speed 1.
 const FRAME: f64 = 320.0;
@@ -19,10 +19,7 @@ const SIZE: [f64; 2] = [600.0, 96.0];
 /// Curve, slider, and buttons to play and step.
 #[component]
 pub fn Timeline(state: State) -> impl IntoView {
-    let sigmas = Memo::new(move |_| match &*state.run.read() {
-        Some(run) => run.sigmas(),
-        None => levels(&state.scene.read().order()),
-    });
+    let sigmas = Memo::new(move |_| state.run.read().as_ref().map_or(Vec::new(), Run::sigmas));
     let points = move || curve(&sigmas.read(), SIZE[0], SIZE[1]);
     let frames = move || state.run.read().as_ref().map_or(0, |run| run.frames.len());
     let last = move || frames().saturating_sub(1);
@@ -63,10 +60,7 @@ pub fn Timeline(state: State) -> impl IntoView {
         let sigma = sigmas.read().get(state.at.get()).copied().unwrap_or(0.0);
         let steps = sigmas.read().len().saturating_sub(1);
         let at = state.at.get();
-        if frames() == 0 {
-            let first = sigmas.read().first().copied().unwrap_or(0.0);
-            format!("{steps} steps from noise level {first:.0} to 0")
-        } else if sigma == 0.0 {
+        if sigma == 0.0 {
             format!("After {steps} steps: the picture")
         } else {
             format!("Step {} of {steps}, noise level {}", at + 1, number(sigma))
@@ -78,7 +72,7 @@ pub fn Timeline(state: State) -> impl IntoView {
             <svg viewBox=format!("-8 -6 {} {}", SIZE[0] + 16.0, SIZE[1] + 12.0) preserveAspectRatio="none" aria-hidden="true">
                 <path class="whole" d=move || path(&points())/>
                 <path class="done" d=move || path(&points()[..frames().min(points().len())])/>
-                {move || points().into_iter().map(|[x, y]| view! { <line class="dot" x1=x x2=x y1=y y2=y/> }).collect_view()}
+                <path class="dots" d=move || dots(&points())/>
                 <line class="here" x1=move || here()[0] x2=move || here()[0] y1="0" y2=SIZE[1] hidden=none/>
                 <line class="mark" x1=move || here()[0] x2=move || here()[0] y1=move || here()[1] y2=move || here()[1] hidden=none/>
             </svg>

@@ -88,9 +88,9 @@ impl Worker {
         started: Instant,
     ) -> Result<(), Trouble> {
         match request {
-            Request::Start { base, wish, fault } => {
+            Request::Start { base, model, wish, fault } => {
                 self.fault.set(fault);
-                self.load(&base, wish, started).await
+                self.load(&base, model, wish, started).await
             }
             Request::Open { name } => {
                 if let Err(message) = self.open(name, &bytes).await {
@@ -107,6 +107,7 @@ impl Worker {
     async fn load(
         &self,
         base: &str,
+        model: Option<String>,
         wish: Option<Backend>,
         started: Instant,
     ) -> Result<(), Trouble> {
@@ -124,7 +125,10 @@ impl Worker {
         let folder = format!("{base}weights/");
         let text = fetch(&format!("{folder}manifest.json"), 0, |_| {}).await?;
         let manifest = Manifest::parse(&String::from_utf8_lossy(&text)).map_err(sentence)?;
-        let entry = &manifest.models[0];
+        post(&Event::Models(manifest.models.clone()), None);
+        // A list is never empty. A model that is no longer there is the first.
+        let wanted = manifest.models.iter().find(|entry| Some(&entry.file) == model.as_ref());
+        let entry = wanted.unwrap_or(&manifest.models[0]);
         let bytes = fetch(&format!("{folder}{}", entry.file), entry.bytes, |loaded| {
             post(&Event::Loading { loaded, total: entry.bytes }, None);
         })
@@ -216,6 +220,7 @@ impl Worker {
             window: info.window,
         };
         let ready = Ready {
+            file: entry.file.clone(),
             card: weights.card().clone(),
             sha256: entry.sha256.clone(),
             bytes: entry.bytes,
