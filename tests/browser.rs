@@ -324,7 +324,7 @@ async fn files_carry_settings_there_and_back() {
     let native = folder.path().join("native.png");
     let weights = root().join("www/weights/tiny-emoji.safetensors");
     trainer()
-        .args(["sample", "--seeds", "30-33", "--steps", "2", "--weights"])
+        .args(["sample", "--seeds", "30-33", "--steps", "6", "--weights"])
         .arg(weights)
         .arg("--output")
         .arg(&native)
