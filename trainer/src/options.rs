@@ -126,6 +126,7 @@ mod tests {
             (json!({"batch": 0}), "batch"),
             (json!({"micro_batch": 5}), "micro_batch"),
             (json!({"augment": 2.0}), "augment"),
+            (json!({"label_dropout": -1.0}), "label_dropout"),
             (json!({"model": {"network": {"resolution": 31}}}), "resolution 31"),
         ] {
             let mut options = options();
