@@ -2,17 +2,18 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use anstream::{eprintln, println};
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use indicatif::{ProgressBar, ProgressStyle};
 use model::vae::Vae;
 use sha2::{Digest, Sha256};
 
 use super::latents::{Origin, head, record};
-use super::{Contents, read, usable};
+use super::{Item, Picture, usable, visit};
 use crate::args::EncodeArgs;
 use crate::augment::mirror_x;
 use crate::autoencoder::Autoencoder;
@@ -41,28 +42,27 @@ pub fn encode(args: EncodeArgs) -> anyhow::Result<()> {
     );
     ensure!(c == 1 || c == 3, "this autoencoder is for pictures of {c} channels, not 1 or 3");
 
-    let Contents { items, classes } = read(&args.data)?;
-    let labels: Option<Vec<u32>> = items.iter().map(|item| item.class).collect();
-    let fit = |picture: super::Picture| picture.square(side)?.channels_first([c, side, side]);
-    let pictures = usable(&args.data, items, fit)?;
-    let (labels, classes) = match labels {
-        Some(labels) if !classes.is_empty() => (labels, classes),
-        _ => Default::default(),
+    // All pictures are looked at before one is encoded, which takes far longer.
+    let (mut seen, mut labels) = (Seen::default(), Vec::new());
+    let classes = usable(&args.data, |picture, class| {
+        seen.see(&picture, class);
+        labels.extend(class);
+        Ok(())
+    })?;
+    let (labels, classes) = match labels.len() == seen.pictures && !classes.is_empty() {
+        true => (labels, classes),
+        false => Default::default(),
     };
-    let mut hash = Sha256::new();
-    for picture in &pictures {
-        hash.update(picture);
-    }
-    labels.iter().for_each(|label| hash.update(label.to_le_bytes()));
+    let pictures = seen.pictures;
     let origin = Origin {
-        pictures_sha256: hex(&hash.finalize()),
+        pictures_sha256: seen.sha256(),
         vae: vae.config.clone(),
         vae_sha256: sha256,
         classes,
     };
     let shape = [vae.config.latent_channels, side / factor, side / factor];
-    let head = head(&origin, &labels, pictures.len(), shape);
-    let whole = head.len() + pictures.len() * record(shape);
+    let head = head(&origin, &labels, pictures, shape);
+    let whole = head.len() + pictures * record(shape);
 
     let output = args.output.display();
     if let Ok(metadata) = args.output.metadata()
@@ -74,7 +74,7 @@ pub fn encode(args: EncodeArgs) -> anyhow::Result<()> {
             "{output} exists and holds other things than latents of these pictures by this \
              autoencoder; --overwrite replaces it"
         );
-        println!("{output} holds the latents of these {} pictures already", pictures.len());
+        println!("{output} holds the latents of these {pictures} pictures already");
         return Ok(());
     }
     let mut partial = args.output.clone().into_os_string();
@@ -82,42 +82,87 @@ pub fn encode(args: EncodeArgs) -> anyhow::Result<()> {
     let partial = Path::new(&partial);
     let cannot = || format!("cannot write {} ({} MB)", partial.display(), whole / 1_000_000);
     let (mut file, done) = go_on(partial, &head, record(shape), args.overwrite)?;
-    let done = done.min(pictures.len());
+    let done = done.min(pictures);
     if done > 0 {
         eprintln!("going on after {done} pictures");
     }
-    let bar = ProgressBar::new(pictures.len() as u64).with_style(
+    let bar = ProgressBar::new(pictures as u64).with_style(
         ProgressStyle::with_template("{wide_bar} {pos} of {len} pictures, {eta} left")
             .expect("a valid template"),
     );
     bar.set_position(done as u64);
     bar.reset_eta();
-    for (index, picture) in pictures.iter().enumerate().skip(done) {
-        let moments = moments(&vae, picture, [c, side, side], &device);
-        ensure!(
-            moments.iter().all(|value| value.is_finite()),
-            "the autoencoder makes values that are not finite of picture {index}"
-        );
+    let mut seen = Seen::default();
+    let mut take = |Item { name, picture, class }| {
+        let wrong = |reason: String| anyhow!("{}: {name}: {reason}", args.data.display());
+        let picture = picture.map_err(wrong)?;
+        seen.see(&picture, class);
+        if seen.pictures <= done {
+            return Ok(());
+        }
+        let square = picture.square(side).map_err(wrong)?;
+        let square = square.channels_first([c, side, side]).map_err(wrong)?;
+        let moments = moments(&vae, &square, [c, side, side], &device);
+        if !moments.iter().all(|value| value.is_finite()) {
+            return Err(wrong("the autoencoder makes values of it that are not finite".into()));
+        }
         let bytes: Vec<u8> = moments.iter().flat_map(|value| value.to_le_bytes()).collect();
         file.write_all(&bytes).with_context(cannot)?;
-        if (index + 1).is_multiple_of(SYNC) {
+        if seen.pictures.is_multiple_of(SYNC) {
             file.sync_data().with_context(cannot)?;
         }
         bar.inc(1);
-    }
+        Ok(())
+    };
+    let mut taken = Ok(());
+    visit(&args.data, &mut |item| {
+        taken = take(item);
+        if taken.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    taken?;
     bar.finish_and_clear();
+    ensure!(
+        seen.sha256() == origin.pictures_sha256,
+        "{}: the pictures changed while they were encoded",
+        args.data.display()
+    );
     file.sync_all().with_context(cannot)?;
     drop(file);
     std::fs::rename(partial, &args.output).with_context(|| format!("cannot write {output}"))?;
     println!(
-        "{output}: latents {shape:?} of {} pictures and their mirror images, {} classes, {:.1} MB",
-        pictures.len(),
+        "{output}: latents {shape:?} of {pictures} pictures and their mirror images, {} classes, {:.1} \
+         MB",
         origin.classes.len(),
         whole as f64 / 1e6
     );
     Ok(())
 }
 
+/// Pictures that were looked at.
+#[derive(Default)]
+struct Seen {
+    hash: Sha256,
+    pictures: usize,
+}
+
+impl Seen {
+    fn see(&mut self, picture: &Picture, class: Option<u32>) {
+        let sizes = [picture.width, picture.height].map(|size| size as u64);
+        // No class has this number.
+        let class = class.map_or(u64::MAX, u64::from);
+        for number in [sizes[0], sizes[1], class] {
+            self.hash.update(number.to_le_bytes());
+        }
+        self.hash.update(&picture.rgb);
+        self.pictures += 1;
+    }
+
+    fn sha256(&self) -> String {
+        hex(&self.hash.clone().finalize())
+    }
+}
+
+/// Whether a file has this beginning.
 fn begins_with(path: &Path, head: &[u8]) -> anyhow::Result<bool> {
     let mut start = Vec::new();
     File::open(path)

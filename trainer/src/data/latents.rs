@@ -25,7 +25,7 @@ const VERSION: u32 = 1;
 /// What latents are of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Origin {
-    /// SHA-256 of the pictures as they were encoded, with their classes.
+    /// SHA-256 of the pictures with their sizes and classes.
     pub pictures_sha256: String,
     /// Sizes and scale of the autoencoder.
     pub vae: VaeConfig,

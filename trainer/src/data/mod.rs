@@ -14,6 +14,7 @@ pub mod latents;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use model::config::ModelConfig;
@@ -141,18 +142,36 @@ impl DataError {
     }
 }
 
-/// Reads a source, whatever its format.
+/// What is done with each picture, and whether the next is wanted.
+type Each<'a> = dyn FnMut(Item) -> ControlFlow<()> + 'a;
+
+/// Reads a source as [`visit`] does, and keeps all of it.
+///
+/// # Errors
+///
+/// As [`visit`].
+pub fn read(source: &Path) -> Result<Contents, DataError> {
+    let mut items = Vec::new();
+    let classes = visit(source, &mut |item| {
+        items.push(item);
+        ControlFlow::Continue(())
+    })?;
+    Ok(Contents { items, classes })
+}
+
+/// Goes through a source, whatever its format, in the order of training; not all of it is in memory
+/// at a time. Returns the names of the classes.
 ///
 /// # Errors
 ///
 /// If the source as a whole cannot be read. A bad picture is no error here: its [`Item`] says so.
-pub fn read(source: &Path) -> Result<Contents, DataError> {
+fn visit(source: &Path, each: &mut Each) -> Result<Vec<String>, DataError> {
     if source == Path::new(EMBEDDED) {
-        return emoji::read();
+        return emoji::visit(each);
     }
     let metadata = std::fs::metadata(source).map_err(|e| DataError::io(source, e))?;
     if metadata.is_dir() {
-        return files::read_folder(source);
+        return files::visit_folder(source, each);
     }
     let start = start(source).map_err(|e| DataError::io(source, e))?;
     match start[..] {
@@ -162,9 +181,13 @@ pub fn read(source: &Path) -> Result<Contents, DataError> {
         }),
         [b'P', b'K', ..] => {
             let file = File::open(source).map_err(|e| DataError::io(source, e))?;
-            files::read_zip(source, std::io::BufReader::new(file))
+            files::visit_zip(source, std::io::BufReader::new(file), each)
         }
-        [0x1f, 0x8b, ..] => cifar::read(source),
+        [0x1f, 0x8b, ..] => {
+            let Contents { items, classes } = cifar::read(source)?;
+            let _ = items.into_iter().try_for_each(each);
+            Ok(classes)
+        }
         _ => Err(DataError::Unknown(source.to_owned())),
     }
 }
@@ -182,34 +205,33 @@ pub fn is_latents(source: &Path) -> bool {
     source.is_file() && start(source).is_ok_and(|start| Latents::may_be(&start))
 }
 
-/// The pictures of a source, all of which have to be usable, as `fit` makes them.
+/// Gives every picture of a source, with its class, to `take`, which says why if it cannot use one.
+/// Returns the names of the classes.
 ///
 /// # Errors
 ///
-/// If there is none, or one that cannot be used.
-fn usable<T>(
+/// If there is no picture, or one that cannot be used.
+fn usable(
     source: &Path,
-    items: Vec<Item>,
-    fit: impl Fn(Picture) -> Result<T, String>,
-) -> Result<Vec<T>, DataError> {
-    let total = items.len();
-    if total == 0 {
-        return Err(DataError::Empty(source.to_owned()));
-    }
-    let (mut good, mut bad) = (Vec::with_capacity(total), Vec::new());
-    for item in items {
-        match item.picture.and_then(&fit) {
-            Ok(picture) => good.push(picture),
-            Err(reason) => bad.push(format!("  {}: {reason}", item.name)),
+    mut take: impl FnMut(Picture, Option<u32>) -> Result<(), String>,
+) -> Result<Vec<String>, DataError> {
+    let (mut total, mut count, mut list) = (0, 0, Vec::new());
+    let classes = visit(source, &mut |Item { name, picture, class }| {
+        total += 1;
+        if let Err(reason) = picture.and_then(|picture| take(picture, class)) {
+            count += 1;
+            if count <= 5 {
+                list.push(format!("  {name}: {reason}"));
+            }
         }
+        ControlFlow::Continue(())
+    })?;
+    let path = source.to_owned();
+    match (total, count) {
+        (0, _) => Err(DataError::Empty(path)),
+        (_, 0) => Ok(classes),
+        _ => Err(DataError::Bad { path, count, total, list: list.join("\n") }),
     }
-    if bad.is_empty() {
-        return Ok(good);
-    }
-    let count = bad.len();
-    bad.truncate(5);
-    let list = bad.join("\n");
-    Err(DataError::Bad { path: source.to_owned(), count, total, list })
 }
 
 /// One entry of the data: a picture, or what is known of its latent.
@@ -260,13 +282,15 @@ impl Dataset {
             let found = latents.origin.classes.len();
             (Store::Latents(latents), labels, found)
         } else {
-            let Contents { items, classes } = read(source)?;
-            let labels: Vec<Option<u32>> = items.iter().map(|item| item.class).collect();
-            // What is wrong with the data as a whole comes first.
-            if ![1, 3].contains(&shape[0]) && !items.is_empty() {
+            if ![1, 3].contains(&shape[0]) {
                 return Err(DataError::Channels(shape[0]));
             }
-            let pictures = usable(source, items, |picture| picture.channels_first(shape))?;
+            let (mut pictures, mut labels) = (Vec::new(), Vec::new());
+            let classes = usable(source, |picture, class| {
+                pictures.push(picture.channels_first(shape)?);
+                labels.push(class);
+                Ok(())
+            })?;
             (Store::Pictures(pictures), labels, classes.len())
         };
         let known = model.classes();
