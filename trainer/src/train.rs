@@ -1,6 +1,7 @@
 //! `trainer train`: the training loop.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -158,7 +159,14 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     if args.grid > 0 {
         println!("pictures so far: {}", folder.grid(run.progress.images).display());
     }
-    println!("to make more:  cargo run -p trainer -- sample --weights {}", weights.display());
+    let vae = match config.model.image_shape() {
+        [1 | 3, ..] => String::new(),
+        _ => format!(
+            " --vae {}",
+            args.vae.vae.as_deref().unwrap_or(Path::new("AUTOENCODER")).display()
+        ),
+    };
+    println!("to make more:  cargo run -p trainer -- sample --weights {}{vae}", weights.display());
     if run.progress.images < config.duration {
         println!(
             "to go on:      cargo run -p trainer -- train --resume {}",
