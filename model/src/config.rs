@@ -91,6 +91,16 @@ impl Default for VpSchedule {
 }
 
 impl VpSchedule {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        positive("schedule.beta_d", self.beta_d)?;
+        positive("schedule.beta_min", self.beta_min)?;
+        positive("schedule.epsilon_t", self.epsilon_t)?;
+        check(self.epsilon_t < 1.0, || {
+            format!("schedule.epsilon_t is {}, not below 1", self.epsilon_t)
+        })?;
+        within("schedule.steps", self.steps, 2, 1_000_000)
+    }
+
     /// The noise level at time `t`.
     pub fn sigma(&self, t: f64) -> f64 {
         (0.5 * self.beta_d * t * t + self.beta_min * t).exp_m1().sqrt()
@@ -102,6 +112,15 @@ impl VpSchedule {
         let log = (sigma * sigma).ln_1p();
         2.0 * log / (self.beta_min + (self.beta_min.powi(2) + 2.0 * self.beta_d * log).sqrt())
     }
+}
+
+/// Checks the noise levels of the variance exploding process.
+pub(crate) fn validate_ve(sigma_min: f64, sigma_max: f64) -> Result<(), ConfigError> {
+    positive("sigma_min", sigma_min)?;
+    positive("sigma_max", sigma_max)?;
+    check(sigma_min < sigma_max, || {
+        format!("sigma_min {sigma_min} is not below sigma_max {sigma_max}")
+    })
 }
 
 /// The process of discrete time whose betas rise evenly. What follows from them is in
@@ -425,23 +444,13 @@ impl ModelConfig {
     ///
     /// The first thing that does not, with the field and its value.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        match self.precond {
-            PrecondConfig::Edm { sigma_data } => positive("precond.sigma_data", sigma_data)?,
-            PrecondConfig::Vp { schedule } => {
-                positive("precond.schedule.beta_d", schedule.beta_d)?;
-                positive("precond.schedule.beta_min", schedule.beta_min)?;
-                positive("precond.schedule.epsilon_t", schedule.epsilon_t)?;
-                within("precond.schedule.steps", schedule.steps, 2, 1_000_000)?;
-            }
-            PrecondConfig::Ve { sigma_min, sigma_max } => {
-                positive("precond.sigma_min", sigma_min)?;
-                positive("precond.sigma_max", sigma_max)?;
-                check(sigma_min < sigma_max, || {
-                    format!("precond.sigma_min {sigma_min} is not below sigma_max {sigma_max}")
-                })?;
-            }
-            PrecondConfig::Adm { betas } => betas.validate()?,
-        }
+        let precond = match self.precond {
+            PrecondConfig::Edm { sigma_data } => positive("sigma_data", sigma_data),
+            PrecondConfig::Vp { schedule } => schedule.validate(),
+            PrecondConfig::Ve { sigma_min, sigma_max } => validate_ve(sigma_min, sigma_max),
+            PrecondConfig::Adm { betas } => betas.validate(),
+        };
+        precond.map_err(|ConfigError(reason)| ConfigError(format!("precond: {reason}")))?;
         match &self.network {
             NetworkConfig::Image(image) => image.validate(),
             NetworkConfig::Latent(latent) => latent.validate(),

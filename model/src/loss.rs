@@ -3,7 +3,9 @@
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{LinearBetas, VpSchedule, ve_sigma_max, ve_sigma_min};
+use crate::config::{
+    ConfigError, LinearBetas, VpSchedule, check, positive, validate_ve, ve_sigma_max, ve_sigma_min,
+};
 use crate::discrete::Diffusion;
 use crate::hybrid::Compared;
 use crate::model::Denoised;
@@ -58,6 +60,24 @@ impl Default for LossConfig {
 }
 
 impl LossConfig {
+    /// Checks that noise levels and weights follow from the values.
+    ///
+    /// # Errors
+    ///
+    /// The first value from which they do not.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        match *self {
+            LossConfig::Edm { p_mean, p_std, sigma_data } => {
+                check(p_mean.is_finite(), || format!("p_mean is {p_mean}"))?;
+                positive("p_std", p_std)?;
+                positive("sigma_data", sigma_data)
+            }
+            LossConfig::Vp { schedule } => schedule.validate(),
+            LossConfig::Ve { sigma_min, sigma_max } => validate_ve(sigma_min, sigma_max),
+            LossConfig::Adm { betas } => betas.validate(),
+        }
+    }
+
     /// Draws a noise level.
     pub fn sigma(&self, random: &mut Random) -> f64 {
         match *self {

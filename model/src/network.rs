@@ -81,6 +81,8 @@ pub struct Network {
 }
 
 /// The networks there are.
+// There is one of them at a time, and it is not moved about.
+#[allow(clippy::large_enum_variant)]
 #[derive(Module, Debug)]
 enum Kind {
     Image(UNet),

@@ -172,6 +172,8 @@ pub struct Resampler {
     up: Tensor<4>,
     /// Filters, halves and crops: `[1, 1, side, 2 (side + 2 PAD)]`.
     down: Tensor<4>,
+    /// The places of the doubled result from its middle, `(x, y, 1)` row after row: `[1, places, 3]`.
+    places: Tensor<3>,
 }
 
 impl Resampler {
@@ -194,10 +196,17 @@ impl Resampler {
         let down = |i: usize, k: usize| {
             k.checked_sub(2 * i + 1).and_then(|t| SYM6.get(t)).copied().unwrap_or(0.0)
         };
+        let out_side = 2 * (side + 2 * PAD);
+        let middle = (out_side - 1) as f32 / 2.0;
+        let places: Vec<f32> = (0..out_side * out_side)
+            .flat_map(|i| [(i % out_side) as f32 - middle, (i / out_side) as f32 - middle, 1.0])
+            .collect();
+        let places = TensorData::new(places, [1, out_side * out_side, 3]);
         Self {
             side,
             up: tensor([2 * padded, side], &up),
-            down: tensor([side, 2 * (side + 2 * PAD)], &down),
+            down: tensor([side, out_side], &down),
+            places: Tensor::from_data(places, device),
         }
     }
 
@@ -234,12 +243,7 @@ impl Resampler {
         });
         let inverses: Vec<f32> = inverses.map(|value| value as f32).collect();
         let inverses = Tensor::<3>::from_data(TensorData::new(inverses, [b, 3, 2]), &device);
-        let middle = (out_side - 1) as f32 / 2.0;
-        let places: Vec<f32> = (0..out_side * out_side)
-            .flat_map(|i| [(i % out_side) as f32 - middle, (i / out_side) as f32 - middle, 1.0])
-            .collect();
-        let places = TensorData::new(places, [1, out_side * out_side, 3]);
-        let places = Tensor::<3>::from_data(places, &device).expand([b, out_side * out_side, 3]);
+        let places = self.places.clone().expand([b, out_side * out_side, 3]);
         // [B, H W, 3] · [B, 3, 2]
         let grid = places.matmul(inverses).reshape([b, out_side, out_side, 2]);
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use model::config::{LinearBetas, ModelConfig, NetworkConfig};
 use model::loss::LossConfig;
@@ -141,6 +141,7 @@ impl TrainConfig {
     /// The first that cannot, with its name.
     pub fn validate(&self) -> anyhow::Result<()> {
         self.model.validate()?;
+        self.loss.validate().context("loss")?;
         let above_0 = |name: &str, value: f64| {
             ensure!(value > 0.0 && value.is_finite(), "{name} is {value}, which is not above 0");
             Ok(())

@@ -39,6 +39,7 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     memory::keep();
+    memory::advise();
     let result = match Args::parse().command.unwrap_or_default() {
         Command::Train(args) => train::run(args),
         Command::Sample(args) => sample::run(args).map(|()| ExitCode::SUCCESS),

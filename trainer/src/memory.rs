@@ -5,6 +5,7 @@ use burn::tensor::Device;
 use model::weights::shape_of;
 
 use crate::config::{Precision, TrainConfig};
+use crate::report::warn;
 
 /// Tells the allocator to keep what it has freed.
 ///
@@ -88,4 +89,51 @@ fn available() -> Option<u64> {
     };
     let used = 1024 * kib("/proc/self/status", "VmSize")?;
     Some(free.min(limit.saturating_sub(used)))
+}
+
+/// Adds advice to the message of a panic that comes of a device without memory left: it is deep
+/// inside a driver's binding that this is found out.
+pub fn advise() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        usual(info);
+        if runs_out(&info.to_string()) {
+            warn(
+                "the device has no memory left. A smaller --micro-batch, --gradient-checkpointing and \
+                 --precision bf16 take less; --resume goes on from the last checkpoint, which is whole",
+            );
+        }
+    }));
+}
+
+fn runs_out(message: &str) -> bool {
+    let message = message.to_lowercase();
+    ["out of memory", "out_of_memory", "outofmemory"].iter().any(|words| message.contains(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_without_memory_is_recognised() {
+        assert!(runs_out("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")"));
+        assert!(runs_out("called `Result::unwrap()` on an `Err` value: OutOfMemory"));
+        assert!(!runs_out("index out of bounds"));
+    }
+
+    #[test]
+    fn less_is_needed_where_less_is_kept() {
+        let whole = TrainConfig::preset("cifar10").expect("a preset");
+        let needs = |change: fn(&mut TrainConfig)| {
+            let mut config = whole.clone();
+            change(&mut config);
+            of_training(&config, 1)
+        };
+        let all = of_training(&whole, 1);
+        assert!(needs(|c| c.micro_batch = Some(64)) < all / 4);
+        assert!(needs(|c| c.gradient_checkpointing = true) < all / 2);
+        assert!(needs(|c| c.precision = Precision::Bf16) < all * 3 / 4);
+        assert!(of_training(&whole, 8) < all / 4);
+    }
 }
