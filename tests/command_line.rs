@@ -763,6 +763,256 @@ fn latents_become_pictures() {
     assert!(shipped.contains("leave --vae out"), "{shipped}");
 }
 
+/// A small autoencoder, its sizes, and 24 pictures of two classes, not all of one size.
+fn small_autoencoder_and_pictures(folder: &Path) -> [std::path::PathBuf; 3] {
+    let [vae, sizes, pictures] = ["vae", "vae.json", "pictures"].map(|name| folder.join(name));
+    let bytes = fs::read(root().join("tests/golden/vae.safetensors")).expect("there");
+    let file = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+    // As it is there, some deviations are e^10.
+    let zeros = vec![0; 32];
+    let tensors = file.iter().map(|(name, tensor)| match name {
+        "quant_conv.bias" => (name, view(Dtype::F32, &[8], &zeros)),
+        name => (name, tensor),
+    });
+    fs::write(&vae, safetensors::serialize(tensors, None).expect("fits")).expect("written");
+    fs::write(&sizes, r#"{"channels": [8, 16, 16], "layers": 1, "groups": 4}"#).expect("written");
+    for (number, class) in ["cats", "dogs"].into_iter().enumerate() {
+        fs::create_dir_all(pictures.join(class)).expect("made");
+        for i in 0..12u32 {
+            let side = if i == 5 { (48, 40) } else { (32, 32) };
+            let picture = RgbImage::from_fn(side.0, side.1, |x, y| {
+                let light = if number == 0 { x * 8 } else { y * 8 };
+                image::Rgb([light as u8, (i * 20) as u8, (x * y / 5) as u8])
+            });
+            picture.save(pictures.join(class).join(format!("{i:02}.png"))).expect("written");
+        }
+    }
+    [vae, sizes, pictures]
+}
+
+/// A latent network so small that a step takes no time, for `--options`.
+fn small_latent_options(folder: &Path) -> String {
+    let path = folder.join("latent.json");
+    let options = serde_json::json!({
+        "batch": 8,
+        // In so few steps, an average that forgets slowly has learned nothing.
+        "ema": {"half_life": 20},
+        "adam": {"lr": 2e-3},
+        "model": {"network": {
+            "resolution": 8, "width": 24, "depth": 2, "classes": 2, "time_channels": 16,
+            "transformer": {"head_dim": 8},
+        }},
+    });
+    fs::write(&path, options.to_string()).expect("written");
+    text(&path).to_string()
+}
+
+#[test]
+fn pictures_are_encoded_once_and_stopping_changes_nothing() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let [vae, sizes, pictures] = small_autoencoder_and_pictures(folder.path());
+    let path = |name: &str| folder.path().join(name);
+    let (whole, parts) = (path("whole.latents"), path("parts.latents"));
+    let encode = |output: &Path, more: &[&str]| {
+        let data = ["data", "encode", "--data", text(&pictures), "--vae", text(&vae)];
+        let sizes = ["--vae-config", text(&sizes), "-o", text(output)];
+        let size: &[&str] = if more.contains(&"--size") { &[] } else { &["--size", "32"] };
+        let output = trainer().args([&data[..], &sizes, size, more].concat()).output();
+        let output = output.expect("it runs");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).expect("text"))
+    };
+    let works = |output: &Path, more: &[&str]| {
+        let (code, said) = encode(output, more);
+        assert_eq!(code, Some(0), "{said}");
+        said
+    };
+    let refuses = |output: &Path, more: &[&str]| {
+        let (code, said) = encode(output, more);
+        assert_eq!(code, Some(1), "{said}");
+        said
+    };
+    works(&whole, &[]);
+    let bytes = fs::read(&whole).expect("there");
+    let file = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+    let moments = file.tensor("moments").expect("there");
+    assert_eq!(moments.shape(), [24, 2, 2, 4, 8, 8]);
+    let values: std::collections::HashSet<_> = moments.data().chunks_exact(4).collect();
+    assert!(values.len() > 10_000, "{} values", values.len());
+    let labels = file.tensor("labels").expect("there").data().to_vec();
+    assert_eq!(
+        labels,
+        [[0, 0, 0, 0]; 12]
+            .concat()
+            .into_iter()
+            .chain([[1, 0, 0, 0]; 12].concat())
+            .collect::<Vec<u8>>()
+    );
+
+    // The moments are those of the model's autoencoder.
+    let device = burn::tensor::Device::flex();
+    let config = model::vae::VaeConfig {
+        channels: vec![8, 16, 16],
+        layers: 1,
+        groups: 4,
+        ..Default::default()
+    };
+    let model = model::vae::Vae::from_safetensors(&fs::read(&vae).expect("there"), config, &device);
+    let picture = png(&pictures.join("cats/03.png"));
+    let values: Vec<f32> = (0..3)
+        .flat_map(|c| picture.pixels().map(move |p| f32::from(p.0[c]) / 127.5 - 1.0))
+        .collect();
+    let values = burn::tensor::TensorData::new(values, [1, 3, 32, 32]);
+    let image = burn::tensor::Tensor::<4>::from_data(values, &device);
+    let model = model.expect("as published");
+    for (mirrored, image) in [image.clone(), image.flip([3])].into_iter().enumerate() {
+        let encoded = model.encode(image);
+        for (moment, want) in [encoded.mean, encoded.std].into_iter().enumerate() {
+            let want: Vec<f64> = want.into_data().iter::<f64>().collect();
+            let size = 4 * want.len();
+            let found = &moments.data()[(3 * 4 + 2 * mirrored + moment) * size..][..size];
+            let found =
+                found.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("four")));
+            assert_close("moments", &found.map(f64::from).collect::<Vec<_>>(), &want, 1e-5);
+        }
+    }
+
+    // Stopped in the middle of the 21st picture.
+    let record = moments.data().len() / 24;
+    let partial = path("parts.latents.partial");
+    fs::write(&partial, &bytes[..bytes.len() - 3 * record - record / 2]).expect("written");
+    assert!(works(&parts, &[]).contains("going on after 16 pictures"));
+    assert!(fs::read(&parts).expect("there") == bytes, "what is gone on with differs");
+    assert!(!partial.exists());
+
+    // What is there already is not made again; what would be another is refused.
+    assert!(works(&whole, &[]).contains("already"));
+    assert!(refuses(&whole, &["--size", "16"]).contains("--overwrite replaces it"));
+    let other = path("other.latents");
+    fs::write(path("other.latents.partial"), &bytes[..bytes.len() - record]).expect("written");
+    let error = refuses(&other, &["--size", "16"]);
+    assert!(error.contains("begun with other pictures, another --size"), "{error}");
+    works(&other, &["--size", "16", "--overwrite"]);
+    assert!(fs::metadata(&other).expect("there").len() < bytes.len() as u64 / 3);
+    let error = refuses(&other, &["--size", "30", "--overwrite"]);
+    assert!(error.contains("30 is not a multiple") && error.contains("4 times smaller"), "{error}");
+
+    let report = run(&["data", "check", text(&whole)]);
+    for part in
+        ["latents     24", "8x8         4 channels, scale 0.18215", "dogs                     12"]
+    {
+        assert!(report.contains(part), "{report:?} does not say {part:?}");
+    }
+    fs::write(pictures.join("dogs/empty.png"), b"").expect("written");
+    let error = refuses(&path("never.latents"), &[]);
+    assert!(error.contains("dogs/empty.png: the file is empty"), "{error}");
+    assert!(!path("never.latents").exists() && !path("never.latents.partial").exists());
+}
+
+#[test]
+fn latents_are_trained_on_and_sampled_with_guidance() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let [vae, sizes, pictures] = small_autoencoder_and_pictures(folder.path());
+    let latents = folder.path().join("pictures.latents");
+    let decoder = ["--vae", text(&vae), "--vae-config", text(&sizes)];
+    let encode =
+        ["data", "encode", "--data", text(&pictures), "--size", "32", "-o", text(&latents)];
+    run(&[&encode[..], &decoder].concat());
+
+    let options = small_latent_options(folder.path());
+    let from = ["--preset", "latent-tiny", "--options", &options, "--data", text(&latents)];
+    let train = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name);
+        run(&[&["train", "--out", text(&out)], &from[..], more].concat());
+        only_run(&out)
+    };
+    let whole = train("whole", &["--grid", "2", "--duration", "160"]);
+    let parts = train("parts", &["--grid", "0", "--duration", "80"]);
+    run(&["train", "--resume", text(&parts), "--grid", "0", "--duration", "160"]);
+    assert!(latest(&parts) == latest(&whole), "going on gives something else");
+    // Without the autoencoder, channels of latents are shown; with it, pictures.
+    assert_eq!(png(&whole.join("grids/000000160.png")).dimensions(), (16, 8));
+    let shown = ["--grid", "2", "--duration", "8"];
+    let shown = train("shown", &[&shown[..], &decoder].concat());
+    assert_eq!(png(&shown.join("grids/000000008.png")).dimensions(), (64, 32));
+
+    // Classes are learned from: without them, something else comes out.
+    let blind = ["--grid", "0", "--duration", "160", "--label-dropout", "1"];
+    assert!(latest(&train("blind", &blind)) != latest(&whole));
+    // Whatever spares memory or shares work does so here too.
+    let first_loss = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name);
+        let args = ["train", "--grid", "0", "--duration", "1000", "--json", "--out", text(&out)];
+        let said = run(&[&args[..], &from, more].concat());
+        let first: Value =
+            serde_json::from_str(said.lines().next().expect("a line")).expect("JSON");
+        first["loss"].as_f64().expect("a number")
+    };
+    let one = first_loss("one", &[]);
+    let shared = ["--micro-batch", "2", "--devices", "2", "--gradient-checkpointing"];
+    let two = first_loss("two", &shared);
+    assert!((one / two - 1.0).abs() < 1e-3, "{one} and {two}");
+    let rounded = first_loss("rounded", &["--precision", "bf16"]);
+    assert!((one / rounded - 1.0).abs() < 0.05 && one != rounded, "{one} and {rounded}");
+
+    // One grid for each scale, from the same seeds.
+    let output = folder.path().join("a.png");
+    let sample = ["sample", "--weights", text(&whole), "--seeds", "0-1", "-o", text(&output)];
+    let guided =
+        ["--classes", "1", "--steps", "3", "--guidance", "1,22.5,0", "--guidance-power", "0"];
+    let grids = |guided: &[&str]| {
+        run(&[&sample[..], guided, &decoder].concat());
+        ["1", "22.5", "0"].map(|scale| folder.path().join(format!("a-guidance{scale}.png")))
+    };
+    let [plain, more, none] = grids(&guided).map(|path| png(&path));
+    assert_eq!(plain.dimensions(), (64, 32));
+    assert!(plain != more && plain != none);
+    assert!(!output.exists());
+    run(&[&sample[..], &["--classes", "1", "--steps", "3"], &decoder].concat());
+    let off = png(&output).iter().zip(plain.iter()).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(off <= Some(1), "a scale of 1 is no guidance, up to rounding: {off:?}");
+
+    // What does not fit is refused before a run folder is made.
+    let out = folder.path().join("never");
+    let refused = |more: &[&str], message: &str| {
+        let args = ["train", "--out", text(&out), "--preset", "latent-tiny", "--grid", "0"];
+        let error = fails(&[&args[..], more].concat());
+        assert!(error.contains(message), "{more:?}: {error:?} does not say {message:?}");
+        assert!(!out.exists());
+    };
+    let data = ["--data", text(&latents)];
+    refused(&data, "[4, 8, 8], and the model works on [4, 16, 16]");
+    refused(&[&data[..], &["--options", &options, "--augment", "0.1"]].concat(), "only mirrored");
+    let fewer = folder.path().join("fewer.json");
+    fs::write(
+        &fewer,
+        fs::read_to_string(&options).expect("there").replace("\"classes\":2", "\"classes\":1"),
+    )
+    .expect("written");
+    refused(
+        &[&data[..], &["--options", text(&fewer)]].concat(),
+        "has 2 classes, and the model has 1",
+    );
+    let scaled = folder.path().join("scaled.json");
+    let edited = fs::read_to_string(&sizes).expect("there").replace("{", "{\"scale\": 1.5, ");
+    fs::write(&scaled, edited).expect("written");
+    let fits = [&from[2..], &["--vae", text(&vae), "--vae-config"]].concat();
+    refused(
+        &[&fits[..], &[text(&scaled)]].concat(),
+        "scale 0.18215, and the autoencoder of --vae 1.5",
+    );
+    let other = root().join("tests/golden/vae.safetensors");
+    let other = ["--vae", text(&other), "--vae-config", text(&sizes)];
+    refused(&[&from[2..], &other].concat(), "of another autoencoder");
+    fs::remove_file(pictures.join("cats/00.png")).expect("there");
+    run(&[&encode[..], &decoder, &["--overwrite"]].concat());
+    let error = fails(&["train", "--resume", text(&whole), "--duration", "200"]);
+    assert!(error.contains("latents of other pictures"), "{error}");
+    let bytes = fs::read(&latents).expect("there");
+    fs::write(&latents, &bytes[..bytes.len() - 7]).expect("cut");
+    refused(&from[2..], "cut short");
+}
+
 #[test]
 fn denoise_is_the_door_for_other_implementations() {
     let folder = TempDir::new().expect("a temporary folder");

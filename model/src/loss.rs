@@ -1,11 +1,14 @@
 //! The training objective: which noise levels, and how much each counts.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{
     ConfigError, LinearBetas, VpSchedule, check, positive, validate_ve, ve_sigma_max, ve_sigma_min,
 };
+use crate::discrete::Diffusion;
+use crate::hybrid::Compared;
+use crate::model::Denoised;
 use crate::noise::Random;
 
 /// Distribution of noise levels, and weight of the squared error at each.
@@ -39,8 +42,9 @@ pub enum LossConfig {
         #[serde(default = "ve_sigma_max")]
         sigma_max: f64,
     },
-    /// ADM's squared error of the noise: steps of discrete time uniform, weight `1 / σ²`. The
-    /// variational term beside it is in [`crate::hybrid`].
+    /// ADM's squared error of the noise: steps of discrete time uniform, weight `1 / σ²`; and,
+    /// where the network says something of the variance, the variational term of
+    /// [`crate::hybrid`].
     #[serde(rename = "adm")]
     Adm {
         /// The noise schedule.
@@ -100,6 +104,48 @@ impl LossConfig {
             }
             LossConfig::Vp { .. } | LossConfig::Ve { .. } | LossConfig::Adm { .. } => {
                 sigma.powi(-2)
+            }
+        }
+    }
+
+    /// The loss of a batch, summed over all values of all pictures, `[1]`: of `images`, to which
+    /// `noise` of the levels `sigma` was added, and what the model made of that.
+    ///
+    /// # Shapes
+    ///
+    /// - images, noise: `[B, C, H, W]`; sigma: one noise level per picture
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many noise levels as pictures.
+    pub fn of(
+        &self,
+        images: Tensor<4>,
+        noise: Tensor<4>,
+        sigma: &[f64],
+        made: Denoised,
+    ) -> Tensor<1> {
+        let [b, c, h, w] = images.dims();
+        let column = |values: Vec<f64>| {
+            Tensor::<1>::from_data(TensorData::new(values, [b]), &images.device())
+        };
+        match (self, made.variance()) {
+            (LossConfig::Adm { betas }, Some(variance)) => {
+                // Of the noise, the error is that of the picture the other way round: y + σ ε is
+                // given.
+                let error = (images.clone() - made.denoised)
+                    * column(sigma.iter().map(|sigma| sigma.recip()).collect())
+                        .reshape([b, 1, 1, 1]);
+                let times: Vec<usize> =
+                    sigma.iter().map(|&sigma| betas.time(sigma).round() as usize).collect();
+                let predicted = noise.clone() + error;
+                let compared = Compared { images, noise, times: &times, predicted, variance };
+                let hybrid = Diffusion::new(betas).hybrid_loss(compared);
+                hybrid.total(1.0).sum() * (c * h * w) as f64
+            }
+            _ => {
+                let weight = column(sigma.iter().map(|&sigma| self.weight(sigma)).collect());
+                weighted_squared_error(made.denoised, images, weight).sum()
             }
         }
     }
@@ -163,6 +209,42 @@ mod tests {
             let c_out = precond.coefficients(sigma).c_out;
             assert!((loss.weight(sigma) * c_out.powi(2) - 1.0).abs() < 1e-12);
         }
+    }
+
+    /// Where the variance is learned, the loss is the hybrid one, of noise that the denoised picture
+    /// stands for.
+    #[test]
+    fn adm_s_loss_is_hybrid_where_the_variance_is_learned() {
+        let betas = LinearBetas::default();
+        let (loss, device) = (LossConfig::Adm { betas }, burn::tensor::Device::flex());
+        let tensor = |factor: f64| {
+            let values: Vec<f32> = (0..24).map(|i| ((i as f64 * factor).sin()) as f32).collect();
+            Tensor::<4>::from_data(TensorData::new(values, [2, 3, 2, 2]), &device)
+        };
+        let (images, noise, predicted, place) =
+            (tensor(1.0), tensor(2.0), tensor(2.1), tensor(3.0));
+        let times = [0, 700];
+        let sigma = times.map(|t: usize| betas.sigmas()[t]);
+        let column = TensorData::new(sigma.to_vec(), [2, 1, 1, 1]);
+        let off = (noise.clone() - predicted.clone()) * Tensor::from_data(column, &device);
+        let made = |raw| Denoised { denoised: images.clone() + off.clone(), raw, attention: None };
+        let value = |loss: Tensor<1>| f64::from(loss.into_scalar::<f32>());
+
+        let both = Tensor::cat(vec![predicted.clone(), place.clone()], 1);
+        let found = value(loss.of(images.clone(), noise.clone(), &sigma, made(both)));
+        let compared = Compared {
+            images: images.clone(),
+            noise: noise.clone(),
+            times: &times,
+            predicted: predicted.clone(),
+            variance: place,
+        };
+        let hybrid = Diffusion::new(&betas).hybrid_loss(compared);
+        let squared = value((predicted.clone() - noise.clone()).square().sum());
+        let want = squared + 12.0 * value(hybrid.variational.sum());
+        assert!((found / want - 1.0).abs() < 1e-3 && want > squared, "{found}, not {want}");
+        let found = value(loss.of(images.clone(), noise, &sigma, made(predicted)));
+        assert!((found / squared - 1.0).abs() < 1e-3, "{found}, not {squared}");
     }
 
     /// EDM chooses the weight so that the network's own error counts the same at all levels.

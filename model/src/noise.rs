@@ -26,6 +26,12 @@ pub enum Stream {
     Augmentation = 5,
     /// Dropout of a training image; the index is the number of images before it.
     Dropout = 6,
+    /// Which latent of those that a picture may have is trained on; the index is the number of
+    /// images before it.
+    Latent = 7,
+    /// Whether a training image is shown without its class; the index is the number of images
+    /// before it.
+    Class = 8,
 }
 
 /// The four words of one Philox4x32-10 block.

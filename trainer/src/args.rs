@@ -76,6 +76,9 @@ pub enum DataCommand {
     Check(CheckArgs),
     /// Download a data set: with progress, resuming, and a check of its hash.
     Fetch(FetchArgs),
+    /// Encode pictures, and their mirror images, as latents to train on. Stopped, it goes on where
+    /// it was.
+    Encode(EncodeArgs),
 }
 
 /// Reads numbers of images such as `512`, `3k`, `102.4M`, `8Mi`.
@@ -129,8 +132,8 @@ pub struct TrainArgs {
     /// Print every value and where it comes from, sizes and the run folder, and stop.
     #[arg(long)]
     pub dry_run: bool,
-    /// Folder or zip of PNG or JPEG files, a CIFAR-10 archive, or `emoji` for the embedded set
-    /// (the default).
+    /// Folder or zip of PNG or JPEG files, a CIFAR-10 archive, a file of latents, or `emoji` for
+    /// the embedded set (the default).
     #[arg(long, value_name = "PATH", conflicts_with = "resume")]
     pub data: Option<PathBuf>,
     /// What to start from.
@@ -163,6 +166,9 @@ pub struct TrainArgs {
     /// Probability of each change of EDM's augmentation (scale, rotation, ..); 0 for none.
     #[arg(long, value_name = "P", value_parser = probability, conflicts_with = "resume")]
     pub augment: Option<f64>,
+    /// Probability that a picture is shown without its class.
+    #[arg(long, value_name = "P", value_parser = probability, conflicts_with = "resume")]
+    pub label_dropout: Option<f64>,
     /// Learning rate after the ramp.
     #[arg(long, value_parser = positive, allow_negative_numbers = true)]
     pub lr: Option<f64>,
@@ -181,6 +187,8 @@ pub struct TrainArgs {
     /// Pictures in a grid; 0 for no grids.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(0..=1024))]
     pub grid: u32,
+    #[command(flatten)]
+    pub vae: VaeArgs,
     /// Save a checkpoint whenever this many images have been seen.
     #[arg(long, value_name = "IMAGES", value_parser = images)]
     pub save_every: Option<u64>,
@@ -202,6 +210,18 @@ pub struct TrainArgs {
     /// Share each batch among so many devices of that kind.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub devices: u16,
+}
+
+/// The autoencoder that makes pictures of latents.
+#[derive(clap::Args, Clone)]
+pub struct VaeArgs {
+    /// File of the autoencoder that makes pictures of latents: diffusion_pytorch_model.safetensors
+    /// of stabilityai/sd-vae-ft-ema, or one like it.
+    #[arg(long, value_name = "FILE")]
+    pub vae: Option<PathBuf>,
+    /// JSON file with the sizes of an autoencoder that has others.
+    #[arg(long, value_name = "FILE", requires = "vae")]
+    pub vae_config: Option<PathBuf>,
 }
 
 /// How pictures are made.
@@ -229,9 +249,10 @@ pub struct SettingsArgs {
     /// Classes of the pictures, such as 207,360: with n of them, seed s has number s mod n.
     #[arg(long, value_name = "CLASSES")]
     pub classes: Option<String>,
-    /// Scale of classifier-free guidance: 1 for none. The paper has 4.4 at 256x256.
-    #[arg(long, value_name = "SCALE", requires = "classes")]
-    pub guidance: Option<f64>,
+    /// Scale of classifier-free guidance: 1 for none. The paper has 4.4 at 256x256. Several, such
+    /// as 1,2,4, make as many outputs, each with its scale in its name.
+    #[arg(long, value_name = "SCALES", requires = "classes", value_delimiter = ',')]
+    pub guidance: Vec<f64>,
     /// Power of the course of guidance over time, from 1 to the scale; 0 for the scale throughout,
     /// as the paper has it at 512x512.
     #[arg(long, value_name = "POWER", default_value_t = 4.0)]
@@ -292,8 +313,8 @@ pub enum VarianceKind {
 }
 
 impl SettingsArgs {
-    /// Classifier-free guidance.
-    pub fn guidance(&self) -> Option<Guidance> {
+    /// Classifier-free guidance of a scale.
+    pub fn guidance(&self, scale: f64) -> Guidance {
         let course = match self.guidance_power {
             0.0 => Course::Constant,
             power => Course::PowerCosine { power },
@@ -302,7 +323,7 @@ impl SettingsArgs {
             GuidedChannelsKind::Three => GuidedChannels::Three,
             GuidedChannelsKind::All => GuidedChannels::All,
         };
-        self.guidance.map(|scale| Guidance { scale, course, channels, ..Guidance::default() })
+        Guidance { scale, course, channels, ..Guidance::default() }
     }
 
     /// How a step is taken.
@@ -330,13 +351,8 @@ pub struct SampleArgs {
     /// Seeds, one picture each, such as 0-63,100.
     #[arg(long, default_value = "0-15")]
     pub seeds: String,
-    /// File of the autoencoder that makes pictures of latents: diffusion_pytorch_model.safetensors
-    /// of stabilityai/sd-vae-ft-ema, or one like it.
-    #[arg(long, value_name = "FILE")]
-    pub vae: Option<PathBuf>,
-    /// JSON file with the sizes of an autoencoder that has others.
-    #[arg(long, value_name = "FILE", requires = "vae")]
-    pub vae_config: Option<PathBuf>,
+    #[command(flatten)]
+    pub vae: VaeArgs,
     #[command(flatten)]
     pub settings: SettingsArgs,
     /// PNG file with all pictures in a grid, or with --separate a folder.
@@ -425,9 +441,36 @@ pub struct InfoArgs {
 
 #[derive(clap::Args, Clone)]
 pub struct CheckArgs {
-    /// Folder or zip of PNG or JPEG files, a CIFAR-10 archive, or `emoji` for the embedded set.
+    /// Folder or zip of PNG or JPEG files, a CIFAR-10 archive, a file of latents, or `emoji` for
+    /// the embedded set.
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
+}
+
+#[derive(clap::Args, Clone)]
+pub struct EncodeArgs {
+    /// Folder or zip of PNG or JPEG files, a CIFAR-10 archive, or `emoji` for the embedded set.
+    #[arg(long, value_name = "PATH")]
+    pub data: PathBuf,
+    /// File of the autoencoder: diffusion_pytorch_model.safetensors of stabilityai/sd-vae-ft-ema,
+    /// or one like it.
+    #[arg(long, value_name = "FILE")]
+    pub vae: PathBuf,
+    /// JSON file with the sizes of an autoencoder that has others.
+    #[arg(long, value_name = "FILE")]
+    pub vae_config: Option<PathBuf>,
+    /// Height and width in pixels: of pictures of other sizes, the square in the middle is resized.
+    #[arg(long, value_name = "PIXELS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub size: u32,
+    /// The file to write.
+    #[arg(long, short, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Replace an existing file, or one that was begun with other pictures.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// What to compute on.
+    #[arg(long, value_enum, default_value_t)]
+    pub device: DeviceKind,
 }
 
 #[derive(clap::Args, Clone)]

@@ -140,23 +140,27 @@ impl Transform {
         let labels = labels.map(|label| label as f32);
         Self { mirror_x, mirror_y, inverse: moved.then_some(inverse), labels }
     }
+}
 
-    /// Mirrors a picture `[C, H, W]` on the host.
-    ///
-    /// # Panics
-    ///
-    /// If `image` is not a whole number of pictures of `side` rows and columns.
-    pub fn mirror(&self, image: &mut [f32], side: usize) {
-        if self.mirror_x {
-            image.chunks_exact_mut(side).for_each(<[f32]>::reverse);
-        }
-        if self.mirror_y {
-            for channel in image.chunks_exact_mut(side * side) {
-                for row in 0..side / 2 {
-                    let (top, bottom) = channel.split_at_mut((side - 1 - row) * side);
-                    top[row * side..(row + 1) * side].swap_with_slice(&mut bottom[..side]);
-                }
-            }
+/// Mirrors a picture `[C, H, W]` left to right.
+///
+/// # Panics
+///
+/// If `image` is not a whole number of rows of `side` values.
+pub fn mirror_x(image: &mut [f32], side: usize) {
+    image.chunks_exact_mut(side).for_each(<[f32]>::reverse);
+}
+
+/// Mirrors a picture `[C, H, W]` top to bottom.
+///
+/// # Panics
+///
+/// If `image` is not a whole number of channels of `side` rows and columns.
+pub fn mirror_y(image: &mut [f32], side: usize) {
+    for channel in image.chunks_exact_mut(side * side) {
+        for row in 0..side / 2 {
+            let (top, bottom) = channel.split_at_mut((side - 1 - row) * side);
+            top[row * side..(row + 1) * side].swap_with_slice(&mut bottom[..side]);
         }
     }
 }
@@ -375,11 +379,10 @@ mod tests {
     #[test]
     fn mirrors_are_where_they_should_be() {
         let plain: Vec<f32> = (0..18).map(|i| i as f32).collect();
-        let none = Transform { mirror_x: false, mirror_y: false, inverse: None, labels: [0.0; 9] };
-        let mut image = plain.clone();
-        Transform { mirror_y: true, ..none.clone() }.mirror(&mut image, 3);
+        let mut image = plain;
+        mirror_y(&mut image, 3);
         assert_eq!(image[..9], [6.0, 7.0, 8.0, 3.0, 4.0, 5.0, 0.0, 1.0, 2.0]);
-        Transform { mirror_x: true, ..none.clone() }.mirror(&mut image, 3);
+        mirror_x(&mut image, 3);
         assert_eq!(image[..9], [8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.0]);
         assert_eq!(image[9..12], [17.0, 16.0, 15.0]);
     }

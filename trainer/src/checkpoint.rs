@@ -43,6 +43,10 @@ pub struct Progress {
     /// How many of them came last, without one that was taken.
     #[serde(default)]
     pub skipped_in_row: u32,
+    /// Hashes of what the data are latents of: the pictures, and the autoencoder. None if they are
+    /// pictures.
+    #[serde(default)]
+    pub latents_of: Option<[String; 2]>,
 }
 
 impl Progress {
@@ -57,6 +61,7 @@ impl Progress {
             stretch: (0.0, 0),
             skipped: 0,
             skipped_in_row: 0,
+            latents_of: None,
         }
     }
 
@@ -266,6 +271,7 @@ mod tests {
             stretch: (0.25, 32),
             skipped: 1,
             skipped_in_row: 0,
+            latents_of: None,
         };
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("x.ckpt");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
-use model::config::{LinearBetas, ModelConfig};
+use model::config::{LinearBetas, ModelConfig, NetworkConfig};
 use model::loss::LossConfig;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,9 @@ pub struct TrainConfig {
     /// told of them.
     #[serde(default)]
     pub augment: f64,
+    /// Probability that a picture is shown without its class, which guidance needs.
+    #[serde(default)]
+    pub label_dropout: f64,
     /// Images per step.
     pub batch: usize,
     /// Images computed at a time, where all of a step's do not fit into memory; it divides
@@ -85,12 +88,14 @@ pub struct EmaConfig {
     pub ramp: f64,
 }
 
-/// What the latent models share: the noise is predicted, time steps are uniform, and 0.9999 of the
-/// moving average is kept in every step. How long the paper trained them, it does not say.
+/// What the latent models share: the noise is predicted, time steps are uniform, a tenth of the
+/// classes is left out, and 0.9999 of the moving average is kept in every step. How long the paper
+/// trained them, it does not say.
 fn latent(config: TrainConfig) -> TrainConfig {
     let half_life = config.batch as f64 * 0.5f64.ln() / 0.9999f64.ln();
     TrainConfig {
         loss: LossConfig::Adm { betas: LinearBetas::default() },
+        label_dropout: 0.1,
         ema: EmaConfig { half_life: half_life.round() as u64, ramp: 1e9 },
         ..config
     }
@@ -106,6 +111,7 @@ impl TrainConfig {
             data: crate::data::EMBEDDED.into(),
             flip: true,
             augment,
+            label_dropout: 0.0,
             batch,
             micro_batch: None,
             gradient_checkpointing: false,
@@ -152,6 +158,16 @@ impl TrainConfig {
             (0.0..=1.0).contains(&self.augment),
             "augment is {}, which is no probability",
             self.augment
+        );
+        ensure!(
+            self.augment == 0.0 || matches!(self.model.network, NetworkConfig::Image(_)),
+            "augment is {}, and latents cannot be augmented: they are only mirrored",
+            self.augment
+        );
+        ensure!(
+            (0.0..=1.0).contains(&self.label_dropout),
+            "label_dropout is {}, which is no probability",
+            self.label_dropout
         );
         if let Some(clip) = self.clip {
             above_0("clip", clip)?;

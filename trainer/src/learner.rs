@@ -9,7 +9,6 @@ use std::thread;
 use anyhow::ensure;
 use burn::optim::{AdamConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Bytes, DType, Device, Gradients, Tensor, TensorData};
-use model::loss::weighted_squared_error;
 use model::recompute::Recompute;
 use model::{Conditioning, Model};
 
@@ -20,7 +19,7 @@ use crate::{ema, gradients};
 
 /// What one step came to.
 pub struct Step {
-    /// The loss: the weighted squared error, averaged over the values of all pictures.
+    /// The loss, averaged over the values of all pictures.
     pub loss: f64,
     /// The norm of the gradient, before it was shortened.
     pub norm: f64,
@@ -212,8 +211,6 @@ impl Worker {
         let pictures = |values, device: &Device| {
             Tensor::<4>::from_data(TensorData::new(values, [b, c, h, w]), device)
         };
-        let column =
-            |values: Vec<f64>| Tensor::<1>::from_data(TensorData::new(values, [b]), &self.device);
         let images = if batch.inverses.is_empty() {
             pictures(batch.images, &self.device)
         } else {
@@ -222,21 +219,22 @@ impl Worker {
             Tensor::from_inner(self.resampler.apply(images, &batch.inverses))
         };
         let noise = pictures(batch.noise, &self.device);
-        let noisy = images.clone() + noise * column(batch.sigma.clone()).reshape([b, 1, 1, 1]);
+        let sigma = TensorData::new(batch.sigma.clone(), [b, 1, 1, 1]);
+        let noisy = images.clone() + noise.clone() * Tensor::from_data(sigma, &self.device);
         let augment = (labels > 0).then(|| {
             Tensor::<2>::from_data(TensorData::new(batch.augment, [b, labels]), &self.device)
         });
         let recompute = config.gradient_checkpointing.then(Recompute::default);
         let conditioning = Conditioning {
             augment,
+            classes: batch.classes,
             dropout: Some(batch.dropout),
             recompute: recompute.clone(),
             ..Conditioning::default()
         };
-        let denoised = self.model.denoise(noisy, &batch.sigma, conditioning).denoised;
-        let weight = column(batch.sigma.iter().map(|&sigma| config.loss.weight(sigma)).collect());
+        let made = self.model.denoise(noisy, &batch.sigma, conditioning);
         // Summed over values, averaged over the pictures of the step, as EDM has it.
-        let objective = weighted_squared_error(denoised, images, weight).sum() / whole as f64;
+        let objective = config.loss.of(images, noise, &batch.sigma, made) / whole as f64;
         let loss = f64::from(objective.clone().into_scalar::<f32>()) / (c * h * w) as f64;
         match recompute {
             Some(recompute) => recompute.backward(objective, take),
@@ -270,7 +268,7 @@ mod tests {
         let devices = vec![Device::flex(); workers];
         let make = |device: &_| Ok(Model::new(config.model.clone(), 1, device)?);
         let mut learner = Learner::new(config, &devices, make, make).expect("it fits together");
-        let data = Dataset::open(&config.data, config.model.image_shape()).expect("embedded");
+        let data = Dataset::open(&config.data, &config.model).expect("embedded");
         let loader = Loader::new(config, Arc::new(data), 0);
         let steps = (0..4u64)
             .map(|step| learner.step(loader.next(), config, step * config.batch as u64))

@@ -1,7 +1,11 @@
-//! Batches: which pictures, mirrored or not, with what noise.
+//! Batches: which pictures, mirrored or not, of what class, with what noise.
+//!
+//! A latent is a picture that is known only up to a normal distribution. It is drawn here, and
+//! nothing after that tells the two apart.
 //!
 //! Training image number `k` of a run is a pure function of the seed and `k`: its place in the
-//! data, its augmentation, its noise level and its noise. So nothing has to be saved to go on
+//! data, its augmentation, the latent that is drawn, whether it is shown without its class, its
+//! noise level and its noise. So nothing has to be saved to go on
 //! exactly, and any number of threads gives the same batches.
 
 use std::ops::Range;
@@ -12,14 +16,16 @@ use std::thread;
 use model::noise::{Random, Stream};
 use rayon::prelude::*;
 
-use crate::augment::{Affine, IDENTITY, LABELS, Transform};
+use crate::augment::{Affine, IDENTITY, LABELS, Transform, mirror_y};
 use crate::config::TrainConfig;
-use crate::data::Dataset;
+use crate::data::{Dataset, Entry};
 
 /// The examples of one step, on the host.
 pub struct Batch {
-    /// Pictures, `[B, C, H, W]`, of values -1 to 1, mirrored already.
+    /// Pictures of values -1 to 1, or latents, `[B, C, H, W]`, mirrored already.
     pub images: Vec<f32>,
+    /// Their classes, `[B]`.
+    pub classes: Vec<Option<usize>>,
     /// How they are to be resampled; empty if pictures are not.
     pub inverses: Vec<Affine>,
     /// Unit noise, `[B, C, H, W]`.
@@ -48,6 +54,7 @@ impl Batch {
                 let of = |values: &[f32], n: usize| values[first * n..last * n].to_vec();
                 Self {
                     images: of(&self.images, values),
+                    classes: self.classes[first..last].to_vec(),
                     inverses: self.inverses.get(first..last).unwrap_or_default().to_vec(),
                     noise: of(&self.noise, values),
                     sigma: self.sigma[first..last].to_vec(),
@@ -86,6 +93,7 @@ impl Order {
 /// One training example.
 struct Example {
     image: Vec<f32>,
+    class: Option<usize>,
     inverse: Option<Affine>,
     noise: Vec<f32>,
     sigma: f64,
@@ -96,22 +104,30 @@ struct Example {
 impl Example {
     /// Training image number `k`, which is `picture` of the data.
     fn new(config: &TrainConfig, data: &Dataset, k: u64, picture: usize) -> Self {
-        let size: usize = data.shape.iter().product();
-        let mut image = vec![0.0; size];
-        model::image::from_bytes(data.picture(picture), &mut image);
         let side = data.shape[2];
         let mut random = Random::new(config.seed, Stream::Augmentation, k);
         let transform = Transform::draw(&mut random, config.flip, config.augment, side);
-        transform.mirror(&mut image, side);
+        let Entry { mut image, std, class } = data.entry(picture, transform.mirror_x);
+        if let Some(std) = std {
+            let mut random = Random::new(config.seed, Stream::Latent, k);
+            for (value, std) in image.iter_mut().zip(std) {
+                *value += std * random.normal() as f32;
+            }
+        }
+        if transform.mirror_y {
+            mirror_y(&mut image, side);
+        }
+        let dropped = Random::new(config.seed, Stream::Class, k).uniform() < config.label_dropout;
+        let class = class.filter(|_| !dropped);
         // A network without labels is not told; one with others than these does not exist.
         let labels = config.model.augment_labels().min(LABELS);
         let augment = transform.labels[..labels].to_vec();
         let mut random = Random::new(config.seed, Stream::Training, k);
         let sigma = config.loss.sigma(&mut random);
-        let mut noise = vec![0.0; size];
+        let mut noise = vec![0.0; image.len()];
         random.fill_normal(&mut noise);
         let dropout = Random::new(config.seed, Stream::Dropout, k).bits();
-        Self { image, inverse: transform.inverse, noise, sigma, augment, dropout }
+        Self { image, class, inverse: transform.inverse, noise, sigma, augment, dropout }
     }
 }
 
@@ -130,6 +146,7 @@ fn batch(config: &TrainConfig, data: &Dataset, order: &mut Order, numbers: Range
     Batch {
         inverses: if resampled { examples.iter().map(inverse).collect() } else { Vec::new() },
         images: join(|example| &example.image),
+        classes: examples.iter().map(|example| example.class).collect(),
         noise: join(|example| &example.noise),
         sigma: examples.iter().map(|example| example.sigma).collect(),
         augment: join(|example| &example.augment),
@@ -172,12 +189,15 @@ impl Loader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::{Origin, latents};
+    use model::config::NetworkConfig;
+    use model::vae::VaeConfig;
     use std::path::Path;
 
     fn set_up(flip: bool) -> (TrainConfig, Arc<Dataset>) {
         let preset = TrainConfig::preset("tiny").expect("a preset");
         let config = TrainConfig { flip, batch: 7, ..preset };
-        let data = Dataset::open(Path::new("emoji"), [3, 32, 32]).expect("embedded");
+        let data = Dataset::open(Path::new("emoji"), &config.model).expect("embedded");
         (config, Arc::new(data))
     }
 
@@ -213,14 +233,83 @@ mod tests {
         }
     }
 
+    /// Two latents of two values, 8 apart; of the first, one value is certain, and so are both of
+    /// its mirror image.
+    fn latents(label_dropout: f64) -> (TrainConfig, Dataset) {
+        let origin = Origin {
+            pictures_sha256: String::new(),
+            vae: VaeConfig { latent_channels: 2, ..VaeConfig::default() },
+            vae_sha256: String::new(),
+            classes: vec!["a".into(), "b".into()],
+        };
+        let mut file = latents::head(&origin, &[1, 0], 2, [2, 1, 1]);
+        let values = [1.0f32, 2.0, 0.0, 0.5, -1.0, -2.0, 0.0, 0.0];
+        let other = values.map(|value| value + 8.0);
+        file.extend(values.into_iter().chain(other).flat_map(f32::to_le_bytes));
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("latents");
+        std::fs::write(&path, file).expect("written");
+        let mut config = TrainConfig::preset("latent-tiny").expect("a preset");
+        let NetworkConfig::Latent(latent) = &mut config.model.network else { unreachable!() };
+        (latent.channels, latent.resolution, latent.patch) = (2, 1, 1);
+        let data = Dataset::open(&path, &config.model).expect("whole");
+        (TrainConfig { label_dropout, ..config }, data)
+    }
+
+    #[test]
+    fn latents_are_drawn_anew_each_time_and_mirrored_ones_are_their_own() {
+        let (config, data) = latents(0.0);
+        let (mut sum, mut squares, mut n) = (0.0, 0.0, 0);
+        for k in 0..2000 {
+            let example = Example::new(&config, &data, k, 0);
+            assert_eq!(example.image, Example::new(&config, &data, k, 0).image);
+            let [certain, drawn] = example.image[..] else { panic!("two values") };
+            match certain {
+                -1.0 => assert_eq!(drawn, -2.0),
+                certain => {
+                    assert_eq!(certain, 1.0);
+                    let off = f64::from(drawn) - 2.0;
+                    (sum, squares, n) = (sum + off, squares + off * off, n + 1);
+                }
+            }
+        }
+        assert!((900..1100).contains(&n), "{n} of 2000 are not mirrored");
+        let n = f64::from(n);
+        assert!((sum / n).abs() < 0.06 && ((squares / n).sqrt() - 0.5).abs() < 0.05);
+        let other = TrainConfig { seed: 1, flip: false, ..config.clone() };
+        let config = TrainConfig { flip: false, ..config };
+        let drawn = |config, k| Example::new(config, &data, k, 0).image[1];
+        assert_ne!(drawn(&config, 7), drawn(&other, 7));
+        // The noise that is added is not that by which the latent was drawn.
+        let example = Example::new(&config, &data, 7, 0);
+        assert_ne!(2.0 + 0.5 * example.noise[1], example.image[1]);
+    }
+
+    #[test]
+    fn classes_are_left_out_as_often_as_asked() {
+        let class = |(config, data): &(TrainConfig, Dataset), k| {
+            Example::new(config, data, k, k as usize % 2).class
+        };
+        let all = latents(0.0);
+        assert!((0..100).all(|k| class(&all, k) == Some(1 - k as usize % 2)));
+        let none = latents(1.0);
+        assert!((0..100).all(|k| class(&none, k).is_none()));
+        let some = latents(0.1);
+        let left_out: Vec<u64> = (0..10_000).filter(|&k| class(&some, k).is_none()).collect();
+        assert!((900..1100).contains(&left_out.len()), "{} of 10000", left_out.len());
+        assert!(left_out.iter().all(|&k| class(&some, k).is_none()));
+        // Which ones does not depend on how many: those of a lower probability are among them.
+        let fewer = latents(0.05);
+        assert!((0..10_000).all(|k| class(&fewer, k).is_some() || left_out.contains(&k)));
+    }
+
     #[test]
     fn half_of_the_pictures_are_mirrored_and_say_so() {
         let (config, data) = set_up(true);
         let mut mirrored = 0;
         for k in 0..400 {
             let example = Example::new(&config, &data, k, k as usize);
-            let mut plain = vec![0.0; 3072];
-            model::image::from_bytes(data.picture(k as usize), &mut plain);
+            let mut plain = data.entry(k as usize, false).image;
             assert_eq!(example.augment.len(), 9);
             assert!(example.augment[1..].iter().all(|label| *label == 0.0));
             if example.augment[0] == 1.0 {

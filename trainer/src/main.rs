@@ -4,6 +4,7 @@
 
 mod args;
 mod augment;
+mod autoencoder;
 mod bench;
 mod checkpoint;
 mod config;
@@ -17,6 +18,7 @@ mod info;
 mod learner;
 mod loader;
 mod manual;
+mod mapped;
 mod memory;
 mod options;
 mod plan;
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Command::Completions(args) => manual::completions(&args).map(|()| ExitCode::SUCCESS),
         Command::Man(args) => manual::pages(&args).map(|()| ExitCode::SUCCESS),
         Command::Data(DataCommand::Check(args)) => data::commands::check(args),
+        Command::Data(DataCommand::Encode(args)) => data::encode(args).map(|()| ExitCode::SUCCESS),
         Command::Data(DataCommand::Fetch(args)) => {
             data::commands::fetch(args).map(|()| ExitCode::SUCCESS)
         }

@@ -126,6 +126,7 @@ mod tests {
             (json!({"batch": 0}), "batch"),
             (json!({"micro_batch": 5}), "micro_batch"),
             (json!({"augment": 2.0}), "augment"),
+            (json!({"label_dropout": -1.0}), "label_dropout"),
             (json!({"loss": {"p_std": -1.0}}), "p_std"),
             (json!({"loss": {"kind": "adm", "betas": {"steps": 0}}}), "steps"),
             (json!({"model": {"network": {"resolution": 31}}}), "resolution 31"),

@@ -208,6 +208,7 @@ fn flags(args: &TrainArgs) -> Value {
         ("precision", args.precision.map(|precision| json!(precision))),
         ("clip", args.clip.map(Value::from)),
         ("augment", args.augment.map(Value::from)),
+        ("label_dropout", args.label_dropout.map(Value::from)),
         ("duration", args.duration.map(Value::from)),
         ("adam", args.lr.map(|lr| json!({ "lr": lr }))),
         ("lr_ramp", args.lr_ramp.map(Value::from)),

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anstream::println;
 use anyhow::{Context, ensure};
@@ -15,48 +15,60 @@ use model::generate::{Settings, generate};
 use model::picture::{Origin, Rgb};
 use model::sampler::Churn;
 use model::schedule::Schedule;
-use model::vae::{Vae, VaeConfig};
+use model::vae::Vae;
 
 use crate::args::{SampleArgs, SettingsArgs, list, seeds};
+use crate::autoencoder::Autoencoder;
 use crate::run_folder::write_file;
 use crate::weights_file;
 
-impl TryFrom<&SettingsArgs> for Settings {
-    type Error = anyhow::Error;
-
-    fn try_from(args: &SettingsArgs) -> anyhow::Result<Self> {
-        let SettingsArgs { sigma_min, sigma_max, rho, .. } = *args;
-        let (steps, schedule) = match &args.respacing {
-            None => (args.steps, Schedule::Edm { sigma_min, sigma_max, rho }),
+impl SettingsArgs {
+    /// What the flags ask for: one set of settings, or as many as there are scales of guidance.
+    ///
+    /// # Errors
+    ///
+    /// If they make no sense.
+    fn settings(&self) -> anyhow::Result<Vec<Settings>> {
+        let Self { sigma_min, sigma_max, rho, .. } = *self;
+        let (steps, schedule) = match &self.respacing {
+            None => (self.steps, Schedule::Edm { sigma_min, sigma_max, rho }),
             Some(Respacing { spacing, steps }) => {
                 let betas = LinearBetas::default();
                 (*steps, Schedule::Adm { betas, spacing: spacing.clone() })
             }
         };
         let list = |text| list("--classes", "class", text);
-        let classes = args.classes.as_deref().map(list).transpose()?;
+        let classes = self.classes.as_deref().map(list).transpose()?;
         let settings = Settings {
             steps,
-            method: args.method(),
+            method: self.method(),
             schedule,
             churn: Churn {
-                s_churn: args.churn,
-                s_min: args.churn_min,
-                s_max: args.churn_max,
-                s_noise: args.churn_noise,
+                s_churn: self.churn,
+                s_min: self.churn_min,
+                s_max: self.churn_max,
+                s_noise: self.churn_noise,
             },
-            clip_denoised: args.clip_denoised,
+            clip_denoised: self.clip_denoised,
             classes: classes.unwrap_or_default().into_iter().map(|class| class as usize).collect(),
-            guidance: args.guidance(),
             ..Settings::default()
         };
-        settings.validate()?;
-        Ok(settings)
+        let guided = self
+            .guidance
+            .iter()
+            .map(|&scale| Settings { guidance: Some(self.guidance(scale)), ..settings.clone() });
+        let mut all: Vec<Settings> = guided.collect();
+        if all.is_empty() {
+            all.push(settings);
+        }
+        all.iter().try_for_each(Settings::validate)?;
+        Ok(all)
     }
 }
 
-/// Makes one picture per seed, `batch` at a time; `vae` decodes them where they are latents. `done`
-/// is told after each evaluation how many pictures it was for.
+/// Makes one picture per seed, `batch` at a time; `vae` decodes them where they are latents, of which
+/// otherwise the first three channels are shown. `done` is told after each evaluation how many
+/// pictures it was for.
 pub fn pictures(
     model: &Model,
     vae: Option<&Vae>,
@@ -80,6 +92,8 @@ pub fn pictures(
         };
         for images in images {
             let [_, c, h, w] = images.dims();
+            let c = if c < 3 { 1 } else { 3 };
+            let images = images.narrow(1, 0, c);
             let values = images.into_data().try_into_vec::<f32>().expect("pictures are f32");
             pictures.extend(Rgb::from_values(&values, [c, h, w]));
         }
@@ -98,49 +112,25 @@ pub fn save(picture: &Rgb, path: &Path, origin: Option<&Origin>) -> anyhow::Resu
     write_file(path, &png).with_context(context)
 }
 
-/// Reads the autoencoder.
-fn autoencoder(path: &Path, args: &SampleArgs, device: &Device) -> anyhow::Result<Vae> {
-    let config = match &args.vae_config {
-        Some(path) => {
-            let context = || format!("cannot read {}", path.display());
-            let text = std::fs::read_to_string(path).with_context(context)?;
-            serde_json::from_str(&text).with_context(context)?
-        }
-        None => VaeConfig::default(),
-    };
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Vae::from_safetensors(&bytes, config, device).with_context(|| path.display().to_string())
-}
-
 /// Runs the command.
 ///
 /// # Errors
 ///
 /// If the settings make no sense, the weights cannot be read, or the files not be written.
 pub fn run(args: SampleArgs) -> anyhow::Result<()> {
-    let settings = Settings::try_from(&args.settings)?;
+    let sweep = args.settings.settings()?;
     let seeds = seeds(&args.seeds)?;
     let device = args.device.open()?;
     let loaded = weights_file::load(args.weights.as_deref(), &device)?;
-    settings.validate_for(&loaded.model.config)?;
-    let vae = args.vae.as_deref().map(|path| autoencoder(path, &args, &device)).transpose()?;
-    let [made, side, _] = loaded.model.config.image_shape();
-    let c = match &vae {
-        Some(Vae { config, .. }) => {
-            let (c, factor) = (config.latent_channels, config.factor());
-            ensure!(
-                made == c,
-                "the autoencoder of --vae has latents of {c} channels, and what this model makes has \
-                 {made}: leave --vae out for a model that makes pictures"
-            );
-            ensure!(
-                side * factor <= 4096,
-                "pictures of {} pixels a side are too large",
-                side * factor
-            );
-            config.image_channels
+    let config = &loaded.model.config;
+    sweep.iter().try_for_each(|settings| settings.validate_for(config))?;
+    let autoencoder = Autoencoder::asked_for(&args.vae, &device)?;
+    let c = match &autoencoder {
+        Some(autoencoder) => {
+            autoencoder.fits(config)?;
+            autoencoder.vae.config.image_channels
         }
-        None => made,
+        None => config.image_shape()[0],
     };
     ensure!(
         c == 1 || c == 3,
@@ -149,35 +139,52 @@ pub fn run(args: SampleArgs) -> anyhow::Result<()> {
          stabilityai/sd-vae-ft-ema)"
     );
 
-    let evaluations = settings.method.evaluations(settings.steps) * seeds.len();
+    let vae = autoencoder.as_ref().map(|autoencoder| &autoencoder.vae);
+    let evaluations: usize =
+        sweep.iter().map(|s| s.method.evaluations(s.steps) * seeds.len()).sum();
     let bar = ProgressBar::new(evaluations as u64).with_style(
         ProgressStyle::with_template("{wide_bar} {percent}% {eta} left").expect("a valid template"),
     );
     let batch = args.batch as usize;
-    let pictures = pictures(&loaded.model, vae.as_ref(), &settings, &seeds, batch, &device, |n| {
-        bar.inc(n as u64)
-    });
-    bar.finish_and_clear();
-
-    let origin = |seeds: &[u64]| Origin {
-        model: loaded.card.name.clone(),
-        weights_sha256: loaded.sha256.clone(),
-        seeds: seeds.to_vec(),
-        settings: settings.clone(),
-        page: None,
-    };
-    if args.separate {
-        std::fs::create_dir_all(&args.output)
-            .with_context(|| format!("cannot make {}", args.output.display()))?;
-        for (seed, picture) in seeds.iter().zip(&pictures) {
-            let path = args.output.join(format!("{seed:06}.png"));
-            save(picture, &path, Some(&origin(&[*seed])))?;
+    for settings in &sweep {
+        let done = |n| bar.inc(n as u64);
+        let pictures = pictures(&loaded.model, vae, settings, &seeds, batch, &device, done);
+        let output = match settings.guidance {
+            Some(guidance) if sweep.len() > 1 => with_scale(&args.output, guidance.scale),
+            _ => args.output.clone(),
+        };
+        let origin = |seeds: &[u64]| Origin {
+            model: loaded.card.name.clone(),
+            weights_sha256: loaded.sha256.clone(),
+            seeds: seeds.to_vec(),
+            settings: settings.clone(),
+            page: None,
+        };
+        if args.separate {
+            std::fs::create_dir_all(&output)
+                .with_context(|| format!("cannot make {}", output.display()))?;
+            for (seed, picture) in seeds.iter().zip(&pictures) {
+                let path = output.join(format!("{seed:06}.png"));
+                save(picture, &path, Some(&origin(&[*seed])))?;
+            }
+        } else {
+            let columns = args.columns.map_or_else(|| Rgb::square(pictures.len()), |c| c as usize);
+            let grid = Rgb::grid(&pictures, columns);
+            save(&grid, &output, Some(&origin(&seeds)))?;
         }
-    } else {
-        let columns = args.columns.map_or_else(|| Rgb::square(pictures.len()), |c| c as usize);
-        let grid = Rgb::grid(&pictures, columns);
-        save(&grid, &args.output, Some(&origin(&seeds)))?;
+        bar.suspend(|| println!("{} pictures in {}", pictures.len(), output.display()));
     }
-    println!("{} pictures in {}", pictures.len(), args.output.display());
+    bar.finish_and_clear();
     Ok(())
+}
+
+/// Where the pictures of one scale of several go: `samples.png` becomes `samples-guidance4.4.png`.
+fn with_scale(output: &Path, scale: f64) -> PathBuf {
+    let mut name = output.file_stem().unwrap_or_default().to_os_string();
+    name.push(format!("-guidance{scale}"));
+    if let Some(extension) = output.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    output.with_file_name(name)
 }

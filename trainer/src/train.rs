@@ -1,6 +1,7 @@
 //! `trainer train`: the training loop.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,11 +11,14 @@ use anyhow::{Context, bail, ensure};
 use burn::tensor::Device;
 use model::generate::Settings;
 use model::picture::Rgb;
+use model::vae::Vae;
 use model::weights::Precision;
 
 use crate::args::TrainArgs;
+use crate::autoencoder::Autoencoder;
 use crate::checkpoint::{self, Progress, State};
-use crate::data::Dataset;
+use crate::config::TrainConfig;
+use crate::data::{Dataset, Origin};
 use crate::learner::{Learner, Step};
 use crate::loader::{Batch, Loader};
 use crate::plan::Plan;
@@ -49,17 +53,26 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
         plan.explain(&args)?;
     }
     // Data that cannot be used should not leave a folder behind.
-    let data = Arc::new(Dataset::open(&config.data, config.model.image_shape())?);
+    let data = Arc::new(Dataset::open(&config.data, &config.model)?);
+    let vae = decoder(&args, &config, &data, &devices[0])?;
     if args.dry_run {
         return Ok(ExitCode::SUCCESS);
     }
     memory::check(&config, &devices)?;
     let folder = plan.folder(&args)?;
     let _lock = folder.lock()?;
-    let (progress, learner) = plan.build(&devices)?;
+    let (mut progress, learner) = plan.build(&devices)?;
+    let latents_of = data.latents_of().map(Origin::hashes);
+    ensure!(
+        progress.images == 0 || progress.latents_of == latents_of,
+        "{}: not what this run was trained on so far: these are latents of other pictures, or by \
+         another autoencoder",
+        config.data.display()
+    );
+    progress.latents_of = latents_of;
     folder.write_options(&progress.config)?;
     folder.set_aside_after(progress.images, warn)?;
-    let mut run = Run { progress, learner, device: devices[0].clone() };
+    let mut run = Run { progress, learner, vae, device: devices[0].clone() };
     let seldom = (config.duration / 3).clamp(STRETCH, 500_000);
     let sample_every = args.sample_every.unwrap_or(seldom).max(1);
     let save_every = args.save_every.unwrap_or(seldom).max(1);
@@ -146,7 +159,14 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     if args.grid > 0 {
         println!("pictures so far: {}", folder.grid(run.progress.images).display());
     }
-    println!("to make more:  cargo run -p trainer -- sample --weights {}", weights.display());
+    let vae = match config.model.image_shape() {
+        [1 | 3, ..] => String::new(),
+        _ => format!(
+            " --vae {}",
+            args.vae.vae.as_deref().unwrap_or(Path::new("AUTOENCODER")).display()
+        ),
+    };
+    println!("to make more:  cargo run -p trainer -- sample --weights {}{vae}", weights.display());
     if run.progress.images < config.duration {
         println!(
             "to go on:      cargo run -p trainer -- train --resume {}",
@@ -156,10 +176,42 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The autoencoder for the grids, if there is one.
+fn decoder(
+    args: &TrainArgs,
+    config: &TrainConfig,
+    data: &Dataset,
+    device: &Device,
+) -> anyhow::Result<Option<Vae>> {
+    let Some(Autoencoder { vae, sha256 }) = Autoencoder::asked_for(&args.vae, device)?
+        .map(|autoencoder| autoencoder.fits(&config.model).map(|()| autoencoder))
+        .transpose()?
+    else {
+        return Ok(None);
+    };
+    if let Some(origin) = data.latents_of() {
+        let (found, known) = (vae.config.scale, origin.vae.scale);
+        ensure!(
+            found == known,
+            "{}: the latents have scale {known}, and the autoencoder of --vae {found}",
+            config.data.display()
+        );
+        ensure!(
+            sha256 == origin.vae_sha256,
+            "{}: the latents are of another autoencoder (SHA-256 {}) than that of --vae ({sha256})",
+            config.data.display(),
+            origin.vae_sha256
+        );
+    }
+    Ok(Some(vae))
+}
+
 /// A run in memory.
 struct Run {
     progress: Progress,
     learner: Learner,
+    /// What makes pictures of latents.
+    vae: Option<Vae>,
     /// What grids are made on.
     device: Device,
 }
@@ -185,6 +237,12 @@ impl Run {
                 "starting from the weights \"{}\", not from nothing (--from scratch does that)",
                 self.progress.started_from
             );
+        }
+        if let Some(origin) = data.latents_of() {
+            eprintln!("these are latents, of {} classes", origin.classes.len());
+            if self.vae.is_none() && args.grid > 0 {
+                eprintln!("grids show their first three channels; --vae makes pictures of them");
+            }
         }
         eprintln!(
             "everything goes to {}: {} checkpoints of {} MB, and grids",
@@ -257,9 +315,12 @@ impl Run {
             return Ok(());
         }
         let seeds: Vec<u64> = (0..u64::from(n)).collect();
-        let settings = Settings::default();
         let ema = self.learner.ema();
-        let pictures = sample::pictures(ema, None, &settings, &seeds, 16, &self.device, |_| {});
+        // One picture of each class, as far as they go.
+        let classes = (0..ema.config.classes().min(n as usize)).collect();
+        let settings = Settings { classes, ..Settings::default() };
+        let vae = self.vae.as_ref();
+        let pictures = sample::pictures(ema, vae, &settings, &seeds, 16, &self.device, |_| {});
         let images = self.progress.images;
         let path = folder.grid(images);
         let grid = Rgb::grid(&pictures, Rgb::square(pictures.len()));

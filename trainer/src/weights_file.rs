@@ -1,7 +1,6 @@
 //! Weights for the commands that use a model: from a weights file, a checkpoint, a run folder, or
 //! the program itself.
 
-use std::fs::File;
 use std::ops::Deref;
 use std::path::Path;
 
@@ -15,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{self, Checkpoint, Part};
 use crate::export;
+use crate::mapped::map;
 use crate::report::warn;
 use crate::shipped;
 
@@ -58,14 +58,6 @@ pub fn read(path: Option<&Path>) -> anyhow::Result<Bytes> {
     let Some(path) = path else { return Ok(Bytes::Shipped(shipped::WEIGHTS)) };
     let path = if path.is_dir() { checkpoint::find(path, warn)?.1 } else { path.to_owned() };
     map(&path).map(Bytes::Mapped).with_context(|| format!("cannot read {}", path.display()))
-}
-
-#[allow(unsafe_code)]
-fn map(path: &Path) -> std::io::Result<Mmap> {
-    let file = File::open(path)?;
-    // SAFETY: the map is only read, and files like these are replaced as a whole and not written
-    // to in place. Should someone do that all the same, values change or the process ends.
-    unsafe { Mmap::map(&file) }
 }
 
 /// Loads a model. Of a checkpoint it is the moving average.

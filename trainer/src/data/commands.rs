@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::fetch::{DOWNLOADS, fetch as download};
-use super::{DataError, Report, read};
+use super::{DataError, Latents, Report, is_latents, read};
 use crate::args::{CheckArgs, FetchArgs};
 use anstream::println;
 
@@ -13,6 +13,20 @@ use anstream::println;
 ///
 /// If the data set as a whole cannot be read.
 pub fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
+    if is_latents(&args.path) {
+        let latents = Latents::open(&args.path)?;
+        let Latents { origin, shape: [c, h, w], labels, .. } = &latents;
+        println!("{}", args.path.display());
+        println!("  latents     {}, each with that of its mirror image", latents.len());
+        println!("  {:<11} {c} channels, scale {}", format!("{w}x{h}"), origin.vae.scale);
+        for (number, class) in origin.classes.iter().enumerate() {
+            let count = labels.iter().filter(|label| **label as usize == number).count();
+            println!("  {class:<24} {count}");
+        }
+        println!("  of pictures with SHA-256 {}", origin.pictures_sha256);
+        println!("  by an autoencoder with SHA-256 {}", origin.vae_sha256);
+        return Ok(ExitCode::SUCCESS);
+    }
     let contents = read(&args.path)?;
     let report = Report::new(&contents);
     if contents.items.is_empty() {

@@ -2,7 +2,8 @@
 
 use std::io::Cursor;
 
-use image::{ColorType, DynamicImage, ImageFormat, ImageReader, Limits};
+use image::imageops::{self, FilterType};
+use image::{ColorType, DynamicImage, ImageFormat, ImageReader, Limits, RgbImage};
 
 /// Pictures larger than this, a side, are taken for a mistake or an attack.
 const MAX_SIDE: u32 = 8192;
@@ -63,6 +64,28 @@ impl Picture {
         Ok(Self { width, height, rgb: rgb.into_raw() })
     }
 
+    /// The largest square in the middle, resized to `side` pixels a side by bicubic
+    /// interpolation.
+    ///
+    /// # Errors
+    ///
+    /// If it has no pixels.
+    pub fn square(self, side: usize) -> Result<Self, String> {
+        if (self.width, self.height) == (side, side) {
+            return Ok(self);
+        }
+        let (width, height) = (self.width as u32, self.height as u32);
+        let image = RgbImage::from_raw(width, height, self.rgb).ok_or("its size is not its own")?;
+        let short = width.min(height);
+        if short == 0 {
+            return Err("it has no pixels".into());
+        }
+        let (x, y) = ((width - short) / 2, (height - short) / 2);
+        let square = imageops::crop_imm(&image, x, y, short, short).to_image();
+        let resized = imageops::resize(&square, side as u32, side as u32, FilterType::CatmullRom);
+        Ok(Self { width: side, height: side, rgb: resized.into_raw() })
+    }
+
     /// The picture as training wants it, `[C, H, W]`.
     ///
     /// # Errors
@@ -73,5 +96,25 @@ impl Picture {
             return Err(format!("{}x{} pixels, not {w}x{h}", self.width, self.height));
         }
         Ok((0..c).flat_map(|channel| self.rgb.iter().skip(channel).step_by(3).copied()).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_is_cut_out_and_resized() {
+        // 8x4: the middle is white, what is left and right of it black.
+        let white = |i: usize| if (2..6).contains(&(i % 8)) { 255 } else { 0 };
+        let rgb: Vec<u8> = (0..32).flat_map(|i| [white(i); 3]).collect();
+        let wide = || Picture { width: 8, height: 4, rgb: rgb.clone() };
+        for side in [2, 4, 12] {
+            let square = wide().square(side).expect("pixels");
+            assert_eq!((square.width, square.height), (side, side));
+            assert_eq!(square.rgb, vec![255; side * side * 3]);
+        }
+        let empty = Picture { width: 0, height: 3, rgb: Vec::new() };
+        assert!(empty.square(2).is_err());
     }
 }

@@ -3,21 +3,21 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use super::{Contents, DataError, EMBEDDED, files};
+use super::{DataError, EMBEDDED, Each, files};
 
 /// The archive; its licence lies beside it.
 const ARCHIVE: &[u8] = include_bytes!("../../data/emoji-32.zip");
 
 /// Reads the embedded pictures.
-pub(super) fn read() -> Result<Contents, DataError> {
-    files::read_zip(Path::new(EMBEDDED), Cursor::new(ARCHIVE))
+pub(super) fn visit(each: &mut Each) -> Result<Vec<String>, DataError> {
+    files::visit_zip(Path::new(EMBEDDED), Cursor::new(ARCHIVE), each)
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn every_embedded_picture_can_be_used() {
-        let contents = super::read().expect("the archive is whole");
+        let contents = crate::data::read(super::EMBEDDED.as_ref()).expect("the archive is whole");
         assert_eq!(contents.items.len(), 1911);
         assert_eq!(contents.classes.len(), 10);
         for item in &contents.items {

@@ -11,13 +11,13 @@ use rayon::prelude::*;
 use serde::Deserialize;
 use zip::ZipArchive;
 
-use super::{Contents, DataError, Item, Picture};
+use super::{DataError, Each, Item, Picture};
 
 /// A single picture file larger than this is not one.
 const MAX_FILE: u64 = 64 << 20;
 
-/// Files read before they are decoded together.
-const PART: usize = 1024;
+/// Files read before they are decoded together, and so pictures in memory at a time.
+const PART: usize = 256;
 
 #[derive(Deserialize)]
 struct Labels {
@@ -33,7 +33,7 @@ fn is_picture(name: &str) -> bool {
 }
 
 /// Reads all pictures below a folder.
-pub(super) fn read_folder(root: &Path) -> Result<Contents, DataError> {
+pub(super) fn visit_folder(root: &Path, each: &mut Each) -> Result<Vec<String>, DataError> {
     let mut names = Vec::new();
     let mut unreadable = Vec::new();
     for entry in walkdir::WalkDir::new(root).follow_links(true).sort_by_file_name() {
@@ -73,17 +73,20 @@ pub(super) fn read_folder(root: &Path) -> Result<Contents, DataError> {
         }
         std::fs::read(path).map_err(|e| e.to_string())
     };
-    let mut contents = collect(root, names, json, read)?;
-    contents.items.extend(unreadable.into_iter().map(|(name, reason)| Item {
-        name,
-        picture: Err(reason),
-        class: None,
-    }));
-    Ok(contents)
+    for (name, reason) in unreadable {
+        if each(Item { name, picture: Err(reason), class: None }).is_break() {
+            return Ok(Vec::new());
+        }
+    }
+    visit(root, names, json, read, each)
 }
 
 /// Reads all pictures of a zip archive.
-pub(super) fn read_zip(path: &Path, file: impl Read + Seek) -> Result<Contents, DataError> {
+pub(super) fn visit_zip(
+    path: &Path,
+    file: impl Read + Seek,
+    each: &mut Each,
+) -> Result<Vec<String>, DataError> {
     let mut zip = ZipArchive::new(file).map_err(|e| DataError::archive(path, e))?;
     let mut names = Vec::new();
     let mut json = None;
@@ -112,7 +115,7 @@ pub(super) fn read_zip(path: &Path, file: impl Read + Seek) -> Result<Contents, 
     };
     let index: HashMap<String, usize> = names.iter().cloned().collect();
     let names = names.into_iter().map(|(name, _)| name).collect();
-    collect(path, names, json, |name| read_entry(&mut zip, index[name]))
+    visit(path, names, json, |name| read_entry(&mut zip, index[name]), each)
 }
 
 /// Reads one entry, whatever size it claims, up to [`MAX_FILE`].
@@ -127,23 +130,26 @@ fn read_entry(zip: &mut ZipArchive<impl Read + Seek>, index: usize) -> Result<Ve
 }
 
 /// Reads and decodes the named pictures and finds their classes.
-fn collect(
+fn visit(
     path: &Path,
     names: Vec<String>,
     json: Option<Vec<u8>>,
     mut read: impl FnMut(&str) -> Result<Vec<u8>, String>,
-) -> Result<Contents, DataError> {
+    each: &mut Each,
+) -> Result<Vec<String>, DataError> {
     let (of_name, classes) = classes(path, &names, json)?;
-    let mut items = Vec::with_capacity(names.len());
     for part in names.chunks(PART) {
         let files: Vec<_> = part.iter().map(|name| (name.clone(), read(name))).collect();
-        items.par_extend(files.into_par_iter().map(|(name, bytes)| Item {
+        let items = files.into_par_iter().map(|(name, bytes)| Item {
             class: of_name.get(&name).copied(),
             picture: bytes.and_then(|bytes| Picture::decode(&bytes)),
             name,
-        }));
+        });
+        if items.collect::<Vec<_>>().into_iter().try_for_each(&mut *each).is_break() {
+            break;
+        }
     }
-    Ok(Contents { items, classes })
+    Ok(classes)
 }
 
 /// The class of every name, and the names of the classes.

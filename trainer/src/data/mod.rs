@@ -6,15 +6,23 @@ mod cifar;
 pub mod commands;
 mod decode;
 mod emoji;
+mod encode;
 mod fetch;
 mod files;
+pub mod latents;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use model::config::ModelConfig;
+
+use crate::augment::mirror_x;
 pub use decode::Picture;
+pub use encode::encode;
+pub use latents::{Latents, Origin};
 
 /// Name of the embedded data set, where a path is expected.
 pub const EMBEDDED: &str = "emoji";
@@ -51,7 +59,7 @@ pub enum DataError {
     /// Not a format that is read here.
     #[error(
         "{0}: not a data set that can be read; give a folder or zip of PNG or JPEG files, \
-         cifar-10-python.tar.gz, cifar-10-binary.tar.gz, or `{EMBEDDED}`"
+         cifar-10-python.tar.gz, cifar-10-binary.tar.gz, latents, or `{EMBEDDED}`"
     )]
     Unknown(PathBuf),
     /// The archive itself is damaged, or is not what its name promises.
@@ -75,10 +83,31 @@ pub enum DataError {
     Empty(PathBuf),
     /// The model does not work on pictures.
     #[error(
-        "data are pictures of 1 or 3 channels, and this model works on {0}: latents of an \
-         autoencoder are not made here"
+        "data are pictures of 1 or 3 channels, and this model works on {0}: if those are latents of an \
+         autoencoder, `trainer data encode` makes them of pictures"
     )]
     Channels(usize),
+    /// A file of latents that cannot be used.
+    #[error("{path}: these latents cannot be used: {reason}")]
+    Latents {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// More classes than the model has.
+    #[error(
+        "{path}: has {found} classes, and the model has {known}: set \
+         {{\"model\": {{\"network\": {{\"classes\": {found}}}}}}} with --options"
+    )]
+    Classes {
+        /// The data.
+        path: PathBuf,
+        /// How many classes there are.
+        found: usize,
+        /// How many the model has.
+        known: usize,
+    },
     /// The file `dataset.json` does not fit the pictures.
     #[error("{path}: dataset.json: {reason}")]
     Labels {
@@ -113,83 +142,199 @@ impl DataError {
     }
 }
 
-/// Reads a source, whatever its format.
+/// What is done with each picture, and whether the next is wanted.
+type Each<'a> = dyn FnMut(Item) -> ControlFlow<()> + 'a;
+
+/// Reads a source as [`visit`] does, and keeps all of it.
+///
+/// # Errors
+///
+/// As [`visit`].
+pub fn read(source: &Path) -> Result<Contents, DataError> {
+    let mut items = Vec::new();
+    let classes = visit(source, &mut |item| {
+        items.push(item);
+        ControlFlow::Continue(())
+    })?;
+    Ok(Contents { items, classes })
+}
+
+/// Goes through a source, whatever its format, in the order of training; not all of it is in memory
+/// at a time. Returns the names of the classes.
 ///
 /// # Errors
 ///
 /// If the source as a whole cannot be read. A bad picture is no error here: its [`Item`] says so.
-pub fn read(source: &Path) -> Result<Contents, DataError> {
+fn visit(source: &Path, each: &mut Each) -> Result<Vec<String>, DataError> {
     if source == Path::new(EMBEDDED) {
-        return emoji::read();
+        return emoji::visit(each);
     }
     let metadata = std::fs::metadata(source).map_err(|e| DataError::io(source, e))?;
     if metadata.is_dir() {
-        return files::read_folder(source);
+        return files::visit_folder(source, each);
     }
-    let mut start = Vec::new();
-    File::open(source)
-        .and_then(|file| file.take(4).read_to_end(&mut start))
-        .map_err(|e| DataError::io(source, e))?;
+    let start = start(source).map_err(|e| DataError::io(source, e))?;
     match start[..] {
+        _ if Latents::may_be(&start) => Err(DataError::Latents {
+            path: source.to_owned(),
+            reason: "pictures are wanted here".into(),
+        }),
         [b'P', b'K', ..] => {
             let file = File::open(source).map_err(|e| DataError::io(source, e))?;
-            files::read_zip(source, std::io::BufReader::new(file))
+            files::visit_zip(source, std::io::BufReader::new(file), each)
         }
-        [0x1f, 0x8b, ..] => cifar::read(source),
+        [0x1f, 0x8b, ..] => {
+            let Contents { items, classes } = cifar::read(source)?;
+            let _ = items.into_iter().try_for_each(each);
+            Ok(classes)
+        }
         _ => Err(DataError::Unknown(source.to_owned())),
     }
 }
 
-/// Pictures ready for training: all usable, all of one size.
+/// The first nine bytes of a file, or fewer, which tell what it is.
+fn start(file: &Path) -> std::io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    File::open(file)?.take(9).read_to_end(&mut start)?;
+    Ok(start)
+}
+
+/// Whether a source is a file of latents, or is meant to be.
+pub fn is_latents(source: &Path) -> bool {
+    // What cannot be read is no latents; whoever reads it will say why.
+    source.is_file() && start(source).is_ok_and(|start| Latents::may_be(&start))
+}
+
+/// Gives every picture of a source, with its class, to `take`, which says why if it cannot use one.
+/// Returns the names of the classes.
+///
+/// # Errors
+///
+/// If there is no picture, or one that cannot be used.
+fn usable(
+    source: &Path,
+    mut take: impl FnMut(Picture, Option<u32>) -> Result<(), String>,
+) -> Result<Vec<String>, DataError> {
+    let (mut total, mut count, mut list) = (0, 0, Vec::new());
+    let classes = visit(source, &mut |Item { name, picture, class }| {
+        total += 1;
+        if let Err(reason) = picture.and_then(|picture| take(picture, class)) {
+            count += 1;
+            if count <= 5 {
+                list.push(format!("  {name}: {reason}"));
+            }
+        }
+        ControlFlow::Continue(())
+    })?;
+    let path = source.to_owned();
+    match (total, count) {
+        (0, _) => Err(DataError::Empty(path)),
+        (_, 0) => Ok(classes),
+        _ => Err(DataError::Bad { path, count, total, list: list.join("\n") }),
+    }
+}
+
+/// One entry of the data: a picture, or what is known of its latent.
+pub struct Entry {
+    /// The picture, of values -1 to 1, or the mean of its latent, `[C, H, W]`.
+    pub image: Vec<f32>,
+    /// Standard deviation of the latent, `[C, H, W]`. A picture has none: it is what it is.
+    pub std: Option<Vec<f32>>,
+    /// Its class.
+    pub class: Option<usize>,
+}
+
+/// Data ready for training: all usable, all of one size.
 pub struct Dataset {
-    /// Shape of one picture, `[C, H, W]`.
+    /// Shape of one picture or latent, `[C, H, W]`.
     pub shape: [usize; 3],
-    /// All pictures, one after the other, each `[C, H, W]`.
-    pixels: Vec<u8>,
+    store: Store,
+    /// The class of each; empty where the data have none, or the model has no use for them.
+    classes: Vec<Option<u32>>,
+}
+
+enum Store {
+    /// Each `[C, H, W]`.
+    Pictures(Vec<Vec<u8>>),
+    Latents(Latents),
 }
 
 impl Dataset {
-    /// Opens a source whose pictures must have this shape.
+    /// Opens a source of what a model works on.
     ///
     /// # Errors
     ///
-    /// If the source cannot be read, is empty, or holds a picture that cannot be used.
-    pub fn open(source: &Path, shape: [usize; 3]) -> Result<Self, DataError> {
-        let contents = read(source)?;
-        let total = contents.items.len();
-        if total == 0 {
-            return Err(DataError::Empty(source.to_owned()));
-        }
-        let [c, h, w] = shape;
-        if c != 1 && c != 3 {
-            return Err(DataError::Channels(c));
-        }
-        let mut pixels = Vec::with_capacity(total * c * h * w);
-        let mut bad = Vec::new();
-        for item in contents.items {
-            match item.picture.and_then(|picture| picture.channels_first(shape)) {
-                Ok(picture) => pixels.extend(picture),
-                Err(reason) => bad.push(format!("  {}: {reason}", item.name)),
+    /// If the source cannot be read, is empty, or holds anything that cannot be used.
+    pub fn open(source: &Path, model: &ModelConfig) -> Result<Self, DataError> {
+        let shape = model.image_shape();
+        let (store, mut classes, found) = if is_latents(source) {
+            let latents = Latents::open(source)?;
+            if latents.shape != shape {
+                let side = shape[1] * latents.origin.vae.factor();
+                let reason = format!(
+                    "they are {:?}, and the model works on {shape:?}; `trainer data encode --size \
+                     {side}` makes some of {} values a side",
+                    latents.shape, shape[1]
+                );
+                return Err(DataError::Latents { path: source.to_owned(), reason });
             }
+            let labels = latents.labels.iter().map(|label| Some(*label)).collect();
+            let found = latents.origin.classes.len();
+            (Store::Latents(latents), labels, found)
+        } else {
+            if ![1, 3].contains(&shape[0]) {
+                return Err(DataError::Channels(shape[0]));
+            }
+            let (mut pictures, mut labels) = (Vec::new(), Vec::new());
+            let classes = usable(source, |picture, class| {
+                pictures.push(picture.channels_first(shape)?);
+                labels.push(class);
+                Ok(())
+            })?;
+            (Store::Pictures(pictures), labels, classes.len())
+        };
+        let known = model.classes();
+        if known == 0 {
+            classes.clear();
+        } else if found > known {
+            return Err(DataError::Classes { path: source.to_owned(), found, known });
         }
-        if !bad.is_empty() {
-            let count = bad.len();
-            bad.truncate(5);
-            let list = bad.join("\n");
-            return Err(DataError::Bad { path: source.to_owned(), count, total, list });
-        }
-        Ok(Self { shape, pixels })
+        Ok(Self { shape, store, classes })
     }
 
     /// Number of pictures.
     pub fn len(&self) -> usize {
-        self.pixels.len() / self.shape.iter().product::<usize>()
+        match &self.store {
+            Store::Pictures(pictures) => pictures.len(),
+            Store::Latents(latents) => latents.len(),
+        }
     }
 
-    /// One picture, `[C, H, W]`.
-    pub fn picture(&self, index: usize) -> &[u8] {
-        let size = self.shape.iter().product::<usize>();
-        &self.pixels[index * size..][..size]
+    /// What the data are latents of, if they are latents.
+    pub fn latents_of(&self) -> Option<&Origin> {
+        match &self.store {
+            Store::Pictures(_) => None,
+            Store::Latents(latents) => Some(&latents.origin),
+        }
+    }
+
+    /// One entry, or that of its mirror image.
+    pub fn entry(&self, index: usize, mirrored: bool) -> Entry {
+        let class = self.classes.get(index).copied().flatten().map(|class| class as usize);
+        match &self.store {
+            Store::Pictures(pictures) => {
+                let mut image = vec![0.0; pictures[index].len()];
+                model::image::from_bytes(&pictures[index], &mut image);
+                if mirrored {
+                    mirror_x(&mut image, self.shape[2]);
+                }
+                Entry { image, std: None, class }
+            }
+            Store::Latents(latents) => {
+                let [image, std] = latents.moments(index, mirrored);
+                Entry { image, std: Some(std), class }
+            }
+        }
     }
 }
 
