@@ -375,7 +375,7 @@ async fn files_carry_settings_there_and_back() {
         .await;
     is(&browser, "ready", SOON).await;
     view(&browser, "form").await;
-    make(&browser, (30, 4, 2, "heun"), SOON).await;
+    make(&browser, (30, 4, 6, "heun"), SOON).await;
     assert_same(&canvas(&browser, "canvas").await, &native, 1);
     browser.close().await;
 }
