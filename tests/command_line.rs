@@ -1013,21 +1013,25 @@ fn latents_are_trained_on_and_sampled_with_guidance() {
     refused(&from[2..], "cut short");
 }
 
+/// Writes noisy pictures and their noise levels as `denoise` reads them.
+fn write_noisy(path: &Path, (shape, x): (&[usize], &[f32]), sigma: &[f32]) {
+    let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let (x, levels) = (bytes(x), bytes(sigma));
+    let tensors =
+        [("x", view(Dtype::F32, shape, &x)), ("sigma", view(Dtype::F32, &[sigma.len()], &levels))];
+    fs::write(path, safetensors::serialize(tensors, None).expect("fits")).expect("written");
+}
+
 #[test]
 fn denoise_is_the_door_for_other_implementations() {
     let folder = TempDir::new().expect("a temporary folder");
     let (input, output) = (folder.path().join("in"), folder.path().join("out"));
     let weights = root().join("tests/golden/network.weights.safetensors");
     let golden = Tensors::golden("network.expected.safetensors");
-    let bytes = |name: &str| -> Vec<u8> {
-        golden.get(name).1.iter().flat_map(|v| (*v as f32).to_le_bytes()).collect()
-    };
-    let (x, sigma) = (bytes("x"), bytes("sigma"));
-    let write = |x_shape: &[usize], sigma: &[u8]| {
-        let tensors =
-            [("x", view(Dtype::F32, x_shape, &x)), ("sigma", view(Dtype::F32, &[4], sigma))];
-        fs::write(&input, safetensors::serialize(tensors, None).expect("fits")).expect("written");
-    };
+    let values =
+        |name: &str| -> Vec<f32> { golden.get(name).1.iter().map(|value| *value as f32).collect() };
+    let (x, sigma) = (values("x"), values("sigma"));
+    let write = |x_shape: &[usize], sigma: &[f32]| write_noisy(&input, (x_shape, &x), sigma);
     let args = [
         "denoise",
         "--weights",
@@ -1048,7 +1052,7 @@ fn denoise_is_the_door_for_other_implementations() {
     }
     write(&[4, 3, 4, 16], &sigma);
     assert!(fails(&args).contains("takes [B, 3, 8, 8] and [B]"));
-    write(&[4, 3, 8, 8], &[0.0f32, 1.0, 1.0, 1.0].map(f32::to_le_bytes).concat());
+    write(&[4, 3, 8, 8], &[0.0, 1.0, 1.0, 1.0]);
     assert!(fails(&args).contains("a noise level of 0"));
     fs::write(&input, b"nonsense").expect("written");
     assert!(fails(&args).contains("in"));
@@ -1137,11 +1141,8 @@ fn an_official_file_is_read_as_it_is() {
     assert!(run(&["info", text(&weights)]).contains("official layout"));
 
     // All weights are zero, and so is the predicted noise: the latent stays as it is.
-    let x: Vec<u8> = (0..2 * 4 * 16 * 16).flat_map(|i| (i as f32 * 0.01).to_le_bytes()).collect();
-    let sigma: Vec<u8> = [0.5f32, 10.0].iter().flat_map(|s| s.to_le_bytes()).collect();
-    let tensors =
-        [("x", view(Dtype::F32, &[2, 4, 16, 16], &x)), ("sigma", view(Dtype::F32, &[2], &sigma))];
-    fs::write(&input, safetensors::serialize(tensors, None).expect("it fits")).expect("written");
+    let x: Vec<f32> = (0..2 * 4 * 16 * 16).map(|i| i as f32 * 0.01).collect();
+    write_noisy(&input, (&[2, 4, 16, 16], &x), &[0.5, 10.0]);
     run(&[
         "denoise",
         "--weights",

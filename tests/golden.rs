@@ -172,12 +172,7 @@ fn the_latent_network_with_a_class_and_without() {
         model.network.forward(NetworkInput {
             x,
             c_noise,
-            classes,
-            augment: None,
-            dropout: None,
-            attention_of,
-            silence_time: false,
-            recompute: None,
+            conditioning: Conditioning { classes, attention_of, ..Conditioning::default() },
         })
     };
     for (name, classes) in [

@@ -6,9 +6,10 @@ use burn::tensor::{Tensor, activation};
 use crate::config::{Activation, ImageConfig, Residual, TransformerConfig};
 use crate::layers::{Conv3x3, GroupNorm, LayerNorm, Linear};
 use crate::macs::Macs;
+use crate::network::AttentionMaps;
 use crate::ops::{self, DropoutKeys};
 use crate::params::Params;
-use crate::tmsa::{Attended, Tmsa, TmsaOutput};
+use crate::tmsa::{Tmsa, TmsaOutput};
 use crate::window::Offsets;
 
 /// Two linear maps with an activation between them.
@@ -75,7 +76,7 @@ impl Transformer {
         }
     }
 
-    /// The output, and what was attended with if the weights were asked for.
+    /// The output, and what was attended to if it was asked for.
     ///
     /// # Shapes
     ///
@@ -85,11 +86,11 @@ impl Transformer {
         x: Tensor<4>,
         time: Tensor<2>,
         weights: bool,
-    ) -> (Tensor<4>, Option<Attended>) {
-        let TmsaOutput { context, attended } =
+    ) -> (Tensor<4>, Option<AttentionMaps>) {
+        let TmsaOutput { context, attention } =
             self.attn.forward(self.norm1.forward(x.clone()), time, weights);
         let h = context + x;
-        (self.mlp.forward(self.norm2.forward(h.clone())) + h, attended)
+        (self.mlp.forward(self.norm2.forward(h.clone())) + h, attention)
     }
 
     pub(crate) fn macs(&self, tokens: usize, channels: usize) -> Macs {
@@ -138,7 +139,7 @@ impl ResBlock {
         }
     }
 
-    /// The output, and what was attended with if the weights were asked for.
+    /// The output, and what was attended to if it was asked for.
     ///
     /// # Shapes
     ///
@@ -150,20 +151,20 @@ impl ResBlock {
         time: Tensor<2>,
         dropout: Option<DropoutKeys>,
         weights: bool,
-    ) -> (Tensor<4>, Option<Attended>) {
+    ) -> (Tensor<4>, Option<AttentionMaps>) {
         let h = self.norm.swish(x.clone());
         let h = match dropout {
             Some(keys) if self.dropout > 0.0 => ops::dropout(h, self.dropout, keys),
             _ => h,
         };
         let h = self.conv.forward(h);
-        let (h, attended) = self.transformer.forward(h, time, weights);
+        let (h, attention) = self.transformer.forward(h, time, weights);
         let output = match (&self.residual, self.has_residual) {
             (_, false) => h,
             (Some(projection), true) => h + projection.forward(x),
             (None, true) => h + x,
         };
-        (output, attended)
+        (output, attention)
     }
 
     pub(crate) fn macs(&self, pixels: usize) -> Macs {

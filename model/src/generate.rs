@@ -130,8 +130,8 @@ pub async fn generate_from<E>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Window;
     use crate::config::{ImageConfig, LinearBetas, ModelConfig, NetworkConfig, PrecondConfig};
-    use crate::config::{TimeConfig, TransformerConfig, Window};
     use crate::discrete::Spacing;
     use crate::sampler::{Churn, Method, Variance};
     use crate::schedule::Schedule;
@@ -139,15 +139,10 @@ mod tests {
 
     fn model() -> Model {
         let network = NetworkConfig::Image(ImageConfig {
-            resolution: 8,
-            channels: vec![16, 32],
             blocks: vec![1, 1],
-            time: TimeConfig { channels: 8, width: 12, ..TimeConfig::default() },
-            transformer: TransformerConfig { head_dim: 8, ..TransformerConfig::default() },
-            window: Window::Size(4),
             // Large enough for the blocks to matter in a network that has learned nothing.
             branch_init: 1.0,
-            ..ImageConfig::default()
+            ..crate::golden::config()
         });
         let config = ModelConfig { network, precond: PrecondConfig::default() };
         Model::new(config, 0, &Device::flex()).expect("it fits together")

@@ -12,7 +12,9 @@ use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 
 use crate::block::{ResBlock, Transformer};
-use crate::config::{GroupNormConfig, ImageConfig, TimeConfig, TransformerConfig, Window};
+use crate::config::{
+    GroupNormConfig, ImageConfig, LatentConfig, TimeConfig, TransformerConfig, Window,
+};
 use crate::latent::position_embedding;
 use crate::params::{Init, Params, Source, TensorSpec};
 use crate::tmsa::Tmsa;
@@ -69,8 +71,22 @@ impl Golden {
     }
 }
 
-/// The configuration that the golden values were made with.
-fn config() -> ImageConfig {
+/// The configuration that the golden values of the latent network were made with.
+pub(crate) fn latent_config() -> LatentConfig {
+    let transformer = TransformerConfig { head_dim: 8, ..LatentConfig::default().transformer };
+    LatentConfig {
+        resolution: 8,
+        width: 24,
+        depth: 2,
+        classes: 5,
+        time_channels: 16,
+        transformer,
+        ..LatentConfig::default()
+    }
+}
+
+/// The configuration that the golden values of the image-space network were made with.
+pub(crate) fn config() -> ImageConfig {
     ImageConfig {
         resolution: 8,
         channels: vec![16, 32],
@@ -110,13 +126,13 @@ fn tmsa_is_the_papers() {
     };
     let (x, time) = input();
     let output = tmsa.forward(x, time, false);
-    assert!(output.attended.is_none());
+    assert!(output.attention.is_none());
     close(output.context, &golden, "output", 1e-5);
     // Asked for its weights, it computes the same, and returns what it computed with.
     let (x, time) = input();
     let output = tmsa.forward(x, time, true);
     close(output.context, &golden, "output", 1e-5);
-    let attended = output.attended.expect("asked for");
+    let attended = output.attention.expect("asked for");
     close(attended.weights, &golden, "weights", 1e-5);
     assert_eq!(attended.bias.dims(), [2, 16, 16]);
     // The lengths of what Eq (3)-(5) add, term by term.
@@ -200,7 +216,8 @@ fn the_parts_of_the_latent_network_are_the_releases() {
 #[cfg(feature = "train")]
 #[test]
 fn the_whole_latent_network_is_trained() {
-    use crate::config::{LatentConfig, NetworkConfig};
+    use crate::config::NetworkConfig;
+    use crate::model::Conditioning;
     use crate::network::{Network, NetworkInput};
     use burn::module::ModuleVisitor;
     use burn::optim::GradientsParams;
@@ -216,31 +233,19 @@ fn the_whole_latent_network_is_trained() {
 
     let official = Golden::open("latent.official.safetensors");
     let golden = Golden::open("latent.expected.safetensors");
-    let transformer = TransformerConfig { head_dim: 8, ..LatentConfig::default().transformer };
-    let config = LatentConfig {
-        resolution: 8,
-        width: 24,
-        depth: 2,
-        classes: 5,
-        time_channels: 16,
-        transformer,
-        ..LatentConfig::default()
-    };
     let device = Device::flex().autodiff();
     let values = |spec: &TensorSpec| {
         official.values(&spec.name).1.into_iter().map(|value| value as f32).collect()
     };
     let source = Source::Stored(&values);
-    let network = Network::new(&NetworkConfig::Latent(config), &device, &source);
+    let network = Network::new(&NetworkConfig::Latent(latent_config()), &device, &source);
     let output = network.forward(NetworkInput {
         x: golden.tensor("x", &device, DType::F32),
         c_noise: golden.values("t").1,
-        classes: vec![Some(0), None, Some(2), Some(4)],
-        augment: None,
-        dropout: None,
-        attention_of: None,
-        silence_time: false,
-        recompute: None,
+        conditioning: Conditioning {
+            classes: vec![Some(0), None, Some(2), Some(4)],
+            ..Conditioning::default()
+        },
     });
     let gradients = GradientsParams::from_grads(output.x.square().sum().backward(), &network);
     let mut sizes = Sizes(&gradients, Vec::new());

@@ -8,11 +8,10 @@ use crate::block::Transformer;
 use crate::config::LatentConfig;
 use crate::layers::{Embedding, LayerNorm, Linear};
 use crate::macs::Macs;
-use crate::network::{AttentionMaps, BlockInfo, NetworkInput, NetworkOutput};
+use crate::network::{BlockInfo, NetworkInput, NetworkOutput};
 use crate::ops::{swish, wide};
 use crate::params::{Init, Params};
 use crate::time::TimestepEmbedding;
-use crate::tmsa::Attended;
 use crate::window::Offsets;
 
 /// Standard deviation of the initial embeddings of time and class.
@@ -77,9 +76,7 @@ impl LatentNetwork {
     }
 
     pub(crate) fn forward(&self, input: NetworkInput) -> NetworkOutput {
-        let NetworkInput { x, c_noise, classes, attention_of, silence_time, .. } = input;
-        #[cfg(feature = "train")]
-        let recompute = input.recompute;
+        let NetworkInput { x, c_noise, conditioning } = input;
         let (device, dtype) = (x.device(), x.dtype());
         let LatentConfig { channels, patch: p, .. } = self.config;
         let channels_out = self.config.channels_out();
@@ -97,33 +94,25 @@ impl LatentNetwork {
         let mut condition = self.time.forward(&c_noise, (&device, wide(dtype)));
         if let Some(table) = &self.classes {
             let none = self.config.classes;
+            let classes = &conditioning.classes;
             let classes = (0..b).map(|i| classes.get(i).copied().flatten().unwrap_or(none));
             condition = condition + table.forward(classes).cast(wide(dtype));
         }
-        let condition = condition.cast(dtype);
-        let condition = if silence_time { condition.zeros_like() } else { condition };
-        #[cfg(feature = "train")]
-        let condition = match &recompute {
-            Some(recompute) => recompute.time(condition),
-            None => condition,
-        };
+        let condition = conditioning.time_token(condition, dtype);
 
         let mut attention = None;
         for (number, block) in self.blocks.iter().enumerate() {
             #[cfg(feature = "train")]
-            if let Some(recompute) = &recompute {
+            if let Some(recompute) = &conditioning.recompute {
                 x = recompute.block(block, x, condition.clone(), |block: &Transformer, x, time| {
                     block.forward(x, time, false).0
                 });
                 continue;
             }
-            let wanted = attention_of == Some(number);
-            let (output, attended) = block.forward(x, condition.clone(), wanted);
+            let wanted = conditioning.attention_of == Some(number);
+            let (output, maps) = block.forward(x, condition.clone(), wanted);
             x = output;
-            if let Some(Attended { weights, bias, lengths }) = attended {
-                let window = self.config.window.on(side);
-                attention = Some(AttentionMaps { weights, bias, lengths, window });
-            }
+            attention = attention.or(maps);
         }
 
         let x = self.head.forward(swish(self.head_norm.forward(x)));

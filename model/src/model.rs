@@ -59,6 +59,19 @@ pub struct Conditioning {
     pub recompute: Option<crate::recompute::Recompute>,
 }
 
+impl Conditioning {
+    /// The time token as blocks are given it, of a map's type.
+    pub(crate) fn time_token(&self, time: Tensor<2>, dtype: DType) -> Tensor<2> {
+        let time = time.cast(dtype);
+        let time = if self.silence_time { time.zeros_like() } else { time };
+        #[cfg(feature = "train")]
+        if let Some(recompute) = &self.recompute {
+            return recompute.time(time);
+        }
+        time
+    }
+}
+
 impl Model {
     /// A model with initial weights, a pure function of `seed`.
     ///
@@ -125,13 +138,7 @@ impl Model {
         let output = self.network.forward(NetworkInput {
             x: (x.clone() * factor(|c| c.c_in)).cast(self.compute),
             c_noise: coefficients.iter().map(|c| c.c_noise).collect(),
-            classes: conditioning.classes,
-            augment: conditioning.augment,
-            dropout: conditioning.dropout,
-            attention_of: conditioning.attention_of,
-            silence_time: conditioning.silence_time,
-            #[cfg(feature = "train")]
-            recompute: conditioning.recompute,
+            conditioning,
         });
         let raw = output.x.cast(x.dtype());
         // What follows the prediction's channels is the variance.

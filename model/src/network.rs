@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor};
 use crate::config::NetworkConfig;
 use crate::latent::LatentNetwork;
 use crate::macs::Macs;
+use crate::model::Conditioning;
 use crate::params::{Params, Source, TensorSpec};
 use crate::unet::UNet;
 
@@ -17,20 +18,8 @@ pub struct NetworkInput {
     pub x: Tensor<4>,
     /// Their noise levels, as the preconditioner expresses them, one a picture.
     pub c_noise: Vec<f64>,
-    /// Their classes, see [`crate::Conditioning::classes`].
-    pub classes: Vec<Option<usize>>,
-    /// Augmentation labels, `[B, labels]`. None is the same as zeros: nothing was augmented.
-    pub augment: Option<Tensor<2>>,
-    /// A key for each picture, which decides what dropout leaves out of it. None leaves out
-    /// nothing.
-    pub dropout: Option<Vec<u32>>,
-    /// The block whose attention maps are wanted, counted in the order of execution.
-    pub attention_of: Option<usize>,
-    /// Whether the time token is zero, so that the blocks are not told the noise level.
-    pub silence_time: bool,
-    /// Where blocks are noted that are to be computed again for their gradients.
-    #[cfg(feature = "train")]
-    pub recompute: Option<crate::recompute::Recompute>,
+    /// What else they are computed under.
+    pub conditioning: Conditioning,
 }
 
 /// What a network computes.

@@ -148,7 +148,7 @@ fn first_difference<T: Copy + ToString>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{PrecondConfig, TransformerConfig, Window};
+    use crate::config::{PrecondConfig, Window};
     use crate::weights::{Precision, Weights, specs, to_bytes};
     use crate::{Model, TensorSpec};
     use burn::tensor::{Device, bf16, f16};
@@ -156,21 +156,8 @@ mod tests {
 
     /// The golden network's configuration.
     fn config() -> ModelConfig {
-        let transformer = TransformerConfig {
-            head_dim: 8,
-            layer_norm_affine: false,
-            ..TransformerConfig::default()
-        };
         ModelConfig {
-            network: NetworkConfig::Latent(LatentConfig {
-                resolution: 8,
-                width: 24,
-                depth: 2,
-                classes: 5,
-                time_channels: 16,
-                transformer,
-                ..LatentConfig::default()
-            }),
+            network: NetworkConfig::Latent(crate::golden::latent_config()),
             precond: PrecondConfig::default(),
         }
     }

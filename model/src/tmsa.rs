@@ -6,6 +6,7 @@ use burn::tensor::{DType, Tensor};
 use crate::config::{Position, TransformerConfig};
 use crate::layers::Linear;
 use crate::macs::Macs;
+use crate::network::AttentionMaps;
 use crate::ops::{Attention, window_attention};
 use crate::params::{Init, Params};
 use crate::window::Offsets;
@@ -27,18 +28,8 @@ pub struct Tmsa {
 pub struct TmsaOutput {
     /// `[B, H, W, C]`.
     pub context: Tensor<4>,
-    /// What it was made with, if the weights were asked for.
-    pub attended: Option<Attended>,
-}
-
-/// What a block attended with; [`crate::network::AttentionMaps`] says more.
-pub struct Attended {
-    /// Attention weights, `[B, windows, heads, N, N]`.
-    pub weights: Tensor<5>,
-    /// `[heads, N, N]`.
-    pub bias: Tensor<3>,
-    /// `[B, 2, 3]`.
-    pub lengths: Tensor<3>,
+    /// What was attended to, if it was asked for.
+    pub attention: Option<AttentionMaps>,
 }
 
 impl Tmsa {
@@ -93,10 +84,13 @@ impl Tmsa {
             (attention.bias.clone(), lengths(attention.qkv.clone(), attention.time.clone()))
         });
         let (context, weights) = window_attention(attention, weights);
-        let attended = weights.zip(why);
-        let attended =
-            attended.map(|(weights, (bias, lengths))| Attended { weights, bias, lengths });
-        TmsaOutput { context: self.proj.forward(context), attended }
+        let attention = weights.zip(why).map(|(weights, (bias, lengths))| AttentionMaps {
+            weights,
+            bias,
+            lengths,
+            window,
+        });
+        TmsaOutput { context: self.proj.forward(context), attention }
     }
 
     /// For a map of `tokens`.

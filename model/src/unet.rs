@@ -7,11 +7,10 @@ use crate::block::ResBlock;
 use crate::config::{ImageConfig, Resample, Skip};
 use crate::layers::{Conv3x3, GroupNorm};
 use crate::macs::Macs;
-use crate::network::{AttentionMaps, BlockInfo, NetworkInput, NetworkOutput};
+use crate::network::{BlockInfo, NetworkInput, NetworkOutput};
 use crate::ops::{DropoutKeys, downsample_bilinear, upsample_bilinear, upsample_nearest, wide};
 use crate::params::Params;
 use crate::time::TimeEmbedding;
-use crate::tmsa::Attended;
 use crate::window::Offsets;
 
 /// One stage of the encoder, or of the decoder.
@@ -109,37 +108,29 @@ impl UNet {
     }
 
     pub(crate) fn forward(&self, input: NetworkInput) -> NetworkOutput {
-        let dtype = input.x.dtype();
-        let options = (&input.x.device(), wide(dtype));
-        let time = self.time.forward(&input.c_noise, input.augment, options).cast(dtype);
-        let time = if input.silence_time { time.zeros_like() } else { time };
-        #[cfg(feature = "train")]
-        let time = match &input.recompute {
-            Some(recompute) => recompute.time(time),
-            None => time,
-        };
+        let NetworkInput { x, c_noise, conditioning } = input;
+        let options = (&x.device(), wide(x.dtype()));
+        let time = self.time.forward(&c_noise, conditioning.augment.clone(), options);
+        let time = conditioning.time_token(time, x.dtype());
         let mut attention = None;
         let mut number = 0;
-        let mut run = |block: &ResBlock, x: Tensor<4>, side: usize| {
-            let wanted = input.attention_of == Some(number);
-            let dropout = input.dropout.as_ref().map(|keys| DropoutKeys::new(keys, number));
+        let mut run = |block: &ResBlock, x: Tensor<4>| {
+            let wanted = conditioning.attention_of == Some(number);
+            let dropout = conditioning.dropout.as_ref().map(|keys| DropoutKeys::new(keys, number));
             number += 1;
             #[cfg(feature = "train")]
-            if let Some(recompute) = &input.recompute {
+            if let Some(recompute) = &conditioning.recompute {
                 return recompute.block(block, x, time.clone(), move |block, x, time| {
                     block.forward(x, time, dropout.clone(), false).0
                 });
             }
-            let (x, attended) = block.forward(x, time.clone(), dropout, wanted);
-            if let Some(Attended { weights, bias, lengths }) = attended {
-                let window = self.config.window.on(side);
-                attention = Some(AttentionMaps { weights, bias, lengths, window });
-            }
+            let (x, maps) = block.forward(x, time.clone(), dropout, wanted);
+            attention = attention.take().or(maps);
             x
         };
 
         // (b, c, h, w) -> (b, h, w, c)
-        let mut x = self.tokenizer.forward(input.x.permute([0, 2, 3, 1]));
+        let mut x = self.tokenizer.forward(x.permute([0, 2, 3, 1]));
         let mut skips: Vec<Vec<Tensor<4>>> = Vec::new();
         for (i, stage) in self.encoder.iter().enumerate() {
             if i > 0 {
@@ -150,7 +141,7 @@ impl UNet {
             }
             let mut outputs = Vec::new();
             for block in &stage.blocks {
-                x = run(block, x, stage.side);
+                x = run(block, x);
                 outputs.push(x.clone());
             }
             skips.push(outputs);
@@ -168,7 +159,7 @@ impl UNet {
                     let skip = outputs.pop().expect("every block of the decoder has one");
                     x = Tensor::cat(vec![x, skip], 3);
                 }
-                x = run(block, x, stage.side);
+                x = run(block, x);
             }
         }
         let x = self.head.forward(self.head_norm.forward(x));

@@ -363,14 +363,16 @@ impl<'a> Weights<'a> {
     }
 }
 
+/// The values of an `f32` tensor, of which these are the bytes.
+pub fn f32_values(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+}
+
 /// The values of a tensor, if it holds floating-point numbers of a type that is read.
 pub(crate) fn float_values(view: &TensorView) -> Option<Vec<f32>> {
     let pairs = || view.data().chunks_exact(2).map(|b| [b[0], b[1]]);
     Some(match Precision::of(view.dtype())? {
-        Precision::F32 => {
-            let bytes = view.data().chunks_exact(4);
-            bytes.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-        }
+        Precision::F32 => f32_values(view.data()),
         Precision::F16 => pairs().map(|b| f16::from_le_bytes(b).to_f32()).collect(),
         Precision::Bf16 => pairs().map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
     })

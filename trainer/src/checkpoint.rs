@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use model::config::ModelConfig;
 use model::network::Network;
+use model::weights::f32_values;
 use model::{Model, TensorSpec};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -214,11 +215,7 @@ impl Checkpoint {
         let values = tensors
             .iter()
             .filter(|(_, view)| view.dtype() == Dtype::F32)
-            .map(|(name, view)| {
-                let values = view.data().chunks_exact(4);
-                let values = values.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-                (name.to_string(), values.collect())
-            })
+            .map(|(name, view)| (name.to_string(), f32_values(view.data())))
             .collect();
         let checkpoint = Self { progress, optimizer, values };
         for spec in model::weights::specs(checkpoint.config()) {

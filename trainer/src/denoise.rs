@@ -4,6 +4,7 @@ use anstream::println;
 use anyhow::{Context, bail, ensure};
 use burn::tensor::{Tensor, TensorData};
 use model::Conditioning;
+use model::weights::f32_values;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -15,9 +16,7 @@ use crate::weights_file;
 fn tensor(file: &SafeTensors, name: &str) -> anyhow::Result<(Vec<usize>, Vec<f32>)> {
     let Ok(view) = file.tensor(name) else { bail!("holds no tensor `{name}`") };
     ensure!(view.dtype() == Dtype::F32, "`{name}` is {:?}, not F32", view.dtype());
-    let values = view.data().chunks_exact(4);
-    let values = values.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-    Ok((view.shape().to_vec(), values.collect()))
+    Ok((view.shape().to_vec(), f32_values(view.data())))
 }
 
 /// Runs the command.

@@ -29,8 +29,13 @@ pub fn keep() {}
 
 /// The most memory this process has had so far, in bytes, where the system tells.
 pub fn peak() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    bytes("/proc/self/status", "VmHWM:")
+}
+
+/// The bytes that a line of one of the kernel's files gives in kibibytes.
+fn bytes(path: &str, field: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
@@ -59,15 +64,14 @@ pub fn of_training(config: &TrainConfig, devices: usize) -> u64 {
 /// If it is not, with what to lower.
 pub fn check(config: &TrainConfig, devices: &[Device]) -> anyhow::Result<()> {
     let on_cpu = devices.iter().all(|device| *device == Device::flex());
-    let (needed, Some(there)) = (of_training(config, devices.len()), available()) else {
-        return Ok(());
-    };
+    let Some(there) = available().filter(|_| on_cpu) else { return Ok(()) };
+    let needed = of_training(config, devices.len()) * devices.len() as u64;
     let at_a_time = config.micro_batch.unwrap_or(config.batch);
     ensure!(
-        !on_cpu || needed * devices.len() as u64 <= there,
+        needed <= there,
         "training takes about {} MB and {} MB are left: a --micro-batch below {at_a_time} takes less \
          and computes the same; so does a smaller --batch, which trains differently",
-        needed * devices.len() as u64 / 1_000_000,
+        needed / 1_000_000,
         there / 1_000_000
     );
     Ok(())
@@ -76,18 +80,13 @@ pub fn check(config: &TrainConfig, devices: &[Device]) -> anyhow::Result<()> {
 /// Bytes that this process can still have, where the system tells: what is free in the machine or,
 /// if that is less, what is left of the process's limit.
 fn available() -> Option<u64> {
-    let kib = |path: &str, field: &str| {
-        let text = std::fs::read_to_string(path).ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
-        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
-    };
-    let free = 1024 * kib("/proc/meminfo", "MemAvailable")?;
+    let free = bytes("/proc/meminfo", "MemAvailable:")?;
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
     let limit = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
     let Some(limit) = limit.split_whitespace().next()?.parse::<u64>().ok() else {
         return Some(free);
     };
-    let used = 1024 * kib("/proc/self/status", "VmSize")?;
+    let used = bytes("/proc/self/status", "VmSize:")?;
     Some(free.min(limit.saturating_sub(used)))
 }
 

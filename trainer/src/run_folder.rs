@@ -99,16 +99,13 @@ impl RunFolder {
         let context = || format!("cannot write {}", path.display());
         let file =
             OpenOptions::new().create(true).append(true).open(&path).with_context(context)?;
-        match file.try_lock() {
-            Ok(()) => {
-                self.clean();
-                Ok(file)
-            }
-            Err(TryLockError::WouldBlock) => {
-                bail!("{}: another process trains this run", self.0.display())
-            }
-            Err(TryLockError::Error(error)) => Err(error).with_context(context),
-        }
+        ensure!(
+            take(&file).with_context(context)?,
+            "{}: another process trains this run",
+            self.0.display()
+        );
+        self.clean();
+        Ok(file)
     }
 
     /// Removes what a crash left half written. What cannot be removed does no harm.
@@ -220,6 +217,19 @@ impl RunFolder {
             write_file(&path, kept.as_bytes()).with_context(context)?;
         }
         OpenOptions::new().create(true).append(true).open(&path).with_context(context)
+    }
+}
+
+/// Locks a file for this process until it is closed; `false` if another process has it.
+///
+/// # Errors
+///
+/// If the file system cannot.
+pub fn take(file: &File) -> std::io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 

@@ -149,10 +149,7 @@ fn now() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
+    use crate::weights_file::hex;
 
     /// Against what the Python package `tensorboard` 2.21 writes of the same events.
     #[test]

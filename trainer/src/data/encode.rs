@@ -1,12 +1,12 @@
 //! `trainer data encode`: latents of pictures.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use anstream::{eprintln, println};
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use indicatif::{ProgressBar, ProgressStyle};
 use model::vae::Vae;
@@ -17,6 +17,7 @@ use super::{Item, Picture, usable, visit};
 use crate::args::EncodeArgs;
 use crate::augment::mirror_x;
 use crate::autoencoder::Autoencoder;
+use crate::run_folder::take;
 use crate::weights_file::hex;
 
 /// Pictures after which what was written is brought to the disk.
@@ -188,11 +189,7 @@ fn go_on(
         .write(true)
         .open(path)
         .with_context(context)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => bail!("{name}: another process is encoding into it"),
-        Err(TryLockError::Error(error)) => return Err(error).with_context(context),
-    }
+    ensure!(take(&file).with_context(context)?, "{name}: another process is encoding into it");
     let len = usize::try_from(file.metadata().with_context(context)?.len())?;
     let same = begins_with(path, head)?;
     ensure!(

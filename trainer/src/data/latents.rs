@@ -10,6 +10,7 @@ use std::path::Path;
 
 use memmap2::Mmap;
 use model::vae::VaeConfig;
+use model::weights::f32_values;
 use rayon::prelude::*;
 use safetensors::tensor::Dtype;
 use safetensors::{SafeTensorError, SafeTensors};
@@ -200,8 +201,7 @@ impl Latents {
         let first = self.start + index * record(self.shape);
         [0, 1].map(|moment| {
             let place = first + 4 * values * (2 * usize::from(mirrored) + moment);
-            let bytes = self.file[place..][..4 * values].chunks_exact(4);
-            bytes.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+            f32_values(&self.file[place..][..4 * values])
         })
     }
 }

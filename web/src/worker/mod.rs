@@ -224,7 +224,7 @@ impl Worker {
             card: weights.card().clone(),
             sha256: entry.sha256.clone(),
             bytes: entry.bytes,
-            parameters: weights.specs().iter().map(|spec| spec.len()).sum(),
+            parameters: network.parameter_count(),
             macs: network.macs().total(),
             size: [width, height],
             blocks: network.blocks().iter().map(block).collect(),
