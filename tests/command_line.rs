@@ -747,13 +747,14 @@ fn latents_become_pictures() {
     let inside = fs::read(output.join("000002.png")).expect("there");
     let inside = String::from_utf8_lossy(&inside);
     assert!(inside.contains("\"classes\":[1,4]") && inside.contains("\"scale\":4.4"), "{inside}");
+    assert!(inside.contains("\"vae_sha256\":\""), "{inside}");
 
     for (more, message) in [
         (&["--steps", "2"][..], "--vae"),
         (&["--vae", text(&vae)], "norm1.weight` is [8], not [128]"),
         (&["--vae", text(&weights)], "is missing"),
         (&["--classes", "7"], "class 7: this model has 5"),
-        (&["--classes", "some"], "neither a class nor a range"),
+        (&["--classes", "some"], "no class is called `some`"),
         (&["--guidance", "2"], "--classes"),
     ] {
         let error = fails(&[&common[..], more].concat());
@@ -968,7 +969,8 @@ fn latents_are_trained_on_and_sampled_with_guidance() {
     assert_eq!(plain.dimensions(), (64, 32));
     assert!(plain != more && plain != none);
     assert!(!output.exists());
-    run(&[&sample[..], &["--classes", "1", "--steps", "3"], &decoder].concat());
+    // The weights know the names of their classes.
+    run(&[&sample[..], &["--class", "Dog", "--steps", "3"], &decoder].concat());
     let off = png(&output).iter().zip(plain.iter()).map(|(a, b)| a.abs_diff(*b)).max();
     assert!(off <= Some(1), "a scale of 1 is no guidance, up to rounding: {off:?}");
 

@@ -28,4 +28,19 @@ pub struct Card {
     pub training_seconds: f64,
     /// The program that made the file.
     pub made_with: String,
+    /// Names of the classes, in their order; empty if there are none, or none are known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
+}
+
+impl Card {
+    /// What each of a model's `count` classes is called: its name, or its number if the names are
+    /// not those of as many.
+    pub fn class_names(&self, count: usize) -> Vec<String> {
+        if self.classes.len() == count {
+            self.classes.clone()
+        } else {
+            (0..count).map(|class| class.to_string()).collect()
+        }
+    }
 }

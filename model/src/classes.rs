@@ -38,14 +38,15 @@ pub enum ClassError {
 /// # Errors
 ///
 /// If there is no such class, or more than one.
-pub fn find(names: &[&str], text: &str) -> Result<usize, ClassError> {
+pub fn find(names: &[impl AsRef<str>], text: &str) -> Result<usize, ClassError> {
     let wanted = text.trim().to_lowercase();
     if let Ok(number) = wanted.parse::<usize>() {
         let count = names.len();
         return if number < count { Ok(number) } else { Err(ClassError::Number { number, count }) };
     }
     let numbers = |is: &dyn Fn(&str) -> bool| -> Vec<usize> {
-        names.iter().enumerate().filter(|(_, name)| is(name)).map(|(number, _)| number).collect()
+        let those = names.iter().enumerate().filter(|(_, name)| is(name.as_ref()));
+        those.map(|(number, _)| number).collect()
     };
     // A whole name may be a part of another, as "crane" is, or differ from it by a capital.
     let mut with = numbers(&|name| name == text.trim());
@@ -61,7 +62,7 @@ pub fn find(names: &[&str], text: &str) -> Result<usize, ClassError> {
         _ => Err(ClassError::Ambiguous {
             text: text.into(),
             count: with.len(),
-            first: with.iter().take(5).map(|&i| format!("{i} {}", names[i])).collect(),
+            first: with.iter().take(5).map(|&i| format!("{i} {}", names[i].as_ref())).collect(),
         }),
     }
 }
@@ -101,6 +102,6 @@ mod tests {
         ] {
             assert_eq!(find(names, text), Err(error));
         }
-        assert!(find(&[], "0").expect_err("none").to_string().contains("there are 0"));
+        assert!(find(&[""; 0], "0").expect_err("none").to_string().contains("there are 0"));
     }
 }

@@ -8,6 +8,7 @@
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::card::Card;
+use crate::classes::IMAGENET;
 use crate::config::{LatentConfig, ModelConfig, NetworkConfig, Position};
 use crate::latent::position_embedding;
 use crate::weights::{FLOATS, TensorProblem, WeightsError, float_values};
@@ -47,6 +48,8 @@ pub(crate) fn recognise(tensors: &SafeTensors) -> Result<ModelConfig, WeightsErr
 /// What is said of a model whose file says nothing.
 pub(crate) fn card(config: &LatentConfig) -> Card {
     let side = 8 * config.resolution;
+    // The release was trained on ImageNet.
+    let classes = IMAGENET.iter().filter(|_| config.classes == IMAGENET.len());
     Card {
         name: format!("DiffiT {side}, official layout"),
         summary: format!(
@@ -55,6 +58,7 @@ pub(crate) fn card(config: &LatentConfig) -> Card {
         ),
         licence: "as stated where the file comes from; NVIDIA's release is for non-commercial use"
             .into(),
+        classes: classes.map(ToString::to_string).collect(),
         ..Card::default()
     }
 }

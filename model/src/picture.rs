@@ -15,6 +15,9 @@ pub struct Origin {
     pub model: String,
     /// SHA-256 of the weights file.
     pub weights_sha256: String,
+    /// SHA-256 of the file of the autoencoder that made pictures of latents, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vae_sha256: Option<String>,
     /// The seed of each picture, row after row.
     pub seeds: Vec<u64>,
     /// All other settings.
@@ -213,6 +216,7 @@ mod tests {
         Origin {
             model: "µ-model".into(),
             weights_sha256: "00".into(),
+            vae_sha256: Some("11".into()),
             seeds: vec![3],
             settings: Settings::default(),
             page: Some("v=play".into()),

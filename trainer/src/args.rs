@@ -246,8 +246,9 @@ pub struct SettingsArgs {
     /// Clip every denoised picture to -1 to 1 before the step is taken.
     #[arg(long)]
     pub clip_denoised: bool,
-    /// Classes of the pictures, such as 207,360: with n of them, seed s has number s mod n.
-    #[arg(long, value_name = "CLASSES")]
+    /// Classes of the pictures, by number or by a part of the name that no other has, such as
+    /// 207,otter,10-19: with n of them, seed s has number s mod n.
+    #[arg(long, visible_alias = "class", value_name = "CLASSES")]
     pub classes: Option<String>,
     /// Scale of classifier-free guidance: 1 for none. The paper has 4.4 at 256x256. Several, such
     /// as 1,2,4, make as many outputs, each with its scale in its name.

@@ -48,6 +48,9 @@ pub struct Progress {
     /// pictures.
     #[serde(default)]
     pub latents_of: Option<[String; 2]>,
+    /// Names of the model's classes.
+    #[serde(default)]
+    pub classes: Vec<String>,
 }
 
 impl Progress {
@@ -63,6 +66,7 @@ impl Progress {
             skipped: 0,
             skipped_in_row: 0,
             latents_of: None,
+            classes: Vec::new(),
         }
     }
 
@@ -269,6 +273,7 @@ mod tests {
             skipped: 1,
             skipped_in_row: 0,
             latents_of: None,
+            classes: Vec::new(),
         };
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("x.ckpt");

@@ -30,6 +30,7 @@ pub fn card(progress: &Progress) -> Card {
         hardware: hardware(),
         training_seconds: progress.seconds,
         made_with: format!("trainer {}", env!("CARGO_PKG_VERSION")),
+        classes: progress.classes.clone(),
     }
 }
 

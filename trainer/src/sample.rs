@@ -9,6 +9,7 @@ use anyhow::{Context, ensure};
 use burn::tensor::Device;
 use indicatif::{ProgressBar, ProgressStyle};
 use model::Model;
+use model::classes::find;
 use model::config::LinearBetas;
 use model::discrete::Respacing;
 use model::generate::{Settings, generate};
@@ -23,7 +24,8 @@ use crate::run_folder::write_file;
 use crate::weights_file;
 
 impl SettingsArgs {
-    /// What the flags ask for: one set of settings, or as many as there are scales of guidance.
+    /// What the flags ask for, but for the classes: one set of settings, or as many as there are
+    /// scales of guidance.
     ///
     /// # Errors
     ///
@@ -37,8 +39,6 @@ impl SettingsArgs {
                 (*steps, Schedule::Adm { betas, spacing: spacing.clone() })
             }
         };
-        let list = |text| list("--classes", "class", text);
-        let classes = self.classes.as_deref().map(list).transpose()?;
         let settings = Settings {
             steps,
             method: self.method(),
@@ -50,7 +50,6 @@ impl SettingsArgs {
                 s_noise: self.churn_noise,
             },
             clip_denoised: self.clip_denoised,
-            classes: classes.unwrap_or_default().into_iter().map(|class| class as usize).collect(),
             ..Settings::default()
         };
         let guided = self
@@ -63,6 +62,22 @@ impl SettingsArgs {
         }
         all.iter().try_for_each(Settings::validate)?;
         Ok(all)
+    }
+
+    /// The classes that the flags ask for, of those of such names.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such class, or it could be several.
+    fn classes(&self, names: &[String]) -> anyhow::Result<Vec<usize>> {
+        let mut classes = Vec::new();
+        for part in self.classes.iter().flat_map(|text| text.split(',')) {
+            match list("--classes", "class", part) {
+                Ok(numbers) => classes.extend(numbers.into_iter().map(|number| number as usize)),
+                Err(_) => classes.push(find(names, part).context("--classes")?),
+            }
+        }
+        Ok(classes)
     }
 }
 
@@ -118,12 +133,16 @@ pub fn save(picture: &Rgb, path: &Path, origin: Option<&Origin>) -> anyhow::Resu
 ///
 /// If the settings make no sense, the weights cannot be read, or the files not be written.
 pub fn run(args: SampleArgs) -> anyhow::Result<()> {
-    let sweep = args.settings.settings()?;
+    let mut sweep = args.settings.settings()?;
     let seeds = seeds(&args.seeds)?;
     let device = args.device.open()?;
     let loaded = weights_file::load(args.weights.as_deref(), &device)?;
     let config = &loaded.model.config;
-    sweep.iter().try_for_each(|settings| settings.validate_for(config))?;
+    let classes = args.settings.classes(&loaded.card.class_names(config.classes()))?;
+    for settings in &mut sweep {
+        settings.classes.clone_from(&classes);
+        settings.validate_for(config)?;
+    }
     let autoencoder = Autoencoder::asked_for(&args.vae, &device)?;
     let c = match &autoencoder {
         Some(autoencoder) => {
@@ -156,6 +175,7 @@ pub fn run(args: SampleArgs) -> anyhow::Result<()> {
         let origin = |seeds: &[u64]| Origin {
             model: loaded.card.name.clone(),
             weights_sha256: loaded.sha256.clone(),
+            vae_sha256: autoencoder.as_ref().map(|autoencoder| autoencoder.sha256.clone()),
             seeds: seeds.to_vec(),
             settings: settings.clone(),
             page: None,

@@ -70,6 +70,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
         config.data.display()
     );
     progress.latents_of = latents_of;
+    progress.classes.clone_from(&data.class_names);
     folder.write_options(&progress.config)?;
     folder.set_aside_after(progress.images, warn)?;
     let mut run = Run { progress, learner, vae, device: devices[0].clone() };

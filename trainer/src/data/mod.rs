@@ -249,7 +249,9 @@ pub struct Dataset {
     /// Shape of one picture or latent, `[C, H, W]`.
     pub shape: [usize; 3],
     store: Store,
-    /// The class of each; empty where the data have none, or the model has no use for them.
+    /// Names of the classes; empty where the data have none, or the model has no use for them.
+    pub class_names: Vec<String>,
+    /// The class of each; empty as the names are.
     classes: Vec<Option<u32>>,
 }
 
@@ -267,7 +269,7 @@ impl Dataset {
     /// If the source cannot be read, is empty, or holds anything that cannot be used.
     pub fn open(source: &Path, model: &ModelConfig) -> Result<Self, DataError> {
         let shape = model.image_shape();
-        let (store, mut classes, found) = if is_latents(source) {
+        let (store, mut classes, mut class_names) = if is_latents(source) {
             let latents = Latents::open(source)?;
             if latents.shape != shape {
                 let side = shape[1] * latents.origin.vae.factor();
@@ -279,27 +281,29 @@ impl Dataset {
                 return Err(DataError::Latents { path: source.to_owned(), reason });
             }
             let labels = latents.labels.iter().map(|label| Some(*label)).collect();
-            let found = latents.origin.classes.len();
-            (Store::Latents(latents), labels, found)
+            let names = latents.origin.classes.clone();
+            (Store::Latents(latents), labels, names)
         } else {
             if ![1, 3].contains(&shape[0]) {
                 return Err(DataError::Channels(shape[0]));
             }
             let (mut pictures, mut labels) = (Vec::new(), Vec::new());
-            let classes = usable(source, |picture, class| {
+            let names = usable(source, |picture, class| {
                 pictures.push(picture.channels_first(shape)?);
                 labels.push(class);
                 Ok(())
             })?;
-            (Store::Pictures(pictures), labels, classes.len())
+            (Store::Pictures(pictures), labels, names)
         };
         let known = model.classes();
+        let found = class_names.len();
         if known == 0 {
             classes.clear();
+            class_names.clear();
         } else if found > known {
             return Err(DataError::Classes { path: source.to_owned(), found, known });
         }
-        Ok(Self { shape, store, classes })
+        Ok(Self { shape, store, class_names, classes })
     }
 
     /// Number of pictures.

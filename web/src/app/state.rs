@@ -76,6 +76,7 @@ impl Run {
         Origin {
             model: ready.card.name.clone(),
             weights_sha256: ready.sha256.clone(),
+            vae_sha256: None,
             seeds: self.order.noises.iter().map(Noise::seed).collect(),
             settings: self.order.settings.clone(),
             page: Some(self.link.clone()),
