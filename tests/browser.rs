@@ -584,10 +584,12 @@ async fn it_works_without_the_network_once_it_was_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the built page and Chromium"]
-async fn weights_that_arrive_wrong_are_refused_and_can_be_fetched_again() {
+async fn what_arrives_wrong_is_refused_and_can_be_fetched_again() {
     let (site, browser) = (site(), Browser::start(Gpu::None).await);
     let set = |fault| *site.fault.lock().expect("no thread panicked") = fault;
     for (ending, fault, message) in [
+        ("worker.js", Fault::Flipped, "could not be loaded"),
+        ("worker_bg.wasm", Fault::Flipped, "could not be loaded"),
         (".safetensors", Fault::Missing, "the server answered 404"),
         (".safetensors", Fault::Short, "bytes arrived"),
         (".safetensors", Fault::Flipped, "its hash differs"),

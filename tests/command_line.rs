@@ -940,6 +940,34 @@ fn latents_are_trained_on_and_sampled_with_guidance() {
     // Classes are learned from: without them, something else comes out.
     let blind = ["--grid", "0", "--duration", "160", "--label-dropout", "1"];
     assert!(latest(&train("blind", &blind)) != latest(&whole));
+    // Which steps of time are trained on may go by their losses: that too goes on as it was.
+    let importance = folder.path().join("importance.json");
+    let mut recipe: Value =
+        serde_json::from_str(&fs::read_to_string(&options).expect("there")).expect("JSON");
+    let times = serde_json::json!({"kind": "importance", "history": 2, "uniform": 0.1});
+    recipe["loss"] = serde_json::json!({"kind": "adm", "betas": {"steps": 6}, "times": times});
+    fs::write(&importance, recipe.to_string()).expect("written");
+    let train_by = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name);
+        let args = ["train", "--preset", "latent-tiny", "--grid", "0", "--data", text(&latents)];
+        let recipe = ["--options", text(&importance), "--out", text(&out)];
+        run(&[&args[..], &recipe, more].concat());
+        only_run(&out)
+    };
+    let by_loss = train_by("by-loss", &["--duration", "160"]);
+    let halves = train_by("halves", &["--duration", "80"]);
+    run(&["train", "--resume", text(&halves), "--grid", "0", "--duration", "160"]);
+    assert!(latest(&halves) == latest(&by_loss), "going on gives something else");
+    recipe["loss"]["times"] = serde_json::json!({"kind": "uniform"});
+    fs::write(&importance, recipe.to_string()).expect("written");
+    assert!(latest(&train_by("alike", &["--duration", "160"])) != latest(&by_loss));
+    recipe["loss"]["times"] = serde_json::json!({"kind": "importance", "history": 0});
+    fs::write(&importance, recipe.to_string()).expect("written");
+    let never = folder.path().join("none");
+    let args = ["train", "--preset", "latent-tiny", "--options", text(&importance)];
+    let error = fails(&[&args[..], &["--out", text(&never)]].concat());
+    assert!(error.contains("importance.history is 0"), "{error}");
+
     // Whatever spares memory or shares work does so here too.
     let first_loss = |name: &str, more: &[&str]| {
         let out = folder.path().join(name);

@@ -8,8 +8,15 @@ if (adapter) {
     return self.gpuDevice;
   };
 }
-importScripts("./worker.js");
-wasm_bindgen({ module_or_path: "./worker_bg.wasm" }).catch((error) => {
+// The hashes of the two files, which the build writes here.
+const INTEGRITY = {};
+const checked = (file) => fetch(file, { integrity: INTEGRITY[file] ?? "" });
+(async () => {
+  // The browser does not check a worker's script where it runs it, so it is checked before.
+  await checked("./worker.js");
+  importScripts("./worker.js");
+  await wasm_bindgen({ module_or_path: checked("./worker_bg.wasm") });
+})().catch((error) => {
   // What the page hears of errors are those that nobody catches.
   setTimeout(() => { throw error; });
 });

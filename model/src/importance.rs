@@ -7,10 +7,11 @@ use crate::config::{ConfigError, check, within};
 use crate::noise::Random;
 
 /// How steps are drawn.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum TimeSampling {
     /// All alike.
+    #[default]
     Uniform,
     /// By the root of the mean square of the last losses of each step, once all have so many.
     Importance {
@@ -82,6 +83,11 @@ impl TimeSampler {
         assert!(steps > 0, "a process has at least one step");
         sampling.validate().expect("valid");
         Self { sampling, losses: vec![Vec::new(); steps], cumulative: Vec::new() }
+    }
+
+    /// Whether another one draws from as many steps by the same rule.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.sampling == other.sampling && self.losses.len() == other.losses.len()
     }
 
     /// The probability of each step.

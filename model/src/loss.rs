@@ -8,6 +8,7 @@ use crate::config::{
 };
 use crate::discrete::Diffusion;
 use crate::hybrid::Compared;
+use crate::importance::{TimeSampler, TimeSampling};
 use crate::model::Denoised;
 use crate::noise::Random;
 
@@ -42,14 +43,16 @@ pub enum LossConfig {
         #[serde(default = "ve_sigma_max")]
         sigma_max: f64,
     },
-    /// ADM's squared error of the noise: steps of discrete time uniform, weight `1 / σ²`; and,
-    /// where the network says something of the variance, the variational term of
-    /// [`crate::hybrid`].
+    /// ADM's squared error of the noise: steps of discrete time, weight `1 / σ²`; and, where the
+    /// network says something of the variance, the variational term of [`crate::hybrid`].
     #[serde(rename = "adm")]
     Adm {
         /// The noise schedule.
         #[serde(default)]
         betas: LinearBetas,
+        /// How steps are drawn.
+        #[serde(default)]
+        times: TimeSampling,
     },
 }
 
@@ -74,11 +77,35 @@ impl LossConfig {
             }
             LossConfig::Vp { schedule } => schedule.validate(),
             LossConfig::Ve { sigma_min, sigma_max } => validate_ve(sigma_min, sigma_max),
-            LossConfig::Adm { betas } => betas.validate(),
+            LossConfig::Adm { betas, times } => betas.validate().and(times.validate()),
         }
     }
 
-    /// Draws a noise level.
+    /// What draws noise levels by what it has learned of them, if anything does: otherwise
+    /// [`LossConfig::sigma`] does, which learns nothing. It goes on from what an `earlier` one has
+    /// learned, if that was of the same kind.
+    pub fn time_sampler(&self, earlier: Option<TimeSampler>) -> Option<TimeSampler> {
+        let LossConfig::Adm { betas, times } = *self else { return None };
+        if times == TimeSampling::Uniform {
+            return None;
+        }
+        let new = TimeSampler::new(times, betas.steps);
+        Some(earlier.filter(|earlier| earlier.is_like(&new)).unwrap_or(new))
+    }
+
+    /// The noise level of a step that a [`TimeSampler`] drew.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such step.
+    pub fn sigma_of(&self, time: usize) -> f64 {
+        match self {
+            LossConfig::Adm { betas, .. } => betas.sigmas()[time],
+            _ => panic!("time is not discrete"),
+        }
+    }
+
+    /// Draws a noise level, each alike or as the objective has it.
     pub fn sigma(&self, random: &mut Random) -> f64 {
         match *self {
             LossConfig::Edm { p_mean, p_std, .. } => (random.normal() * p_std + p_mean).exp(),
@@ -89,7 +116,7 @@ impl LossConfig {
             LossConfig::Ve { sigma_min, sigma_max } => {
                 sigma_min * (sigma_max / sigma_min).powf(random.uniform())
             }
-            LossConfig::Adm { betas } => {
+            LossConfig::Adm { betas, .. } => {
                 let steps = u32::try_from(betas.steps).expect("a valid number of steps");
                 betas.sigmas()[random.below(steps) as usize]
             }
@@ -108,8 +135,8 @@ impl LossConfig {
         }
     }
 
-    /// The loss of a batch, summed over all values of all pictures, `[1]`: of `images`, to which
-    /// `noise` of the levels `sigma` was added, and what the model made of that.
+    /// The loss of each picture, summed over its values, `[B]`: of `images`, to which `noise` of the
+    /// levels `sigma` was added, and what the model made of that.
     ///
     /// # Shapes
     ///
@@ -130,7 +157,7 @@ impl LossConfig {
             Tensor::<1>::from_data(TensorData::new(values, [b]), &images.device())
         };
         match (self, made.variance()) {
-            (LossConfig::Adm { betas }, Some(variance)) => {
+            (LossConfig::Adm { betas, .. }, Some(variance)) => {
                 // Of the noise, the error is that of the picture the other way round: y + σ ε is
                 // given.
                 let error = (images.clone() - made.denoised)
@@ -141,11 +168,12 @@ impl LossConfig {
                 let predicted = noise.clone() + error;
                 let compared = Compared { images, noise, times: &times, predicted, variance };
                 let hybrid = Diffusion::new(betas).hybrid_loss(compared);
-                hybrid.total(1.0).sum() * (c * h * w) as f64
+                hybrid.total(1.0) * (c * h * w) as f64
             }
             _ => {
                 let weight = column(sigma.iter().map(|&sigma| self.weight(sigma)).collect());
-                weighted_squared_error(made.denoised, images, weight).sum()
+                let errors = weighted_squared_error(made.denoised, images, weight);
+                errors.reshape([b, c * h * w]).sum_dim(1).reshape([b])
             }
         }
     }
@@ -197,7 +225,8 @@ mod tests {
         let ve = LossConfig::Ve { sigma_min: 0.02, sigma_max: 100.0 };
         uniform(&ve, &|sigma| (sigma / 0.02).ln() / 5000f64.ln());
         let betas = LinearBetas { steps: 50, ..LinearBetas::default() };
-        uniform(&LossConfig::Adm { betas }, &|sigma| betas.time(sigma) / 50.0);
+        let loss = LossConfig::Adm { betas, times: TimeSampling::Uniform };
+        uniform(&loss, &|sigma| betas.time(sigma) / 50.0);
     }
 
     /// The weight turns the error of the picture into that of the noise, Eq (1) with λ = 1.
@@ -216,7 +245,8 @@ mod tests {
     #[test]
     fn adm_s_loss_is_hybrid_where_the_variance_is_learned() {
         let betas = LinearBetas::default();
-        let (loss, device) = (LossConfig::Adm { betas }, burn::tensor::Device::flex());
+        let (loss, device) =
+            (LossConfig::Adm { betas, times: TimeSampling::Uniform }, burn::tensor::Device::flex());
         let tensor = |factor: f64| {
             let values: Vec<f32> = (0..24).map(|i| ((i as f64 * factor).sin()) as f32).collect();
             Tensor::<4>::from_data(TensorData::new(values, [2, 3, 2, 2]), &device)
@@ -228,7 +258,7 @@ mod tests {
         let column = TensorData::new(sigma.to_vec(), [2, 1, 1, 1]);
         let off = (noise.clone() - predicted.clone()) * Tensor::from_data(column, &device);
         let made = |raw| Denoised { denoised: images.clone() + off.clone(), raw, attention: None };
-        let value = |loss: Tensor<1>| f64::from(loss.into_scalar::<f32>());
+        let value = |loss: Tensor<1>| f64::from(loss.sum().into_scalar::<f32>());
 
         let both = Tensor::cat(vec![predicted.clone(), place.clone()], 1);
         let found = value(loss.of(images.clone(), noise.clone(), &sigma, made(both)));

@@ -32,6 +32,9 @@ pub enum Stream {
     /// Whether a training image is shown without its class; the index is the number of images
     /// before it.
     Class = 8,
+    /// Which step of discrete time a training image is given, where that goes by what was learned
+    /// of them; the index is the number of images before it.
+    Time = 9,
 }
 
 /// The four words of one Philox4x32-10 block.

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use model::config::ModelConfig;
+use model::importance::TimeSampler;
 use model::network::Network;
+use model::noise::{Random, Stream};
 use model::weights::f32_values;
 use model::{Model, TensorSpec};
 use safetensors::SafeTensors;
@@ -18,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::config::TrainConfig;
+use crate::loader::Batch;
 use crate::run_folder::{RunFolder, write_file};
 
 const MAGIC: &[u8; 8] = b"DIFFIT\0\x01";
@@ -51,12 +54,16 @@ pub struct Progress {
     /// Names of the model's classes.
     #[serde(default)]
     pub classes: Vec<String>,
+    /// What draws noise levels by what it has learned of them, where anything does.
+    #[serde(default)]
+    pub times: Option<TimeSampler>,
 }
 
 impl Progress {
     /// Of a run that has not begun.
     pub fn new(config: TrainConfig, started_from: String) -> Self {
         Self {
+            times: config.loss.time_sampler(None),
             config,
             started_from,
             images: 0,
@@ -68,6 +75,19 @@ impl Progress {
             latents_of: None,
             classes: Vec::new(),
         }
+    }
+
+    /// Gives the next batch the noise levels that suit what was learned of them, where that is
+    /// wanted, and returns the steps of discrete time that they are.
+    pub fn draw_times(&self, batch: &mut Batch) -> Vec<usize> {
+        let Some(times) = &self.times else { return Vec::new() };
+        let levels = batch.sigma.iter_mut().zip(&mut batch.weight);
+        let drawn = levels.zip(self.images..).map(|((sigma, weight), k)| {
+            let drawn = times.draw(&mut Random::new(self.config.seed, Stream::Time, k));
+            (*sigma, *weight) = (self.config.loss.sigma_of(drawn.time), drawn.weight);
+            drawn.time
+        });
+        drawn.collect()
     }
 
     /// Ends a stretch and returns the loss over it.
@@ -250,6 +270,11 @@ impl Checkpoint {
 mod tests {
     use super::*;
     use burn::tensor::Device;
+    use model::config::LinearBetas;
+    use model::importance::TimeSampling;
+    use model::loss::LossConfig;
+    use proptest::num::f64;
+    use proptest::prelude::*;
 
     fn small() -> (Vec<u8>, Model) {
         let mut config = TrainConfig::preset("tiny").expect("a preset");
@@ -264,16 +289,12 @@ mod tests {
         image.time.width = 4;
         let model = Model::new(config.model.clone(), 1, &Device::flex()).expect("it fits together");
         let progress = Progress {
-            config,
-            started_from: String::new(),
             images: 64,
             seconds: 1.5,
             loss: Some(0.5),
             stretch: (0.25, 32),
             skipped: 1,
-            skipped_in_row: 0,
-            latents_of: None,
-            classes: Vec::new(),
+            ..Progress::new(config, String::new())
         };
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("x.ckpt");
@@ -296,6 +317,43 @@ mod tests {
         for part in [Part::Network, Part::Ema] {
             assert_eq!(checkpoint.model(part, &Device::flex()).parameters(), model.parameters());
         }
+    }
+
+    proptest! {
+        /// Or training would go on from other sums than it stopped at.
+        #[test]
+        fn numbers_come_back_as_they_were(seconds in f64::NORMAL, sum in f64::NORMAL) {
+            let (bytes, _) = small();
+            let progress = Checkpoint::parse(&bytes).expect("whole").progress;
+            let progress = Progress { seconds, stretch: (sum, 3), ..progress };
+            let text = serde_json::to_string(&progress).expect("plain data");
+            prop_assert_eq!(serde_json::from_str::<Progress>(&text).expect("its own"), progress);
+        }
+    }
+
+    #[test]
+    fn what_is_hard_is_drawn_more_often_and_counts_less() {
+        let mut config = TrainConfig::preset("latent-tiny").expect("a preset");
+        let betas = LinearBetas { steps: 4, ..LinearBetas::default() };
+        let times = TimeSampling::Importance { history: 1, uniform: 1e-3 };
+        config.loss = LossConfig::Adm { betas, times };
+        let mut progress = Progress::new(config, String::new());
+        progress.times.as_mut().expect("it learns").learn(&[0, 1, 2, 3], &[1.0, 1.0, 1.0, 7.0]);
+        let n = 1000;
+        let mut batch = Batch { sigma: vec![0.0; n], weight: vec![0.0; n], ..Batch::default() };
+        let drawn = progress.draw_times(&mut batch);
+        let hard = drawn.iter().filter(|&&time| time == 3).count();
+        assert!(hard.abs_diff(700) < 60, "{hard}");
+        for ((time, sigma), weight) in drawn.iter().zip(batch.sigma).zip(batch.weight) {
+            assert_eq!(sigma, betas.sigmas()[*time]);
+            let want = if *time == 3 { 0.25 / 0.7 } else { 0.25 / 0.1 };
+            assert!((weight / want - 1.0).abs() < 0.01, "{time}: {weight}");
+        }
+        // Another batch is drawn for other images, and the same one for the same.
+        let mut again = Batch { sigma: vec![0.0; n], weight: vec![0.0; n], ..Batch::default() };
+        assert_eq!(progress.draw_times(&mut again), drawn);
+        progress.images = n as u64;
+        assert_ne!(progress.draw_times(&mut again), drawn);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use model::config::{LinearBetas, ModelConfig, NetworkConfig};
+use model::importance::TimeSampling;
 use model::loss::LossConfig;
 use serde::{Deserialize, Serialize};
 
@@ -94,7 +95,7 @@ pub struct EmaConfig {
 fn latent(config: TrainConfig) -> TrainConfig {
     let half_life = config.batch as f64 * 0.5f64.ln() / 0.9999f64.ln();
     TrainConfig {
-        loss: LossConfig::Adm { betas: LinearBetas::default() },
+        loss: LossConfig::Adm { betas: LinearBetas::default(), times: TimeSampling::default() },
         label_dropout: 0.1,
         ema: EmaConfig { half_life: half_life.round() as u64, ramp: 1e9 },
         ..config

@@ -19,8 +19,10 @@ use crate::{ema, gradients};
 
 /// What one step came to.
 pub struct Step {
-    /// The loss, averaged over the values of all pictures.
+    /// The loss, averaged over the values of all pictures, each with its weight.
     pub loss: f64,
+    /// The loss of each picture, averaged over its values, without the weight.
+    pub losses: Vec<f64>,
     /// The norm of the gradient, before it was shortened.
     pub norm: f64,
     /// Whether the weights were changed: they are not where loss or gradient are not finite.
@@ -121,6 +123,7 @@ impl Learner {
     /// the gradient is not finite.
     pub fn step(&mut self, batch: Batch, config: &TrainConfig, images: u64) -> Step {
         let whole = batch.sigma.len();
+        let weight = batch.weight.clone();
         let share = whole / self.workers.len();
         let shares = batch.parts(share, config.model.image_shape());
         let size = config.micro_batch.map_or(share, |size| size.min(share));
@@ -139,7 +142,9 @@ impl Learner {
                 running.into_iter().map(|work| work.join().expect("a worker panicked")).unzip()
             }),
         };
-        let loss: f64 = losses.into_iter().sum();
+        let losses = losses.concat();
+        let weighted = losses.iter().zip(weight).map(|(loss, weight)| loss * weight);
+        let loss = weighted.sum::<f64>() / whole as f64;
         let network = &self.workers[0].model.network;
         let devices: Vec<_> = self.workers.iter().map(|worker| worker.device.clone()).collect();
         let mut sums = gradients::all_reduce(network, parts, &devices);
@@ -162,7 +167,7 @@ impl Learner {
             self.ema.network =
                 ema::update(self.ema.network.clone(), network, config.ema_beta(images));
         }
-        Step { loss, norm, taken }
+        Step { loss, losses, norm, taken }
     }
 }
 
@@ -176,35 +181,35 @@ struct Worker {
 }
 
 impl Worker {
-    /// The share of `batch` in the gradient and the loss of a batch of `whole` pictures, computed
-    /// `size` pictures at a time.
+    /// The share of `batch` in the gradient of a batch of `whole` pictures, and their losses,
+    /// computed `size` pictures at a time.
     fn gradients(
         &self,
         batch: Batch,
         config: &TrainConfig,
         size: usize,
         whole: usize,
-    ) -> (GradientsParams, f64) {
+    ) -> (GradientsParams, Vec<f64>) {
         let mut accumulator = GradientsAccumulator::new();
-        let mut loss = 0.0;
+        let mut losses = Vec::with_capacity(batch.sigma.len());
         for part in batch.parts(size, config.model.image_shape()) {
-            loss += self.backward(part, config, whole, |gradients| {
+            losses.extend(self.backward(part, config, whole, |gradients| {
                 let gradients = GradientsParams::from_grads(gradients, &self.model.network);
                 accumulator.accumulate(&self.model.network, gradients);
-            });
+            }));
         }
-        (accumulator.grads(), loss)
+        (accumulator.grads(), losses)
     }
 
-    /// The same for pictures that are computed at once: returns the loss, and gives the gradient to
-    /// `take` in one or more parts, which add up.
+    /// The same for pictures that are computed at once: returns the losses, and gives the gradient
+    /// to `take` in one or more parts, which add up.
     fn backward(
         &self,
         batch: Batch,
         config: &TrainConfig,
         whole: usize,
         mut take: impl FnMut(Gradients),
-    ) -> f64 {
+    ) -> Vec<f64> {
         let b = batch.sigma.len();
         let [c, h, w] = config.model.image_shape();
         let labels = config.model.augment_labels();
@@ -234,13 +239,16 @@ impl Worker {
         };
         let made = self.model.denoise(noisy, &batch.sigma, conditioning);
         // Summed over values, averaged over the pictures of the step, as EDM has it.
-        let objective = config.loss.of(images, noise, &batch.sigma, made) / whole as f64;
-        let loss = f64::from(objective.clone().into_scalar::<f32>()) / (c * h * w) as f64;
+        let losses = config.loss.of(images, noise, &batch.sigma, made);
+        let weight = Tensor::<1>::from_data(TensorData::new(batch.weight, [b]), &self.device);
+        let objective = (losses.clone() * weight).sum() / whole as f64;
+        let losses = losses.into_data().try_into_vec::<f32>().expect("losses are f32");
+        let losses = losses.into_iter().map(|loss| f64::from(loss) / (c * h * w) as f64).collect();
         match recompute {
             Some(recompute) => recompute.backward(objective, take),
             None => take(objective.backward()),
         }
-        loss
+        losses
     }
 }
 

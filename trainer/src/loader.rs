@@ -21,6 +21,7 @@ use crate::config::TrainConfig;
 use crate::data::{Dataset, Entry};
 
 /// The examples of one step, on the host.
+#[derive(Default)]
 pub struct Batch {
     /// Pictures of values -1 to 1, or latents, `[B, C, H, W]`, mirrored already.
     pub images: Vec<f32>,
@@ -32,6 +33,8 @@ pub struct Batch {
     pub noise: Vec<f32>,
     /// Noise levels, `[B]`.
     pub sigma: Vec<f64>,
+    /// What the losses are multiplied with, `[B]`.
+    pub weight: Vec<f64>,
     /// Augmentation labels, `[B, labels]`.
     pub augment: Vec<f32>,
     /// Keys of dropout, `[B]`.
@@ -58,6 +61,7 @@ impl Batch {
                     inverses: self.inverses.get(first..last).unwrap_or_default().to_vec(),
                     noise: of(&self.noise, values),
                     sigma: self.sigma[first..last].to_vec(),
+                    weight: self.weight[first..last].to_vec(),
                     augment: of(&self.augment, labels),
                     dropout: self.dropout[first..last].to_vec(),
                 }
@@ -149,6 +153,7 @@ fn batch(config: &TrainConfig, data: &Dataset, order: &mut Order, numbers: Range
         classes: examples.iter().map(|example| example.class).collect(),
         noise: join(|example| &example.noise),
         sigma: examples.iter().map(|example| example.sigma).collect(),
+        weight: vec![1.0; examples.len()],
         augment: join(|example| &example.augment),
         dropout: examples.iter().map(|example| example.dropout).collect(),
     }

@@ -191,7 +191,9 @@ impl Plan {
                     .resume_optimizer(&checkpoint.optimizer)
                     .with_context(|| folder.path().display().to_string())?;
                 let config = config.clone();
-                Ok((Progress { config, ..checkpoint.progress.clone() }, learner))
+                let progress = checkpoint.progress.clone();
+                let times = config.loss.time_sampler(progress.times);
+                Ok((Progress { config, times, ..progress }, learner))
             }
         }
     }

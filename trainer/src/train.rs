@@ -254,12 +254,16 @@ impl Run {
     }
 
     /// One step.
-    fn step(&mut self, batch: Batch) -> Step {
+    fn step(&mut self, mut batch: Batch) -> Step {
+        let drawn = self.progress.draw_times(&mut batch);
         let progress = &mut self.progress;
         let b = batch.sigma.len() as u64;
         let step = self.learner.step(batch, &progress.config, progress.images);
         progress.images += b;
         if step.taken {
+            if let Some(times) = &mut progress.times {
+                times.learn(&drawn, &step.losses);
+            }
             progress.stretch.0 += step.loss * b as f64;
             progress.stretch.1 += b;
             progress.skipped_in_row = 0;

@@ -8,7 +8,7 @@ mod site;
 mod tools;
 
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use shell::{cargo, run};
 
@@ -16,6 +16,7 @@ const USAGE: &str = "\
 cargo xtask test       set up what is missing, then run every check and every test
 cargo xtask setup      install, or name, what the page and its tests need
 cargo xtask site       build the page into dist/; --optimise makes it smaller, with wasm-opt
+cargo xtask bench      measure the built page in a browser: sizes, start, pictures
 cargo xtask manifest   write www/weights/manifest.json for the files beside it
 cargo xtask emoji      fetch and pack the embedded data set";
 
@@ -40,6 +41,7 @@ fn chore() -> anyhow::Result<()> {
         ["setup"] => tools::set_up().map(|_| ()),
         ["site"] => site::build(&tools::set_up()?, false),
         ["site", "--optimise"] => site::build(&tools::set_up()?, true),
+        ["bench"] => bench(),
         ["manifest"] => run(cargo().env("DIFFIT_UPDATE", "1").args([
             "test",
             "--workspace",
@@ -52,6 +54,14 @@ fn chore() -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// How fast the page in `dist/` is.
+fn bench() -> anyhow::Result<()> {
+    // The whole workspace, for the same features as everything else, and so without building twice.
+    run(cargo().args(["build", "--workspace", "--examples", "--locked"]))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    run(&mut Command::new(Path::new(&target).join("debug/examples/page_speed")))
 }
 
 /// Everything that has to hold, cheapest first.

@@ -71,8 +71,8 @@ fn without_names(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(kept)
 }
 
-/// Writes the hashes of all files into the page, and into the program that keeps them for when
-/// there is no network.
+/// Writes the hashes of all files into what loads them: the page, the script that starts the
+/// computing, and the program that keeps them for when there is no network.
 fn seal(dist: &Path) -> anyhow::Result<()> {
     let page = dist.join("index.html");
     let mut html = std::fs::read_to_string(&page).context("dist/index.html")?;
@@ -80,6 +80,14 @@ fn seal(dist: &Path) -> anyhow::Result<()> {
     ensure!(marked != html, "index.html has no <html> element");
     html = sign(&marked, dist)?;
     std::fs::write(&page, html)?;
+    let compute = dist.join("compute.js");
+    let mut hashes = serde_json::Map::new();
+    for file in ["worker.js", "worker_bg.wasm"] {
+        let bytes = std::fs::read(dist.join(file)).with_context(|| format!("dist/{file}"))?;
+        hashes.insert(format!("./{file}"), integrity(&bytes).into());
+    }
+    let hashes = serde_json::to_string(&hashes)?;
+    fill_in(&compute, &compute, "INTEGRITY = {}", &format!("INTEGRITY = {hashes}"))?;
 
     let mut hash = Sha256::new();
     let mut list = Vec::new();
@@ -95,15 +103,20 @@ fn seal(dist: &Path) -> anyhow::Result<()> {
     }
     let version: String =
         hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let program = std::fs::read_to_string("www/sw.js").context("www/sw.js")?;
-    let filled = program.replacen("VERSION = \"\"", &format!("VERSION = {version:?}"), 1).replacen(
-        "FILES = []",
-        &format!("FILES = {}", serde_json::to_string(&list)?),
-        1,
-    );
-    std::fs::write(dist.join("sw.js"), filled)?;
+    let keeper = dist.join("sw.js");
+    let files = serde_json::to_string(&list)?;
+    fill_in(Path::new("www/sw.js"), &keeper, "VERSION = \"\"", &format!("VERSION = {version:?}"))?;
+    fill_in(&keeper, &keeper, "FILES = []", &format!("FILES = {files}"))?;
     println!("dist/: version {version}, {} files", list.len() - 1);
     Ok(())
+}
+
+/// Writes a script with a value in place of the empty one that is in its source.
+fn fill_in(source: &Path, target: &Path, empty: &str, filled: &str) -> anyhow::Result<()> {
+    let context = || source.display().to_string();
+    let script = std::fs::read_to_string(source).with_context(context)?;
+    let (before, after) = script.split_once(empty).with_context(context)?;
+    std::fs::write(target, format!("{before}{filled}{after}")).with_context(context)
 }
 
 /// Gives each script and style sheet of a page the hash of its file, as it is now.
