@@ -210,6 +210,20 @@ pub struct TrainArgs {
     /// Share each batch among so many devices of that kind.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub devices: u16,
+    /// Share each batch among machines: the address of each, the same list on all of them. Each is
+    /// started with the same flags and trains in a run folder of its own.
+    #[arg(long, value_name = "HOST:PORT,..", value_delimiter = ',', requires = "node")]
+    pub nodes: Vec<String>,
+    /// Which of them this machine is, from 0.
+    #[arg(long, value_name = "N", requires = "nodes")]
+    pub node: Option<usize>,
+}
+
+impl TrainArgs {
+    /// Devices that share a batch, on all machines.
+    pub fn workers(&self) -> usize {
+        usize::from(self.devices) * self.nodes.len().max(1)
+    }
 }
 
 /// The autoencoder that makes pictures of latents.

@@ -5,11 +5,12 @@
 //! Its metadata holds [`Progress`].
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use model::config::ModelConfig;
-use model::importance::TimeSampler;
+use model::importance::{Drawn, TimeSampler};
 use model::network::Network;
 use model::noise::{Random, Stream};
 use model::weights::f32_values;
@@ -77,17 +78,24 @@ impl Progress {
         }
     }
 
-    /// Gives the next batch the noise levels that suit what was learned of them, where that is
-    /// wanted, and returns the steps of discrete time that they are.
-    pub fn draw_times(&self, batch: &mut Batch) -> Vec<usize> {
+    /// Gives a share of the next batch the noise levels that suit what was learned of them, where
+    /// that is wanted, and returns the steps of discrete time of the whole batch.
+    pub fn draw_times(&self, batch: &mut Batch, share: Range<usize>) -> Vec<usize> {
         let Some(times) = &self.times else { return Vec::new() };
-        let levels = batch.sigma.iter_mut().zip(&mut batch.weight);
-        let drawn = levels.zip(self.images..).map(|((sigma, weight), k)| {
-            let drawn = times.draw(&mut Random::new(self.config.seed, Stream::Time, k));
-            (*sigma, *weight) = (self.config.loss.sigma_of(drawn.time), drawn.weight);
-            drawn.time
-        });
-        drawn.collect()
+        let draw = |k| times.draw(&mut Random::new(self.config.seed, Stream::Time, k));
+        let drawn: Vec<Drawn> = (self.images..).take(self.config.batch).map(draw).collect();
+        for (i, drawn) in drawn[share].iter().enumerate() {
+            batch.sigma[i] = self.config.loss.sigma_of(drawn.time);
+            batch.weight[i] = drawn.weight;
+        }
+        drawn.into_iter().map(|drawn| drawn.time).collect()
+    }
+
+    /// What all machines that train together have to agree on: the recipe, but for where the data
+    /// lie, and how far the run has come.
+    pub fn identity(&self) -> anyhow::Result<String> {
+        let config = TrainConfig { data: PathBuf::new(), ..self.config.clone() };
+        Ok(serde_json::to_string(&(config, self.images, &self.latents_of, &self.times))?)
     }
 
     /// Ends a stretch and returns the loss over it.
@@ -340,8 +348,9 @@ mod tests {
         let mut progress = Progress::new(config, String::new());
         progress.times.as_mut().expect("it learns").learn(&[0, 1, 2, 3], &[1.0, 1.0, 1.0, 7.0]);
         let n = 1000;
+        progress.config.batch = n;
         let mut batch = Batch { sigma: vec![0.0; n], weight: vec![0.0; n], ..Batch::default() };
-        let drawn = progress.draw_times(&mut batch);
+        let drawn = progress.draw_times(&mut batch, 0..n);
         let hard = drawn.iter().filter(|&&time| time == 3).count();
         assert!(hard.abs_diff(700) < 60, "{hard}");
         for ((time, sigma), weight) in drawn.iter().zip(batch.sigma).zip(batch.weight) {
@@ -351,9 +360,12 @@ mod tests {
         }
         // Another batch is drawn for other images, and the same one for the same.
         let mut again = Batch { sigma: vec![0.0; n], weight: vec![0.0; n], ..Batch::default() };
-        assert_eq!(progress.draw_times(&mut again), drawn);
+        assert_eq!(progress.draw_times(&mut again, 0..n), drawn);
+        let mut part = Batch { sigma: vec![0.0; 10], weight: vec![0.0; 10], ..Batch::default() };
+        assert_eq!(progress.draw_times(&mut part, 500..510), drawn);
+        assert_eq!(part.sigma, again.sigma[500..510]);
         progress.images = n as u64;
-        assert_ne!(progress.draw_times(&mut again), drawn);
+        assert_ne!(progress.draw_times(&mut again, 0..n), drawn);
     }
 
     #[test]

@@ -186,6 +186,20 @@ impl TrainConfig {
         Ok(())
     }
 
+    /// Checks that so many devices can share a batch.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot do so evenly.
+    pub fn validate_for(&self, workers: usize) -> anyhow::Result<()> {
+        ensure!(
+            self.batch.is_multiple_of(workers),
+            "{workers} devices cannot share a batch of {} evenly",
+            self.batch
+        );
+        Ok(())
+    }
+
     /// Learning rate after `images` have been seen: a linear ramp, then constant (EDM).
     pub fn lr(&self, images: u64) -> f64 {
         let ramp = if self.lr_ramp == 0 { 1.0 } else { images as f64 / self.lr_ramp as f64 };

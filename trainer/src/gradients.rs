@@ -3,7 +3,7 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::distributed::{ReduceOperation, all_reduce as all_reduce_tensor};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use model::network::Network;
 
 /// The norm of all gradients as one vector, `sqrt(sum of squares)`. Not finite if any of them is
@@ -108,10 +108,54 @@ impl ModuleVisitor for Sums {
     }
 }
 
+/// All gradients, one after the other.
+pub fn values(network: &Network, gradients: &GradientsParams) -> Vec<f32> {
+    let mut values = Values { gradients, values: Vec::new() };
+    network.visit(&mut values);
+    values.values
+}
+
+struct Values<'a> {
+    gradients: &'a GradientsParams,
+    values: Vec<f32>,
+}
+
+impl ModuleVisitor for Values<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.get::<D>(param.id) {
+            let values = gradient.into_data().try_into_vec::<f32>();
+            self.values.extend(values.expect("gradients are f32"));
+        }
+    }
+}
+
+/// Other values in place of those of [`values`], on the same device.
+pub fn replace(network: &Network, gradients: GradientsParams, values: &[f32]) -> GradientsParams {
+    let mut replaced = Replaced { values, from: gradients, to: GradientsParams::new() };
+    network.visit(&mut replaced);
+    replaced.to
+}
+
+struct Replaced<'a> {
+    values: &'a [f32],
+    from: GradientsParams,
+    to: GradientsParams,
+}
+
+impl ModuleVisitor for Replaced<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.from.remove::<D>(param.id) {
+            let (values, rest) = self.values.split_at(gradient.shape().num_elements());
+            self.values = rest;
+            let data = TensorData::new(values.to_vec(), gradient.dims());
+            self.to.register(param.id, Tensor::<D>::from_data(data, &gradient.device()));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::TensorData;
     use model::{Conditioning, Model};
 
     /// Gradients of the smallest preset, for one noisy picture.
@@ -145,6 +189,16 @@ mod tests {
         let halved = scale(&model.network, gradients, 0.5);
         let found = norm(&model.network, &halved);
         assert!((found / want - 0.5).abs() < 1e-5, "{found}, not half of {want}");
+    }
+
+    #[test]
+    fn values_can_be_replaced() {
+        let (model, gradients) = gradients();
+        let before = values(&model.network, &gradients);
+        assert_eq!(before.len(), model.network.parameter_count());
+        let doubled: Vec<f32> = before.iter().map(|value| 2.0 * value).collect();
+        let gradients = replace(&model.network, gradients, &doubled);
+        assert_eq!(values(&model.network, &gradients), doubled);
     }
 
     #[test]

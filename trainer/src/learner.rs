@@ -4,6 +4,7 @@
 //! with a copy of the model on a device of its own. The step is that of the whole batch either way,
 //! up to the order in which sums are rounded.
 
+use std::ops::Range;
 use std::thread;
 
 use anyhow::ensure;
@@ -15,6 +16,7 @@ use model::{Conditioning, Model};
 use crate::augment::Resampler;
 use crate::config::{Precision, TrainConfig};
 use crate::loader::Batch;
+use crate::nodes::Nodes;
 use crate::{ema, gradients};
 
 /// What one step came to.
@@ -35,28 +37,25 @@ pub struct Learner {
     workers: Vec<Worker>,
     /// The moving average of the weights, on the first device.
     ema: Model,
+    /// Other machines that take the same steps.
+    nodes: Option<Nodes>,
 }
 
 impl Learner {
     /// From a maker of models: it is called for every device, and once more for the moving
-    /// average, and returns the same weights for each.
+    /// average, and returns the same weights for each. `nodes` are other machines that share the
+    /// batch with this one.
     ///
     /// # Errors
     ///
-    /// If a device cannot compute in the precision of the recipe, the batch cannot be shared out
-    /// evenly, or no model can be made.
+    /// If a device cannot compute in the precision of the recipe, or no model can be made.
     pub fn new(
         config: &TrainConfig,
         devices: &[Device],
+        nodes: Option<Nodes>,
         model: impl Fn(&Device) -> anyhow::Result<Model>,
         ema: impl FnOnce(&Device) -> anyhow::Result<Model>,
     ) -> anyhow::Result<Self> {
-        ensure!(
-            config.batch.is_multiple_of(devices.len()),
-            "{} devices cannot share a batch of {} evenly",
-            devices.len(),
-            config.batch
-        );
         let [_, _, side] = config.model.image_shape();
         let [beta_1, beta_2] = config.adam.betas.map(|beta| beta as f32);
         let adam = AdamConfig::new()
@@ -81,7 +80,7 @@ impl Learner {
             })
         };
         let workers = devices.iter().map(worker).collect::<anyhow::Result<Vec<_>>>()?;
-        Ok(Self { workers, ema: ema(&devices[0])? })
+        Ok(Self { workers, ema: ema(&devices[0])?, nodes })
     }
 
     /// Goes on with the optimizer's state of an earlier run.
@@ -119,12 +118,38 @@ impl Learner {
         &self.ema
     }
 
-    /// One step of the optimizer, after `images` have been seen. It is not taken where the loss or
-    /// the gradient is not finite.
-    pub fn step(&mut self, batch: Batch, config: &TrainConfig, images: u64) -> Step {
-        let whole = batch.sigma.len();
+    /// The other machines.
+    pub fn nodes(&mut self) -> Option<&mut Nodes> {
+        self.nodes.as_mut()
+    }
+
+    /// This machine's part of a batch.
+    pub fn share(&self, batch: usize) -> Range<usize> {
+        self.nodes.as_ref().map_or(0..batch, |nodes| nodes.share(batch))
+    }
+
+    /// Ends training on several machines.
+    pub fn leave(&mut self) {
+        if let Some(nodes) = self.nodes.take() {
+            nodes.leave();
+        }
+    }
+
+    /// One step of the optimizer on this machine's share of a batch, after `images` have been seen.
+    /// It is not taken where the loss or the gradient is not finite.
+    ///
+    /// # Errors
+    ///
+    /// If another machine is gone.
+    pub fn step(
+        &mut self,
+        batch: Batch,
+        config: &TrainConfig,
+        images: u64,
+    ) -> anyhow::Result<Step> {
+        let whole = config.batch;
         let weight = batch.weight.clone();
-        let share = whole / self.workers.len();
+        let share = batch.sigma.len() / self.workers.len();
         let shares = batch.parts(share, config.model.image_shape());
         let size = config.micro_batch.map_or(share, |size| size.min(share));
         let (parts, losses): (Vec<_>, Vec<_>) = match &self.workers[..] {
@@ -142,12 +167,25 @@ impl Learner {
                 running.into_iter().map(|work| work.join().expect("a worker panicked")).unzip()
             }),
         };
-        let losses = losses.concat();
+        let mut losses = losses.concat();
         let weighted = losses.iter().zip(weight).map(|(loss, weight)| loss * weight);
-        let loss = weighted.sum::<f64>() / whole as f64;
+        let mut loss = weighted.sum::<f64>() / whole as f64;
         let network = &self.workers[0].model.network;
         let devices: Vec<_> = self.workers.iter().map(|worker| worker.device.clone()).collect();
         let mut sums = gradients::all_reduce(network, parts, &devices);
+        if let Some(nodes) = &mut self.nodes {
+            // What each machine knows of the losses, in its places of the batch.
+            let mut values = vec![0.0; whole];
+            let places = nodes.share(whole).zip(&losses);
+            places.for_each(|(place, loss)| values[place] = *loss as f32);
+            values.push(loss as f32);
+            values.extend(gradients::values(network, &sums[0]));
+            let values = nodes.sum(&values)?;
+            losses = values[..whole].iter().copied().map(f64::from).collect();
+            loss = values[whole].into();
+            let replace = |sum| gradients::replace(network, sum, &values[whole + 1..]);
+            sums = sums.into_iter().map(replace).collect();
+        }
 
         let norm = gradients::norm(network, &sums[0]);
         let taken = loss.is_finite() && norm.is_finite();
@@ -167,7 +205,7 @@ impl Learner {
             self.ema.network =
                 ema::update(self.ema.network.clone(), network, config.ema_beta(images));
         }
-        Step { loss, losses, norm, taken }
+        Ok(Step { loss, losses, norm, taken })
     }
 }
 
@@ -275,11 +313,15 @@ mod tests {
     fn learn(config: &TrainConfig, workers: usize) -> (Learner, Vec<Step>) {
         let devices = vec![Device::flex(); workers];
         let make = |device: &_| Ok(Model::new(config.model.clone(), 1, device)?);
-        let mut learner = Learner::new(config, &devices, make, make).expect("it fits together");
+        let mut learner =
+            Learner::new(config, &devices, None, make, make).expect("it fits together");
         let data = Dataset::open(&config.data, &config.model).expect("embedded");
-        let loader = Loader::new(config, Arc::new(data), 0);
+        let loader = Loader::new(config, Arc::new(data), 0, 0..config.batch);
         let steps = (0..4u64)
-            .map(|step| learner.step(loader.next(), config, step * config.batch as u64))
+            .map(|step| {
+                let step = learner.step(loader.next(), config, step * config.batch as u64);
+                step.expect("there are no other machines")
+            })
             .collect();
         (learner, steps)
     }
@@ -317,15 +359,6 @@ mod tests {
                 assert_eq!(distance(&worker.model, other.model()), 0.0);
             }
         }
-    }
-
-    #[test]
-    fn devices_that_cannot_share_a_batch_are_refused() {
-        let config = config();
-        let make = |device: &_| Ok(Model::new(config.model.clone(), 1, device)?);
-        let devices = vec![Device::flex(); 3];
-        let error = Learner::new(&config, &devices, make, make).err().expect("8 / 3");
-        assert!(error.to_string().contains("3 devices"), "{error}");
     }
 
     /// The weights stay in single precision: steps far below what bfloat16 can tell apart add up.

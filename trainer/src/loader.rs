@@ -165,16 +165,20 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Starts with training image number `first`.
-    pub fn new(config: &TrainConfig, data: Arc<Dataset>, first: u64) -> Self {
+    /// Starts with training image number `first`, and makes the `share` of each batch.
+    pub fn new(config: &TrainConfig, data: Arc<Dataset>, first: u64, share: Range<usize>) -> Self {
         let (sender, batches) = sync_channel(2);
         let config = config.clone();
         thread::spawn(move || {
             let mut order = Order::new(config.seed, data.len());
             let step = config.batch as u64;
             let mut next = first;
-            // Ends when the training loop has dropped the receiver.
-            while sender.send(batch(&config, &data, &mut order, next..next + step)).is_ok() {
+            loop {
+                let numbers = next + share.start as u64..next + share.end as u64;
+                // Ends when the training loop has dropped the receiver.
+                if sender.send(batch(&config, &data, &mut order, numbers)).is_err() {
+                    break;
+                }
                 next += step;
             }
         });
@@ -226,9 +230,9 @@ mod tests {
         let (mut config, data) = set_up(true);
         config.augment = 0.12;
         // Past the end of the first pass, 1911 images, and not at a batch's border.
-        let whole = Loader::new(&config, data.clone(), 1900);
+        let whole = Loader::new(&config, data.clone(), 1900, 0..7);
         let _ = whole.next();
-        let late = Loader::new(&config, data, 1907);
+        let late = Loader::new(&config, data, 1907, 0..7);
         for _ in 0..3 {
             let (a, b) = (whole.next(), late.next());
             assert_eq!(

@@ -20,6 +20,7 @@ mod loader;
 mod manual;
 mod mapped;
 mod memory;
+mod nodes;
 mod options;
 mod plan;
 mod report;

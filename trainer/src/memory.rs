@@ -5,6 +5,7 @@ use burn::tensor::Device;
 use model::weights::shape_of;
 
 use crate::config::{Precision, TrainConfig};
+use crate::nodes;
 use crate::report::warn;
 
 /// Tells the allocator to keep what it has freed.
@@ -40,12 +41,12 @@ fn bytes(path: &str, field: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Bytes that training takes on each of `devices`, roughly: weights, gradients, moments and average;
+/// Bytes that training takes on each of so many devices, roughly: weights, gradients, moments and average;
 /// and what backpropagation keeps, some 20 values for each token and channel of each block, or 6
 /// where most of them are computed again.
-pub fn of_training(config: &TrainConfig, devices: usize) -> u64 {
+pub fn of_training(config: &TrainConfig, workers: usize) -> u64 {
     let network = shape_of(&config.model);
-    let share = config.batch / devices.max(1);
+    let share = config.batch / workers.max(1);
     let at_a_time = config.micro_batch.map_or(share, |size| size.min(share));
     let features: usize =
         network.blocks().iter().map(|block| block.side * block.side * block.channels).sum();
@@ -57,15 +58,16 @@ pub fn of_training(config: &TrainConfig, devices: usize) -> u64 {
     (4 * 5 * network.parameter_count() + bytes * kept * at_a_time * features) as u64
 }
 
-/// Checks that what training on the CPU takes is there. A GPU is not asked.
+/// Checks that what training on the CPU takes is there, where these are some of so many devices. A
+/// GPU is not asked.
 ///
 /// # Errors
 ///
 /// If it is not, with what to lower.
-pub fn check(config: &TrainConfig, devices: &[Device]) -> anyhow::Result<()> {
+pub fn check(config: &TrainConfig, devices: &[Device], workers: usize) -> anyhow::Result<()> {
     let on_cpu = devices.iter().all(|device| *device == Device::flex());
     let Some(there) = available().filter(|_| on_cpu) else { return Ok(()) };
-    let needed = of_training(config, devices.len()) * devices.len() as u64;
+    let needed = of_training(config, workers) * devices.len() as u64;
     let at_a_time = config.micro_batch.unwrap_or(config.batch);
     ensure!(
         needed <= there,
@@ -95,6 +97,9 @@ fn available() -> Option<u64> {
 pub fn advise() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
+        if std::thread::current().name() == Some(nodes::THREAD) {
+            return;
+        }
         usual(info);
         if runs_out(&info.to_string()) {
             warn(

@@ -14,6 +14,7 @@ use crate::checkpoint::{self, Checkpoint, Part, Progress};
 use crate::config::TrainConfig;
 use crate::learner::Learner;
 use crate::memory;
+use crate::nodes::Nodes;
 use crate::options::Options;
 use crate::report::warn;
 use crate::run_folder::RunFolder;
@@ -136,7 +137,7 @@ impl Plan {
         let macs = network.macs();
         println!("\nparameters      {}", network.parameter_count());
         println!("multiply-adds   {:.3} G a picture and forward pass", macs.total() as f64 / 1e9);
-        let needed = memory::of_training(&self.config, args.devices.into());
+        let needed = memory::of_training(&self.config, args.workers());
         println!("memory          about {} MB a device", needed / 1_000_000);
         println!("checkpoints     {} MB each", checkpoint::size(&network) / 1_000_000);
         println!("images          {} of {}", self.images(), self.config.duration);
@@ -170,23 +171,27 @@ impl Plan {
     /// # Errors
     ///
     /// If the model or the optimizer cannot be made of what is there, or not on these devices.
-    pub fn build(self, devices: &[Device]) -> anyhow::Result<(Progress, Learner)> {
+    pub fn build(
+        &self,
+        devices: &[Device],
+        nodes: Option<Nodes>,
+    ) -> anyhow::Result<(Progress, Learner)> {
         let config = &self.config;
         let new = || Progress::new(config.clone(), self.started_from.clone());
         match &self.origin {
             Origin::Scratch => {
                 let make = |device: &_| Ok(Model::new(config.model.clone(), config.seed, device)?);
-                Ok((new(), Learner::new(config, devices, make, make)?))
+                Ok((new(), Learner::new(config, devices, nodes, make, make)?))
             }
             Origin::Weights(bytes) => {
                 let weights = Weights::parse(bytes)?;
                 let make = |device: &_| Ok(Model::from_weights(&weights, device));
-                Ok((new(), Learner::new(config, devices, make, make)?))
+                Ok((new(), Learner::new(config, devices, nodes, make, make)?))
             }
             Origin::Checkpoint { folder, checkpoint } => {
                 let network = |device: &_| Ok(checkpoint.model(Part::Network, device));
                 let ema = |device: &_| Ok(checkpoint.model(Part::Ema, device));
-                let mut learner = Learner::new(config, devices, network, ema)?;
+                let mut learner = Learner::new(config, devices, nodes, network, ema)?;
                 learner
                     .resume_optimizer(&checkpoint.optimizer)
                     .with_context(|| folder.path().display().to_string())?;

@@ -21,6 +21,7 @@ use crate::config::TrainConfig;
 use crate::data::{Dataset, Origin};
 use crate::learner::{Learner, Step};
 use crate::loader::{Batch, Loader};
+use crate::nodes::Nodes;
 use crate::plan::Plan;
 use crate::report::{Status, Verbosity, warn};
 use crate::run_folder::{RunFolder, write_file};
@@ -44,6 +45,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     let devices = args.device.open_all(args.devices.into())?;
     let plan = Plan::new(&args)?;
     let config = plan.config.clone();
+    config.validate_for(args.workers())?;
     ensure!(
         plan.images() < config.duration,
         "this run has seen its {} images; --duration makes it longer",
@@ -58,10 +60,9 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     if args.dry_run {
         return Ok(ExitCode::SUCCESS);
     }
-    memory::check(&config, &devices)?;
-    let folder = plan.folder(&args)?;
-    let _lock = folder.lock()?;
-    let (mut progress, learner) = plan.build(&devices)?;
+    memory::check(&config, &devices, args.workers())?;
+    let nodes = args.node.map(|node| Nodes::join(&args.nodes, node)).transpose()?;
+    let (mut progress, mut learner) = plan.build(&devices, nodes)?;
     let latents_of = data.latents_of().map(Origin::hashes);
     ensure!(
         progress.images == 0 || progress.latents_of == latents_of,
@@ -71,6 +72,9 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     );
     progress.latents_of = latents_of;
     progress.classes.clone_from(&data.class_names);
+    agree(&progress, &mut learner, &data)?;
+    let folder = plan.folder(&args)?;
+    let _lock = folder.lock()?;
     folder.write_options(&progress.config)?;
     folder.set_aside_after(progress.images, warn)?;
     let mut run = Run { progress, learner, vae, device: devices[0].clone() };
@@ -85,7 +89,8 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     let mut stats = folder.stats(run.progress.images)?;
     let mut events = Events::create(folder.path(), run.progress.images)?;
     let mut status = Status::new(run.progress.images, config.duration, verbosity);
-    let loader = Loader::new(&config, data, run.progress.images);
+    let share = run.learner.share(config.batch);
+    let loader = Loader::new(&config, data, run.progress.images, share);
     let started = Instant::now();
     let trained_before = run.progress.seconds;
     run.grid(args.grid, &folder, &mut events, &status)?;
@@ -93,7 +98,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
         // One step.
         let step_started = Instant::now();
         let lr = config.lr(run.progress.images);
-        let step = run.step(loader.next());
+        let step = run.step(loader.next())?;
         run.progress.seconds = trained_before + started.elapsed().as_secs_f64();
 
         // Tell.
@@ -125,7 +130,13 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
         // Show and save.
         let stopped = stop.asked();
         let out_of_time = args.max_time.is_some_and(|max| started.elapsed() >= max);
-        let last = images >= config.duration || out_of_time || stopped.is_some();
+        let ending = out_of_time || stopped.is_some();
+        let ending = match run.learner.nodes() {
+            // All or none.
+            Some(nodes) => nodes.any(ending)?,
+            None => ending,
+        };
+        let last = images >= config.duration || ending;
         let due = |every: u64| images / every != (images - config.batch as u64) / every;
         if due(sample_every) || last && stopped.is_none() {
             run.grid(args.grid, &folder, &mut events, &status)?;
@@ -139,6 +150,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
         }
     };
     status.finish();
+    run.learner.leave();
 
     let again = format!("trainer train --resume {}", folder.path().display());
     if let Some(code) = stopped {
@@ -175,6 +187,18 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
         );
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Checks that other machines, where there are any, are about to train the same.
+fn agree(progress: &Progress, learner: &mut Learner, data: &Dataset) -> anyhow::Result<()> {
+    if learner.nodes().is_none() {
+        return Ok(());
+    }
+    let mut what = progress.identity()?.into_bytes();
+    what.extend(data.len().to_le_bytes());
+    let values = learner.model().parameters().into_iter().flat_map(|(_, values)| values);
+    what.extend(values.flat_map(f32::to_le_bytes));
+    learner.nodes().map_or(Ok(()), |nodes| nodes.agree(&what))
 }
 
 /// The autoencoder for the grids, if there is one.
@@ -254,11 +278,12 @@ impl Run {
     }
 
     /// One step.
-    fn step(&mut self, mut batch: Batch) -> Step {
-        let drawn = self.progress.draw_times(&mut batch);
+    fn step(&mut self, mut batch: Batch) -> anyhow::Result<Step> {
         let progress = &mut self.progress;
-        let b = batch.sigma.len() as u64;
-        let step = self.learner.step(batch, &progress.config, progress.images);
+        let whole = progress.config.batch;
+        let drawn = progress.draw_times(&mut batch, self.learner.share(whole));
+        let b = whole as u64;
+        let step = self.learner.step(batch, &progress.config, progress.images)?;
         progress.images += b;
         if step.taken {
             if let Some(times) = &mut progress.times {
@@ -271,7 +296,7 @@ impl Run {
             progress.skipped += 1;
             progress.skipped_in_row += 1;
         }
-        step
+        Ok(step)
     }
 
     /// What is said when training cannot go on.
