@@ -16,6 +16,7 @@ const USAGE: &str = "\
 cargo xtask test       set up what is missing, then run every check and every test
 cargo xtask setup      install, or name, what the page and its tests need
 cargo xtask site       build the page into dist/; --optimise makes it smaller, with wasm-opt
+cargo xtask device D   hold a GPU (D: cuda, vulkan or wgpu) against the processor
 cargo xtask bench      measure the built page in a browser: sizes, start, pictures
 cargo xtask manifest   write www/weights/manifest.json for the files beside it
 cargo xtask emoji      fetch and pack the embedded data set";
@@ -42,6 +43,7 @@ fn chore() -> anyhow::Result<()> {
         ["site"] => site::build(&tools::set_up()?, false),
         ["site", "--optimise"] => site::build(&tools::set_up()?, true),
         ["bench"] => bench(),
+        ["device", kind @ ("cuda" | "vulkan" | "wgpu")] => device(kind),
         ["manifest"] => run(cargo().env("DIFFIT_UPDATE", "1").args([
             "test",
             "--workspace",
@@ -54,6 +56,13 @@ fn chore() -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// The tests that need a GPU.
+fn device(kind: &str) -> anyhow::Result<()> {
+    let mut test = cargo();
+    test.env("DIFFIT_DEVICE", kind).args(["test", "--package", "trainer", "--features", kind]);
+    run(test.args(["--locked", "--test", "device", "--", "--ignored", "--test-threads=1"]))
 }
 
 /// How fast the page in `dist/` is.
