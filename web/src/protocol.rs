@@ -161,6 +161,10 @@ pub struct Ready {
     pub macs: u64,
     /// Width and height of its pictures.
     pub size: [usize; 2],
+    /// How many classes it has.
+    pub classes: usize,
+    /// How pictures are made at first.
+    pub first: Settings,
     /// Its blocks, in the order of execution.
     pub blocks: Vec<Block>,
     /// By how much its known answer was missed, if it has one.

@@ -3,7 +3,6 @@
 use js_sys::{Array, Uint8Array};
 use leptos::prelude::*;
 use model::picture::{Origin, Rgb, to_animation};
-use model::settings::Settings;
 use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
 use web_sys::{Blob, BlobPropertyBag, DragEvent, File, HtmlAnchorElement, Url};
@@ -11,7 +10,7 @@ use web_sys::{Blob, BlobPropertyBag, DragEvent, File, HtmlAnchorElement, Url};
 use super::engine::Engine;
 use super::picture::composed;
 use super::state::{Doing, Frame, Run, State};
-use crate::scene::{COUNTS, Scene, View};
+use crate::scene::{COUNTS, Scene, View, range, set_steps};
 
 /// Pixels to a pixel in files that are for looking at.
 const TIMES: usize = 8;
@@ -134,8 +133,10 @@ fn restore(origin: &Origin, state: State, engine: Engine) {
     let mut scene = match &origin.page {
         Some(link) => Scene::decode(link),
         None => {
-            let settings =
-                Settings { steps: origin.settings.steps.min(200), ..origin.settings.clone() };
+            let mut settings = origin.settings.clone();
+            if !range::STEPS.contains(&settings.steps) {
+                set_steps(&mut settings, *range::STEPS.end());
+            }
             let seed = origin.seeds[0];
             let count = COUNTS.into_iter().find(|&count| count >= origin.seeds.len()).unwrap_or(16);
             Scene { seed, count, settings, ..Scene::default() }
@@ -155,7 +156,7 @@ fn restore(origin: &Origin, state: State, engine: Engine) {
     }
     state.scene.set(scene);
     state.said.set("The settings of the picture are back.".into());
-    if untrack(|| state.scene.read().order().guide.is_none()) {
+    if untrack(|| state.scene.read().order(0).guide.is_none()) {
         super::make::generate(state, engine);
     }
 }

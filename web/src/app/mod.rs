@@ -67,7 +67,7 @@ fn App() -> impl IntoView {
         Effect::new(move || {
             if *state.doing.read() == Doing::Resting && !made.get_value() {
                 made.set_value(true);
-                let needs_picture = untrack(|| state.scene.read().order().guide.is_some());
+                let needs_picture = untrack(|| state.scene.read().order(0).guide.is_some());
                 if !needs_picture {
                     make::generate(state, engine);
                 }

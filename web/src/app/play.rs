@@ -5,7 +5,7 @@ use leptos::prelude::*;
 use super::engine::Engine;
 use super::explain::Explain;
 use super::fields::{Choice, Number};
-use super::make::{Generate, HowMade, Seed, Silence, submit};
+use super::make::{Classes, Generate, HowMade, Seed, Silence, submit};
 use super::paint::GuidePicture;
 use super::state::State;
 use crate::explain;
@@ -94,6 +94,7 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
                 }
             />
             <Seed state/>
+            <Classes state/>
             {fields}
             <Generate state engine/>
         </form>

@@ -8,7 +8,7 @@ use super::picture::{Picture, composed};
 use super::state::{Run, State};
 use crate::explain;
 use crate::protocol::Noise;
-use crate::scene::{Game, METHODS, View, name_of};
+use crate::scene::{Game, View, list, name_of_method};
 
 /// Both pictures, and a poster until there are any.
 #[component]
@@ -96,7 +96,7 @@ fn settings_of(run: &Option<Run>) -> String {
     let Some(run) = run else { return String::new() };
     let settings = &run.order.settings;
     let silent = if settings.silence_time { ", time silenced" } else { "" };
-    format!("{} {}{silent}", settings.steps, name_of(&METHODS, settings.method))
+    format!("{} {}{silent}", settings.steps, name_of_method(settings.method))
 }
 
 /// What a run makes, in words.
@@ -112,7 +112,12 @@ fn described(run: &Run) -> String {
         [] => "no picture".into(),
     };
     let guided = if run.order.guide.is_some() { ", made from another picture," } else { "" };
-    format!("{from}{guided} in {steps} steps")
+    let classes = match &run.order.settings.classes[..] {
+        [] => String::new(),
+        [class] => format!(" of class {class}"),
+        classes => format!(" of classes {}", list(classes)),
+    };
+    format!("{from}{classes}{guided} in {steps} steps")
 }
 
 /// A noise level in words.

@@ -156,6 +156,8 @@ pub struct State {
     pub rolls: RwSignal<bool>,
     /// Seeds used before, the last one first: the controls.
     pub history: RwSignal<Vec<u64>>,
+    /// Why the class that was typed cannot be used: the controls.
+    pub class_problem: RwSignal<Option<String>>,
     /// Whether maps along the noise levels are wanted: the attention view.
     pub strip: RwSignal<bool>,
     /// The picture to start from: the painting.
@@ -183,6 +185,7 @@ impl State {
             enlarged: RwSignal::new(None),
             rolls: RwSignal::new(false),
             history: RwSignal::new(Vec::new()),
+            class_problem: RwSignal::new(None),
             strip: RwSignal::new(false),
             guide: RwSignal::new(None),
         }
@@ -203,6 +206,17 @@ impl State {
     /// The picture that single things are shown of.
     pub fn picture(self) -> usize {
         self.enlarged.get().unwrap_or(0)
+    }
+
+    /// How many classes the model has.
+    pub fn classes(self) -> usize {
+        self.ready.read().as_ref().map_or(0, |ready| ready.classes)
+    }
+
+    /// What the model's classes are called.
+    pub fn class_names(self) -> Vec<String> {
+        let ready = self.ready.read();
+        ready.as_ref().map_or(Vec::new(), |ready| ready.card.class_names(ready.classes))
     }
 
     /// The look into the model that the scene asks for.

@@ -11,6 +11,7 @@ use model::generate::{Guide, Start, generate_from};
 use model::image::from_bytes;
 use model::noise::{between, start_noise};
 use model::picture::Rgb;
+use model::settings::Settings;
 use model::weights::{Answer, Weights};
 use model::{Conditioning, Model};
 use wasm_bindgen::prelude::*;
@@ -77,6 +78,7 @@ struct Loaded {
 struct Step {
     x: Tensor<4>,
     sigma: f64,
+    classes: Vec<Option<usize>>,
     silence_time: bool,
 }
 
@@ -227,6 +229,8 @@ impl Worker {
             parameters: network.parameter_count(),
             macs: network.macs().total(),
             size: [width, height],
+            classes: loaded.model.config.classes(),
+            first: Settings::first_for(&loaded.model.config),
             blocks: network.blocks().iter().map(block).collect(),
             deviation: deviation.ok().flatten(),
             backend: loaded.backend,
@@ -246,6 +250,7 @@ impl Worker {
         };
         let Order { noises, settings, guide } = order;
         settings.validate().map_err(sentence)?;
+        settings.validate_for(&loaded.model.config).map_err(sentence)?;
         if noises.is_empty() || noises.len() > MOST_PICTURES {
             return Err(format!("1 to {MOST_PICTURES} pictures can be made at a time."));
         }
@@ -281,8 +286,12 @@ impl Worker {
                 }
                 let mut made = self.made.borrow_mut();
                 if made.len() == e.step {
-                    let silence_time = settings.silence_time;
-                    made.push(Step { x: e.x.clone(), sigma: e.sigma, silence_time });
+                    made.push(Step {
+                        x: e.x.clone(),
+                        sigma: e.sigma,
+                        classes: settings.classes_of(&seeds),
+                        silence_time: settings.silence_time,
+                    });
                 }
                 let evaluated = Evaluated {
                     step: e.step,
@@ -333,6 +342,7 @@ impl Worker {
         };
         let conditioning = Conditioning {
             attention_of: Some(look.block),
+            classes: step.classes.get(look.picture).copied().into_iter().collect(),
             silence_time: step.silence_time,
             ..Conditioning::default()
         };
