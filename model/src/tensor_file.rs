@@ -25,13 +25,27 @@ pub trait Bytes {
     fn read(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>, String>;
 }
 
-impl Bytes for &[u8] {
+/// Where a file's bytes are.
+enum Store<'a> {
+    Memory(&'a [u8]),
+    Elsewhere(Box<dyn Bytes>),
+}
+
+impl Store<'_> {
     fn size(&self) -> u64 {
-        self.len() as u64
+        match self {
+            Store::Memory(bytes) => bytes.len() as u64,
+            Store::Elsewhere(bytes) => bytes.size(),
+        }
     }
 
-    fn read(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>, String> {
-        Ok(Cow::Borrowed(&self[range.start as usize..range.end as usize]))
+    fn read(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>, WeightsError> {
+        match self {
+            Store::Memory(bytes) => {
+                Ok(Cow::Borrowed(&bytes[range.start as usize..range.end as usize]))
+            }
+            Store::Elsewhere(bytes) => bytes.read(range).map_err(WeightsError::Unreadable),
+        }
     }
 }
 
@@ -46,7 +60,7 @@ pub enum Kind {
 
 /// A safetensors file whose header has been checked: its tensors follow each other, and fill it.
 pub struct TensorFile<'a> {
-    bytes: Box<dyn Bytes + 'a>,
+    store: Store<'a>,
     metadata: Metadata,
     /// Where the tensors begin.
     start: u64,
@@ -61,16 +75,28 @@ impl std::fmt::Debug for TensorFile<'_> {
 }
 
 impl<'a> TensorFile<'a> {
-    /// Opens a file that may be anything.
+    /// Opens a file that may be anything, given whole.
     ///
     /// # Errors
     ///
     /// What is wrong with it, in words for the person who has the file.
-    pub fn open(bytes: impl Bytes + 'a) -> Result<Self, WeightsError> {
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, WeightsError> {
+        Self::new(Store::Memory(bytes))
+    }
+
+    /// The same of a file that is read in parts.
+    ///
+    /// # Errors
+    ///
+    /// As [`TensorFile::parse`].
+    pub fn open(bytes: impl Bytes + 'static) -> Result<Self, WeightsError> {
+        Self::new(Store::Elsewhere(Box::new(bytes)))
+    }
+
+    fn new(store: Store<'a>) -> Result<Self, WeightsError> {
         const PREFIX: u64 = 8;
-        let bytes: Box<dyn Bytes + 'a> = Box::new(bytes);
-        let size = bytes.size();
-        let read = |end: u64| bytes.read(0..end.min(size)).map_err(WeightsError::Unreadable);
+        let size = store.size();
+        let read = |end: u64| store.read(0..end.min(size));
         let first = read(PREFIX + 1)?;
         let zip = first.starts_with(b"PK\x03\x04");
         let pickle = first.starts_with(&[0x80]) && first.get(8) != Some(&b'{');
@@ -95,7 +121,7 @@ impl<'a> TensorFile<'a> {
             return Err(WeightsError::Length(size));
         }
         drop((first, header));
-        Ok(Self { bytes, metadata, start, failure: RefCell::default() })
+        Ok(Self { store, metadata, start, failure: RefCell::default() })
     }
 
     /// What it is for, by the names of its tensors.
@@ -124,7 +150,7 @@ impl<'a> TensorFile<'a> {
     pub(crate) fn data(&self, info: &TensorInfo) -> Result<Cow<'_, [u8]>, WeightsError> {
         let (first, last) = info.data_offsets;
         let range = self.start + first as u64..self.start + last as u64;
-        self.bytes.read(range).map_err(WeightsError::Unreadable)
+        self.store.read(range)
     }
 
     /// The values of a tensor, if it is there and holds numbers of a type that is read.
@@ -265,7 +291,7 @@ mod tests {
             ("vae.expected.safetensors", Kind::Model),
         ] {
             let bytes = golden(name);
-            assert_eq!(TensorFile::open(&bytes[..]).expect(name).kind(), kind, "{name}");
+            assert_eq!(TensorFile::parse(&bytes).expect(name).kind(), kind, "{name}");
         }
         // Each reader refuses what is the other's.
         let (model, vae) = (golden("network.weights.safetensors"), golden("vae.safetensors"));

@@ -264,7 +264,7 @@ impl<'a> Weights<'a> {
     ///
     /// What is wrong with it, in words for the person who has the file.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, WeightsError> {
-        TensorFile::open(bytes).and_then(Self::from_file)
+        TensorFile::parse(bytes).and_then(Self::from_file)
     }
 
     /// Checks a file that has been opened, and gives access to it.
@@ -315,7 +315,7 @@ impl<'a> Weights<'a> {
     /// What is wrong with it, in words for the person who has the file.
     pub fn parse_official(bytes: &'a [u8], config: ModelConfig) -> Result<Self, WeightsError> {
         config.validate()?;
-        Self::official(TensorFile::open(bytes)?, config)
+        Self::official(TensorFile::parse(bytes)?, config)
     }
 
     fn official(tensors: TensorFile<'a>, config: ModelConfig) -> Result<Self, WeightsError> {

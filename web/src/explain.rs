@@ -45,6 +45,20 @@ pub const GUESS: Topic = Topic {
     source: "EDM, eq 7 (arXiv 2206.00364), which DiffiT trains with",
 };
 
+/// Latents.
+pub const LATENT: Topic = Topic {
+    id: "latent-topic",
+    title: "Latents",
+    line: "A small map of numbers, of which an autoencoder makes the picture.",
+    more: "A picture of 256 × 256 pixels is large for a transformer. An autoencoder has learned to write \
+           it down in an eighth of its height and width, four numbers a place, and to read that back; \
+           the model makes noise into such a map. Its channels are no colours: what is shown here are \
+           the first three as if they were. To start from a picture, the autoencoder writes it down \
+           first, and what you keep of it comes back a little changed.",
+    equation: "picture = decoder(z / 0.18215),  z made by the sampler",
+    source: "Latent diffusion (arXiv 2112.10752); DiffiT, section 3.2",
+};
+
 /// The curve.
 pub const LEVELS: Topic = Topic {
     id: "levels",
@@ -233,9 +247,9 @@ pub const COMPARE: Topic = Topic {
 };
 
 /// All of them.
-pub const ALL: [Topic; 17] = [
-    NOISY, GUESS, LEVELS, SEED, CLASS, GUIDANCE, SAMPLER, RESPACING, CHURN, ATTENTION, TIME, BIAS,
-    BETWEEN, AMONG, FROM, INPAINT, COMPARE,
+pub const ALL: [Topic; 18] = [
+    NOISY, GUESS, LATENT, LEVELS, SEED, CLASS, GUIDANCE, SAMPLER, RESPACING, CHURN, ATTENTION,
+    TIME, BIAS, BETWEEN, AMONG, FROM, INPAINT, COMPARE,
 ];
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ impl Vae {
         if let Some(config) = &config {
             config.validate()?;
         }
-        Self::from_file(&TensorFile::open(bytes)?, config, device)
+        Self::from_file(&TensorFile::parse(bytes)?, config, device)
     }
 
     /// The same of a file that has been opened.

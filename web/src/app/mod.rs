@@ -104,7 +104,7 @@ fn App() -> impl IntoView {
                 </div>
             </Show>
             <div class="side">
-                <Status state/>
+                <Status state engine/>
                 <Show when=is(View::Form)><Make state engine/></Show>
                 <Show when=is(View::Attend)><AttentionControls state engine/></Show>
                 <Show when=is(View::Play)><Play state engine/></Show>
