@@ -1,11 +1,15 @@
 //! The built page (`dist/`), in a real browser. Ignored unless asked for, since they need the
 //! page built and Chromium: `cargo xtask test` sees to both.
 
+use std::collections::HashMap;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use image::RgbImage;
 use model::picture::Origin;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
 use tests::browser::{Browser, Gpu};
 use tests::server::{Fault, Site};
 use tests::{root, trainer};
@@ -96,6 +100,110 @@ fn command_line(seeds: &str, columns: usize, steps: usize, sampler: &str) -> Rgb
         .assert()
         .success();
     image::open(path).expect("a PNG file").into_rgb8()
+}
+
+/// A small latent model of five classes whose head has learned something, an autoencoder that says
+/// its own sizes, and one that does not fit.
+fn latent_files(folder: &Path) -> [PathBuf; 3] {
+    use model::config::{LatentConfig, LinearBetas, ModelConfig, NetworkConfig, PrecondConfig};
+    use model::weights::{Precision, to_bytes};
+    let mut latent = LatentConfig {
+        resolution: 8,
+        width: 24,
+        depth: 2,
+        classes: 5,
+        time_channels: 16,
+        ..LatentConfig::default()
+    };
+    latent.transformer.head_dim = 8;
+    let network = NetworkConfig::Latent(latent);
+    let config =
+        ModelConfig { network, precond: PrecondConfig::Adm { betas: LinearBetas::default() } };
+    let model = model::Model::new(config, 0, &burn::tensor::Device::flex()).expect("it fits");
+    let mut parameters = model.parameters();
+    for (spec, values) in &mut parameters {
+        // It begins with zeros, and embeddings with little, so that classes would change nothing.
+        let noise = model::noise::start_noise(spec.len() as u64, spec.len());
+        let scale = match &*spec.name {
+            "final_layer.linear.weight" => 0.1,
+            "y_embedder.embedding_table.weight" => 1.0,
+            _ => continue,
+        };
+        *values = noise.into_iter().map(|value| scale * value).collect();
+    }
+    let names = ["tench", "goldfish", "great white shark", "tiger shark", "hammerhead"];
+    let card = model::card::Card {
+        name: "small latent".into(),
+        classes: names.map(String::from).into(),
+        ..Default::default()
+    };
+    let files = ["latent", "vae", "wide-vae"].map(|n| folder.join(format!("{n}.safetensors")));
+    let bytes = to_bytes(&model.config, &card, None, parameters, Precision::F32);
+    std::fs::write(&files[0], bytes.expect("finite")).expect("written");
+    let golden = std::fs::read(root().join("tests/golden/vae.safetensors")).expect("there");
+    let golden = SafeTensors::deserialize(&golden).expect("a safetensors file");
+    let sizes = r#"{"channels": [8, 16, 16], "layers": 1, "groups": 4}"#;
+    let metadata = HashMap::from([("diffit_vae".to_string(), sizes.to_string())]);
+    let bytes = safetensors::serialize(golden.tensors(), Some(metadata)).expect("it fits");
+    std::fs::write(&files[1], bytes).expect("written");
+    // The same, with latents of eight channels.
+    let doubled: Vec<(String, Vec<usize>, Vec<u8>)> = golden
+        .tensors()
+        .into_iter()
+        .map(|(name, tensor)| {
+            let (mut shape, mut data) = (tensor.shape().to_vec(), tensor.data().to_vec());
+            let dimensions: &[usize] = match &*name {
+                "post_quant_conv.weight" | "quant_conv.weight" => &[0, 1],
+                "encoder.conv_out.weight" | "encoder.conv_out.bias" => &[0],
+                "quant_conv.bias" | "post_quant_conv.bias" => &[0],
+                "decoder.conv_in.weight" => &[1],
+                _ => &[],
+            };
+            for &dimension in dimensions {
+                shape[dimension] *= 2;
+                data = data.repeat(2);
+            }
+            (name, shape, data)
+        })
+        .collect();
+    let views = doubled.iter().map(|(name, shape, data)| {
+        (name, TensorView::new(Dtype::F32, shape.clone(), data).expect("it fits"))
+    });
+    let sizes = sizes.replace('{', r#"{"latent_channels": 8, "#);
+    let metadata = HashMap::from([("diffit_vae".to_string(), sizes)]);
+    let bytes = safetensors::serialize(views, Some(metadata)).expect("it fits");
+    std::fs::write(&files[2], bytes).expect("written");
+    files
+}
+
+/// What the command line makes of latents.
+fn latent_command_line(files: &[PathBuf; 3], more: &[&str]) -> RgbImage {
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let path = folder.path().join("grid.png");
+    let [weights, vae, _] = files;
+    trainer()
+        .args(["sample", "--weights"])
+        .arg(weights)
+        .arg("--vae")
+        .arg(vae)
+        .args(more)
+        .arg("--output")
+        .arg(&path)
+        .assert()
+        .success();
+    image::open(path).expect("a PNG file").into_rgb8()
+}
+
+/// Opens a file, and waits until that leads to something.
+async fn open_file(browser: &Browser, file: &Path, then: &str) {
+    browser.upload("#file", file).await;
+    browser.wait(then, SOON).await;
+    is(browser, "ready", SOON).await;
+}
+
+/// Whether an element says something, as a script's expression.
+fn says(id: &str, text: &str) -> String {
+    format!("(document.querySelector('[data-testid={id}]')?.textContent ?? '').includes({text:?})")
 }
 
 /// The pictures differ by at most `levels` of 255, and are pictures.
@@ -284,7 +392,7 @@ async fn a_link_brings_everything_back() {
 
     // The controls follow the address; what makes no sense in it does nothing.
     browser.follow("seed=<b>&count=7&steps=999999&rho=NaN&view=javascript:alert(1)&x=y").await;
-    browser.wait("document.querySelector('#steps')?.value === '200'", SOON).await;
+    browser.wait("document.querySelector('#steps')?.value === '250'", SOON).await;
     assert_eq!(browser.run::<String>("return document.querySelector('#seed').value").await, "154");
     assert_eq!(browser.text("[data-testid=trouble]").await, "");
     browser.follow(&format!("{}=1&seed=%00", "a".repeat(50_000))).await;
@@ -506,6 +614,250 @@ async fn noises_and_pictures_can_be_played_with() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the built page and Chromium"]
+async fn latents_of_a_class_become_the_pictures_of_the_command_line() {
+    let (site, browser) = (site(), Browser::start(Gpu::None).await);
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let files = latent_files(folder.path());
+    let [weights, vae, wide] = &files;
+    browser.open(&format!("{}?backend=cpu", site.url)).await;
+    ready(&browser, SOON).await;
+    assert_eq!(browser.text("#class").await, "");
+    assert!(!browser.run::<bool>("return Boolean(document.querySelector('#class'))").await);
+
+    // Weights alone: what is shown are latents, and how to come to pictures.
+    open_file(&browser, weights, "document.querySelector('#class')").await;
+    let steps = browser.run::<String>("return document.querySelector('#steps').value").await;
+    assert_eq!(steps, "50");
+    browser.fill("#seed", "0").await;
+    browser.click("#count-4").await;
+    browser.click("[data-testid=more]").await;
+    browser.click("#sampler-ddpm").await;
+    browser.fill("#respacing", "4").await;
+    browser.click("#clip").await;
+    browser.fill("#class", "goldf").await;
+    assert_eq!(
+        browser.run::<String>("return document.querySelector('#class').value").await,
+        "goldfish"
+    );
+    browser.fill("#guidance-scale", "3").await;
+    browser.click("[data-testid=generate]").await;
+    done(&browser, SOON).await;
+    assert_eq!(canvas(&browser, "canvas").await.dimensions(), (16, 16));
+    assert!(browser.text("[data-testid=latent]").await.contains("open the file of their"));
+
+    // The autoencoder; the one of other channels before it.
+    open_file(&browser, wide, &says("trouble", "its latents have 8 channels")).await;
+    let plain = root().join("tests/golden/vae.safetensors");
+    open_file(&browser, &plain, &says("trouble", "is [8], not [128]")).await;
+    open_file(&browser, vae, &says("note", "latents become pictures")).await;
+    browser.click("[data-testid=generate]").await;
+    browser.wait("document.querySelector('[data-testid=canvas]').width === 64", SOON).await;
+    done(&browser, SOON).await;
+    let made = canvas(&browser, "canvas").await;
+    let common = ["--seeds", "0-3", "--columns", "2", "--sampler", "ddpm", "--clip-denoised"];
+    let how = [&common[..], &["--respacing", "4"]].concat();
+    let class = ["--classes", "1", "--guidance", "3"];
+    assert_same(&made, &latent_command_line(&files, &[&how[..], &class].concat()), 1);
+    // Class and guidance are not for nothing.
+    assert_ne!(made, latent_command_line(&files, &how));
+
+    // The file says all of it, and brings it back.
+    browser.click("[data-testid=download]").await;
+    let path = browser.downloads().join("diffit-0.png");
+    let origin = Origin::from_png(&browser.downloaded("diffit-0.png", SOON).await);
+    let origin = origin.expect("an origin");
+    assert_eq!((origin.settings.classes.clone(), origin.seeds), (vec![1], vec![0, 1, 2, 3]));
+    assert_eq!(origin.settings.guidance.map(|guidance| guidance.scale), Some(3.0));
+    assert_eq!(origin.vae_sha256.map(|hash| hash.len()), Some(64));
+    browser.fill("#class", "").await;
+    browser.click("#guidance").await;
+    browser.click("[data-testid=generate]").await;
+    done(&browser, SOON).await;
+    assert_same(&canvas(&browser, "canvas").await, &latent_command_line(&files, &how), 1);
+    browser.upload("#file", &path).await;
+    browser.wait("document.querySelector('#class').value === 'goldfish'", SOON).await;
+    done(&browser, SOON).await;
+    assert_eq!(canvas(&browser, "canvas").await, made);
+
+    // What is no class is said, and nothing is made of it.
+    browser.fill("#class", "shark").await;
+    assert!(browser.text("#class-problem").await.contains("any of 2 classes: 2 great white"));
+    browser.click("[data-testid=generate]").await;
+    assert!(browser.text("[data-testid=trouble]").await.contains("any of 2 classes"));
+    browser.fill("#class", "2,tiger").await;
+    assert!(browser.run::<bool>("return location.hash.includes('classes=2,3')").await);
+    browser.fill("#respacing", "ddim3000").await;
+    assert!(browser.text("#respacing-problem").await.contains("no whole stride"));
+    browser.fill("#respacing", "2,2").await;
+    browser.click("[data-testid=generate]").await;
+    done(&browser, SOON).await;
+    let how = [&common[..], &["--respacing", "2,2"]].concat();
+    let class = ["--classes", "2-3", "--guidance", "3"];
+    let two = latent_command_line(&files, &[&how[..], &class].concat());
+    assert_same(&canvas(&browser, "canvas").await, &two, 1);
+
+    // On the way they are latents; strips bring both to one size.
+    browser.press("[data-testid=scrubber]", Key::Left + "").await;
+    assert_eq!(canvas(&browser, "canvas").await.dimensions(), (16, 16));
+    assert!(browser.text("[data-testid=latent]").await.contains("32 × 32"));
+    browser.click("[data-testid=strip]").await;
+    let strip = browser.downloaded("diffit-0-strip.png", SOON).await;
+    let strip = image::load_from_memory(&strip).expect("a PNG file").into_rgb8();
+    assert_eq!(strip.dimensions(), (5 * 128, 2 * 128));
+
+    // The latent network's one window is the whole map.
+    view(&browser, "attend").await;
+    let heat = "document.querySelector('[data-testid=heat]').ariaLabel";
+    browser.fill("#block", "1").await;
+    browser.wait(&format!("{heat}.includes('row 3, column 3 of block 2')"), SOON).await;
+    assert!(browser.text("#block").await.contains("stack, 4 × 4, window 4"));
+    view(&browser, "about").await;
+    assert!(browser.text("[data-testid=autoencoder]").await.contains("in use"));
+    assert_eq!(browser.text("[data-testid=numbers]").await, "32-bit numbers");
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the built page and Chromium"]
+async fn latents_can_be_made_from_pictures() {
+    let (site, browser) = (site(), Browser::start(Gpu::None).await);
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let files = latent_files(folder.path());
+    let [weights, vae, _] = &files;
+    browser.open(&format!("{}?backend=cpu", site.url)).await;
+    ready(&browser, SOON).await;
+    // In this order the autoencoder waits, and the model of pictures goes on.
+    open_file(&browser, vae, &says("note", "waits for a model")).await;
+    make(&browser, (9, 1, 3, "euler"), SOON).await;
+    assert_same(&canvas(&browser, "canvas").await, &command_line("9", 1, 3, "euler"), 1);
+    open_file(&browser, weights, "document.querySelector('#class')").await;
+    browser.follow("seed=4&respacing=5&sampler=ddim&clip=true&view=play&play=inpaint").await;
+    browser.wait("document.querySelector('#guide-file')", SOON).await;
+    browser.upload("#guide-file", &root().join("www/poster.png")).await;
+    browser.wait("document.querySelector('[data-testid=guide]')?.width === 32", SOON).await;
+    let all = browser.text("[data-testid=painted]").await;
+    assert!(all.starts_with("0 "), "{all}");
+    browser.press("[data-testid=paint]", Key::Enter + "").await;
+    assert!(browser.text("[data-testid=painted]").await.starts_with("256 "));
+    browser.click("[data-testid=generate]").await;
+    done(&browser, SOON).await;
+    let first = canvas(&browser, "canvas").await;
+    assert_eq!(first.dimensions(), (32, 32));
+    // Another seed changes what was painted over; far from it, hardly anything.
+    browser.fill("#seed", "5").await;
+    browser.click("[data-testid=generate]").await;
+    done(&browser, SOON).await;
+    let second = canvas(&browser, "canvas").await;
+    let distance = |x: u32, y: u32| {
+        let area = |image: &RgbImage| image::imageops::crop_imm(image, x, y, 6, 6).to_image();
+        let (a, b) = (area(&first), area(&second));
+        a.iter().zip(b.iter()).map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>()
+    };
+    assert!(distance(13, 13) > 4 * distance(0, 0), "{} {}", distance(13, 13), distance(0, 0));
+
+    // Without the autoencoder there is nothing to start with.
+    browser.open(&format!("{}?backend=cpu#view=play&play=from", site.url)).await;
+    ready(&browser, SOON).await;
+    open_file(&browser, weights, "document.querySelector('#class')").await;
+    assert!(
+        browser.text("[data-testid=needs-autoencoder]").await.contains("needs the autoencoder")
+    );
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the built page and Chromium"]
+async fn the_address_names_files_beside_the_page() {
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let dist = root().join("dist");
+    for part in ["", "weights"] {
+        std::fs::create_dir_all(folder.path().join(part)).expect("a folder");
+        for entry in std::fs::read_dir(dist.join(part)).expect("the built page") {
+            let path = entry.expect("an entry").path();
+            if path.is_file() {
+                let name = path.file_name().expect("a name");
+                std::fs::copy(&path, folder.path().join(part).join(name)).expect("copied");
+            }
+        }
+    }
+    let files = latent_files(&folder.path().join("weights"));
+    let (site, browser) = (Site::serve(folder.path().into()), Browser::start(Gpu::None).await);
+    let names = "weights=latent.safetensors&vae=vae.safetensors";
+    let link =
+        "seed=3&respacing=4&sampler=ddim&eta=0.5&clip=true&classes=4&guidance=2&guidance-power=0";
+    let how = [
+        "--seeds",
+        "3",
+        "--sampler",
+        "ddim",
+        "--eta",
+        "0.5",
+        "--respacing",
+        "4",
+        "--clip-denoised",
+    ];
+    let class = ["--classes", "4", "--guidance", "2", "--guidance-power", "0"];
+    let native = latent_command_line(&files, &[&how[..], &class].concat());
+    // A lost device is found again with both of them.
+    for fault in ["", "&fault=3"] {
+        browser.open(&format!("{}?backend=cpu&{names}{fault}#{link}", site.url)).await;
+        browser.wait("document.querySelector('[data-testid=canvas]')?.width === 32", SOON).await;
+        browser.wait(&says("level", "After 4 steps"), SOON).await;
+        done(&browser, SOON).await;
+        assert_same(&canvas(&browser, "canvas").await, &native, 1);
+        let note = browser.text("[data-testid=note]").await;
+        let expected = if fault.is_empty() { "latents become pictures" } else { "started again" };
+        assert!(note.contains(expected), "{note}");
+    }
+    // One that is not there, or lies elsewhere, is passed over; the shipped model is there.
+    browser.open(&format!("{}?backend=cpu&weights=none.safetensors&vae=../x", site.url)).await;
+    browser.wait(&says("trouble", "the server answered 404"), SOON).await;
+    is(&browser, "ready", SOON).await;
+    make(&browser, (9, 1, 3, "euler"), SOON).await;
+    assert_same(&canvas(&browser, "canvas").await, &command_line("9", 1, 3, "euler"), 1);
+    let answers = site.answers.lock().expect("no thread panicked").clone();
+    assert!(answers.iter().all(|(path, _)| !path.ends_with("/x")), "{answers:?}");
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the built page and Chromium"]
+async fn where_memory_does_not_suffice_fewer_pictures_are_offered() {
+    let (site, browser) = (site(), Browser::start(Gpu::None).await);
+    // The program of the worker really finds no more, and ends.
+    browser.open(&format!("{}?backend=cpu&fault=memory4", site.url)).await;
+    ready(&browser, SOON).await;
+    fill(&browser, (9, 9, 3, "euler")).await;
+    browser.click("[data-testid=generate]").await;
+    browser.wait(&says("trouble", "not enough memory for 9 pictures"), SOON).await;
+    browser.wait("document.querySelector('[data-testid=smaller]:enabled')", SOON).await;
+    is(&browser, "ready", SOON).await;
+    assert!(browser.text("[data-testid=note]").await.contains("started again"));
+    assert_eq!(browser.text("[data-testid=smaller]").await, "Make 4 pictures");
+    browser.click("[data-testid=smaller]").await;
+    done(&browser, SOON).await;
+    assert_same(&canvas(&browser, "canvas").await, &command_line("9-12", 2, 3, "euler"), 1);
+    assert_eq!(browser.text("[data-testid=trouble]").await, "");
+
+    // Here it is known before anything is tried: 12.6 MB of weights, and some 3 MB a picture.
+    browser.open(&format!("{}?backend=cpu&memory=20000000", site.url)).await;
+    ready(&browser, SOON).await;
+    fill(&browser, (9, 4, 3, "euler")).await;
+    browser.click("[data-testid=generate]").await;
+    browser.wait(&says("trouble", "20 MB of memory here at the most"), SOON).await;
+    browser.click("[data-testid=smaller]").await;
+    done(&browser, SOON).await;
+    assert_same(&canvas(&browser, "canvas").await, &command_line("9", 1, 3, "euler"), 1);
+    // So it is of a model that is too large.
+    browser.open(&format!("{}?backend=cpu&memory=10000", site.url)).await;
+    ready(&browser, SOON).await;
+    let own = root().join("tests/golden/network.weights.safetensors");
+    open_file(&browser, &own, &says("trouble", "is too large to be used here")).await;
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the built page and Chromium"]
 async fn a_lost_device_costs_no_more_than_time() {
     let (site, browser) = (site(), Browser::start(Gpu::None).await);
     let native = command_line("9", 1, 3, "euler");
@@ -716,7 +1068,9 @@ async fn every_view_fits_every_width_in_light_and_dark() {
     let folder = root().join("target/screenshots");
     std::fs::create_dir_all(&folder).expect("a folder");
     let mut backgrounds = std::collections::BTreeSet::new();
-    for name in ["poster", "form", "attend", "between", "inpaint", "compare", "about"] {
+    let files = tempfile::TempDir::new().expect("a temporary folder");
+    let [weights, vae, _] = latent_files(files.path());
+    for name in ["poster", "form", "attend", "between", "inpaint", "compare", "about", "latent"] {
         match name {
             "poster" => {}
             "form" => {
@@ -731,6 +1085,20 @@ async fn every_view_fits_every_width_in_light_and_dark() {
                     .await;
             }
             "about" => view(&browser, "about").await,
+            "latent" => {
+                view(&browser, "form").await;
+                open_file(&browser, &weights, "document.querySelector('#class')").await;
+                open_file(&browser, &vae, &says("note", "latents become pictures")).await;
+                browser.fill("#class", "goldfish").await;
+                browser.click("[data-testid=fine]").await;
+                browser.click("[data-testid=more]").await;
+                browser.fill("#respacing", "8").await;
+                browser.click("#sampler-ddpm").await;
+                browser.click("[data-testid=generate]").await;
+                done(&browser, SOON).await;
+                browser.press("[data-testid=scrubber]", Key::Left + "").await;
+                browser.fill("#class", "shark").await;
+            }
             game => {
                 if game == "between" {
                     view(&browser, "play").await;

@@ -869,6 +869,16 @@ fn latents_become_pictures() {
     assert!(inside.contains("\"classes\":[1,4]") && inside.contains("\"scale\":4.4"), "{inside}");
     assert!(inside.contains("\"vae_sha256\":\""), "{inside}");
 
+    // An autoencoder's file can say its sizes itself.
+    let bytes = fs::read(&vae).expect("there");
+    let tensors = SafeTensors::deserialize(&bytes).expect("a safetensors file").tensors();
+    let metadata = [("diffit_vae".to_string(), text_of_sizes.to_string())].into();
+    let own = path("own.safetensors");
+    fs::write(&own, safetensors::serialize(tensors, Some(metadata)).expect("fits"))
+        .expect("written");
+    run(&[&common[..], &["--vae", text(&own)], &steps, &guided].concat());
+    assert_eq!(png(&output.join("000002.png")), picture);
+
     for (more, message) in [
         (&["--steps", "2"][..], "--vae"),
         (&["--vae", text(&vae)], "norm1.weight` is [8], not [128]"),

@@ -17,6 +17,9 @@ pub enum ClassError {
         /// How many classes there are.
         count: usize,
     },
+    /// A range from a number to a smaller one.
+    #[error("the range `{0}` of classes runs backwards")]
+    Backwards(String),
     /// No name has this in it.
     #[error("no class is called `{0}`, or has it in its name")]
     Unknown(String),
@@ -67,6 +70,46 @@ pub fn find(names: &[impl AsRef<str>], text: &str) -> Result<usize, ClassError> 
     }
 }
 
+/// The numbers of the classes that a list stands for, in its order: each part is one that [`find`]
+/// finds, or a range of numbers such as `10-19`; commas lie between. An empty text names none.
+///
+/// # Errors
+///
+/// The first part that stands for no class, or for more than one.
+pub fn find_all(names: &[impl AsRef<str>], text: &str) -> Result<Vec<usize>, ClassError> {
+    let mut classes = Vec::new();
+    if text.trim().is_empty() {
+        return Ok(classes);
+    }
+    for part in text.split(',') {
+        let ends = part.split_once('-');
+        let ends = ends.and_then(|(a, b)| Some((a.trim().parse().ok()?, b.trim().parse().ok()?)));
+        match ends {
+            None => classes.push(find(names, part)?),
+            Some((first, last)) if first > last => {
+                return Err(ClassError::Backwards(part.trim().into()));
+            }
+            Some((first, last)) => {
+                let count = names.len();
+                if last >= count {
+                    return Err(ClassError::Number { number: last, count });
+                }
+                classes.extend(first..=last);
+            }
+        }
+    }
+    Ok(classes)
+}
+
+/// Classes as a list that [`find_all`] reads: by name, or by number where a name would not do.
+pub fn list(names: &[impl AsRef<str>], classes: &[usize]) -> String {
+    let text = |&class: &usize| match names.get(class).map(AsRef::as_ref) {
+        Some(name) if find_all(names, name) == Ok(vec![class]) => name.to_string(),
+        _ => class.to_string(),
+    };
+    classes.iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,5 +146,28 @@ mod tests {
             assert_eq!(find(names, text), Err(error));
         }
         assert!(find(&[""; 0], "0").expect_err("none").to_string().contains("there are 0"));
+    }
+
+    #[test]
+    fn lists_hold_numbers_ranges_and_names() {
+        let names = &*IMAGENET;
+        assert_eq!(find_all(names, ""), Ok(vec![]));
+        assert_eq!(find_all(names, "207, otter,10-12,crane"), Ok(vec![207, 360, 10, 11, 12, 517]));
+        // A name with a hyphen is no range.
+        assert_eq!(find_all(names, "flat-coated retriever"), Ok(vec![205]));
+        for (text, error) in [
+            ("3-1", ClassError::Backwards("3-1".into())),
+            ("0-1000", ClassError::Number { number: 1000, count: 1000 }),
+            ("0-18446744073709551615", ClassError::Number { number: usize::MAX, count: 1000 }),
+            ("1,", ClassError::Unknown(String::new())),
+        ] {
+            assert_eq!(find_all(names, text), Err(error), "{text}");
+        }
+        assert_eq!(list(names, &[207, 5000]), "golden retriever, 5000");
+        // Names that stand for no class or for several, or for the class of that number.
+        let names = ["a", "", "b, a", "a", "1", "ab"];
+        for class in 0..names.len() {
+            assert_eq!(find_all(&names, &list(&names, &[class])), Ok(vec![class]), "{class}");
+        }
     }
 }

@@ -477,6 +477,30 @@ impl ModelConfig {
         }
     }
 
+    /// Values of the largest result on the way from one picture to its denoised one: that of an
+    /// MLP's hidden layer, of queries, keys and values together, or of attention.
+    pub fn largest_map(&self) -> usize {
+        let of = |transformer: &TransformerConfig, side: usize, channels: usize, window: usize| {
+            let tokens = side * side;
+            let features = tokens * channels * transformer.mlp_ratio.max(3);
+            let heads = channels / transformer.head_dim.max(1);
+            features.max(heads * tokens * window * window)
+        };
+        match &self.network {
+            NetworkConfig::Image(image) => {
+                let stage = |(i, &channels): (usize, &usize)| {
+                    let side = image.side(i);
+                    of(&image.transformer, side, channels, image.window.on(side))
+                };
+                image.channels.iter().enumerate().map(stage).max().unwrap_or(0)
+            }
+            NetworkConfig::Latent(latent) => {
+                let side = latent.side();
+                of(&latent.transformer, side, latent.width, latent.window.on(side))
+            }
+        }
+    }
+
     /// How many augmentation labels the network takes; 0 if it takes none.
     pub fn augment_labels(&self) -> usize {
         match &self.network {
@@ -701,6 +725,23 @@ mod tests {
             let error = config.validate().expect_err(message).to_string();
             assert!(error.contains(message), "{error:?} does not say {message:?}");
         }
+    }
+
+    #[test]
+    fn the_largest_maps_are_those_of_mlps_and_of_attention() {
+        let latent = |resolution| ModelConfig {
+            network: NetworkConfig::Latent(LatentConfig { resolution, ..LatentConfig::default() }),
+            precond: PrecondConfig::default(),
+        };
+        // 256 tokens of 4 x 1152 hidden values; 16 heads over 1024 x 1024 tokens.
+        assert_eq!([32, 64].map(|side| latent(side).largest_map()), [256 * 4608, 16 << 20]);
+        let network = NetworkConfig::Image(ImageConfig {
+            resolution: 32,
+            channels: vec![32, 64],
+            ..ImageConfig::default()
+        });
+        let image = ModelConfig { network, precond: PrecondConfig::default() };
+        assert_eq!(image.largest_map(), 32 * 32 * 32 * 4);
     }
 
     #[test]

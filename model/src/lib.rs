@@ -19,7 +19,7 @@
 //! | discrete time: betas and what follows from them | [`discrete`] |
 //! | picture, noise and score; Eq (1), (2) | [`process`] |
 //! | between pictures and latents | [`vae`] |
-//! | the weights file, and the released ones | [`weights`], [`card`], [`official`] |
+//! | the weights file, and the released ones | [`weights`], [`card`], [`official`], [`tensor_file`] |
 
 #![forbid(unsafe_code)]
 
@@ -72,6 +72,8 @@ pub mod recompute;
 pub mod sampler;
 pub mod schedule;
 pub mod settings;
+#[cfg(feature = "tensor")]
+pub mod tensor_file;
 #[cfg(feature = "tensor")]
 mod time;
 #[cfg(feature = "tensor")]

@@ -1,5 +1,6 @@
 //! A model: the network, its configuration, and the denoiser that both make.
 
+use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, ExecutionError, Tensor, TensorData};
 
 use crate::config::{ConfigError, ModelConfig};
@@ -111,6 +112,12 @@ impl Model {
         Self { compute, ..self }
     }
 
+    /// The same model with its parameters stored in another type, `bf16` or `f16`, which takes half
+    /// the memory. To compute in it too is for [`Model::computing_in`].
+    pub fn stored_as(self, dtype: DType) -> Self {
+        Self { network: self.network.map(&mut Cast(dtype)), ..self }
+    }
+
     /// `D(x; σ) = c_skip x + c_out F(c_in x; c_noise)`.
     ///
     /// # Shapes
@@ -175,9 +182,30 @@ impl Model {
     }
 }
 
+/// Turns parameters into another type.
+struct Cast(DType);
+
+impl ModuleMapper for Cast {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| tensor.cast(self.0))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn half_precision_gives_about_the_same_answer() {
+        let device = Device::flex();
+        let bytes = include_bytes!("../../www/weights/tiny-emoji.safetensors");
+        let weights = Weights::parse(bytes).expect("the shipped weights");
+        let model = Model::from_weights(&weights, &device);
+        let half = model.clone().stored_as(DType::F16).computing_in(DType::F16);
+        let answer = |model: &Model| pollster::block_on(model.answer(&device)).expect("a CPU");
+        let off = answer(&model).deviation(&answer(&half));
+        assert!(off > 0.0 && off < 1e-2, "off by {off}");
+    }
 
     #[test]
     fn channels_beyond_the_picture_s_speak_of_the_variance() {

@@ -5,13 +5,14 @@
 //! model has in our own format too. Two kinds of tensors are in them that we compute: the position
 //! embedding and, for every block, the index of relative positions. Both are compared with ours.
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::Dtype;
 
 use crate::card::Card;
 use crate::classes::IMAGENET;
 use crate::config::{LatentConfig, ModelConfig, NetworkConfig, Position};
 use crate::latent::position_embedding;
-use crate::weights::{FLOATS, TensorProblem, WeightsError, float_values};
+use crate::tensor_file::{TensorFile, int_values};
+use crate::weights::{FLOATS, TensorProblem, WeightsError};
 use crate::window::relative_position_index;
 
 const POSITIONS: &str = "pos_embed";
@@ -21,14 +22,11 @@ const POSITIONS: &str = "pos_embed";
 /// # Errors
 ///
 /// If its tensors are those of something else, or of a size that was never released.
-pub(crate) fn recognise(tensors: &SafeTensors) -> Result<ModelConfig, WeightsError> {
-    let shape = tensors.tensor(POSITIONS).map(|view| view.shape().to_vec()).unwrap_or_default();
+pub(crate) fn recognise(tensors: &TensorFile) -> Result<ModelConfig, WeightsError> {
+    let shape = tensors.info(POSITIONS).map(|info| info.shape.clone()).unwrap_or_default();
     let temporal = tensors.names().iter().any(|name| name.ends_with(".attn.qkv_temb.weight"));
     if shape.is_empty() || !temporal {
-        let mut first: Vec<String> = tensors.names().into_iter().map(String::from).collect();
-        first.sort_unstable();
-        first.truncate(3);
-        return Err(WeightsError::Foreign { count: tensors.len(), first });
+        return Err(foreign(tensors));
     }
     let presets: Vec<(ModelConfig, [usize; 3])> = crate::preset::all()
         .into_iter()
@@ -43,6 +41,15 @@ pub(crate) fn recognise(tensors: &SafeTensors) -> Result<ModelConfig, WeightsErr
     let known: Vec<[usize; 3]> = presets.iter().map(|(_, positions)| *positions).collect();
     let fits = presets.into_iter().find(|(_, positions)| positions[..] == shape);
     fits.map(|(config, _)| config).ok_or(WeightsError::Size { found: shape, known })
+}
+
+/// What is said of a file that holds no model of ours.
+pub(crate) fn foreign(tensors: &TensorFile) -> WeightsError {
+    let mut first = tensors.names();
+    let count = first.len();
+    first.sort_unstable();
+    first.truncate(3);
+    WeightsError::Foreign { count, first }
 }
 
 /// What is said of a model whose file says nothing.
@@ -84,26 +91,26 @@ fn index_name(block: usize) -> String {
 ///
 /// The first that has another value.
 pub(crate) fn check_fixed(
-    tensors: &SafeTensors,
+    tensors: &TensorFile,
     config: &LatentConfig,
 ) -> Result<Vec<TensorProblem>, WeightsError> {
     let mut problems = Vec::new();
     let index = relative_position_index(config.window.on(config.side()));
     for (name, shape) in fixed(config) {
-        let Ok(view) = tensors.tensor(&name) else {
+        let Some(info) = tensors.info(&name) else {
             problems.push(TensorProblem::Missing { name, shape });
             continue;
         };
-        if view.shape() != shape {
-            let found = view.shape().to_vec();
+        if info.shape != shape {
+            let found = info.shape.clone();
             problems.push(TensorProblem::Shape { name, found, expected: shape });
             continue;
         }
         let difference = if name == POSITIONS {
             let ours = position_embedding(config.side(), config.width);
-            float_values(&view).map(|theirs| {
+            tensors.values(&name)?.map(|theirs| {
                 // Theirs is rounded to what the file stores.
-                let tolerance = match view.dtype() {
+                let tolerance = match info.dtype {
                     Dtype::F32 => 1e-6,
                     Dtype::F16 => 1e-3,
                     _ => 1e-2,
@@ -112,7 +119,7 @@ pub(crate) fn check_fixed(
                 first_difference(theirs.into_iter(), ours.into_iter(), near)
             })
         } else {
-            int_values(&view).map(|theirs| {
+            int_values(info.dtype, &tensors.data(info)?).map(|theirs| {
                 let ours = index.iter().map(|&i| i as i64);
                 first_difference(theirs, ours, |a, b| a == b)
             })
@@ -124,18 +131,12 @@ pub(crate) fn check_fixed(
             }
             None => {
                 let expected = if name == POSITIONS { FLOATS } else { "I64" };
-                let found = format!("{:?}", view.dtype());
+                let found = format!("{:?}", info.dtype);
                 problems.push(TensorProblem::Type { name, found, expected });
             }
         }
     }
     Ok(problems)
-}
-
-/// The values of a tensor of 64-bit integers.
-fn int_values<'a>(view: &'a TensorView) -> Option<impl Iterator<Item = i64> + 'a> {
-    let (values, _) = view.data().as_chunks();
-    (view.dtype() == Dtype::I64).then(|| values.iter().map(|bytes| i64::from_le_bytes(*bytes)))
 }
 
 /// Where two lists differ first, and what they hold there.
@@ -157,6 +158,8 @@ mod tests {
     use crate::{Model, TensorSpec};
     use burn::tensor::{Device, bf16, f16};
     use proptest::prelude::*;
+    use safetensors::SafeTensors;
+    use safetensors::tensor::TensorView;
 
     /// The golden network's configuration.
     fn config() -> ModelConfig {

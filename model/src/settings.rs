@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::ModelConfig;
-use crate::guidance::Guidance;
+use crate::config::{LinearBetas, ModelConfig, NetworkConfig, PrecondConfig};
+use crate::discrete::Spacing;
+use crate::guidance::{Course, Guidance};
 use crate::schedule::Schedule;
 
 /// How pictures are made, all but the seeds.
@@ -56,6 +57,27 @@ pub struct SettingsError(String);
 impl Settings {
     /// Steps at the most.
     pub const MAX_STEPS: usize = 1000;
+
+    /// Settings to begin with, for a model: those of the paper, but where it takes many steps of
+    /// discrete time, 50 steps of DDIM, which come close to its 250.
+    pub fn first_for(config: &ModelConfig) -> Self {
+        let PrecondConfig::Adm { .. } = config.precond else { return Self::default() };
+        let guidance = match &config.network {
+            NetworkConfig::Latent(latent) if latent.classes > 0 => Some(match latent.resolution {
+                // Pictures of 512x512.
+                64.. => Guidance { scale: 1.49, course: Course::Constant, ..Guidance::default() },
+                _ => Guidance::default(),
+            }),
+            _ => None,
+        };
+        Self {
+            steps: 50,
+            method: Method::Ddim { eta: 0.0 },
+            schedule: Schedule::Adm { betas: LinearBetas::default(), spacing: Spacing::Ddim },
+            guidance,
+            ..Self::default()
+        }
+    }
 
     /// Checks every field.
     ///
@@ -128,8 +150,7 @@ impl Settings {
     }
 
     /// The class of each seed's picture.
-    #[cfg(feature = "tensor")]
-    pub(crate) fn classes_of(&self, seeds: &[u64]) -> Vec<Option<usize>> {
+    pub fn classes_of(&self, seeds: &[u64]) -> Vec<Option<usize>> {
         match self.classes.len() as u64 {
             0 => Vec::new(),
             n => seeds.iter().map(|seed| Some(self.classes[(seed % n) as usize])).collect(),
@@ -219,8 +240,7 @@ impl Churn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::LinearBetas;
-    use crate::discrete::Spacing;
+    use crate::config::{ImageConfig, LatentConfig};
 
     /// As pictures made before there were other schedules than EDM's carry them.
     const OLD: &str = r#"{"steps":18,"method":"heun",
@@ -234,6 +254,32 @@ mod tests {
     #[test]
     fn settings_of_old_pictures_can_be_read() {
         assert_eq!(serde_json::from_str::<Settings>(OLD).expect("old"), Settings::default());
+    }
+
+    #[test]
+    fn every_model_has_settings_to_begin_with() {
+        let adm = PrecondConfig::Adm { betas: LinearBetas::default() };
+        let latent = |resolution, classes| ModelConfig {
+            network: NetworkConfig::Latent(LatentConfig {
+                resolution,
+                classes,
+                ..LatentConfig::default()
+            }),
+            precond: adm.clone(),
+        };
+        let image = ModelConfig {
+            network: NetworkConfig::Image(ImageConfig::default()),
+            precond: PrecondConfig::default(),
+        };
+        assert_eq!(Settings::first_for(&image), Settings::default());
+        let scale = |config: &ModelConfig| {
+            let settings = Settings::first_for(config);
+            assert_eq!((settings.validate(), settings.steps), (Ok(()), 50));
+            settings.guidance.map(|guidance| guidance.scale)
+        };
+        // The paper's, at 256x256 and 512x512; none where there is no class to guide to.
+        let scales = [latent(32, 1000), latent(64, 1000), latent(32, 0)].map(|c| scale(&c));
+        assert_eq!(scales, [Some(4.4), Some(1.49), None]);
     }
 
     #[test]

@@ -10,7 +10,6 @@ use std::collections::{HashMap, HashSet};
 
 use burn::tensor::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView};
-use safetensors::{SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use crate::card::Card;
@@ -18,6 +17,9 @@ use crate::config::{ConfigError, ModelConfig, NetworkConfig};
 use crate::network::Network;
 use crate::official;
 use crate::params::{Source, TensorSpec};
+use crate::tensor_file::TensorFile;
+
+pub use crate::tensor_file::f32_values;
 
 /// The metadata entry that makes a safetensors file one of ours.
 const KEY: &str = "diffit";
@@ -46,7 +48,7 @@ impl Precision {
         }
     }
 
-    fn of(dtype: Dtype) -> Option<Self> {
+    pub(crate) fn of(dtype: Dtype) -> Option<Self> {
         match dtype {
             Dtype::F16 => Some(Precision::F16),
             Dtype::BF16 => Some(Precision::Bf16),
@@ -122,6 +124,9 @@ pub enum WeightsError {
          files are read: convert it with the safetensors package"
     )]
     Pickle,
+    /// The system does not give it out.
+    #[error("the file cannot be read: {0}")]
+    Unreadable(String),
     /// Not a complete, consistent safetensors file.
     #[error("not a usable safetensors file: {0}")]
     Format(String),
@@ -130,7 +135,7 @@ pub enum WeightsError {
         "not a usable safetensors file: its header describes another number of bytes than the {0} \
          there are; it may be cut short"
     )]
-    Length(usize),
+    Length(u64),
     /// Tensors overlap, or leave gaps between them.
     #[error(
         "not a usable safetensors file: its tensors overlap or do not follow each other, at `{0}`"
@@ -244,7 +249,7 @@ struct Metadata {
 /// A checked weights file, on top of its bytes.
 #[derive(Debug)]
 pub struct Weights<'a> {
-    tensors: SafeTensors<'a>,
+    tensors: TensorFile<'a>,
     config: ModelConfig,
     card: Card,
     answer: Option<Answer>,
@@ -259,8 +264,16 @@ impl<'a> Weights<'a> {
     ///
     /// What is wrong with it, in words for the person who has the file.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, WeightsError> {
-        let (metadata, tensors) = open(bytes)?;
-        let Some(text) = metadata.get(KEY) else {
+        TensorFile::parse(bytes).and_then(Self::from_file)
+    }
+
+    /// Checks a file that has been opened, and gives access to it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Weights::parse`].
+    pub fn from_file(tensors: TensorFile<'a>) -> Result<Self, WeightsError> {
+        let Some(text) = tensors.metadata().and_then(|metadata| metadata.get(KEY)) else {
             let config = official::recognise(&tensors)?;
             return Self::official(tensors, config);
         };
@@ -302,13 +315,12 @@ impl<'a> Weights<'a> {
     /// What is wrong with it, in words for the person who has the file.
     pub fn parse_official(bytes: &'a [u8], config: ModelConfig) -> Result<Self, WeightsError> {
         config.validate()?;
-        Self::official(open(bytes)?.1, config)
+        Self::official(TensorFile::parse(bytes)?, config)
     }
 
-    fn official(tensors: SafeTensors<'a>, config: ModelConfig) -> Result<Self, WeightsError> {
+    fn official(tensors: TensorFile<'a>, config: ModelConfig) -> Result<Self, WeightsError> {
         let NetworkConfig::Latent(latent) = &config.network else {
-            let first = tensors.names().into_iter().take(3).map(String::from).collect();
-            return Err(WeightsError::Foreign { count: tensors.len(), first });
+            return Err(official::foreign(&tensors));
         };
         let specs = specs(&config);
         let (precisions, mut problems) = check(&tensors, &specs, &official::fixed(latent));
@@ -323,11 +335,7 @@ impl<'a> Weights<'a> {
         if !problems.is_empty() {
             return Err(WeightsError::Tensors(problems));
         }
-        for spec in &self.specs {
-            if self.values(spec).iter().any(|value| !value.is_finite()) {
-                return Err(WeightsError::NotFinite(spec.name.clone(), ""));
-            }
-        }
+        check_finite(&self.tensors, &self.specs)?;
         Ok(self)
     }
 
@@ -358,38 +366,18 @@ impl<'a> Weights<'a> {
 
     /// The values of a tensor, in the order of the file.
     pub(crate) fn values(&self, spec: &TensorSpec) -> Vec<f32> {
-        let view = self.tensors.tensor(&spec.name).expect("its presence was checked");
-        float_values(&view).expect("its type was checked")
+        self.tensors.checked_values(&spec.name)
     }
-}
 
-/// The values of an `f32` tensor, of which these are the bytes.
-pub fn f32_values(bytes: &[u8]) -> Vec<f32> {
-    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-}
-
-/// The values of a tensor, if it holds floating-point numbers of a type that is read.
-pub(crate) fn float_values(view: &TensorView) -> Option<Vec<f32>> {
-    let pairs = || view.data().chunks_exact(2).map(|b| [b[0], b[1]]);
-    Some(match Precision::of(view.dtype())? {
-        Precision::F32 => f32_values(view.data()),
-        Precision::F16 => pairs().map(|b| f16::from_le_bytes(b).to_f32()).collect(),
-        Precision::Bf16 => pairs().map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
-    })
-}
-
-/// Opens a file that may be anything: its metadata and its tensors.
-pub(crate) fn open(
-    bytes: &[u8],
-) -> Result<(HashMap<String, String>, SafeTensors<'_>), WeightsError> {
-    let zip = bytes.starts_with(b"PK\x03\x04");
-    let pickle = bytes.starts_with(&[0x80]) && bytes.get(8) != Some(&b'{');
-    if zip || pickle {
-        return Err(WeightsError::Pickle);
+    /// Passes if the file could be read to the end while a model was built from it. One that is in
+    /// memory always can.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not.
+    pub fn intact(&self) -> Result<(), WeightsError> {
+        self.tensors.intact()
     }
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| format_error(e, bytes))?;
-    let tensors = SafeTensors::deserialize(bytes).map_err(|e| format_error(e, bytes))?;
-    Ok((header.metadata().clone().unwrap_or_default(), tensors))
 }
 
 /// The tensors of a valid configuration.
@@ -402,60 +390,50 @@ pub fn shape_of(config: &ModelConfig) -> Network {
     Network::new(&config.network, &burn::tensor::Device::flex(), &Source::Shapes)
 }
 
-fn format_error(error: SafeTensorError, bytes: &[u8]) -> WeightsError {
-    let start = bytes.trim_ascii_start();
-    let start = start[..start.len().min(9)].to_ascii_lowercase();
-    let reason = match error {
-        _ if start.starts_with(b"<!doctype") || start.starts_with(b"<html") => {
-            "it is a web page".into()
-        }
-        SafeTensorError::HeaderTooSmall => format!("it has only {} bytes", bytes.len()),
-        SafeTensorError::HeaderTooLarge | SafeTensorError::InvalidHeaderLength => {
-            "its first 8 bytes give no sensible length for the header".into()
-        }
-        SafeTensorError::InvalidHeader(_) | SafeTensorError::InvalidHeaderDeserialization(_) => {
-            format!("its header is damaged ({error})")
-        }
-        SafeTensorError::MetadataIncompleteBuffer => return WeightsError::Length(bytes.len()),
-        SafeTensorError::InvalidOffset(name) => return WeightsError::Layout(name),
-        error => error.to_string(),
-    };
-    WeightsError::Format(reason)
-}
-
 /// Holds the tensors of a file against those of a configuration, and against others that it may
 /// have. Returns the precision of each, and what is wrong with them.
 pub(crate) fn check<'s>(
-    tensors: &SafeTensors,
+    tensors: &TensorFile,
     specs: &'s [TensorSpec],
     others: &[(String, Vec<usize>)],
 ) -> (Vec<(&'s TensorSpec, Precision)>, Vec<TensorProblem>) {
     let (mut precisions, mut problems) = (Vec::new(), Vec::new());
     for spec in specs {
         let name = spec.name.clone();
-        let Ok(view) = tensors.tensor(&name) else {
+        let Some(info) = tensors.info(&name) else {
             problems.push(TensorProblem::Missing { name, shape: spec.shape.clone() });
             continue;
         };
-        match Precision::of(view.dtype()) {
+        match Precision::of(info.dtype) {
             Some(precision) => precisions.push((spec, precision)),
             None => {
-                let (name, found) = (name.clone(), format!("{:?}", view.dtype()));
+                let (name, found) = (name.clone(), format!("{:?}", info.dtype));
                 problems.push(TensorProblem::Type { name, found, expected: FLOATS });
             }
         }
-        if view.shape() != spec.shape {
-            let (found, expected) = (view.shape().to_vec(), spec.shape.clone());
+        if info.shape != spec.shape {
+            let (found, expected) = (info.shape.clone(), spec.shape.clone());
             problems.push(TensorProblem::Shape { name, found, expected });
         }
     }
     let specs = specs.iter().map(|spec| &spec.name);
     let known: HashSet<&String> = specs.chain(others.iter().map(|(name, _)| name)).collect();
-    let mut unexpected: Vec<String> = tensors.names().into_iter().map(String::from).collect();
+    let mut unexpected = tensors.names();
     unexpected.retain(|name| !known.contains(name));
     unexpected.sort_unstable();
     problems.extend(unexpected.into_iter().map(TensorProblem::Unexpected));
     (precisions, problems)
+}
+
+/// Passes if every value of these tensors, which are there, is finite.
+pub(crate) fn check_finite(tensors: &TensorFile, specs: &[TensorSpec]) -> Result<(), WeightsError> {
+    for TensorSpec { name, .. } in specs {
+        let values = tensors.values(name)?.expect("its presence and its type were checked");
+        if values.iter().any(|value| !value.is_finite()) {
+            return Err(WeightsError::NotFinite(name.clone(), ""));
+        }
+    }
+    Ok(())
 }
 
 /// Makes a weights file out of a model's parameters, as [`crate::Model::parameters`] returns them.

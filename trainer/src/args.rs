@@ -561,22 +561,13 @@ impl From<BenchPrecision> for DType {
 ///
 /// Says which part is not a number or a range.
 pub fn seeds(text: &str) -> anyhow::Result<Vec<u64>> {
-    list("--seeds", "seed", text)
-}
-
-/// Reads such a list of anything that is counted, given with `flag`.
-///
-/// # Errors
-///
-/// Says which part is not a number or a range.
-pub fn list(flag: &str, what: &str, text: &str) -> anyhow::Result<Vec<u64>> {
     const MOST: usize = 1_000_000;
     let mut numbers = Vec::new();
     for part in text.split(',').map(str::trim) {
         let number = |text: &str| {
             text.trim().parse::<u64>().map_err(|_| {
                 anyhow::anyhow!(
-                    "{flag} {text:?}: `{part}` is neither a {what} nor a range such as 0-63"
+                    "--seeds {text:?}: `{part}` is neither a seed nor a range such as 0-63"
                 )
             })
         };
@@ -584,10 +575,10 @@ pub fn list(flag: &str, what: &str, text: &str) -> anyhow::Result<Vec<u64>> {
             Some((first, last)) => (number(first)?, number(last)?),
             None => (number(part)?, number(part)?),
         };
-        anyhow::ensure!(first <= last, "{flag}: the range `{part}` runs backwards");
+        anyhow::ensure!(first <= last, "--seeds: the range `{part}` runs backwards");
         anyhow::ensure!(
             last - first < MOST as u64 && numbers.len() + ((last - first) as usize) < MOST,
-            "{flag}: more than {MOST}"
+            "--seeds: more than {MOST}"
         );
         numbers.extend(first..=last);
     }

@@ -31,20 +31,20 @@ impl Autoencoder {
         args.vae.as_deref().map(load).transpose()
     }
 
-    /// Reads one from its file. `config` is a file with its sizes, if they are not Stable
-    /// Diffusion's.
+    /// Reads one from its file. `config` is a file with its sizes, if they are neither in the first
+    /// nor Stable Diffusion's.
     ///
     /// # Errors
     ///
     /// If a file cannot be read or is not what it should be.
     pub fn load(path: &Path, config: Option<&Path>, device: &Device) -> anyhow::Result<Self> {
-        let config = match config {
+        let config: Option<VaeConfig> = match config {
             Some(path) => {
                 let context = || format!("cannot read {}", path.display());
                 let text = std::fs::read_to_string(path).with_context(context)?;
-                serde_json::from_str(&text).with_context(context)?
+                Some(serde_json::from_str(&text).with_context(context)?)
             }
-            None => VaeConfig::default(),
+            None => None,
         };
         let bytes = map(path).with_context(|| format!("cannot read {}", path.display()))?;
         let vae = Vae::from_safetensors(&bytes, config, device)

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use burn::tensor::Device;
 use indicatif::{ProgressBar, ProgressStyle};
 use model::Model;
-use model::classes::find;
+use model::classes::find_all;
 use model::config::LinearBetas;
 use model::discrete::Respacing;
 use model::generate::{Settings, generate};
@@ -18,7 +18,7 @@ use model::sampler::Churn;
 use model::schedule::Schedule;
 use model::vae::Vae;
 
-use crate::args::{SampleArgs, SettingsArgs, list, seeds};
+use crate::args::{SampleArgs, SettingsArgs, seeds};
 use crate::autoencoder::Autoencoder;
 use crate::run_folder::write_file;
 use crate::weights_file;
@@ -62,22 +62,6 @@ impl SettingsArgs {
         }
         all.iter().try_for_each(Settings::validate)?;
         Ok(all)
-    }
-
-    /// The classes that the flags ask for, of those of such names.
-    ///
-    /// # Errors
-    ///
-    /// If there is no such class, or it could be several.
-    fn classes(&self, names: &[String]) -> anyhow::Result<Vec<usize>> {
-        let mut classes = Vec::new();
-        for part in self.classes.iter().flat_map(|text| text.split(',')) {
-            match list("--classes", "class", part) {
-                Ok(numbers) => classes.extend(numbers.into_iter().map(|number| number as usize)),
-                Err(_) => classes.push(find(names, part).context("--classes")?),
-            }
-        }
-        Ok(classes)
     }
 }
 
@@ -138,7 +122,9 @@ pub fn run(args: SampleArgs) -> anyhow::Result<()> {
     let device = args.device.open()?;
     let loaded = weights_file::load(args.weights.as_deref(), &device)?;
     let config = &loaded.model.config;
-    let classes = args.settings.classes(&loaded.card.class_names(config.classes()))?;
+    let names = loaded.card.class_names(config.classes());
+    let classes = find_all(&names, args.settings.classes.as_deref().unwrap_or_default());
+    let classes = classes.context("--classes")?;
     for settings in &mut sweep {
         settings.classes.clone_from(&classes);
         settings.validate_for(config)?;

@@ -36,6 +36,39 @@ pub struct Adapter {
     pub software: bool,
     /// Whether it has the feature `timestamp-query`, without which the runtime here stops.
     pub timestamps: bool,
+    /// Whether it has the feature `shader-f16`.
+    pub halves: bool,
+}
+
+/// What numbers a network is stored and computed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Numbers {
+    /// 16 bits.
+    F16,
+    /// 32 bits.
+    F32,
+}
+
+impl Numbers {
+    /// Bytes of one.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Numbers::F16 => 2,
+            Numbers::F32 => 4,
+        }
+    }
+}
+
+/// The most by which a model may miss its known answer in 16 bits.
+pub const HALF_TOLERANCE: f32 = 3e-2;
+
+/// Chooses numbers: 16 bits where a graphics processor has them (`halves`) and the model then misses
+/// its answer by little enough; `missed` is none where that could not be found out.
+pub fn numbers(backend: Backend, halves: bool, missed: Option<f32>) -> Numbers {
+    let enough = missed.is_some_and(|missed| missed <= HALF_TOLERANCE);
+    let half = backend == Backend::WebGpu && halves && enough;
+    if half { Numbers::F16 } else { Numbers::F32 }
 }
 
 /// What to compute with, and what to say of it.
@@ -92,7 +125,7 @@ mod tests {
 
     #[test]
     fn every_adapter_leads_somewhere() {
-        let good = Adapter { name: "A".into(), software: false, timestamps: true };
+        let good = Adapter { name: "A".into(), software: false, timestamps: true, halves: false };
         let software = Adapter { software: true, ..good.clone() };
         let old = Adapter { timestamps: false, ..good.clone() };
         let none = Err("This browser has no WebGPU.".to_string());
@@ -109,6 +142,23 @@ mod tests {
         assert_eq!(chosen(Some(gpu), &Ok(old)), (cpu, true));
         assert_eq!(chosen(Some(gpu), &none), (cpu, true));
         assert_eq!(chosen(Some(cpu), &Ok(good)), (cpu, false));
+    }
+
+    #[test]
+    fn halves_are_used_where_they_are_there_and_exact_enough() {
+        let (gpu, cpu) = (Backend::WebGpu, Backend::Cpu);
+        assert_eq!(numbers(gpu, true, Some(HALF_TOLERANCE)), Numbers::F16);
+        for (backend, halves, missed) in [
+            (cpu, true, Some(0.0)),
+            (gpu, false, Some(0.0)),
+            (gpu, true, None),
+            (gpu, true, Some(0.04)),
+            (gpu, true, Some(f32::NAN)),
+            (gpu, true, Some(f32::INFINITY)),
+        ] {
+            assert_eq!(numbers(backend, halves, missed), Numbers::F32, "{backend:?} {missed:?}");
+        }
+        assert_eq!([Numbers::F16, Numbers::F32].map(Numbers::bytes), [2, 4]);
     }
 
     #[test]

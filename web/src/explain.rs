@@ -45,6 +45,20 @@ pub const GUESS: Topic = Topic {
     source: "EDM, eq 7 (arXiv 2206.00364), which DiffiT trains with",
 };
 
+/// Latents.
+pub const LATENT: Topic = Topic {
+    id: "latent-topic",
+    title: "Latents",
+    line: "A small map of numbers, of which an autoencoder makes the picture.",
+    more: "A picture of 256 × 256 pixels is large for a transformer. An autoencoder has learned to write \
+           it down in an eighth of its height and width, four numbers a place, and to read that back; \
+           the model makes noise into such a map. Its channels are no colours: what is shown here are \
+           the first three as if they were. To start from a picture, the autoencoder writes it down \
+           first, and what you keep of it comes back a little changed.",
+    equation: "picture = decoder(z / 0.18215),  z made by the sampler",
+    source: "Latent diffusion (arXiv 2112.10752); DiffiT, section 3.2",
+};
+
 /// The curve.
 pub const LEVELS: Topic = Topic {
     id: "levels",
@@ -77,8 +91,9 @@ pub const SAMPLER: Topic = Topic {
     more: "The difference between the noisy picture and the guess, divided by the noise level, is \
            the slope of a path that leads to a picture. Euler follows the slope straight; Heun \
            looks at the slope at the end of the step too and takes the mean of both, which costs \
-           a second evaluation and follows the bend far better. DDIM and DDPM go to the next level \
-           with fresh noise in each step. The paper uses Heun with 18 steps \
+           a second evaluation and follows the bend far better. DDIM goes to the next \
+           level with a part η of its noise fresh, DDPM with all of it, by the variance that the model \
+           has learned, or by one of its bounds. The paper uses Heun with 18 steps \
            for pictures of 32 pixels: 35 evaluations.",
     equation: "dx/dσ = (x - D(x; σ)) / σ",
     source: "EDM, eq 1 and 3, algorithm 1; DiffiT, eq 2 with β = 0",
@@ -94,6 +109,46 @@ pub const CHURN: Topic = Topic {
            small pictures, makes the sampler deterministic.",
     equation: "σ' = σ (1 + min(S_churn / N, √2 - 1)),  x' = x + √(σ'² - σ²) S_noise n",
     source: "EDM, algorithm 2; DiffiT, eq 2 with β > 0",
+};
+
+/// Discrete time.
+pub const RESPACING: Topic = Topic {
+    id: "respacing-topic",
+    title: "Discrete time",
+    line: "Noise levels out of the 1000 steps with which ADM and its followers are trained.",
+    more: "Such a model has learned noise levels as the steps of a process: each adds a little noise, \
+           a β of it. Sampling takes fewer: 250 of them evenly, every twentieth (ddim50), or so many \
+           out of each of equal parts (10,15,20). The paper takes 250 for its latent models; DDIM \
+           comes close to them with 50.",
+    equation: "ᾱ_t = Π (1 - β_s),  σ_t = √(1/ᾱ_t - 1),  β from 0.0001 to 0.02",
+    source: "DDPM (arXiv 2006.11239), section 2; fewer steps: Improved DDPM (arXiv 2102.09672), section 4",
+};
+
+/// The class.
+pub const CLASS: Topic = Topic {
+    id: "class-topic",
+    title: "Class",
+    line: "What the picture is to be of, among the kinds that the model was trained with.",
+    more: "Each class has a learned vector, which is added to the time token and so reaches every query, \
+           key and value. A name, a part of one that no other has, or a number will do; several, with \
+           commas between them, go to the seeds in turn. Without a class the model takes the vector \
+           that stands for any picture.",
+    equation: "x_t = embedding(t) + embedding(class)",
+    source: "DiffiT's released latent networks, after DiT (arXiv 2212.09748)",
+};
+
+/// Guidance.
+pub const GUIDANCE: Topic = Topic {
+    id: "guidance-topic",
+    title: "Guidance",
+    line: "How far beyond its own guess the model is pushed towards the class.",
+    more: "The model guesses twice, with the class and without it, and the difference is made longer. \
+           More gives clearer but more alike pictures; 1 is the model as it is, and takes half of the \
+           time. DiffiT's release lets the scale rise from 1 as the noise falls (256 pixels: 4.4, power \
+           4) or keeps it (512 pixels: 1.49), and guides the first three channels. Between noise \
+           levels of your choice alone it costs less, and pictures stay more varied.",
+    equation: "D = D_null + s (D_class - D_null),  s(t) = 1 + (w - 1) (1 - cos(π (1 - t/1000)^p)) / 2",
+    source: "Ho and Salimans (arXiv 2207.12598); the course: DiffiT's release; interval: arXiv 2404.07724",
 };
 
 /// Attention.
@@ -192,9 +247,9 @@ pub const COMPARE: Topic = Topic {
 };
 
 /// All of them.
-pub const ALL: [Topic; 14] = [
-    NOISY, GUESS, LEVELS, SEED, SAMPLER, CHURN, ATTENTION, TIME, BIAS, BETWEEN, AMONG, FROM,
-    INPAINT, COMPARE,
+pub const ALL: [Topic; 18] = [
+    NOISY, GUESS, LATENT, LEVELS, SEED, CLASS, GUIDANCE, SAMPLER, RESPACING, CHURN, ATTENTION,
+    TIME, BIAS, BETWEEN, AMONG, FROM, INPAINT, COMPARE,
 ];
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 pub mod adapter;
 pub mod explain;
 pub mod manifest;
+pub mod memory;
 pub mod plot;
 pub mod protocol;
 pub mod scene;

@@ -100,7 +100,19 @@ impl Entry {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
+}
+
+/// Bytes in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The plain file name that a page's query gives for a word, as in `?weights=NAME`.
+pub fn named(query: &str, word: &str) -> Option<String> {
+    let pairs = query.trim_start_matches('?').split('&');
+    let value = pairs.filter_map(|pair| pair.split_once('=')).find(|(name, _)| *name == word)?.1;
+    is_plain(value).then(|| value.into())
 }
 
 #[cfg(test)]
@@ -131,6 +143,15 @@ mod tests {
         }
         assert_eq!(Manifest::parse(r#"{"models": []}"#), Err(ManifestError::Empty));
         assert!(matches!(Manifest::parse("<!DOCTYPE html>"), Err(ManifestError::Json(_))));
+    }
+
+    #[test]
+    fn addresses_name_files_beside_the_page_only() {
+        let named = |query| named(query, "vae");
+        assert_eq!(named("?weights=a&vae=b-1.safetensors"), Some("b-1.safetensors".into()));
+        for query in ["", "?vae", "?vae=", "?vae=../a", "?vae=//x", "?vae=a%2fb", "?xvae=a"] {
+            assert_eq!(named(query), None, "{query}");
+        }
     }
 
     /// All weights together are no larger than this.

@@ -61,6 +61,11 @@ impl Maps {
         Some(Self { about, weights: weights_and_bias, bias })
     }
 
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        4 * (self.weights.len() + self.bias.len())
+    }
+
     /// The token, row and column, at a place in 256ths of the picture.
     pub fn token(&self, place: [u8; 2]) -> [usize; 2] {
         place.map(|place| usize::from(place) * self.about.side / 256)

@@ -4,26 +4,24 @@ use model::card::Card;
 use model::settings::Settings;
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::Backend;
+use crate::adapter::{Backend, Numbers};
 use crate::manifest::Entry;
 
 /// From the page to the worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Request {
     /// Find out what can be computed with, load a model of the list, check it.
-    Start {
-        /// Address of the page, without its query.
-        base: String,
-        /// The model's file, if it is not the first of the list.
-        model: Option<String>,
-        /// What the visitor wants to compute with.
-        wish: Option<Backend>,
-        /// For tests: the evaluation, counted from 1, before which the device is lost.
-        fault: Option<usize>,
-    },
-    /// Take up the weights file that follows, and check it.
+    Start(Start),
+    /// Take up the file that follows, weights or an autoencoder, and check it.
     Open {
         /// What to call it.
+        name: String,
+    },
+    /// The same of a file that lies beside the shipped weights.
+    Fetch {
+        /// Address of the page, without its query.
+        base: String,
+        /// The file's name.
         name: String,
     },
     /// Make pictures. Where there is a guide, its picture follows: red, green and blue of each
@@ -33,6 +31,45 @@ pub enum Request {
     Attend(Look),
     /// Stop making pictures.
     Cancel,
+}
+
+/// How to start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// Address of the page, without its query.
+    pub base: String,
+    /// The model's file, if it is not the first of the list.
+    pub model: Option<String>,
+    /// What the visitor wants to compute with.
+    pub wish: Option<Backend>,
+    /// Whether 16-bit numbers are not to be tried: they may be what ended the worker before.
+    pub plain: bool,
+    /// For tests: what is to go wrong.
+    pub fault: Option<Fault>,
+    /// For tests: bytes of memory that are taken to be there.
+    pub memory: Option<u64>,
+}
+
+/// What is to go wrong, for tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fault {
+    /// The device is lost before this evaluation, counted from 1.
+    Device(usize),
+    /// Memory runs out where more than so many pictures are made.
+    Memory(usize),
+}
+
+impl Fault {
+    /// Reads the fault out of a page's query: `?fault=3` loses the device, `?fault=memory4` lets
+    /// memory run out.
+    pub fn wish(query: &str) -> Option<Self> {
+        let mut pairs = query.trim_start_matches('?').split('&');
+        let value = pairs.find_map(|pair| pair.strip_prefix("fault="))?;
+        match value.strip_prefix("memory") {
+            Some(pictures) => pictures.parse().ok().map(Fault::Memory),
+            None => value.parse().ok().map(Fault::Device),
+        }
+    }
 }
 
 /// Pictures to be made.
@@ -118,19 +155,32 @@ pub enum Event {
     /// An evaluation is done. The pictures follow as RGB, one after the other: the noisy ones,
     /// scaled to unit variance, then the denoised ones.
     Evaluated(Evaluated),
+    /// Latents become pictures.
+    Decoding(Decoding),
     /// The pictures are done. They follow as RGB, one after the other.
     Done {
         /// Time from the request to this message.
         milliseconds: f64,
         /// Evaluations of the network in that time.
         evaluations: usize,
+        /// Width and height of a picture.
+        size: [usize; 2],
+        /// SHA-256 of the autoencoder that made pictures of latents, if one did.
+        autoencoder: Option<String>,
     },
     /// What was looked at. Attention weights `[windows, heads, N, N]` and the relative position
     /// bias `[heads, N, N]` follow as `f32`, little-endian.
     Attended(Attended),
     /// Cancelled as asked.
     Cancelled,
-    /// A weights file cannot be used. The model that was there still can.
+    /// An autoencoder can be used.
+    Autoencoder(AutoencoderInfo),
+    /// There is no room for so many pictures at a time. Nothing was done.
+    TooMuch {
+        /// Why.
+        message: String,
+    },
+    /// A file cannot be used. What was there before still can.
     Refused {
         /// Why.
         message: String,
@@ -161,18 +211,52 @@ pub struct Ready {
     pub macs: u64,
     /// Width and height of its pictures.
     pub size: [usize; 2],
+    /// The channels of its latents, if it makes latents and not pictures.
+    pub latent: Option<usize>,
+    /// How many classes it has.
+    pub classes: usize,
+    /// How pictures are made at first.
+    pub first: Settings,
     /// Its blocks, in the order of execution.
     pub blocks: Vec<Block>,
     /// By how much its known answer was missed, if it has one.
     pub deviation: Option<f32>,
     /// The way taken, which the check may have changed.
     pub backend: Backend,
+    /// What it is computed in.
+    pub numbers: Numbers,
     /// Why, where it is not what one would expect.
     pub note: Option<String>,
     /// Time from the start of the worker, or from the file's arrival, until now.
     pub milliseconds: f64,
     /// Memory of the worker in bytes.
     pub memory: u64,
+}
+
+/// What is known of an autoencoder that can be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AutoencoderInfo {
+    /// Its file.
+    pub file: String,
+    /// Its file's SHA-256.
+    pub sha256: String,
+    /// Its file's size.
+    pub bytes: u64,
+    /// Its parameters.
+    pub parameters: usize,
+    /// Channels of its latents.
+    pub channels: usize,
+    /// How many times wider and higher a picture is than its latent.
+    pub factor: usize,
+}
+
+/// How far latents have become pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decoding {
+    /// Tiles done.
+    pub done: usize,
+    /// Tiles in all.
+    pub of: usize,
 }
 
 /// Where a block stands.
@@ -219,12 +303,27 @@ pub struct Attended {
     pub lengths: [[f32; 3]; 2],
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_read_from_the_query() {
+        assert_eq!(Fault::wish("?backend=cpu&fault=3"), Some(Fault::Device(3)));
+        assert_eq!(Fault::wish("?fault=memory4"), Some(Fault::Memory(4)));
+        for query in ["", "?fault=", "?fault=memory", "?fault=x", "?default=3"] {
+            assert_eq!(Fault::wish(query), None, "{query}");
+        }
+    }
+}
+
 /// Messages as a browser carries them: the text, and bytes where there are any.
 #[cfg(target_arch = "wasm32")]
 pub mod carry {
     use js_sys::{Array, Uint8Array};
     use serde::{Serialize, de::DeserializeOwned};
     use wasm_bindgen::{JsCast, JsValue};
+    use web_sys::Blob;
 
     /// The message, and what of it is moved rather than copied.
     pub fn pack(message: &impl Serialize, bytes: Option<&[u8]>) -> (Array, Array) {
@@ -236,6 +335,18 @@ pub mod carry {
             message.push(&bytes);
         }
         (message, moved)
+    }
+
+    /// The message with a file, which is not copied.
+    pub fn pack_file(message: &impl Serialize, file: &Blob) -> Array {
+        let (message, _) = pack(message, None);
+        message.push(file);
+        message
+    }
+
+    /// The file of a message, if it has one.
+    pub fn file(data: &JsValue) -> Option<Blob> {
+        data.dyn_ref::<Array>()?.get(1).dyn_into().ok()
     }
 
     /// A message taken apart; `None` if it is none of ours.

@@ -7,6 +7,9 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+use model::config::LinearBetas;
+use model::discrete::{Respacing, Spacing};
+use model::guidance::{Course, Guidance, GuidedChannels};
 use model::schedule::Schedule;
 use model::settings::{Method, Settings, Variance};
 use serde::{Deserialize, Serialize};
@@ -65,13 +68,24 @@ impl Game {
     ];
 }
 
-/// Samplers, with their names in links.
+/// Samplers as they are first, with their names in links.
 pub const METHODS: [(Method, &str); 4] = [
     (Method::Heun, "heun"),
     (Method::Euler, "euler"),
-    (Method::Ddim { eta: 1.0 }, "ddim"),
+    (Method::Ddim { eta: 0.0 }, "ddim"),
     (Method::Ddpm { variance: Variance::Learned }, "ddpm"),
 ];
+
+/// Variances of ancestral sampling, with their names in links.
+pub const VARIANCES: [(Variance, &str); 3] =
+    [(Variance::Learned, "learned"), (Variance::Small, "small"), (Variance::Large, "large")];
+
+/// Which channels are guided, with their names in links.
+pub const CHANNELS: [(GuidedChannels, &str); 2] =
+    [(GuidedChannels::Three, "three"), (GuidedChannels::All, "all")];
+
+/// Classes in a link at the most: a picture each, and more than fit a page.
+const CLASSES: usize = 64;
 
 /// Numbers of pictures that make a square.
 pub const COUNTS: [usize; 4] = [1, 4, 9, 16];
@@ -127,17 +141,26 @@ impl Default for Scene {
             game: Game::Between,
             others: [144, 148, 151],
             sigma: 2.0,
-            beside: Settings { steps: 6, method: Method::Euler, ..Settings::default() },
+            beside: beside(&Settings::default()),
         }
     }
+}
+
+/// What settings are compared with at first: a few steps of Euler. Class and guidance are those of
+/// what it is compared with.
+fn beside(settings: &Settings) -> Settings {
+    let mut beside =
+        Settings { method: Method::Euler, classes: Vec::new(), guidance: None, ..settings.clone() };
+    set_steps(&mut beside, 6);
+    beside
 }
 
 /// Where numbers may lie.
 pub mod range {
     use std::ops::RangeInclusive;
 
-    /// Steps; the command line takes more.
-    pub const STEPS: RangeInclusive<usize> = 1..=200;
+    /// Steps: as many as the paper takes with its latent models; the command line takes more.
+    pub const STEPS: RangeInclusive<usize> = 1..=250;
     /// The schedule's exponent.
     pub const RHO: RangeInclusive<f64> = 1.0..=20.0;
     /// Its last noise level but one.
@@ -150,6 +173,16 @@ pub mod range {
     pub const NOISE: RangeInclusive<f64> = 0.5..=1.5;
     /// Noise levels between which there is churn.
     pub const CHURN_LEVEL: RangeInclusive<f64> = 0.0..=f64::MAX;
+    /// Fresh noise of DDIM, in parts of that of ancestral sampling.
+    pub const ETA: RangeInclusive<f64> = 0.0..=1.0;
+    /// The scale of guidance.
+    pub const GUIDANCE: RangeInclusive<f64> = 0.0..=100.0;
+    /// The power of its course; 0 for none.
+    pub const GUIDANCE_POWER: RangeInclusive<f64> = 0.0..=100.0;
+    /// Noise levels between which there is guidance.
+    pub const GUIDANCE_LEVEL: RangeInclusive<f64> = 0.0..=f64::MAX;
+    /// Numbers of classes: more than any model has, which is looked at when it is known.
+    pub const CLASS: RangeInclusive<usize> = 0..=99_999;
     /// Noise added to a picture to start from.
     pub const SIGMA: RangeInclusive<f64> = 1.5..=80.0;
     /// Blocks and heads: more than any model has, which is looked at when it is known.
@@ -189,14 +222,32 @@ impl Pairs {
 
     fn put_settings(&mut self, prefix: &str, settings: &Settings, usual: &Settings) {
         let name = |name: &str| format!("{prefix}{name}");
-        let method = |settings: &Settings| name_of(&METHODS, settings.method);
-        let [sigma_min, sigma_max, rho] = edm(&settings.schedule);
-        let [low, high, usual_rho] = edm(&usual.schedule);
-        self.put(&name("steps"), settings.steps, usual.steps);
-        self.put(&name("sampler"), method(settings), method(usual));
-        self.put(&name("rho"), rho, usual_rho);
-        self.put(&name("low"), sigma_min, low);
-        self.put(&name("high"), sigma_max, high);
+        match respacing(settings) {
+            // It holds the steps too.
+            Some(respacing) => self.put(&name("respacing"), respacing, String::new()),
+            None => {
+                let [sigma_min, sigma_max, rho] = edm(&settings.schedule);
+                let [low, high, usual_rho] = edm(&usual.schedule);
+                self.put(&name("steps"), settings.steps, usual.steps);
+                self.put(&name("rho"), rho, usual_rho);
+                self.put(&name("low"), sigma_min, low);
+                self.put(&name("high"), sigma_max, high);
+            }
+        }
+        self.put(&name("sampler"), name_of_method(settings.method), name_of_method(usual.method));
+        match settings.method {
+            Method::Ddim { eta } => self.put(&name("eta"), eta, 0.0),
+            Method::Ddpm { variance } => {
+                let usual = Variance::default();
+                self.put(
+                    &name("variance"),
+                    name_of(&VARIANCES, variance),
+                    name_of(&VARIANCES, usual),
+                );
+            }
+            Method::Heun | Method::Euler => {}
+        }
+        self.put(&name("clip"), settings.clip_denoised, usual.clip_denoised);
         let (churn, usual_churn) = (settings.churn, usual.churn);
         self.put(&name("churn"), churn.s_churn, usual_churn.s_churn);
         self.put(&name("churn-low"), churn.s_min, usual_churn.s_min);
@@ -204,6 +255,36 @@ impl Pairs {
         self.put(&name("churn-noise"), churn.s_noise, usual_churn.s_noise);
         self.put(&name("silent"), settings.silence_time, usual.silence_time);
     }
+
+    fn put_classes(&mut self, settings: &Settings) {
+        self.put("classes", list(&settings.classes), String::new());
+        let Some(guidance) = &settings.guidance else { return };
+        let usual = Guidance::default();
+        self.0.push(format!("guidance={}", guidance.scale));
+        self.put("guidance-power", power(guidance), power(&usual));
+        let channels = |guidance: &Guidance| name_of(&CHANNELS, guidance.channels);
+        self.put("guidance-channels", channels(guidance), channels(&usual));
+        self.put("guidance-low", guidance.sigma_low, usual.sigma_low);
+        self.put("guidance-high", guidance.sigma_high, usual.sigma_high);
+    }
+}
+
+/// Numbers with commas between them.
+pub fn list(numbers: &[usize]) -> String {
+    numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// The power of a course of guidance; 0 for a constant one.
+pub fn power(guidance: &Guidance) -> f64 {
+    match guidance.course {
+        Course::Constant => 0.0,
+        Course::PowerCosine { power } => power,
+    }
+}
+
+/// The course of a power.
+pub fn course(power: f64) -> Course {
+    if power > 0.0 { Course::PowerCosine { power } } else { Course::Constant }
 }
 
 /// The value of a name in a list of them.
@@ -216,13 +297,58 @@ pub fn name_of<T: PartialEq>(all: &[(T, &'static str)], value: T) -> &'static st
     all.iter().find(|(known, _)| *known == value).map_or("", |(_, name)| name)
 }
 
+/// A sampler's name in links, however it is adjusted.
+pub fn name_of_method(method: Method) -> &'static str {
+    let kind = std::mem::discriminant(&method);
+    let same = METHODS.iter().find(|(known, _)| std::mem::discriminant(known) == kind);
+    same.map_or("", |(_, name)| name)
+}
+
 fn set<T>(place: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *place = value;
     }
 }
 
-/// Lowest and highest noise level and rho of EDM's schedule, the only one that links tell of.
+/// Steps and spacing in discrete time, as ADM writes them; nothing for EDM's schedule.
+pub fn respacing(settings: &Settings) -> Option<String> {
+    let Schedule::Adm { spacing, .. } = &settings.schedule else { return None };
+    Some(match spacing {
+        Spacing::Even => settings.steps.to_string(),
+        Spacing::Ddim => format!("ddim{}", settings.steps),
+        Spacing::Sections(steps) => list(steps),
+    })
+}
+
+/// Takes steps of discrete time, written as ADM does.
+///
+/// # Errors
+///
+/// If it is not so written, or there are no such steps.
+pub fn set_respacing(settings: &mut Settings, text: &str) -> Result<(), String> {
+    let Respacing { spacing, steps } =
+        text.trim().parse().map_err(|e: model::discrete::SpacingError| e.to_string())?;
+    let betas = LinearBetas::default();
+    spacing.indices(steps, betas.steps).map_err(|error| error.to_string())?;
+    if !range::STEPS.contains(&steps) {
+        return Err(format!("{steps} steps are more than the {} taken here", range::STEPS.end()));
+    }
+    settings.steps = steps;
+    settings.schedule = Schedule::Adm { betas, spacing };
+    Ok(())
+}
+
+/// Takes another number of steps; in discrete time evenly, where the spacing has no such number.
+pub fn set_steps(settings: &mut Settings, steps: usize) {
+    settings.steps = steps;
+    if let Schedule::Adm { betas, spacing } = &mut settings.schedule
+        && spacing.indices(steps, betas.steps).is_err()
+    {
+        *spacing = Spacing::Even;
+    }
+}
+
+/// Lowest and highest noise level and rho of EDM's schedule.
 pub fn edm(schedule: &Schedule) -> [f64; 3] {
     match *schedule {
         Schedule::Edm { sigma_min, sigma_max, rho } => [sigma_min, sigma_max, rho],
@@ -230,30 +356,87 @@ pub fn edm(schedule: &Schedule) -> [f64; 3] {
     }
 }
 
-/// The settings without churn where the sampler has noise of its own.
-fn usable(settings: &Settings) -> Settings {
+/// The settings, for a model of so many classes, without what makes no sense: churn where the
+/// sampler has noise of its own, classes that the model knows nothing of, guidance without one.
+fn usable(settings: &Settings, classes: usize) -> Settings {
     let mut settings = settings.clone();
     if let Method::Ddim { .. } | Method::Ddpm { .. } = settings.method {
         settings.churn.s_churn = 0.0;
     }
+    if classes == 0 {
+        settings.classes.clear();
+    }
+    if settings.classes.is_empty() {
+        settings.guidance = None;
+    }
+    if let Some(guidance) = &mut settings.guidance {
+        guidance.sigma_high = guidance.sigma_high.max(guidance.sigma_low);
+    }
     settings
 }
 
-/// Takes up one field of settings.
-fn set_setting(settings: &mut Settings, name: &str, value: &str) {
-    let Schedule::Edm { sigma_min, sigma_max, rho } = &mut settings.schedule else { return };
+/// Takes up one field of settings. Whether there is such a field.
+fn set_setting(settings: &mut Settings, name: &str, value: &str) -> bool {
+    let mut nowhere = [0.0; 3];
+    let [sigma_min, sigma_max, rho] = match &mut settings.schedule {
+        Schedule::Edm { sigma_min, sigma_max, rho } => [sigma_min, sigma_max, rho],
+        Schedule::Adm { .. } => nowhere.each_mut(),
+    };
     match name {
-        "steps" => set(&mut settings.steps, number(value, range::STEPS)),
-        "sampler" => set(&mut settings.method, named(&METHODS, value)),
         "rho" => set(rho, number(value, range::RHO)),
         "low" => set(sigma_min, number(value, range::SIGMA_MIN)),
         "high" => set(sigma_max, number(value, range::SIGMA_MAX)),
+        "steps" => {
+            if let Some(steps) = number(value, range::STEPS) {
+                set_steps(settings, steps);
+            }
+        }
+        "respacing" => {
+            // What cannot be understood is passed over.
+            let _ = set_respacing(settings, value);
+        }
+        "sampler" => set(&mut settings.method, named(&METHODS, value)),
+        "eta" => {
+            if let Method::Ddim { eta } = &mut settings.method {
+                set(eta, number(value, range::ETA));
+            }
+        }
+        "variance" => {
+            if let Method::Ddpm { variance } = &mut settings.method {
+                set(variance, named(&VARIANCES, value));
+            }
+        }
+        "clip" => set(&mut settings.clip_denoised, value.parse().ok()),
         "churn" => set(&mut settings.churn.s_churn, number(value, range::CHURN)),
         "churn-low" => set(&mut settings.churn.s_min, number(value, range::CHURN_LEVEL)),
         "churn-high" => set(&mut settings.churn.s_max, number(value, range::CHURN_LEVEL)),
         "churn-noise" => set(&mut settings.churn.s_noise, number(value, range::NOISE)),
         "silent" => set(&mut settings.silence_time, value.parse().ok()),
-        _ => {}
+        _ => return false,
+    }
+    true
+}
+
+/// Takes up class or guidance. Fields of guidance come after its scale.
+fn set_class(settings: &mut Settings, name: &str, value: &str) {
+    if name == "classes" {
+        let class = |text: &str| text.parse().ok().filter(|class| range::CLASS.contains(class));
+        let classes: Option<Vec<usize>> = value.split(',').map(class).collect();
+        set(&mut settings.classes, classes.filter(|classes| classes.len() <= CLASSES));
+    } else if name == "guidance" {
+        if let Some(scale) = number(value, range::GUIDANCE) {
+            settings.guidance.get_or_insert_default().scale = scale;
+        }
+    } else if let Some(guidance) = &mut settings.guidance {
+        match name {
+            "guidance-power" => {
+                set(&mut guidance.course, number(value, range::GUIDANCE_POWER).map(course));
+            }
+            "guidance-channels" => set(&mut guidance.channels, named(&CHANNELS, value)),
+            "guidance-low" => set(&mut guidance.sigma_low, number(value, range::GUIDANCE_LEVEL)),
+            "guidance-high" => set(&mut guidance.sigma_high, number(value, range::GUIDANCE_LEVEL)),
+            _ => {}
+        }
     }
 }
 
@@ -267,6 +450,7 @@ impl Scene {
         pairs.put("seed", self.seed, usual.seed);
         pairs.put("count", self.count, usual.count);
         pairs.put_settings("", &self.settings, &usual.settings);
+        pairs.put_classes(&self.settings);
         pairs.put("block", self.block, usual.block);
         pairs.put("head", self.head.map_or("mean".into(), |head| head.to_string()), "mean".into());
         pairs.put("row", self.token[0], usual.token[0]);
@@ -306,17 +490,31 @@ impl Scene {
                 "seed-d" => set(&mut scene.others[2], value.parse().ok()),
                 "sigma" => set(&mut scene.sigma, number(value, range::SIGMA)),
                 name => match name.strip_prefix("b-") {
-                    Some(name) => set_setting(&mut scene.beside, name, value),
-                    None => set_setting(&mut scene.settings, name, value),
+                    Some(name) => {
+                        set_setting(&mut scene.beside, name, value);
+                    }
+                    None if set_setting(&mut scene.settings, name, value) => {}
+                    None => set_class(&mut scene.settings, name, value),
                 },
             }
         }
         scene
     }
 
-    /// What to make.
-    pub fn order(&self) -> Order {
-        let settings = usable(&self.settings);
+    /// Takes up the settings that a model begins with, where they still are those that the one
+    /// before began with.
+    pub fn fit(&mut self, before: &Settings, first: &Settings) {
+        if self.settings == *before {
+            self.settings = first.clone();
+        }
+        if self.beside == beside(before) {
+            self.beside = beside(first);
+        }
+    }
+
+    /// What to make, with a model of so many classes.
+    pub fn order(&self, classes: usize) -> Order {
+        let settings = usable(&self.settings, classes);
         let [b, c, d] = self.others;
         let part = |i: usize, n: usize| i as f64 / (n - 1) as f64;
         let (noises, guide) = match (self.view, self.game) {
@@ -335,8 +533,8 @@ impl Scene {
                 (self.seeds(), Some(Guide { sigma: self.sigma, keep: false }))
             }
             (View::Play, Game::Inpaint) => {
-                let [_, sigma_max, _] = edm(&settings.schedule);
-                (self.seeds(), Some(Guide { sigma: sigma_max, keep: true }))
+                let sigma = settings.schedule.sigmas(settings.steps)[0];
+                (self.seeds(), Some(Guide { sigma, keep: true }))
             }
             (View::Play, Game::Compare) => (vec![Noise::Seed(self.seed)], None),
             _ => (self.seeds(), None),
@@ -345,9 +543,14 @@ impl Scene {
     }
 
     /// What to make for comparison.
-    pub fn order_beside(&self) -> Option<Order> {
+    pub fn order_beside(&self, classes: usize) -> Option<Order> {
         let compares = self.view == View::Play && self.game == Game::Compare;
-        compares.then(|| Order { settings: usable(&self.beside), ..self.order() })
+        compares.then(|| {
+            let order = self.order(classes);
+            let Settings { classes, guidance, .. } = order.settings;
+            let beside = usable(&self.beside, 0);
+            Order { settings: Settings { classes, guidance, ..beside }, ..order }
+        })
     }
 
     /// The noise of consecutive seeds.
@@ -375,7 +578,7 @@ mod tests {
     fn every_field_is_kept_within_its_range() {
         let settings = |link: &str| Scene::decode(link).settings;
         assert_eq!(settings("steps=0").steps, 1);
-        assert_eq!(settings("steps=99999").steps, 200);
+        assert_eq!(settings("steps=99999").steps, 250);
         assert_eq!(settings("steps=-3"), Settings::default());
         assert_eq!(settings("steps=1e3"), Settings::default());
         assert_eq!(settings("sampler=dpm"), Settings::default());
@@ -387,6 +590,47 @@ mod tests {
         }
         assert_eq!(Scene::decode("seed=18446744073709551615").seed, u64::MAX);
         assert_eq!(Scene::decode("sigma=1e9").sigma, 80.0);
+    }
+
+    #[test]
+    fn discrete_time_and_classes_have_fields_of_their_own() {
+        let settings = |link: &str| Scene::decode(link).settings;
+        let ddim = settings("respacing=ddim50&sampler=ddim&eta=0.5&clip=true");
+        assert_eq!((ddim.steps, ddim.method), (50, Method::Ddim { eta: 0.5 }));
+        assert_eq!(respacing(&ddim), Some("ddim50".into()));
+        // Where the spacing has no such number of steps, they are even.
+        assert_eq!(respacing(&settings("respacing=10,15&steps=30")), Some("30".into()));
+        for link in ["respacing=ddim300", "respacing=251", "respacing=", "respacing=0", "eta=1"] {
+            assert_eq!(settings(link), Settings::default(), "{link}");
+        }
+        let guided = settings("classes=3,1&guidance=1.49&guidance-power=0&guidance-channels=all");
+        assert_eq!(guided.classes, [3, 1]);
+        let guidance = guided.guidance.expect("it is asked for");
+        assert_eq!((guidance.scale, guidance.course), (1.49, Course::Constant));
+        for link in ["classes=1,x", "classes=-1", "classes=100000", "guidance-power=2"] {
+            assert_eq!(settings(link), Settings::default(), "{link}");
+        }
+        // A model without classes has nothing to do with them, and guidance needs one.
+        let scene = Scene::decode("classes=3&guidance=2");
+        assert_eq!(scene.order(0).settings, Settings::default());
+        assert_eq!(scene.order(9).settings, scene.settings);
+        assert_eq!(Scene::decode("guidance=2").order(9).settings, Settings::default());
+        let compared = Scene::decode("view=play&play=compare&classes=3&guidance=2");
+        let [left, right] =
+            [compared.order_beside(9), Some(compared.order(9))].map(|o| o.expect("two").settings);
+        assert_eq!((left.classes, left.guidance), (right.classes, right.guidance));
+    }
+
+    #[test]
+    fn what_a_model_begins_with_is_taken_until_something_else_is_chosen() {
+        let usual = Settings::default();
+        let first = Settings { steps: 50, method: METHODS[2].0, ..usual.clone() };
+        let mut scene = Scene { seed: 3, ..Scene::default() };
+        scene.fit(&usual, &first);
+        assert_eq!((&scene.settings, scene.beside.steps), (&first, 6));
+        scene.settings.steps = 20;
+        scene.fit(&first, &usual);
+        assert_eq!((scene.settings.steps, scene.beside), (20, Scene::default().beside));
     }
 
     #[test]
@@ -410,37 +654,48 @@ mod tests {
     fn games_make_what_they_say() {
         let play =
             |game| Scene { view: View::Play, game, seed: 1, others: [2, 3, 4], ..Scene::default() };
-        let noises = play(Game::Between).order().noises;
+        let noises = play(Game::Between).order(5).noises;
         assert_eq!(noises.first(), Some(&Noise::Between([1, 2], 0.0)));
         assert_eq!(noises.last(), Some(&Noise::Between([1, 2], 1.0)));
-        let noises = play(Game::Among).order().noises;
+        let noises = play(Game::Among).order(5).noises;
         assert_eq!(noises[3], Noise::Among([1, 2, 3, 4], [1.0, 0.0]));
         assert_eq!(noises[12], Noise::Among([1, 2, 3, 4], [0.0, 1.0]));
-        assert_eq!(play(Game::From).order().guide, Some(Guide { sigma: 2.0, keep: false }));
-        assert_eq!(play(Game::Inpaint).order().guide, Some(Guide { sigma: 80.0, keep: true }));
+        assert_eq!(play(Game::From).order(5).guide, Some(Guide { sigma: 2.0, keep: false }));
+        assert_eq!(play(Game::Inpaint).order(5).guide, Some(Guide { sigma: 80.0, keep: true }));
         let compare = play(Game::Compare);
-        assert_eq!(compare.order_beside().map(|o| o.settings), Some(compare.beside.clone()));
-        assert_eq!(Scene::default().order_beside(), None);
+        assert_eq!(compare.order_beside(5).map(|o| o.settings), Some(compare.beside.clone()));
+        assert_eq!(Scene::default().order_beside(5), None);
         let last = Scene { seed: u64::MAX, count: 4, ..Scene::default() };
-        assert_eq!(last.order().noises[1], Noise::Seed(0));
+        assert_eq!(last.order(5).noises[1], Noise::Seed(0));
     }
 
     fn settings() -> impl Strategy<Value = Settings> {
-        let schedule = (range::SIGMA_MIN, range::SIGMA_MAX, range::RHO);
+        let method = prop_oneof![
+            Just(Method::Heun),
+            Just(Method::Euler),
+            range::ETA.prop_map(|eta| Method::Ddim { eta }),
+            (0usize..3).prop_map(|i| Method::Ddpm { variance: VARIANCES[i].0 }),
+        ];
+        let edm = (range::STEPS, range::SIGMA_MIN, range::SIGMA_MAX, range::RHO).prop_map(
+            |(steps, sigma_min, sigma_max, rho)| {
+                (steps, Schedule::Edm { sigma_min, sigma_max, rho })
+            },
+        );
+        let spacing = prop_oneof!["[1-9][0-9]?", "ddim(10|20|25|50|100)", "[1-9],[1-9][0-9],[1-9]"];
+        let adm = spacing.prop_map(|text| {
+            let mut settings = Settings::default();
+            set_respacing(&mut settings, &text).expect("few enough");
+            (settings.steps, settings.schedule)
+        });
         let churn = (range::CHURN, 0.0..1e3, 0.0..1e3, range::NOISE);
-        (range::STEPS, any::<bool>(), schedule, churn, any::<bool>()).prop_map(
-            |(
-                steps,
-                euler,
-                (sigma_min, sigma_max, rho),
-                (s_churn, s_min, s_max, s_noise),
-                silent,
-            )| {
+        (method, prop_oneof![edm, adm], churn, any::<[bool; 2]>()).prop_map(
+            |(method, (steps, schedule), (s_churn, s_min, s_max, s_noise), [silent, clip])| {
                 Settings {
                     steps,
-                    method: if euler { Method::Euler } else { Method::Heun },
-                    schedule: Schedule::Edm { sigma_min, sigma_max, rho },
+                    method,
+                    schedule,
                     churn: model::settings::Churn { s_churn, s_min, s_max, s_noise },
+                    clip_denoised: clip,
                     silence_time: silent,
                     ..Settings::default()
                 }
@@ -449,15 +704,28 @@ mod tests {
     }
 
     prop_compose! {
+        fn guidance()(
+            scale in range::GUIDANCE, power in prop_oneof![Just(0.0), 0.1..100.0f64],
+            all: bool, sigma_low in 0.0..1e3, sigma_high in prop_oneof![Just(f64::MAX), 0.0..1e3],
+        ) -> Guidance {
+            let channels = CHANNELS[usize::from(all)].0;
+            Guidance { scale, course: course(power), channels, sigma_low, sigma_high }
+        }
+    }
+
+    prop_compose! {
         fn scenes()(
             view in 0usize..4, model in "([a-z0-9][a-z0-9.-]{0,60})?", game in 0usize..5, seed: u64, others: [u64; 3], count in 0usize..4,
             settings in settings(), beside in settings(), block in range::PART,
+            classes in proptest::collection::vec(range::CLASS, 0..=20),
+            guidance in proptest::option::of(guidance()),
             head in proptest::option::of(range::PART), token: [u8; 2], sigma in range::SIGMA,
         ) -> Scene {
             Scene {
                 view: View::ALL[view].0,
                 model, game: Game::ALL[game].0, seed, others,
-                count: COUNTS[count], settings, beside, block, head, token, sigma,
+                count: COUNTS[count], settings: Settings { classes, guidance, ..settings },
+                beside, block, head, token, sigma,
             }
         }
     }
@@ -480,14 +748,16 @@ mod tests {
         fn any_values_give_a_usable_scene(
             pairs in proptest::collection::vec(
                 ("(b-)?(view|model|seed|count|steps|sampler|rho|low|high|churn|churn-low|churn-high|churn-noise\
-                   |silent|block|head|row|column|play|seed-b|sigma)",
-                 "(-?[0-9]{0,25}(\\.[0-9]{0,9})?(e-?[0-9]{1,4})?|NaN|-?inf|true|ddim|ddpm|.{0,9})"), 0..12),
+                   |silent|block|head|row|column|play|seed-b|sigma|respacing|eta|variance|clip|classes\
+                   |guidance|guidance-power|guidance-channels|guidance-low|guidance-high)",
+                 "(-?[0-9]{0,25}(\\.[0-9]{0,9})?(e-?[0-9]{1,4})?|NaN|-?inf|true|ddim[0-9]{0,3}|ddpm\
+                   |[0-9]{1,2}(,[0-9]{1,3}){0,4}|.{0,9})"), 0..12),
         ) {
             let link: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
             let scene = Scene::decode(&link.join("&"));
-            let order = scene.order();
+            let order = scene.order(5);
             prop_assert_eq!(order.settings.validate(), Ok(()));
-            prop_assert_eq!(usable(&scene.beside).validate(), Ok(()));
+            prop_assert_eq!(usable(&scene.beside, 5).validate(), Ok(()));
             prop_assert!((1..=16).contains(&order.noises.len()));
             prop_assert_eq!(Scene::decode(&scene.encode()), scene);
         }

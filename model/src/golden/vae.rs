@@ -56,6 +56,32 @@ fn the_autoencoder_is_stable_diffusion_s_under_both_sets_of_names() {
 }
 
 #[test]
+fn a_file_can_carry_its_sizes() {
+    let Golden(bytes) = Golden::open("vae.safetensors");
+    let file = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+    let with = |text: &str| {
+        let metadata = std::collections::HashMap::from([("diffit_vae".into(), text.into())]);
+        safetensors::serialize(file.tensors(), Some(metadata)).expect("fits")
+    };
+    let load = |file: &[u8], config: Option<VaeConfig>| {
+        Vae::from_safetensors(file, config, &Device::flex()).map(|vae| vae.config)
+    };
+    let right = with(r#"{"channels": [8, 16, 16], "layers": 1, "groups": 4}"#);
+    assert_eq!(load(&right, None).expect("as it says"), config());
+    // What is asked for goes before what the file says.
+    assert_eq!(load(&with(r#"{"groups": 4}"#), Some(config())).expect("as asked for"), config());
+    for (text, message) in [
+        ("{", "the metadata of this weights file is damaged: `diffit_vae`"),
+        (r#"{"chanels": []}"#, "unknown field `chanels`"),
+        (r#"{"groups": 0}"#, "vae.groups is 0"),
+        ("{}", "is [8], not [128]"),
+    ] {
+        let error = load(&with(text), None).expect_err(message).to_string();
+        assert!(error.contains(message), "{text}: {error}");
+    }
+}
+
+#[test]
 fn files_that_are_not_an_autoencoder_s_are_refused() {
     let load = |file: &[u8], config: VaeConfig| {
         Vae::from_safetensors(file, config, &Device::flex()).expect_err("refused").to_string()

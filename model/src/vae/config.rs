@@ -50,6 +50,14 @@ impl VaeConfig {
         1 << (self.channels.len() - 1)
     }
 
+    /// Values of the largest result on the way from a latent with `side` values a side to its
+    /// picture: that of the first block at the picture's own resolution, which still has the
+    /// channels of the stage before.
+    pub fn largest_map(&self, side: usize) -> usize {
+        let channels = self.channels.get(1).max(self.channels.first()).copied().unwrap_or(0);
+        (side * self.factor()).pow(2) * channels
+    }
+
     /// Group normalisation as its layer is told of it.
     pub(super) fn group_norm(&self) -> GroupNormConfig {
         GroupNormConfig { max_groups: self.groups, min_group_channels: 1, eps: self.eps }
@@ -98,6 +106,7 @@ mod tests {
             assert!(error.contains(message), "{error:?} does not say {message:?}");
         }
         assert_eq!(VaeConfig::tiny().validate(), Ok(()));
+        assert_eq!(VaeConfig::default().largest_map(32), 256 * 256 * 256);
         let config: VaeConfig = serde_json::from_str("{}").expect("all fields have defaults");
         assert_eq!(config, VaeConfig::default());
     }

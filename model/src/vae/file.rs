@@ -1,6 +1,7 @@
 //! The published files (`diffusion_pytorch_model.safetensors`), as they are.
 //!
-//! They carry no configuration. The maps of attention have two sets of names, an older and a newer
+//! They carry no configuration, which is then that of Stable Diffusion's; a file of other sizes may
+//! carry it in its metadata, as JSON under the key `diffit_vae`. The maps of attention have two sets of names, an older and a newer
 //! one of the library diffusers; which of them a file has, its tensors tell.
 
 use burn::tensor::Device;
@@ -8,7 +9,12 @@ use burn::tensor::Device;
 use super::network::{Autoencoder, specs};
 use super::{Vae, VaeConfig};
 use crate::params::{Source, TensorSpec};
-use crate::weights::{WeightsError, check, float_values, open};
+use crate::tensor_file::TensorFile;
+use crate::weights::{WeightsError, check, check_finite};
+
+/// The metadata entry that holds the configuration of an autoencoder of other sizes than Stable
+/// Diffusion's.
+const KEY: &str = "diffit_vae";
 
 /// What the maps of attention are called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,35 +34,59 @@ impl Names {
 }
 
 impl Vae {
-    /// An autoencoder with the weights of a published file, given whole.
+    /// An autoencoder with the weights of a published file, given whole. Without a configuration it
+    /// is that of the file, or Stable Diffusion's if it carries none.
     ///
     /// # Errors
     ///
     /// What is wrong with the file or the configuration, in words for the person who has them.
     pub fn from_safetensors(
         bytes: &[u8],
-        config: VaeConfig,
+        config: impl Into<Option<VaeConfig>>,
         device: &Device,
     ) -> Result<Self, WeightsError> {
+        let config = config.into();
+        if let Some(config) = &config {
+            config.validate()?;
+        }
+        Self::from_file(&TensorFile::parse(bytes)?, config, device)
+    }
+
+    /// The same of a file that has been opened.
+    ///
+    /// # Errors
+    ///
+    /// As [`Vae::from_safetensors`].
+    pub fn from_file(
+        tensors: &TensorFile,
+        config: Option<VaeConfig>,
+        device: &Device,
+    ) -> Result<Self, WeightsError> {
+        let config = match config {
+            Some(config) => config,
+            None => stored_config(tensors)?,
+        };
         config.validate()?;
-        let (_, tensors) = open(bytes)?;
         let old = tensors.names().iter().any(|name| name.ends_with(".query.weight"));
         let names = if old { Names::Old } else { Names::New };
         let specs = specs(&config, names);
-        let (_, problems) = check(&tensors, &specs, &[]);
+        let (_, problems) = check(tensors, &specs, &[]);
         if !problems.is_empty() {
             return Err(WeightsError::Tensors(problems));
         }
-        let values = |spec: &TensorSpec| {
-            let view = tensors.tensor(&spec.name).expect("its presence was checked");
-            float_values(&view).expect("its type was checked")
-        };
-        for spec in &specs {
-            if values(spec).iter().any(|value| !value.is_finite()) {
-                return Err(WeightsError::NotFinite(spec.name.clone(), ""));
-            }
-        }
+        check_finite(tensors, &specs)?;
+        let values = |spec: &TensorSpec| tensors.checked_values(&spec.name);
         let network = Autoencoder::new(&config, names, device, &Source::Stored(&values));
+        tensors.intact()?;
         Ok(Self { config, network })
+    }
+}
+
+/// The configuration that a file carries, or Stable Diffusion's.
+fn stored_config(tensors: &TensorFile) -> Result<VaeConfig, WeightsError> {
+    match tensors.metadata().and_then(|metadata| metadata.get(KEY)) {
+        Some(text) => serde_json::from_str(text)
+            .map_err(|error| WeightsError::Metadata(format!("`{KEY}`: {error}"))),
+        None => Ok(VaeConfig::default()),
     }
 }

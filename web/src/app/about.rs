@@ -7,7 +7,7 @@ use wasm_bindgen_futures::{JsFuture, spawn_local};
 use super::engine::Engine;
 use super::state::{Doing, State};
 use super::status::seconds;
-use crate::adapter::Backend;
+use crate::adapter::{Backend, Numbers};
 use crate::manifest::Entry;
 
 /// What this machine does.
@@ -19,6 +19,11 @@ pub fn Machine(state: State) -> impl IntoView {
         Some((Backend::WebGpu, adapter)) => {
             format!("WebGPU: {}", adapter.unwrap_or_else(|| "unnamed".into()))
         }
+    };
+    let numbers = move || match state.ready.read().as_ref().map(|ready| ready.numbers) {
+        None => "…",
+        Some(Numbers::F16) => "16-bit numbers",
+        Some(Numbers::F32) => "32-bit numbers",
     };
     let ready =
         move || state.ready.read().as_ref().map_or("…".into(), |r| seconds(r.milliseconds));
@@ -43,6 +48,7 @@ pub fn Machine(state: State) -> impl IntoView {
             <h2 id="machine">"On this machine"</h2>
             <dl>
                 <div><dt>"Computes on"</dt><dd data-testid="device">{device}</dd></div>
+                <div><dt>"Computes in"</dt><dd data-testid="numbers">{numbers}</dd></div>
                 <div><dt>"Ready after"</dt><dd data-testid="ready">{ready}</dd></div>
                 <div><dt>"Self-check"</dt><dd data-testid="check">{check}</dd></div>
                 <div><dt>"First pictures took"</dt><dd data-testid="first">{first}</dd></div>
@@ -126,13 +132,35 @@ pub fn Models(state: State, engine: Engine) -> impl IntoView {
         };
         state.models.get().into_iter().map(row).collect_view()
     };
+    let autoencoder = move || {
+        state.autoencoder.get().map(|info| {
+            let use_of = if state.latent() == Some(info.channels) {
+                "in use"
+            } else {
+                "not used by this model"
+            };
+            let text = format!(
+                "{:.1} MB, {} parameters, SHA-256 {}… ",
+                info.bytes as f64 / 1e6,
+                thousands(info.parameters as u64),
+                &info.sha256[..16.min(info.sha256.len())],
+            );
+            view! {
+                <div>
+                    <dt>"Autoencoder "{info.file}</dt>
+                    <dd>{text}<strong>{use_of}</strong></dd>
+                </div>
+            }
+        })
+    };
     view! {
         <section class="card" aria-labelledby="models">
             <h2 id="models">"Models"</h2>
             <dl data-testid="models">{rows}</dl>
+            <dl data-testid="autoencoder">{autoencoder}</dl>
             <p class="hint">
-                "Have one of your own? Drop its weights file on this page. It is checked before it is \
-                 used, and never leaves this machine."
+                "Have one of your own? Drop its weights file on this page, and for latents that of their \
+                 autoencoder. Files are checked before they are used, and never leave this machine."
             </p>
         </section>
     }

@@ -35,7 +35,13 @@ fn strip(state: State) -> Vec<Look> {
     let Some(look) = state.look() else { return Vec::new() };
     let steps =
         state.run.read().as_ref().map_or(0, |run| run.frames.len().min(run.order.settings.steps));
-    let count = STRIP.min(steps);
+    let tokens = state.ready.read().as_ref().and_then(|ready| {
+        let block = ready.blocks.get(look.block)?;
+        Some(block.side * block.window)
+    });
+    // Maps of a thousand tokens are large.
+    let most = if tokens.is_some_and(|tokens| tokens > 512) { STRIP / 2 } else { STRIP };
+    let count = most.min(steps);
     (0..count).map(|i| Look { step: i * (steps - 1) / (count - 1).max(1), ..look }).collect()
 }
 

@@ -42,6 +42,59 @@ where
     }
 }
 
+/// A field for a text that may be refused: why, stands below it.
+#[component]
+pub fn Text(
+    /// Its name in the page.
+    id: &'static str,
+    /// What it is called.
+    label: &'static str,
+    /// The text.
+    #[prop(into)]
+    value: Signal<String>,
+    /// The name of a list of texts to choose from.
+    #[prop(optional)]
+    list: Option<&'static str>,
+    /// What it could be, where it is empty.
+    #[prop(optional)]
+    example: &'static str,
+    /// Why it was refused.
+    problem: RwSignal<Option<String>>,
+    /// Told of another text, which it takes or refuses.
+    on_change: impl Fn(&str) -> Result<(), String> + 'static,
+) -> impl IntoView {
+    // What is taken, or comes from elsewhere, is in order.
+    Effect::new(move || {
+        value.track();
+        problem.set(None);
+    });
+    let problem_id = format!("{id}-problem");
+    let described = problem_id.clone();
+    view! {
+        <div class="field">
+            <label for=id>{label}</label>
+            <input
+                id=id type="text" autocomplete="off" spellcheck="false" list=list placeholder=example
+                aria-invalid=move || problem.read().is_some().then_some("true")
+                aria-describedby=move || problem.read().is_some().then(|| described.clone())
+                prop:value=move || value.get()
+                on:change:target=move |e| {
+                    let taken = on_change(&e.target().value());
+                    if taken.is_ok() {
+                        e.target().set_value(&value.get_untracked());
+                    }
+                    problem.set(taken.err());
+                }
+            />
+            <div role="alert">
+                <p class="trouble" id=problem_id hidden=move || problem.read().is_none()>
+                    {move || problem.get()}
+                </p>
+            </div>
+        </div>
+    }
+}
+
 /// A choice of one among few.
 #[component]
 pub fn Choice<T, const N: usize>(

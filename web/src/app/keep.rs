@@ -3,24 +3,25 @@
 use js_sys::{Array, Uint8Array};
 use leptos::prelude::*;
 use model::picture::{Origin, Rgb, to_animation};
-use model::settings::Settings;
 use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
-use web_sys::{Blob, BlobPropertyBag, DragEvent, File, HtmlAnchorElement, Url};
+use web_sys::{Blob, BlobPropertyBag, DragEvent, FileList, HtmlAnchorElement, Url};
 
 use super::engine::Engine;
-use super::picture::composed;
+use super::picture::{composed, level};
 use super::state::{Doing, Frame, Run, State};
-use crate::scene::{COUNTS, Scene, View};
+use crate::scene::{COUNTS, Scene, View, range, set_steps};
 
 /// Pixels to a pixel in files that are for looking at.
 const TIMES: usize = 8;
+/// Pictures as wide as this, or wider, are large enough to look at.
+const LARGE: usize = 200;
 /// Steps in a strip.
 const STRIP: usize = 9;
 /// Time of a frame in an animation.
 const MILLISECONDS: u16 = 90;
-/// Files larger than this are not read.
-const MOST: f64 = 1e9;
+/// Pictures larger than this are not read.
+const MOST: f64 = 1e8;
 
 /// A kind of file.
 #[derive(Clone, Copy, PartialEq)]
@@ -63,11 +64,9 @@ pub fn Keep(state: State, engine: Engine) -> impl IntoView {
                 <label class="file plain small">
                     <span>"Open a file"</span>
                     <input
-                        type="file" id="file" accept=".png,.safetensors"
+                        type="file" id="file" accept=".png,.safetensors" multiple
                         on:change:target=move |e| {
-                            if let Some(file) = e.target().files().and_then(|files| files.get(0)) {
-                                take(file, state, engine);
-                            }
+                            take(e.target().files(), state, engine);
                             e.target().set_value("");
                         }
                     />
@@ -75,7 +74,7 @@ pub fn Keep(state: State, engine: Engine) -> impl IntoView {
             </div>
             <p class="hint">
                 "Files hold all their settings: opened, or dropped on this page, they bring them back. A \
-                 weights file becomes the model. The address of this page is a link to what you see."
+                 weights file becomes the model, and an autoencoder's makes pictures of its latents. The address of this page is a link to what you see."
             </p>
         </section>
     }
@@ -88,9 +87,7 @@ pub fn accept_drops(state: State, engine: Engine) {
     let drop = window_event_listener(leptos::ev::drop, move |event: DragEvent| {
         event.prevent_default();
         let files = event.data_transfer().and_then(|transfer| transfer.files());
-        if let Some(file) = files.and_then(|files| files.get(0)) {
-            take(file, state, engine);
-        }
+        take(files, state, engine);
     });
     on_cleanup(move || {
         over.remove();
@@ -98,35 +95,43 @@ pub fn accept_drops(state: State, engine: Engine) {
     });
 }
 
-/// Takes a file: weights become the model, and a picture made here brings back its settings.
-fn take(file: File, state: State, engine: Engine) {
+/// Takes files: weights become the model, an autoencoder is used with it, and a picture made here
+/// brings back its settings.
+fn take(files: Option<FileList>, state: State, engine: Engine) {
+    let Some(files) = files.filter(|files| files.length() > 0) else { return };
     state.trouble.set(None);
     if untrack(|| state.busy()) || *state.doing.read_untracked() != Doing::Resting {
         state.trouble.set(Some("Files can be opened once the page has nothing else to do.".into()));
         return;
     }
-    if file.size() > MOST {
-        state
-            .trouble
-            .set(Some(format!("{} is larger than 1 GB, which is too much here.", file.name())));
-        return;
+    for file in (0..files.length()).filter_map(|i| files.get(i)) {
+        spawn_local(async move {
+            let name = file.name();
+            let first = file.slice_with_i32_and_i32(0, 4);
+            let first = match first {
+                Ok(first) => bytes_of(&first).await,
+                Err(_) => None,
+            };
+            match first {
+                None => state.trouble.set(Some(format!("{name} could not be read."))),
+                Some(first) if first != b"\x89PNG" => engine.open(file),
+                Some(_) if file.size() > MOST => {
+                    let message = format!("{name} is larger than 100 MB, which is too much here.");
+                    state.trouble.set(Some(message));
+                }
+                Some(_) => match Origin::from_png(&bytes_of(&file).await.unwrap_or_default()) {
+                    Ok(origin) => restore(&origin, state, engine),
+                    Err(error) => state.trouble.set(Some(format!("{name}: {error}."))),
+                },
+            }
+        });
     }
-    spawn_local(async move {
-        let name = file.name();
-        let Ok(buffer) = JsFuture::from(file.array_buffer()).await else {
-            state.trouble.set(Some(format!("{name} could not be read.")));
-            return;
-        };
-        let bytes = Uint8Array::new(&buffer).to_vec();
-        if !bytes.starts_with(b"\x89PNG") {
-            engine.open(name, bytes);
-            return;
-        }
-        match Origin::from_png(&bytes) {
-            Ok(origin) => restore(&origin, state, engine),
-            Err(error) => state.trouble.set(Some(format!("{name}: {error}."))),
-        }
-    });
+}
+
+/// The bytes of a file, or of a part of one.
+async fn bytes_of(file: &Blob) -> Option<Vec<u8>> {
+    let buffer = JsFuture::from(file.array_buffer()).await.ok()?;
+    Some(Uint8Array::new(&buffer).to_vec())
 }
 
 /// Brings back the settings of a picture, and the picture.
@@ -134,8 +139,10 @@ fn restore(origin: &Origin, state: State, engine: Engine) {
     let mut scene = match &origin.page {
         Some(link) => Scene::decode(link),
         None => {
-            let settings =
-                Settings { steps: origin.settings.steps.min(200), ..origin.settings.clone() };
+            let mut settings = origin.settings.clone();
+            if !range::STEPS.contains(&settings.steps) {
+                set_steps(&mut settings, *range::STEPS.end());
+            }
             let seed = origin.seeds[0];
             let count = COUNTS.into_iter().find(|&count| count >= origin.seeds.len()).unwrap_or(16);
             Scene { seed, count, settings, ..Scene::default() }
@@ -153,9 +160,15 @@ fn restore(origin: &Origin, state: State, engine: Engine) {
             origin.model
         )));
     }
+    let autoencoder = state.autoencoder.read_untracked().as_ref().map(|a| a.sha256.clone());
+    if same && origin.vae_sha256.is_some() && origin.vae_sha256 != autoencoder {
+        state.note.set(Some(
+            "That picture was made of its latent by an autoencoder that is not open here.".into(),
+        ));
+    }
     state.scene.set(scene);
     state.said.set("The settings of the picture are back.".into());
-    if untrack(|| state.scene.read().order().guide.is_none()) {
+    if untrack(|| state.scene.read().order(0).guide.is_none()) {
         super::make::generate(state, engine);
     }
 }
@@ -184,12 +197,10 @@ fn save(state: State, kind: Kind) {
         }
         Kind::Strip => strip(&run, enlarged.unwrap_or(0)).to_png(Some(&origin)).ok(),
         Kind::Animation => {
-            let frames: Vec<Rgb> = run
-                .frames
-                .iter()
-                .filter_map(|frame| composed(&frame.guess, enlarged))
-                .map(|picture| picture.enlarged(TIMES))
-                .collect();
+            let frames = run.frames.iter().filter_map(|frame| composed(&frame.guess, enlarged));
+            let frames = level(frames.collect());
+            let times = times(&frames, TIMES);
+            let frames: Vec<Rgb> = frames.iter().map(|picture| picture.enlarged(times)).collect();
             to_animation(&frames, MILLISECONDS, Some(&origin)).ok()
         }
     };
@@ -214,8 +225,14 @@ fn strip(run: &Run, picture: usize) -> Rgb {
     let row = |pick: fn(&Frame) -> &Vec<Rgb>| {
         frames.iter().filter_map(move |frame| pick(frame).get(picture).cloned())
     };
-    let pictures: Vec<Rgb> = row(|frame| &frame.noisy).chain(row(|frame| &frame.guess)).collect();
-    Rgb::grid(&pictures, count).enlarged(TIMES / 2)
+    let pictures = row(|frame| &frame.noisy).chain(row(|frame| &frame.guess)).collect();
+    let pictures = level(pictures);
+    Rgb::grid(&pictures, count).enlarged(times(&pictures, TIMES / 2))
+}
+
+/// How many pixels a pixel becomes: pictures that are large stay as they are.
+fn times(pictures: &[Rgb], times: usize) -> usize {
+    if pictures.iter().all(|picture| picture.width < LARGE) { times } else { 1 }
 }
 
 /// Has the browser save a file.

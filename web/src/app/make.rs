@@ -1,15 +1,20 @@
 //! Seed, number, sampler; Generate and Cancel.
 
 use leptos::prelude::*;
+use model::classes::{find_all, list};
+use model::guidance::Guidance;
 use model::schedule::Schedule;
-use model::settings::Settings;
+use model::settings::{Method, Settings};
 
 use super::engine::Engine;
 use super::explain::Explain;
-use super::fields::{Choice, Number};
+use super::fields::{Choice, Number, Text};
 use super::state::{Doing, Guide, State};
 use crate::explain;
-use crate::scene::{Game, METHODS, Scene, View, edm, range};
+use crate::scene::{
+    CHANNELS, Game, METHODS, Scene, VARIANCES, View, course, edm, power, range, respacing,
+    set_respacing, set_steps,
+};
 
 /// Seeds that are remembered.
 const HISTORY: usize = 8;
@@ -21,6 +26,7 @@ pub fn Make(state: State, engine: Engine) -> impl IntoView {
     view! {
         <form class="card make" aria-label="Settings" on:submit=move |event| submit(event, state, engine)>
             <Seed state/>
+            <Classes state/>
             <Choice
                 id="count" label="Pictures" options=counts
                 value=Signal::derive(move || state.scene.read().count)
@@ -30,6 +36,7 @@ pub fn Make(state: State, engine: Engine) -> impl IntoView {
             <details class="more">
                 <summary data-testid="more">"Sampler and noise levels"</summary>
                 <HowMade id=["sampler", "steps"] state/>
+                <Finer state/>
                 <Explain topic=explain::SAMPLER/>
                 <Schedule state/>
             </details>
@@ -99,6 +106,111 @@ fn settings(
     (move || state.scene.with(pick), change)
 }
 
+/// What the pictures are of, and how much: nothing where the model has no classes.
+#[component]
+pub fn Classes(state: State) -> impl IntoView {
+    view! { <Show when=move || { state.classes() > 0 }><ClassesAndGuidance state/></Show> }
+}
+
+#[component]
+fn ClassesAndGuidance(state: State) -> impl IntoView {
+    let names = Memo::new(move |_| state.class_names());
+    let text = Signal::derive(move || {
+        names.with(|names| list(names, &state.scene.read().settings.classes))
+    });
+    let take = move |text: &str| {
+        let classes = names.with_untracked(|names| find_all(names, text));
+        let classes = classes.map_err(|error| format!("{error}."))?;
+        state.scene.update(|scene| scene.settings.classes = classes);
+        Ok(())
+    };
+    let options = move || {
+        let option = |class| view! { <option value=names.with(|names| list(names, &[class]))/> };
+        (0..names.read().len()).map(option).collect_view()
+    };
+    let guided = Memo::new(move |_| state.scene.read().settings.guidance.is_some());
+    let classless = move || state.scene.read().settings.classes.is_empty();
+    view! {
+        <section class="apart" aria-label="Class and guidance">
+            <Text
+                id="class" label="Class, by name or number" value=text list="class-names"
+                example="none" problem=state.class_problem on_change=take
+            />
+            <datalist id="class-names">{options}</datalist>
+            <Explain topic=explain::CLASS/>
+            <label class="check">
+                <input
+                    type="checkbox" id="guidance" prop:checked=move || guided.get()
+                    on:change:target=move |e| {
+                        let on = e.target().checked();
+                        state.scene.update(|scene| {
+                            let first = || Guidance::default();
+                            scene.settings.guidance = on.then(first);
+                        });
+                    }
+                />
+                <span>"Guide to the class"</span>
+            </label>
+            <Show when=move || guided.get()>
+                <Guiding state/>
+                <Show when=classless><p class="hint">"Guidance begins with a class to guide to."</p></Show>
+            </Show>
+            <Explain topic=explain::GUIDANCE/>
+        </section>
+    }
+}
+
+/// Scale, course, channels and interval of guidance.
+#[component]
+fn Guiding(state: State) -> impl IntoView {
+    let get = move || state.scene.read().settings.guidance.unwrap_or_default();
+    let set = move |change: &dyn Fn(&mut Guidance)| {
+        state.scene.update(|scene| {
+            if let Some(guidance) = &mut scene.settings.guidance {
+                change(guidance);
+            }
+        });
+    };
+    let texts = ["First three", "All"];
+    let channels = std::array::from_fn::<_, 2, _>(|i| (CHANNELS[i].0, CHANNELS[i].1, texts[i]));
+    // A level above all others stands for no end.
+    const TOP: f64 = 1000.0;
+    view! {
+        <Number
+            id="guidance-scale" label="Scale" range=range::GUIDANCE
+            value=Signal::derive(move || get().scale)
+            on_change=move |scale| set(&|guidance| guidance.scale = scale)
+        />
+        <details class="fine">
+            <summary data-testid="fine">"Course, channels, interval"</summary>
+            <Number
+                id="guidance-power" label="Power of its course; 0: the scale throughout"
+                range=range::GUIDANCE_POWER value=Signal::derive(move || power(&get()))
+                on_change=move |power| set(&|guidance| guidance.course = course(power))
+            />
+            <Choice
+                id="guidance-channels" label="Channels" options=channels
+                value=Signal::derive(move || get().channels)
+                on_change=move |channels| set(&|guidance| guidance.channels = channels)
+            />
+            <div class="fields">
+                <Number
+                    id="guidance-low" label="Above σ" range=0.0..=TOP
+                    value=Signal::derive(move || get().sigma_low)
+                    on_change=move |low| set(&|guidance| guidance.sigma_low = low)
+                />
+                <Number
+                    id="guidance-high" label="Up to σ" range=0.0..=TOP
+                    value=Signal::derive(move || get().sigma_high.min(TOP))
+                    on_change=move |high| set(&|guidance| {
+                        guidance.sigma_high = if high < TOP { high } else { f64::MAX };
+                    })
+                />
+            </div>
+        </details>
+    }
+}
+
 /// Sampler and steps.
 #[component]
 pub fn HowMade(
@@ -111,20 +223,63 @@ pub fn HowMade(
 ) -> impl IntoView {
     let (get, set) = settings(state, beside);
     let texts = ["Heun", "Euler", "DDIM", "DDPM"];
-    let methods = std::array::from_fn::<_, 4, _>(|i| (METHODS[i].0, METHODS[i].1, texts[i]));
+    let kind = std::mem::discriminant::<Method>;
+    let methods = std::array::from_fn::<_, 4, _>(|i| (kind(&METHODS[i].0), METHODS[i].1, texts[i]));
     let evaluations = move || get().method.evaluations(get().steps);
     view! {
         <Choice
             id=id[0] label="Sampler" options=methods
-            value=Signal::derive(move || get().method)
-            on_change=move |method| set(&|settings| settings.method = method)
+            value=Signal::derive(move || kind(&get().method))
+            on_change=move |chosen| {
+                let method = METHODS.iter().map(|(method, _)| *method).find(|m| kind(m) == chosen);
+                set(&|settings| settings.method = method.unwrap_or(settings.method));
+            }
         />
         <Number
             id=id[1] label="Steps" range=range::STEPS
             value=Signal::derive(move || get().steps)
-            on_change=move |steps| set(&|settings| settings.steps = steps)
+            on_change=move |steps| set(&|settings| set_steps(settings, steps))
         />
         <p class="hint">{move || format!("{} evaluations of the model", evaluations())}</p>
+    }
+}
+
+/// What DDIM and DDPM can be adjusted by, and clipping.
+#[component]
+fn Finer(state: State) -> impl IntoView {
+    let (get, set) = settings(state, false);
+    let texts = ["Learned", "Small", "Large"];
+    let variances = std::array::from_fn::<_, 3, _>(|i| (VARIANCES[i].0, VARIANCES[i].1, texts[i]));
+    let eta = move || if let Method::Ddim { eta } = get().method { Some(eta) } else { None };
+    let variance = move || match get().method {
+        Method::Ddpm { variance } => Some(variance),
+        _ => None,
+    };
+    view! {
+        <Show when=move || eta().is_some()>
+            <Number
+                id="eta" label="Fresh noise η" range=range::ETA
+                value=Signal::derive(move || eta().unwrap_or_default())
+                on_change=move |eta| set(&|settings| settings.method = Method::Ddim { eta })
+            />
+        </Show>
+        <Show when=move || variance().is_some()>
+            <Choice
+                id="variance" label="Variance of a step" options=variances
+                value=Signal::derive(move || variance().unwrap_or_default())
+                on_change=move |variance| set(&|settings| settings.method = Method::Ddpm { variance })
+            />
+        </Show>
+        <label class="check">
+            <input
+                type="checkbox" id="clip" prop:checked=move || get().clip_denoised
+                on:change:target=move |e| {
+                    let clip = e.target().checked();
+                    set(&|settings| settings.clip_denoised = clip);
+                }
+            />
+            <span>"Clip every guess to the range of pictures"</span>
+        </label>
     }
 }
 
@@ -168,36 +323,74 @@ fn Schedule(state: State) -> impl IntoView {
             settings.schedule = Schedule::Edm { sigma_min, sigma_max, rho };
         });
     };
+    let discrete = Memo::new(move |_| respacing(&settings()).is_some());
+    let spaced = Signal::derive(move || respacing(&settings()).unwrap_or_default());
+    let problem = RwSignal::new(None);
+    let take = move |text: &str| {
+        state
+            .scene
+            .try_update(|scene| set_respacing(&mut scene.settings, text))
+            .unwrap_or(Ok(()))
+            .map_err(|error| format!("{error}."))
+    };
+    let kinds = [(false, "edm", "EDM"), (true, "adm", "ADM")];
+    let choose = move |discrete: bool| {
+        change(&|settings| {
+            if discrete {
+                let steps = settings.steps.to_string();
+                // Any number of steps that can be chosen here fits.
+                let _ = set_respacing(settings, &steps);
+            } else {
+                settings.schedule = Schedule::default();
+            }
+        });
+    };
+    // Churn is for samplers that have no noise of their own.
+    let churns = move || matches!(settings().method, Method::Heun | Method::Euler);
+    let first =
+        move || state.ready.read().as_ref().map_or_else(Settings::default, |r| r.first.clone());
     view! {
+        <Choice id="schedule" label="Noise levels" options=kinds value=discrete on_change=choose/>
+        <Show when=move || discrete.get()>
+            <Text
+                id="respacing" label="Steps of discrete time" value=spaced problem
+                example="50" on_change=take
+            />
+            <Explain topic=explain::RESPACING/>
+        </Show>
         <div class="fields">
-            <Number
-                id="sigma-max" label="σ max" range=range::SIGMA_MAX value=Signal::derive(move || levels()[1])
-                on_change=move |value| set_levels(&|_, high, _| *high = value)
-            />
-            <Number
-                id="sigma-min" label="σ min" range=range::SIGMA_MIN value=Signal::derive(move || levels()[0])
-                on_change=move |value| set_levels(&|low, _, _| *low = value)
-            />
-            <Number
-                id="rho" label="ρ" range=range::RHO value=Signal::derive(move || levels()[2])
-                on_change=move |value| set_levels(&|_, _, rho| *rho = value)
-            />
-            <Number
-                id="churn" label="Churn" range=range::CHURN
-                value=Signal::derive(move || settings().churn.s_churn)
-                on_change=move |value| change(&|settings| settings.churn.s_churn = value)
-            />
-            <Number
-                id="churn-noise" label="Churn noise" range=range::NOISE
-                value=Signal::derive(move || settings().churn.s_noise)
-                on_change=move |value| change(&|settings| settings.churn.s_noise = value)
-            />
+            <Show when=move || !discrete.get()>
+                <Number
+                    id="sigma-max" label="σ max" range=range::SIGMA_MAX value=Signal::derive(move || levels()[1])
+                    on_change=move |value| set_levels(&|_, high, _| *high = value)
+                />
+                <Number
+                    id="sigma-min" label="σ min" range=range::SIGMA_MIN value=Signal::derive(move || levels()[0])
+                    on_change=move |value| set_levels(&|low, _, _| *low = value)
+                />
+                <Number
+                    id="rho" label="ρ" range=range::RHO value=Signal::derive(move || levels()[2])
+                    on_change=move |value| set_levels(&|_, _, rho| *rho = value)
+                />
+            </Show>
+            <Show when=churns>
+                <Number
+                    id="churn" label="Churn" range=range::CHURN
+                    value=Signal::derive(move || settings().churn.s_churn)
+                    on_change=move |value| change(&|settings| settings.churn.s_churn = value)
+                />
+                <Number
+                    id="churn-noise" label="Churn noise" range=range::NOISE
+                    value=Signal::derive(move || settings().churn.s_noise)
+                    on_change=move |value| change(&|settings| settings.churn.s_noise = value)
+                />
+            </Show>
         </div>
-        <Explain topic=explain::CHURN/>
+        <Show when=churns><Explain topic=explain::CHURN/></Show>
         <button
             type="button" class="plain" data-testid="paper"
-            disabled=move || settings() == Settings::default()
-            on:click=move |_| state.scene.update(|scene| scene.settings = Settings::default())
+            disabled=move || settings() == first()
+            on:click=move |_| state.scene.update(|scene| scene.settings = untrack(first))
         >
             "The paper's settings"
         </button>
@@ -240,8 +433,13 @@ pub fn generate(state: State, engine: Engine) {
     if *state.doing.read_untracked() != Doing::Resting {
         return;
     }
+    if let Some(problem) = state.class_problem.get_untracked() {
+        state.trouble.set(Some(problem));
+        return;
+    }
     let scene = state.scene.get_untracked();
-    let order = scene.order();
+    let classes = untrack(|| state.classes());
+    let order = scene.order(classes);
     let bytes = match (order.guide, state.guide.get_untracked()) {
         (None, _) => Vec::new(),
         (Some(_), Some(guide)) => Guide::bytes(&guide),
@@ -263,7 +461,7 @@ pub fn generate(state: State, engine: Engine) {
         history.truncate(HISTORY);
     });
     let link = scene.encode();
-    let beside = scene.order_beside().map(|order| (order, Vec::new(), link.clone()));
+    let beside = scene.order_beside(classes).map(|order| (order, Vec::new(), link.clone()));
     let main = (order, bytes, link);
     engine.generate(beside.into_iter().chain([main]).collect());
 }

@@ -67,7 +67,7 @@ fn App() -> impl IntoView {
         Effect::new(move || {
             if *state.doing.read() == Doing::Resting && !made.get_value() {
                 made.set_value(true);
-                let needs_picture = untrack(|| state.scene.read().order().guide.is_some());
+                let needs_picture = untrack(|| state.scene.read().order(0).guide.is_some());
                 if !needs_picture {
                     make::generate(state, engine);
                 }
@@ -104,7 +104,7 @@ fn App() -> impl IntoView {
                 </div>
             </Show>
             <div class="side">
-                <Status state/>
+                <Status state engine/>
                 <Show when=is(View::Form)><Make state engine/></Show>
                 <Show when=is(View::Attend)><AttentionControls state engine/></Show>
                 <Show when=is(View::Play)><Play state engine/></Show>

@@ -8,7 +8,7 @@ use wasm_bindgen_futures::{JsFuture, spawn_local};
 use web_sys::{CanvasRenderingContext2d, Element, File, HtmlCanvasElement, ImageBitmap};
 
 use super::picture::Picture;
-use super::state::{Guide, State};
+use super::state::{Frame, Guide, State};
 
 /// Chooses the picture; with `paints`, what is to be made anew can be painted over.
 #[component]
@@ -22,7 +22,8 @@ pub fn GuidePicture(state: State, paints: bool) -> impl IntoView {
             state.guide.set(Some(Guide::new(picture)));
         }
     };
-    let none = move || state.run.read().is_none();
+    // A latent is no picture to start from.
+    let none = move || state.frame().is_none_or(|frame| frame.latent || !fits(&frame, state));
     let picture = Signal::derive(move || {
         let guide = state.guide.read();
         let guide = guide.as_ref()?;
@@ -56,6 +57,12 @@ pub fn GuidePicture(state: State, paints: bool) -> impl IntoView {
     }
 }
 
+/// Whether the pictures of a frame have the size that pictures have now.
+fn fits(frame: &Frame, state: State) -> bool {
+    let size = frame.guess.first().map(|picture| [picture.width, picture.height]);
+    size.is_some() && size == state.picture_size()
+}
+
 /// The picture, with what is to be made anew covered by a pattern.
 fn covered(guide: &Guide) -> Rgb {
     let mut picture = guide.picture.clone();
@@ -74,8 +81,10 @@ fn Canvas(state: State, picture: Signal<Option<Rgb>>) -> impl IntoView {
     let side = move || state.guide.read().as_ref().map_or(1, |guide| guide.picture.width);
     // Left, top, width and height of the rectangle.
     let area = RwSignal::new([side() / 4, side() / 4, side() / 2, side() / 2]);
+    // Steps of the keys and sizes of the brush are for pictures of 32 pixels; others are larger.
+    let scale = untrack(move || side() / 32).max(1);
     let (painting, erases, brush) =
-        (RwSignal::new(false), RwSignal::new(false), RwSignal::new(4usize));
+        (RwSignal::new(false), RwSignal::new(false), RwSignal::new(4 * scale));
     let fill = move |[left, top, width, height]: [usize; 4]| {
         let anew = u8::from(!erases.get_untracked());
         state.guide.update(|guide| {
@@ -104,14 +113,14 @@ fn Canvas(state: State, picture: Signal<Option<Rgb>>) -> impl IntoView {
         let side = untrack(side);
         let [mut left, mut top, mut width, mut height] = area.get_untracked();
         match (event.key().as_str(), event.shift_key()) {
-            ("ArrowLeft", false) => left = left.saturating_sub(1),
-            ("ArrowRight", false) => left = (left + 1).min(side - width),
-            ("ArrowUp", false) => top = top.saturating_sub(1),
-            ("ArrowDown", false) => top = (top + 1).min(side - height),
-            ("ArrowLeft", true) => width = (width - 1).max(1),
-            ("ArrowRight", true) => width = (width + 1).min(side - left),
-            ("ArrowUp", true) => height = (height - 1).max(1),
-            ("ArrowDown", true) => height = (height + 1).min(side - top),
+            ("ArrowLeft", false) => left = left.saturating_sub(scale),
+            ("ArrowRight", false) => left = (left + scale).min(side - width),
+            ("ArrowUp", false) => top = top.saturating_sub(scale),
+            ("ArrowDown", false) => top = (top + scale).min(side - height),
+            ("ArrowLeft", true) => width = width.saturating_sub(scale).max(1),
+            ("ArrowRight", true) => width = (width + scale).min(side - left),
+            ("ArrowUp", true) => height = height.saturating_sub(scale).max(1),
+            ("ArrowDown", true) => height = (height + scale).min(side - top),
             ("Enter" | " ", _) => fill(area.get_untracked()),
             _ => return,
         }
@@ -156,7 +165,7 @@ fn Canvas(state: State, picture: Signal<Option<Rgb>>) -> impl IntoView {
         <div class="field">
             <label for="brush">{move || format!("Brush: {} pixels", brush.get())}</label>
             <input
-                type="range" id="brush" min="1" max="16" prop:value=move || brush.get().to_string()
+                type="range" id="brush" min="1" max=(16 * scale).to_string() prop:value=move || brush.get().to_string()
                 on:input:target=move |e| brush.set(e.target().value().parse().unwrap_or(4))
             />
         </div>
@@ -177,7 +186,7 @@ fn Canvas(state: State, picture: Signal<Option<Rgb>>) -> impl IntoView {
 
 /// Reads a picture file, cut to a square and brought to the model's size by the browser.
 fn read(file: File, state: State) {
-    let size = state.ready.read_untracked().as_ref().map(|ready| ready.size);
+    let size = untrack(|| state.picture_size());
     spawn_local(async move {
         let name = file.name();
         match size {

@@ -46,6 +46,17 @@ fn draw(canvas: &HtmlCanvasElement, picture: &Rgb) {
     }
 }
 
+/// Pictures in one size, that of the largest: latents are smaller than the pictures made of them, by
+/// a power of two.
+pub fn level(pictures: Vec<Rgb>) -> Vec<Rgb> {
+    let widest = pictures.iter().map(|picture| picture.width).max().unwrap_or(0);
+    let enlarge = |picture: Rgb| match widest / picture.width.max(1) {
+        0 | 1 => picture,
+        times => picture.enlarged(times),
+    };
+    pictures.into_iter().map(enlarge).collect()
+}
+
 /// Pictures as a grid, or the one that is shown large.
 pub fn composed(pictures: &[Rgb], enlarged: Option<usize>) -> Option<Rgb> {
     match enlarged.and_then(|i| pictures.get(i)) {

@@ -5,7 +5,7 @@ use leptos::prelude::*;
 use super::engine::Engine;
 use super::explain::Explain;
 use super::fields::{Choice, Number};
-use super::make::{Generate, HowMade, Seed, Silence, submit};
+use super::make::{Classes, Generate, HowMade, Seed, Silence, submit};
 use super::paint::GuidePicture;
 use super::state::State;
 use crate::explain;
@@ -31,6 +31,15 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
             />
         }
     };
+    let starts_from = move || state.picture_size().is_some();
+    let needs = || {
+        view! {
+            <p class="hint" data-testid="needs-autoencoder">
+                "This model makes latents. To start from a picture, it needs the autoencoder that \
+                 makes latents of pictures: open its file too."
+            </p>
+        }
+    };
     let fields = move || {
         match game.get() {
         Game::Between => view! {
@@ -47,7 +56,7 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
             <Explain topic=explain::AMONG/>
         }.into_any(),
         Game::From => view! {
-            <GuidePicture state paints=false/>
+            <Show when=starts_from fallback=needs><GuidePicture state paints=false/></Show>
             <div class="field">
                 <label for="sigma">{move || format!("Noise added: {:.1}", state.scene.read().sigma)}</label>
                 // The slider moves evenly over the logarithm.
@@ -65,7 +74,7 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
             <Explain topic=explain::FROM/>
         }.into_any(),
         Game::Inpaint => view! {
-            <GuidePicture state paints=true/>
+            <Show when=starts_from fallback=needs><GuidePicture state paints=true/></Show>
             <Explain topic=explain::INPAINT/>
         }.into_any(),
         Game::Compare => view! {
@@ -94,6 +103,7 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
                 }
             />
             <Seed state/>
+            <Classes state/>
             {fields}
             <Generate state engine/>
         </form>

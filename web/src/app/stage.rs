@@ -8,7 +8,7 @@ use super::picture::{Picture, composed};
 use super::state::{Run, State};
 use crate::explain;
 use crate::protocol::Noise;
-use crate::scene::{Game, METHODS, View, name_of};
+use crate::scene::{Game, View, list, name_of_method};
 
 /// Both pictures, and a poster until there are any.
 #[component]
@@ -26,13 +26,20 @@ pub fn Stage(state: State) -> impl IntoView {
         let made = state.run.read().as_ref().map_or("nothing yet".into(), described);
         format!("{what} {place}: {made}")
     };
+    // The poster is of the first model.
+    let first = move || match (&*state.ready.read(), state.models.read().first()) {
+        (Some(ready), Some(first)) => ready.sha256 == first.sha256,
+        _ => true,
+    };
+    let latent = move || state.frame().is_some_and(|frame| frame.latent);
     view! {
         <div class="poster" hidden=move || !empty()>
             <img
-                src="./poster.png" width="128" height="128"
+                src="./poster.png" width="128" height="128" hidden=move || !first()
                 alt="Sixteen small emoji-like pictures made by this model earlier"
             />
-            <p>"Made by this model earlier. Press Generate to watch it make one for you."</p>
+            <p hidden=move || !first()>"Made by this model earlier. Press Generate to watch it make one for you."</p>
+            <p hidden=first>"Press Generate to watch this model make a picture."</p>
         </div>
         <div class="pair" hidden=empty>
             <Show
@@ -56,10 +63,29 @@ pub fn Stage(state: State) -> impl IntoView {
                 </div>
                 <figcaption>
                     <h2>{move || if comparing() { settings_of(&state.run.read()) } else { "The model's guess".into() }}</h2>
+                    <Show when=latent>
+                        <p class="hint" data-testid="latent">{move || latent_hint(state)}</p>
+                        <Explain topic=explain::LATENT/>
+                    </Show>
                     <Show when=move || !comparing()><Explain topic=explain::GUESS/></Show>
                 </figcaption>
             </figure>
         </div>
+    }
+}
+
+/// What is said of latents.
+fn latent_hint(state: State) -> String {
+    let channels = state.latent().unwrap_or_default();
+    let shown = format!("These are latents: three of their {channels} channels, as colours.");
+    match state.picture_size() {
+        Some([width, height]) => format!(
+            "{shown} In the end, the autoencoder makes a picture of {width} × {height} pixels of each."
+        ),
+        None => format!(
+            "{shown} To see pictures, open the file of their autoencoder too \
+             (diffusion_pytorch_model.safetensors of stabilityai/sd-vae-ft-ema)."
+        ),
     }
 }
 
@@ -96,7 +122,7 @@ fn settings_of(run: &Option<Run>) -> String {
     let Some(run) = run else { return String::new() };
     let settings = &run.order.settings;
     let silent = if settings.silence_time { ", time silenced" } else { "" };
-    format!("{} {}{silent}", settings.steps, name_of(&METHODS, settings.method))
+    format!("{} {}{silent}", settings.steps, name_of_method(settings.method))
 }
 
 /// What a run makes, in words.
@@ -112,7 +138,12 @@ fn described(run: &Run) -> String {
         [] => "no picture".into(),
     };
     let guided = if run.order.guide.is_some() { ", made from another picture," } else { "" };
-    format!("{from}{guided} in {steps} steps")
+    let classes = match &run.order.settings.classes[..] {
+        [] => String::new(),
+        [class] => format!(" of class {class}"),
+        classes => format!(" of classes {}", list(classes)),
+    };
+    format!("{from}{classes}{guided} in {steps} steps")
 }
 
 /// A noise level in words.

@@ -9,7 +9,7 @@ use model::picture::{Origin, Rgb};
 use crate::adapter::Backend;
 use crate::manifest::Entry;
 use crate::plot::Maps;
-use crate::protocol::{Evaluated, Look, Noise, Order, Ready};
+use crate::protocol::{AutoencoderInfo, Decoding, Evaluated, Look, Noise, Order, Ready};
 use crate::scene::Scene;
 
 /// What the page is doing.
@@ -55,6 +55,8 @@ pub struct Frame {
     pub noisy: Vec<Rgb>,
     /// What the denoiser made of them.
     pub guess: Vec<Rgb>,
+    /// Whether they are latents, of which three channels are shown.
+    pub latent: bool,
 }
 
 /// Pictures that were made or are being made, with the way they came.
@@ -68,6 +70,8 @@ pub struct Run {
     pub frames: Vec<Arc<Frame>>,
     /// Time and evaluations in all, once it is finished.
     pub finished: Option<(f64, usize)>,
+    /// SHA-256 of the autoencoder that made pictures of latents, if one did.
+    pub autoencoder: Option<String>,
 }
 
 impl Run {
@@ -76,7 +80,7 @@ impl Run {
         Origin {
             model: ready.card.name.clone(),
             weights_sha256: ready.sha256.clone(),
-            vae_sha256: None,
+            vae_sha256: self.autoencoder.clone(),
             seeds: self.order.noises.iter().map(Noise::seed).collect(),
             settings: self.order.settings.clone(),
             page: Some(self.link.clone()),
@@ -136,6 +140,12 @@ pub struct State {
     pub models: RwSignal<Vec<Entry>>,
     /// The model.
     pub ready: RwSignal<Option<Ready>>,
+    /// The autoencoder that was opened.
+    pub autoencoder: RwSignal<Option<AutoencoderInfo>>,
+    /// How far latents have become pictures.
+    pub decoding: RwSignal<Option<Decoding>>,
+    /// As many pictures as may fit into memory, after more of them did not.
+    pub smaller: RwSignal<Option<usize>>,
     /// How far the pictures have come.
     pub progress: RwSignal<Option<Evaluated>>,
     /// The pictures.
@@ -156,6 +166,8 @@ pub struct State {
     pub rolls: RwSignal<bool>,
     /// Seeds used before, the last one first: the controls.
     pub history: RwSignal<Vec<u64>>,
+    /// Why the class that was typed cannot be used: the controls.
+    pub class_problem: RwSignal<Option<String>>,
     /// Whether maps along the noise levels are wanted: the attention view.
     pub strip: RwSignal<bool>,
     /// The picture to start from: the painting.
@@ -173,6 +185,9 @@ impl State {
             trouble: RwSignal::new(None),
             models: RwSignal::new(Vec::new()),
             ready: RwSignal::new(None),
+            autoencoder: RwSignal::new(None),
+            decoding: RwSignal::new(None),
+            smaller: RwSignal::new(None),
             progress: RwSignal::new(None),
             run: RwSignal::new(None),
             beside: RwSignal::new(None),
@@ -183,6 +198,7 @@ impl State {
             enlarged: RwSignal::new(None),
             rolls: RwSignal::new(false),
             history: RwSignal::new(Vec::new()),
+            class_problem: RwSignal::new(None),
             strip: RwSignal::new(false),
             guide: RwSignal::new(None),
         }
@@ -203,6 +219,32 @@ impl State {
     /// The picture that single things are shown of.
     pub fn picture(self) -> usize {
         self.enlarged.get().unwrap_or(0)
+    }
+
+    /// The channels of the model's latents, if it makes latents.
+    pub fn latent(self) -> Option<usize> {
+        self.ready.read().as_ref().and_then(|ready| ready.latent)
+    }
+
+    /// Width and height of the pictures in the end; of latents, only where there is an autoencoder
+    /// that makes pictures of them.
+    pub fn picture_size(self) -> Option<[usize; 2]> {
+        let size = self.ready.read().as_ref()?.size;
+        let Some(channels) = self.latent() else { return Some(size) };
+        let autoencoder = self.autoencoder.read();
+        let factor = autoencoder.as_ref().filter(|a| a.channels == channels)?.factor;
+        Some(size.map(|side| side * factor))
+    }
+
+    /// How many classes the model has.
+    pub fn classes(self) -> usize {
+        self.ready.read().as_ref().map_or(0, |ready| ready.classes)
+    }
+
+    /// What the model's classes are called.
+    pub fn class_names(self) -> Vec<String> {
+        let ready = self.ready.read();
+        ready.as_ref().map_or(Vec::new(), |ready| ready.card.class_names(ready.classes))
     }
 
     /// The look into the model that the scene asks for.

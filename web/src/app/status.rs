@@ -2,23 +2,32 @@
 
 use leptos::prelude::*;
 
+use crate::protocol::Decoding;
+
+use super::engine::Engine;
+use super::make::generate;
 use super::state::{Doing, State};
+use crate::scene::View;
 
 /// The line, the bar, the troubles. Screen readers are told of beginnings and ends only.
 #[component]
-pub fn Status(state: State) -> impl IntoView {
+pub fn Status(state: State, engine: Engine) -> impl IntoView {
     let text = move || match &*state.doing.read() {
         Doing::Starting => "Looking for a graphics processor …".into(),
         Doing::Loading(loaded, total) => {
             format!("Loading the model: {} of {} MB", megabytes(*loaded), megabytes(*total))
         }
-        Doing::Checking => "Checking that this device computes correctly …".into(),
+        Doing::Checking => "Checking the model, and that this device computes correctly …".into(),
         Doing::Resting => match state.run.read().as_ref().map(|run| run.finished) {
             None if state.progress.read().is_some() => "Cancelled.".into(),
             None => "Ready.".into(),
             Some(None) => "Cancelled.".into(),
             Some(Some((milliseconds, _))) => format!("Done in {}.", seconds(milliseconds)),
         },
+        Doing::Generating if state.decoding.read().is_some() => {
+            let decoding = state.decoding.get().unwrap_or(Decoding { done: 0, of: 1 });
+            format!("Making pictures of latents: {} of {} parts", decoding.done, decoding.of)
+        }
         Doing::Generating => state.progress.read().as_ref().map_or_else(
             || "Making noise …".into(),
             |p| {
@@ -36,6 +45,9 @@ pub fn Status(state: State) -> impl IntoView {
     };
     let part = move || match &*state.doing.read() {
         Doing::Loading(loaded, total) => Some(*loaded as f64 / (*total).max(1) as f64),
+        Doing::Generating | Doing::Cancelling if state.decoding.read().is_some() => {
+            state.decoding.get().map(|decoding| decoding.done as f64 / decoding.of.max(1) as f64)
+        }
         Doing::Generating | Doing::Cancelling => Some(
             state
                 .progress
@@ -44,6 +56,17 @@ pub fn Status(state: State) -> impl IntoView {
                 .map_or(0.0, |p| p.evaluation as f64 / p.evaluations as f64),
         ),
         _ => None,
+    };
+    let fewer = move |_| {
+        let Some(count) = state.smaller.get_untracked() else { return };
+        state.scene.update(|scene| {
+            scene.count = count;
+            // What was asked for was pictures of seeds.
+            if scene.view == View::About {
+                scene.view = View::Form;
+            }
+        });
+        generate(state, engine);
     };
     view! {
         <div class="status">
@@ -65,6 +88,17 @@ pub fn Status(state: State) -> impl IntoView {
                     <p class="trouble" data-testid="trouble">{move || state.trouble.get()}</p>
                 </Show>
             </div>
+            <Show when=move || state.smaller.read().is_some()>
+                <button
+                    type="button" class="plain" data-testid="smaller" on:click=fewer
+                    disabled=move || *state.doing.read() != Doing::Resting
+                >
+                    {move || match state.smaller.get() {
+                        Some(1) => "Make one picture".into(),
+                        count => format!("Make {} pictures", count.unwrap_or_default()),
+                    }}
+                </button>
+            </Show>
         </div>
     }
 }

@@ -1,10 +1,10 @@
 //! What the worker asks of the browser: a graphics processor, and files.
 
 use futures::StreamExt;
-use js_sys::{Function, Object, Reflect, Uint8Array};
+use js_sys::{Array, Function, Object, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
-use web_sys::Response;
+use web_sys::{Blob, Response};
 
 use super::{Trouble, scope};
 use crate::adapter::{Adapter, is_software};
@@ -30,23 +30,51 @@ pub async fn find_adapter() -> Result<Adapter, Trouble> {
     let text = |name: &str| get(&info, name).and_then(|v| v.as_string()).unwrap_or_default();
     let flag = |object: &JsValue| get(object, "isFallbackAdapter").is_some_and(|v| v.is_truthy());
     let parts = [text("vendor"), text("architecture"), text("device"), text("description")];
-    let has_timestamps = get(&adapter, "features")
-        .and_then(|features| {
-            let has: Function = get(&features, "has")?.dyn_into().ok()?;
-            has.call1(&features, &"timestamp-query".into()).ok()
-        })
-        .is_some_and(|has| has.is_truthy());
+    let has = |feature: &str| {
+        get(&adapter, "features")
+            .and_then(|features| {
+                let has: Function = get(&features, "has")?.dyn_into().ok()?;
+                has.call1(&features, &feature.into()).ok()
+            })
+            .is_some_and(|has| has.is_truthy())
+    };
     let mut name: Vec<&str> = parts.iter().map(String::as_str).filter(|p| !p.is_empty()).collect();
     name.dedup();
     Ok(Adapter {
         software: is_software(flag(&info) || flag(&adapter), &name),
         name: if name.is_empty() { "unnamed".into() } else { name.join(" ") },
-        timestamps: has_timestamps,
+        timestamps: has("timestamp-query"),
+        halves: has("shader-f16"),
     })
 }
 
 /// Downloads a file. `progress` is told the bytes so far.
 pub async fn fetch(url: &str, expected: u64, progress: impl Fn(u64)) -> Result<Vec<u8>, Trouble> {
+    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0).min(1 << 30));
+    download(url, |part, _| {
+        bytes.extend(part.to_vec());
+        progress(bytes.len() as u64);
+    })
+    .await?;
+    Ok(bytes)
+}
+
+/// Downloads a file that is not to be in this program's memory. `progress` is told the bytes so far,
+/// and of how many, as far as the server says.
+pub async fn fetch_blob(url: &str, progress: impl Fn(u64, u64)) -> Result<Blob, Trouble> {
+    let (parts, mut loaded) = (Array::new(), 0);
+    download(url, |part, total| {
+        loaded += u64::from(part.length());
+        progress(loaded, total.max(loaded));
+        parts.push(&part);
+    })
+    .await?;
+    Blob::new_with_u8_array_sequence(&parts)
+        .map_err(|_| "There is no room for the file in this browser.".into())
+}
+
+/// Downloads a file; `take` is given part after part, and the size that the server tells.
+async fn download(url: &str, mut take: impl FnMut(Uint8Array, u64)) -> Result<(), Trouble> {
     let name = url.rsplit('/').next().unwrap_or(url).to_string();
     let failed = |_| format!("{name} could not be downloaded. Is the connection up?");
     let response = JsFuture::from(scope().fetch_with_str(url)).await.map_err(failed)?;
@@ -57,16 +85,18 @@ pub async fn fetch(url: &str, expected: u64, progress: impl Fn(u64)) -> Result<V
             response.status()
         ));
     }
+    let total = response.headers().get("content-length").ok().flatten();
+    let total = total.and_then(|total| total.parse().ok()).unwrap_or(0);
     let body = response.body().ok_or_else(|| failed(JsValue::NULL))?;
     let mut stream = wasm_streams::ReadableStream::from_raw(body.unchecked_into()).into_stream();
-    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0).min(1 << 30));
-    while let Some(chunk) = stream.next().await {
-        let chunk =
-            chunk.map_err(|_| format!("{name} stopped arriving after {} bytes.", bytes.len()))?;
-        bytes.extend(Uint8Array::new(&chunk).to_vec());
-        progress(bytes.len() as u64);
+    let mut loaded = 0;
+    while let Some(part) = stream.next().await {
+        let part = part.map_err(|_| format!("{name} stopped arriving after {loaded} bytes."))?;
+        let part = Uint8Array::new(&part);
+        loaded += part.length();
+        take(part, total);
     }
-    Ok(bytes)
+    Ok(())
 }
 
 /// The device that `compute.js` keeps hold of, once the runtime has asked for one.
@@ -99,4 +129,16 @@ pub fn memory() -> u64 {
     let memory: Result<js_sys::WebAssembly::Memory, _> = wasm_bindgen::memory().dyn_into();
     let buffer = memory.ok().and_then(|memory| memory.buffer().dyn_into().ok());
     buffer.map_or(0, |buffer: js_sys::ArrayBuffer| u64::from(buffer.byte_length()))
+}
+
+/// The machine's memory in GiB, as far as the browser tells.
+pub fn machine_memory() -> Option<f64> {
+    Reflect::get(&scope().navigator(), &"deviceMemory".into()).ok()?.as_f64()
+}
+
+/// Bytes that the graphics processor takes in one piece, once there is a device.
+pub fn largest_piece() -> Option<u64> {
+    let limits = Reflect::get(&device()?, &"limits".into()).ok()?;
+    let limit = |name: &str| Some(Reflect::get(&limits, &name.into()).ok()?.as_f64()? as u64);
+    Some(limit("maxBufferSize")?.min(limit("maxStorageBufferBindingSize")?))
 }

@@ -1,0 +1,300 @@
+//! Making pictures, and looking into how they were made.
+
+use std::ops::ControlFlow;
+
+use burn::tensor::{Tensor, TensorData};
+use gloo_timers::future::TimeoutFuture;
+use model::Conditioning;
+use model::generate::{Guide, Start, generate_from};
+use model::image::from_bytes;
+use model::noise::{between, start_noise};
+use model::picture::Rgb;
+use model::vae::Tiling;
+use web_time::Instant;
+
+use super::browser;
+use super::files::Autoencoder;
+use super::{Loaded, Trouble, Worker, is_latent, milliseconds, post, sentence};
+use crate::adapter::Backend;
+use crate::protocol::{Attended, Decoding, Evaluated, Event, Fault, Look, Noise, Order};
+
+/// Pictures at a time: more could exceed what a browser lets one buffer hold.
+const MOST_PICTURES: usize = 64;
+
+/// What a step started from.
+#[derive(Clone)]
+pub struct Step {
+    x: Tensor<4>,
+    sigma: f64,
+    classes: Vec<Option<usize>>,
+    silence_time: bool,
+}
+
+impl Worker {
+    pub async fn generate(&self, order: &Order, bytes: &[u8]) -> Result<(), Trouble> {
+        let Some(loaded) = self.loaded.borrow().clone() else {
+            return Err("No model is loaded yet.".into());
+        };
+        let Order { noises, settings, guide } = order;
+        settings.validate().map_err(sentence)?;
+        settings.validate_for(&loaded.model.config).map_err(sentence)?;
+        let pictures = noises.len();
+        if pictures == 0 || pictures > MOST_PICTURES {
+            return Err(format!("1 to {MOST_PICTURES} pictures can be made at a time."));
+        }
+        let autoencoder = self.decoder(&loaded)?;
+        // Guidance computes each picture twice.
+        let at_once = if settings.guidance.is_some() { 2 * pictures } else { pictures };
+        if let Err(message) = self.has_room(&loaded, autoencoder.as_deref(), at_once) {
+            post(&Event::TooMuch { message }, None);
+            return Ok(());
+        }
+        if let Some(Fault::Memory(most)) = self.fault.get()
+            && pictures > most
+        {
+            take_all_memory();
+        }
+        self.cancelled.set(false);
+        self.made.borrow_mut().clear();
+        let started = Instant::now();
+        let mut before = started;
+        let shape = loaded.model.config.image_shape();
+        let size = shape.iter().product();
+        let seeds: Vec<u64> = noises.iter().map(Noise::seed).collect();
+        let guide = match guide {
+            Some(guide) => Some(read_guide(&loaded, autoencoder.as_deref(), guide, bytes).await?),
+            None => None,
+        };
+        let start = Start {
+            noise: noises.iter().flat_map(|n| noise(n, size)).collect(),
+            seeds: &seeds,
+            guide,
+        };
+        let on_step =
+            async |e: model::sampler::Evaluation<'_>| -> Result<ControlFlow<()>, Trouble> {
+                self.fail_on_purpose(e.evaluation);
+                // The noisy pictures are scaled to unit variance, so that they can be shown.
+                let scale = 1.0 / e.sigma.hypot(1.0);
+                let both = Tensor::cat(vec![e.x.clone() * scale, e.denoised.clone()], 0);
+                // Reading the pictures back waits for the evaluation, and lets messages in.
+                let (pictures, _) = rgb(both).await?;
+                if loaded.place.backend == Backend::Cpu {
+                    TimeoutFuture::new(0).await;
+                }
+                if self.cancelled.get() {
+                    return Ok(ControlFlow::Break(()));
+                }
+                let mut made = self.made.borrow_mut();
+                if made.len() == e.step {
+                    made.push(Step {
+                        x: e.x.clone(),
+                        sigma: e.sigma,
+                        classes: settings.classes_of(&seeds),
+                        silence_time: settings.silence_time,
+                    });
+                }
+                let evaluated = Evaluated {
+                    step: e.step,
+                    steps: e.steps,
+                    evaluation: e.evaluation,
+                    evaluations: e.evaluations,
+                    sigma: e.sigma,
+                    milliseconds: milliseconds(before),
+                };
+                before = Instant::now();
+                post(&Event::Evaluated(evaluated), Some(&pictures));
+                Ok(ControlFlow::Continue(()))
+            };
+        let device = &loaded.place.device;
+        let made = generate_from(&loaded.model, settings, start, device, on_step).await?;
+        let made = match (made, &autoencoder) {
+            (Some(latents), Some(autoencoder)) => self.decode(autoencoder, latents).await?,
+            (Some(pictures), None) => Some(rgb(pictures).await?),
+            (None, _) => None,
+        };
+        match made {
+            None => post(&Event::Cancelled, None),
+            Some((pictures, size)) => {
+                let done = Event::Done {
+                    milliseconds: milliseconds(started),
+                    evaluations: settings.method.evaluations(settings.steps),
+                    size,
+                    autoencoder: autoencoder.map(|autoencoder| autoencoder.info.sha256.clone()),
+                };
+                post(&done, Some(&pictures));
+            }
+        }
+        Ok(())
+    }
+
+    /// The pictures of latents, one at a time, since they need far more memory than what made them.
+    /// Latents of up to a tile, which are those of pictures of 256x256, come out as those of the
+    /// command line. Nothing if it was cancelled.
+    async fn decode(
+        &self,
+        autoencoder: &Autoencoder,
+        latents: Tensor<4>,
+    ) -> Result<Option<(Vec<u8>, [usize; 2])>, Trouble> {
+        let tiling = Tiling::default();
+        let [n, _, h, w] = latents.dims();
+        let (tiles, mut before) = (tiling.tiles([h, w]), 0);
+        let (mut bytes, mut size) = (Vec::new(), [0; 2]);
+        post(&Event::Decoding(Decoding { done: 0, of: n * tiles }), None);
+        // Lets the message out, and a wish to cancel in.
+        TimeoutFuture::new(0).await;
+        for latent in latents.split(1, 0) {
+            let on_tile = async |done, _| -> Result<_, Trouble> {
+                post(&Event::Decoding(Decoding { done: before + done, of: n * tiles }), None);
+                TimeoutFuture::new(0).await;
+                let stops = self.cancelled.get();
+                Ok(if stops { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            };
+            if self.cancelled.get() {
+                return Ok(None);
+            }
+            let picture = autoencoder.vae.decode_tiled(latent, &tiling, on_tile).await?;
+            let Some(picture) = picture else { return Ok(None) };
+            let (picture, its_size) = rgb(picture).await?;
+            bytes.extend(picture);
+            size = its_size;
+            before += tiles;
+        }
+        Ok(Some((bytes, size)))
+    }
+
+    /// Loses the device, where a test asked for it.
+    fn fail_on_purpose(&self, evaluation: usize) {
+        if self.fault.get() != Some(Fault::Device(evaluation)) {
+            return;
+        }
+        self.fault.set(None);
+        if !browser::lose() {
+            panic!("the device was lost on purpose");
+        }
+    }
+
+    /// One more forward pass over a step of what was made, with its attention maps.
+    pub async fn attend(&self, look: Look) -> Result<(), Trouble> {
+        let step = self.made.borrow().get(look.step).cloned();
+        let (Some(loaded), Some(step)) = (self.loaded.borrow().clone(), step) else {
+            return Err("There is nothing to look into yet: make a picture first.".into());
+        };
+        let blocks = loaded.model.network.blocks();
+        let Some(block) = blocks.get(look.block).filter(|_| look.picture < step.x.dims()[0]) else {
+            return Err("The model has no such block, or there is no such picture.".into());
+        };
+        let conditioning = Conditioning {
+            attention_of: Some(look.block),
+            classes: step.classes.get(look.picture).copied().into_iter().collect(),
+            silence_time: step.silence_time,
+            ..Conditioning::default()
+        };
+        let x = step.x.narrow(0, look.picture, 1);
+        let maps = loaded.model.denoise(x, &[step.sigma], conditioning).attention;
+        let maps = maps.ok_or("This block has no attention.")?;
+        let heads = maps.weights.dims()[2];
+        let mut values = read(maps.weights).await?;
+        values.extend(read(maps.bias).await?);
+        let lengths = read(maps.lengths).await?;
+        let part = |i: usize| [lengths[i], lengths[i + 1], lengths[i + 2]];
+        let attended = Attended {
+            look,
+            heads,
+            side: block.side,
+            window: maps.window,
+            lengths: [part(0), part(3)],
+        };
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        post(&Event::Attended(attended), Some(&bytes));
+        Ok(())
+    }
+}
+
+/// Asks for memory until there is none, which ends the program: for a test, which wants to see what
+/// the page does then.
+fn take_all_memory() {
+    let mut all: Vec<Vec<u8>> = Vec::new();
+    loop {
+        all.push(Vec::with_capacity(64 << 20));
+        std::hint::black_box(&all);
+    }
+}
+
+/// The values of noise.
+fn noise(noise: &Noise, size: usize) -> Vec<f32> {
+    let of = |seed| start_noise(seed, size);
+    let mix = |[a, b]: [u64; 2], at| between(&of(a), &of(b), at);
+    match *noise {
+        Noise::Seed(seed) => of(seed),
+        Noise::Between(seeds, at) => mix(seeds, at),
+        Noise::Among([a, b, c, d], [right, down]) => {
+            between(&mix([a, b], right), &mix([c, d], right), down)
+        }
+    }
+}
+
+/// Takes a guide's bytes apart; for a model of latents, its picture is encoded.
+async fn read_guide(
+    loaded: &Loaded,
+    autoencoder: Option<&Autoencoder>,
+    guide: &crate::protocol::Guide,
+    bytes: &[u8],
+) -> Result<Guide, Trouble> {
+    let config = &loaded.model.config;
+    let [channels, h, w] = config.image_shape();
+    let factor = match (is_latent(config), autoencoder) {
+        (true, None) => {
+            return Err(
+                "To start from a picture, this model needs its autoencoder: open its file \
+                        too."
+                    .into(),
+            );
+        }
+        (_, autoencoder) => autoencoder.map_or(1, |autoencoder| autoencoder.info.factor),
+    };
+    let (height, width) = (factor * h, factor * w);
+    let pixels = height * width;
+    let colours = autoencoder.map_or(channels, |a| a.vae.config.image_channels);
+    if colours != 3 || bytes.len() != 4 * pixels {
+        return Err(format!("The picture to start from is not one of {width} x {height} colours."));
+    }
+    if !(guide.sigma.is_finite() && guide.sigma > 0.0) {
+        return Err("The noise level to start from is not a positive number.".into());
+    }
+    let (rgb, keep) = bytes.split_at(3 * pixels);
+    let mut values = vec![0.0; 3 * pixels];
+    from_bytes(rgb, &mut values);
+    // (h w, c) -> (c, h w)
+    let mut picture: Vec<f32> =
+        (0..3 * pixels).map(|i| values[i % pixels * 3 + i / pixels]).collect();
+    if let Some(autoencoder) = autoencoder {
+        let data = TensorData::new(picture, [1, 3, height, width]);
+        let image = Tensor::<4>::from_data(data, &loaded.place.device);
+        picture = read(autoencoder.vae.encode(image).mean).await?;
+    }
+    // A value of a latent stays if all that it stands for does.
+    let stays = |i: usize| {
+        let (top, left) = (i / w * factor, i % w * factor);
+        let row = |y| &keep[(top + y) * width + left..][..factor];
+        f32::from(u8::from((0..factor).all(|y| row(y).iter().all(|&keep| keep > 0))))
+    };
+    let keep = guide.keep.then(|| (0..h * w).map(stays).collect());
+    Ok(Guide { picture, sigma: guide.sigma, keep })
+}
+
+/// A batch of pictures as RGB, one after the other, and their width and height; of latents, it is
+/// the first three channels that are shown.
+async fn rgb(pictures: Tensor<4>) -> Result<(Vec<u8>, [usize; 2]), Trouble> {
+    let [_, c, h, w] = pictures.dims();
+    let c = if c < 3 { 1 } else { 3 };
+    let values = read(pictures.narrow(1, 0, c)).await?;
+    let pictures = Rgb::from_values(&values, [c, h, w]);
+    Ok((pictures.into_iter().flat_map(|picture| picture.bytes).collect(), [w, h]))
+}
+
+/// Waits for the values of a tensor.
+async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, Trouble> {
+    let failed = |error: &dyn std::fmt::Display| format!("The device failed: {error}");
+    let data = tensor.into_data_async().await.map_err(|error| failed(&error))?;
+    data.try_into_vec::<f32>().map_err(|error| failed(&error))
+}
