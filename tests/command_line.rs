@@ -883,7 +883,7 @@ fn latents_become_pictures() {
         (&["--steps", "2"][..], "--vae"),
         (&["--vae", text(&vae)], "norm1.weight` is [8], not [128]"),
         (&["--vae", text(&weights)], "is missing"),
-        (&["--classes", "7"], "class 7: this model has 5"),
+        (&["--classes", "7"], "class 7: there are 5"),
         (&["--classes", "some"], "no class is called `some`"),
         (&["--guidance", "2"], "--classes"),
     ] {
@@ -1131,6 +1131,37 @@ fn latents_are_trained_on_and_sampled_with_guidance() {
     run(&[&sample[..], &["--class", "Dog", "--steps", "3"], &decoder].concat());
     let off = png(&output).iter().zip(plain.iter()).map(|(a, b)| a.abs_diff(*b)).max();
     assert!(off <= Some(1), "a scale of 1 is no guidance, up to rounding: {off:?}");
+
+    // The denoiser is guided as the sampler is: beyond the class, from no class.
+    let noisy = folder.path().join("noisy");
+    write_noisy(&noisy, (&[2, 4, 8, 8], &model::noise::start_noise(1, 512)), &[1.0, 3.0]);
+    let denoised = |more: &[&str]| -> Vec<f64> {
+        let output = folder.path().join("denoised");
+        let files = ["--weights", text(&whole), "--input", text(&noisy), "--output", text(&output)];
+        run(&[&["denoise"], &files[..], more].concat());
+        Tensors::open(&output).get("denoised").1
+    };
+    let (class, null) = (denoised(&["--class", "dog,cat"]), denoised(&[]));
+    assert!(class != null && class != denoised(&["--class", "cat,dog"]));
+    let want: Vec<f64> = class.iter().zip(&null).map(|(c, n)| n + 3.0 * (c - n)).collect();
+    let scale = ["--class", "1,0", "--guidance", "3", "--guidance-power", "0"];
+    let all = [&scale[..], &["--guidance-channels", "all"]].concat();
+    assert_close("guided", &denoised(&all), &want, 1e-5);
+    // The second is too noisy to be guided, the first not noisy enough.
+    let within = |bounds: &[&str]| denoised(&[&all[..], bounds].concat());
+    let found = within(&["--guidance-max", "2"]);
+    assert_close("guided", &found, &[&want[..256], &class[256..]].concat(), 1e-5);
+    let found = within(&["--guidance-min", "2"]);
+    assert_close("guided", &found, &[&class[..256], &want[256..]].concat(), 1e-5);
+    let denoise = ["denoise", "--weights", text(&whole), "--input", text(&noisy), "--output", "x"];
+    for (more, message) in [
+        (&["--class", "bird"][..], "no class is called `bird`"),
+        (&["--class", "dog", "--guidance", "1,2"], "one scale"),
+        (&["--class", "dog", "--guidance", "2", "--guidance-min", "-1"], "do not rise"),
+    ] {
+        let error = fails(&[&denoise[..], more].concat());
+        assert!(error.contains(message), "{more:?}: {error:?} does not say {message:?}");
+    }
 
     // What does not fit is refused before a run folder is made.
     let out = folder.path().join("never");

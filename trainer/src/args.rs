@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context;
 use burn::tensor::DType;
 use clap::{Parser, Subcommand, ValueEnum};
+use model::classes::find_all;
 use model::discrete::Respacing;
 use model::guidance::{Course, Guidance, GuidedChannels};
 use model::sampler::{Method, Variance};
@@ -238,6 +240,32 @@ pub struct VaeArgs {
     pub vae_config: Option<PathBuf>,
 }
 
+/// What the pictures are of.
+#[derive(clap::Args, Clone)]
+pub struct GuidanceArgs {
+    /// Classes of the pictures, by number or by a part of the name that no other has, such as
+    /// 207,otter,10-19: with n of them, seed s (of denoise, picture s) has number s mod n.
+    #[arg(long, visible_alias = "class", value_name = "CLASSES")]
+    pub classes: Option<String>,
+    /// Scale of classifier-free guidance: 1 for none. The paper has 4.4 at 256x256. Of sample,
+    /// several, such as 1,2,4, make as many outputs, each with its scale in its name.
+    #[arg(long, value_name = "SCALES", requires = "classes", value_delimiter = ',')]
+    pub guidance: Vec<f64>,
+    /// Power of the course of guidance over time, from 1 to the scale; 0 for the scale throughout,
+    /// as the paper has it at 512x512.
+    #[arg(long, value_name = "POWER", default_value_t = 4.0)]
+    pub guidance_power: f64,
+    /// Channels that are guided.
+    #[arg(long, value_enum, default_value = "three")]
+    pub guidance_channels: GuidedChannelsKind,
+    /// Lowest noise level that is guided.
+    #[arg(long, value_name = "SIGMA", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub guidance_min: f64,
+    /// Highest noise level that is guided.
+    #[arg(long, value_name = "SIGMA", default_value_t = f64::MAX, hide_default_value = true)]
+    pub guidance_max: f64,
+}
+
 /// How pictures are made.
 #[derive(clap::Args, Clone)]
 pub struct SettingsArgs {
@@ -260,21 +288,8 @@ pub struct SettingsArgs {
     /// Clip every denoised picture to -1 to 1 before the step is taken.
     #[arg(long)]
     pub clip_denoised: bool,
-    /// Classes of the pictures, by number or by a part of the name that no other has, such as
-    /// 207,otter,10-19: with n of them, seed s has number s mod n.
-    #[arg(long, visible_alias = "class", value_name = "CLASSES")]
-    pub classes: Option<String>,
-    /// Scale of classifier-free guidance: 1 for none. The paper has 4.4 at 256x256. Several, such
-    /// as 1,2,4, make as many outputs, each with its scale in its name.
-    #[arg(long, value_name = "SCALES", requires = "classes", value_delimiter = ',')]
-    pub guidance: Vec<f64>,
-    /// Power of the course of guidance over time, from 1 to the scale; 0 for the scale throughout,
-    /// as the paper has it at 512x512.
-    #[arg(long, value_name = "POWER", default_value_t = 4.0)]
-    pub guidance_power: f64,
-    /// Channels that are guided.
-    #[arg(long, value_enum, default_value = "three")]
-    pub guidance_channels: GuidedChannelsKind,
+    #[command(flatten)]
+    pub guidance: GuidanceArgs,
     /// Noise level of the last step but one.
     #[arg(long, default_value_t = 0.002)]
     pub sigma_min: f64,
@@ -327,9 +342,9 @@ pub enum VarianceKind {
     Large,
 }
 
-impl SettingsArgs {
+impl GuidanceArgs {
     /// Classifier-free guidance of a scale.
-    pub fn guidance(&self, scale: f64) -> Guidance {
+    pub fn of_scale(&self, scale: f64) -> Guidance {
         let course = match self.guidance_power {
             0.0 => Course::Constant,
             power => Course::PowerCosine { power },
@@ -338,9 +353,26 @@ impl SettingsArgs {
             GuidedChannelsKind::Three => GuidedChannels::Three,
             GuidedChannelsKind::All => GuidedChannels::All,
         };
-        Guidance { scale, course, channels, ..Guidance::default() }
+        Guidance {
+            scale,
+            course,
+            channels,
+            sigma_low: self.guidance_min,
+            sigma_high: self.guidance_max,
+        }
     }
 
+    /// The classes that are asked for, of those of such names.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such class, or it could be several.
+    pub fn numbers(&self, names: &[String]) -> anyhow::Result<Vec<usize>> {
+        find_all(names, self.classes.as_deref().unwrap_or_default()).context("--classes")
+    }
+}
+
+impl SettingsArgs {
     /// How a step is taken.
     pub fn method(&self) -> Method {
         match self.sampler {
@@ -432,6 +464,8 @@ pub struct DenoiseArgs {
     /// Safetensors file to write: `denoised` and `raw`, the network's own output.
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
+    #[command(flatten)]
+    pub guidance: GuidanceArgs,
     /// Pictures computed at a time.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub batch: u32,

@@ -4,6 +4,7 @@ use anstream::println;
 use anyhow::{Context, bail, ensure};
 use burn::tensor::{Tensor, TensorData};
 use model::Conditioning;
+use model::generate::Settings;
 use model::weights::f32_values;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -26,8 +27,17 @@ fn tensor(file: &SafeTensors, name: &str) -> anyhow::Result<(Vec<usize>, Vec<f32
 /// If the tensors do not fit the model or a file cannot be read or written.
 pub fn run(args: DenoiseArgs) -> anyhow::Result<()> {
     let device = args.device.open()?;
-    let model = weights_file::load(args.weights.as_deref(), &device)?.model;
+    let loaded = weights_file::load(args.weights.as_deref(), &device)?;
+    let model = loaded.model;
     let [c, h, w] = model.config.image_shape();
+    ensure!(args.guidance.guidance.len() <= 1, "--guidance: one scale, not several");
+    let settings = Settings {
+        classes: args.guidance.numbers(&loaded.card.class_names(model.config.classes()))?,
+        guidance: args.guidance.guidance.first().map(|&scale| args.guidance.of_scale(scale)),
+        ..Settings::default()
+    };
+    settings.validate()?;
+    settings.validate_for(&model.config)?;
 
     let input = || args.input.display().to_string();
     let bytes = std::fs::read(&args.input).with_context(input)?;
@@ -47,11 +57,18 @@ pub fn run(args: DenoiseArgs) -> anyhow::Result<()> {
     let (mut denoised, mut raw) = (Vec::new(), Vec::new());
     let size = c * h * w;
     let batch = args.batch as usize;
-    for (x, sigma) in x.chunks(batch * size).zip(sigma.chunks(batch)) {
+    let numbers: Vec<u64> = (0..b as u64).collect();
+    let batches = x.chunks(batch * size).zip(sigma.chunks(batch)).zip(numbers.chunks(batch));
+    for ((x, sigma), numbers) in batches {
         let x = TensorData::new(x.to_vec(), [sigma.len(), c, h, w]);
         let x = Tensor::<4>::from_data(x, &device);
         let sigma: Vec<f64> = sigma.iter().map(|&sigma| sigma.into()).collect();
-        let output = model.denoise(x, &sigma, Conditioning::default());
+        let conditioning =
+            Conditioning { classes: settings.classes_of(numbers), ..Conditioning::default() };
+        let output = match settings.guidance {
+            Some(guidance) => guidance.denoise(&model, x, &sigma, conditioning),
+            None => model.denoise(x, &sigma, conditioning),
+        };
         for (tensor, bytes) in [(output.denoised, &mut denoised), (output.raw, &mut raw)] {
             let values = tensor.into_data().try_into_vec::<f32>().expect("pictures are f32");
             bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));

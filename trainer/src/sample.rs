@@ -9,7 +9,6 @@ use anyhow::{Context, ensure};
 use burn::tensor::Device;
 use indicatif::{ProgressBar, ProgressStyle};
 use model::Model;
-use model::classes::find_all;
 use model::config::LinearBetas;
 use model::discrete::Respacing;
 use model::generate::{Settings, generate};
@@ -52,10 +51,10 @@ impl SettingsArgs {
             clip_denoised: self.clip_denoised,
             ..Settings::default()
         };
-        let guided = self
-            .guidance
-            .iter()
-            .map(|&scale| Settings { guidance: Some(self.guidance(scale)), ..settings.clone() });
+        let guided = self.guidance.guidance.iter().map(|&scale| Settings {
+            guidance: Some(self.guidance.of_scale(scale)),
+            ..settings.clone()
+        });
         let mut all: Vec<Settings> = guided.collect();
         if all.is_empty() {
             all.push(settings);
@@ -123,8 +122,7 @@ pub fn run(args: SampleArgs) -> anyhow::Result<()> {
     let loaded = weights_file::load(args.weights.as_deref(), &device)?;
     let config = &loaded.model.config;
     let names = loaded.card.class_names(config.classes());
-    let classes = find_all(&names, args.settings.classes.as_deref().unwrap_or_default());
-    let classes = classes.context("--classes")?;
+    let classes = args.settings.guidance.numbers(&names)?;
     for settings in &mut sweep {
         settings.classes.clone_from(&classes);
         settings.validate_for(config)?;
