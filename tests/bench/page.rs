@@ -1,12 +1,12 @@
 //! How fast the built page is, in a browser without a graphics processor: prints one JSON object
 //! for the sizes of the two programs, and one for each way of computing. `cargo xtask bench` runs
-//! it.
+//! it on `dist/`; given a folder, it measures the page there.
 //!
 //! WebGPU is played by a program here (SwiftShader), many times slower than any graphics processor:
 //! of it, the number shows that it works, and what a change does to it.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -22,13 +22,13 @@ const LIMIT: Duration = Duration::from_secs(900);
 
 #[tokio::main]
 async fn main() {
-    let dist = root().join("dist");
+    let dist = std::env::args_os().nth(1).map_or_else(|| root().join("dist"), PathBuf::from);
     assert!(dist.join("index.html").exists(), "build the page first: `cargo xtask site`");
     println!("{}", sizes(&dist));
     for (backend, gpu) in [("cpu", Gpu::None), ("webgpu", Gpu::Software)] {
         let mut runs = Vec::new();
         for _ in 0..RUNS {
-            runs.push(measure(backend, gpu).await);
+            runs.push(measure(&dist, backend, gpu).await);
         }
         let middle = |i: usize| {
             let mut values: Vec<f64> = runs.iter().map(|run| run[i]).collect();
@@ -78,8 +78,8 @@ fn sizes(dist: &Path) -> Value {
 
 /// Milliseconds until the page is there, until it can be used, for the first picture from the click
 /// on, and for an evaluation after that; and the megabytes of the program that computes.
-async fn measure(backend: &str, gpu: Gpu) -> [f64; 5] {
-    let site = Site::serve(root().join("dist"));
+async fn measure(dist: &Path, backend: &str, gpu: Gpu) -> [f64; 5] {
+    let site = Site::serve(dist.to_owned());
     let browser = Browser::start(gpu).await;
     browser.open(&format!("{}?backend={backend}", site.url)).await;
     let state = "document.querySelector('main')?.dataset.state";
