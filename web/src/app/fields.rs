@@ -63,6 +63,7 @@ pub fn Text(
     /// Told of another text, which it takes or refuses.
     on_change: impl Fn(&str) -> Result<(), String> + 'static,
 ) -> impl IntoView {
+    let value = Memo::new(move |_| value.get());
     // What is taken, or comes from elsewhere, is in order.
     Effect::new(move || {
         value.track();
