@@ -649,6 +649,12 @@ async fn latents_of_a_class_become_the_pictures_of_the_command_line() {
     open_file(&browser, wide, &says("trouble", "its latents have 8 channels")).await;
     let plain = root().join("tests/golden/vae.safetensors");
     open_file(&browser, &plain, &says("trouble", "is [8], not [128]")).await;
+    let neither = root().join("tests/golden/vae.expected.safetensors");
+    open_file(&browser, &neither, &says("trouble", "nor, where one is asked for")).await;
+    let short = folder.path().join("short.safetensors");
+    let bytes = std::fs::read(vae).expect("there");
+    std::fs::write(&short, &bytes[..bytes.len() / 2]).expect("written");
+    open_file(&browser, &short, &says("trouble", "it may be cut short")).await;
     open_file(&browser, vae, &says("note", "latents become pictures")).await;
     browser.click("[data-testid=generate]").await;
     browser.wait("document.querySelector('[data-testid=canvas]').width === 64", SOON).await;
