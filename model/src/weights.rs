@@ -145,8 +145,9 @@ pub enum WeightsError {
     /// release.
     #[error(
         "this safetensors file holds no DiffiT configuration (no `{KEY}` entry in its metadata), \
-         and its {count} tensors ({}, ..) are not those of the official release (`pos_embed`, \
-         `blocks.0.attn.qkv_temb.weight`, ..), so it is not known what model they belong to",
+         and its {count} tensors ({}, ..) are neither those of the official release (`pos_embed`, \
+         `blocks.0.attn.qkv_temb.weight`, ..) nor, where one is asked for, those of an autoencoder \
+         (`decoder.conv_in.weight`, ..), so it is not known what they belong to",
         first.join(", ")
     )]
     Foreign {

@@ -502,10 +502,12 @@ impl Scene {
     }
 
     /// Takes up the settings that a model begins with, where they still are those that the one
-    /// before began with.
+    /// before began with; and its guidance as long as there is no class, when it changes nothing.
     pub fn fit(&mut self, before: &Settings, first: &Settings) {
         if self.settings == *before {
             self.settings = first.clone();
+        } else if self.settings.classes.is_empty() {
+            self.settings.guidance = first.guidance;
         }
         if self.beside == beside(before) {
             self.beside = beside(first);
@@ -630,7 +632,14 @@ mod tests {
         assert_eq!((&scene.settings, scene.beside.steps), (&first, 6));
         scene.settings.steps = 20;
         scene.fit(&first, &usual);
-        assert_eq!((scene.settings.steps, scene.beside), (20, Scene::default().beside));
+        assert_eq!((scene.settings.steps, &scene.beside), (20, &Scene::default().beside));
+        // Guidance waits for a class.
+        let guidance = Some(Guidance::default());
+        scene.fit(&usual, &Settings { guidance, ..usual.clone() });
+        assert_eq!((scene.settings.steps, scene.settings.guidance), (20, guidance));
+        scene.settings.classes = vec![3];
+        scene.fit(&usual, &usual);
+        assert_eq!(scene.settings.guidance, guidance);
     }
 
     #[test]

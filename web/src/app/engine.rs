@@ -429,6 +429,13 @@ impl Engine {
             }
             Event::Failed { message, fatal: true } => self.restart(message),
             Event::Failed { message, fatal: false } => {
+                let generating = self.asked.with_value(|asked| !asked.orders.is_empty());
+                if generating && is_shortage(&message) {
+                    self.offer_fewer(&message);
+                    state.decoding.set(None);
+                    state.doing.set(Doing::Resting);
+                    return;
+                }
                 self.asked.update_value(|asked| {
                     let Asked { weights, autoencoder, .. } = std::mem::take(asked);
                     *asked = Asked { weights, autoencoder, ..Asked::default() };

@@ -1,5 +1,7 @@
 //! Fields of forms.
 
+use std::rc::Rc;
+
 use leptos::prelude::*;
 
 use crate::scene::number;
@@ -22,24 +24,39 @@ pub fn Number<T>(
 where
     T: Copy + PartialOrd + std::fmt::Display + std::str::FromStr + Send + Sync + 'static,
 {
-    let bounds = range.clone();
+    let bounds = [range.start(), range.end()].map(ToString::to_string);
+    let text = Signal::derive(move || value.get().to_string());
+    let take = move |text: &str| {
+        if let Some(number) = number(text, range.clone()) {
+            on_change(number);
+        }
+    };
+    number_field(id, label, text, bounds, Box::new(take))
+}
+
+/// The field itself. It is one function for all numbers, which keeps the program small.
+fn number_field(
+    id: &'static str,
+    label: &'static str,
+    value: Signal<String>,
+    [min, max]: [String; 2],
+    take: Box<dyn Fn(&str)>,
+) -> AnyView {
     view! {
         <div class="field">
             <label for=id>{label}</label>
             <input
-                id=id type="number" step="any" inputmode="decimal"
-                min=range.start().to_string() max=range.end().to_string()
-                prop:value=move || value.get().to_string()
+                id=id type="number" step="any" inputmode="decimal" min=min max=max
+                prop:value=move || value.get()
                 on:change:target=move |e| {
-                    if let Some(number) = number(&e.target().value(), bounds.clone()) {
-                        on_change(number);
-                    }
+                    take(&e.target().value());
                     // What could not be used is put right in the field too.
-                    e.target().set_value(&value.get_untracked().to_string());
+                    e.target().set_value(&value.get_untracked());
                 }
             />
         </div>
     }
+    .into_any()
 }
 
 /// A field for a text that may be refused: why, stands below it.
@@ -63,6 +80,7 @@ pub fn Text(
     /// Told of another text, which it takes or refuses.
     on_change: impl Fn(&str) -> Result<(), String> + 'static,
 ) -> impl IntoView {
+    let value = Memo::new(move |_| value.get());
     // What is taken, or comes from elsewhere, is in order.
     Effect::new(move || {
         value.track();
@@ -108,26 +126,43 @@ pub fn Choice<T, const N: usize>(
     #[prop(into)]
     value: Signal<T>,
     /// Told of another value.
-    on_change: impl Fn(T) + Copy + 'static,
+    on_change: impl Fn(T) + 'static,
 ) -> impl IntoView
 where
     T: Copy + PartialEq + Send + Sync + 'static,
 {
+    let values = options.map(|(value, ..)| value);
+    let chosen = Signal::derive(move || values.iter().position(|option| *option == value.get()));
+    let texts = options.map(|(_, name, text)| (name, text));
+    choice_field(id, label, &texts, chosen, Rc::new(move |i: usize| on_change(values[i])))
+}
+
+/// The choice itself, by number: one function for all choices.
+fn choice_field(
+    id: &'static str,
+    label: &'static str,
+    options: &[(&'static str, &'static str)],
+    chosen: Signal<Option<usize>>,
+    choose: Rc<dyn Fn(usize)>,
+) -> AnyView {
+    let options = options.iter().enumerate().map(|(i, &(name, text))| {
+        let choose = choose.clone();
+        view! {
+            <label>
+                <input
+                    type="radio" name=id id=format!("{id}-{name}")
+                    prop:checked=move || chosen.get() == Some(i)
+                    on:change=move |_| choose(i)
+                />
+                <span>{text}</span>
+            </label>
+        }
+    });
     view! {
         <fieldset class="choice">
             <legend>{label}</legend>
-            <div>
-                {options.map(|(option, name, text)| view! {
-                    <label>
-                        <input
-                            type="radio" name=id id=format!("{id}-{name}")
-                            prop:checked=move || value.get() == option
-                            on:change=move |_| on_change(option)
-                        />
-                        <span>{text}</span>
-                    </label>
-                })}
-            </div>
+            <div>{options.collect_view()}</div>
         </fieldset>
     }
+    .into_any()
 }
