@@ -10,7 +10,7 @@ pub static IMAGENET: LazyLock<Vec<&str>> =
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClassError {
     /// The number is too high.
-    #[error("class {number}: there are {count}, from 0 to {}", count.saturating_sub(1))]
+    #[error("class {number}: {}", known(*count))]
     Number {
         /// The number that was asked for.
         number: usize,
@@ -33,6 +33,14 @@ pub enum ClassError {
         /// The first of them, with their numbers.
         first: Vec<String>,
     },
+}
+
+/// The classes of a model in words.
+pub(crate) fn known(count: usize) -> String {
+    match count {
+        0 => "this model knows of no classes".into(),
+        _ => format!("this model has {count}, from 0 to {}", count - 1),
+    }
 }
 
 /// The number of the class that `text` stands for: its number, its name, or a part of its name that
@@ -145,7 +153,7 @@ mod tests {
         ] {
             assert_eq!(find(names, text), Err(error));
         }
-        assert!(find(&[""; 0], "0").expect_err("none").to_string().contains("there are 0"));
+        assert!(find(&[""; 0], "0").expect_err("none").to_string().contains("no classes"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::classes;
 use crate::config::{LinearBetas, ModelConfig, NetworkConfig, PrecondConfig};
 use crate::discrete::Spacing;
 use crate::guidance::{Course, Guidance};
@@ -138,10 +139,7 @@ impl Settings {
     pub fn validate_for(&self, config: &ModelConfig) -> Result<(), SettingsError> {
         let known = config.classes();
         if let Some(class) = self.classes.iter().find(|&&class| class >= known) {
-            return Err(SettingsError(match known {
-                0 => format!("class {class}: this model knows of no classes"),
-                _ => format!("class {class}: this model has {known}, from 0 to {}", known - 1),
-            }));
+            return Err(SettingsError(format!("class {class}: {}", classes::known(known))));
         }
         if self.guidance.is_some() && self.classes.is_empty() {
             return Err(SettingsError("guidance needs a class to guide to".into()));

@@ -253,9 +253,9 @@ pub struct AutoencoderInfo {
 /// How far latents have become pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decoding {
-    /// Tiles done.
+    /// Layers done, of all pictures and all their tiles.
     pub done: usize,
-    /// Tiles in all.
+    /// Layers in all.
     pub of: usize,
 }
 

@@ -99,7 +99,8 @@ impl Vae {
     /// - latents: `[B, latent channels, h, w]`
     /// - output: `[B, C, factor h, factor w]`, values around -1 to 1
     pub fn decode(&self, latents: Tensor<4>) -> Tensor<4> {
-        self.network.finish_decoding(self.start_decoding(latents))
+        let x = self.start_decoding(latents);
+        self.network.finish_decoding().iter().fold(x, |x, step| step(x))
     }
 
     fn start_decoding(&self, latents: Tensor<4>) -> Tensor<4> {

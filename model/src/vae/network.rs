@@ -162,17 +162,16 @@ impl Decoder {
         self.middle.forward(self.conv.forward(x))
     }
 
-    /// The rest.
-    fn finish(&self, mut x: Tensor<4>) -> Tensor<4> {
+    /// The rest, layer after layer.
+    fn rest(&self) -> Vec<Step<'_>> {
+        let mut steps: Vec<Step> = Vec::new();
         for stage in &self.stages {
-            for block in &stage.blocks {
-                x = block.forward(x);
-            }
-            if let Some(up) = &stage.up {
-                x = up.forward(x);
-            }
+            steps.extend(stage.blocks.iter().map(|block| step(|x| block.forward(x))));
+            steps.extend(stage.up.iter().map(|up| step(|x| up.forward(x))));
         }
-        self.head.forward(x)
+        // (b, h, w, c) -> (b, c, h, w)
+        steps.push(step(|x| self.head.forward(x).permute([0, 3, 1, 2])));
+        steps
     }
 
     /// For latents of `pixels`.
@@ -187,6 +186,13 @@ impl Decoder {
         }
         macs + self.head.macs(pixels)
     }
+}
+
+/// A part of decoding.
+pub(super) type Step<'a> = Box<dyn Fn(Tensor<4>) -> Tensor<4> + 'a>;
+
+fn step<'a>(step: impl Fn(Tensor<4>) -> Tensor<4> + 'a) -> Step<'a> {
+    Box::new(step)
 }
 
 /// Both halves and what lies between them.
@@ -240,15 +246,14 @@ impl Autoencoder {
         self.decoder.start(self.post_quant_conv.forward(latents.permute([0, 2, 3, 1])))
     }
 
-    /// The rest of decoding, of a whole or of a part.
+    /// The rest of decoding, of a whole or of a part: what is to be applied one after the other.
     ///
     /// # Shapes
     ///
     /// - x: `[B, h, w, channels of the coarsest stage]`
     /// - output: `[B, C, factor h, factor w]`
-    pub fn finish_decoding(&self, x: Tensor<4>) -> Tensor<4> {
-        // (b, h, w, c) -> (b, c, h, w)
-        self.decoder.finish(x).permute([0, 3, 1, 2])
+    pub fn finish_decoding(&self) -> Vec<Step<'_>> {
+        self.decoder.rest()
     }
 
     /// Multiply-adds of encoding one picture of `pixels`, and of decoding one latent of `values`.

@@ -11,6 +11,7 @@ use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::Vae;
+use super::network::Step;
 
 /// How latents are cut into tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,23 +108,31 @@ impl Tiling {
     }
 }
 
-/// Decodes `x` tile by tile with `decode`, which turns `[B, h, w, c]` into
-/// `[B, C, factor h, factor w]`. `on_tile` is called with the number of tiles done and that of all.
+/// Decodes `x` tile by tile with `decode`, whose steps turn `[B, h, w, c]` into
+/// `[B, C, factor h, factor w]`. `on_step` is called with the number of steps done and that of all
+/// steps of all tiles.
 async fn blend<E>(
     x: Tensor<4>,
     tiling: &Tiling,
     factor: usize,
-    decode: impl Fn(Tensor<4>) -> Tensor<4>,
-    mut on_tile: impl AsyncFnMut(usize, usize) -> Result<ControlFlow<()>, E>,
+    decode: &[Step<'_>],
+    mut on_step: impl AsyncFnMut(usize, usize) -> Result<ControlFlow<()>, E>,
 ) -> Result<Option<Tensor<4>>, E> {
     let [_, h, w, _] = x.dims();
     let (rows, columns) = (tiling.spans(h, factor), tiling.spans(w, factor));
-    let all = rows.len() * columns.len();
+    let all = rows.len() * columns.len() * decode.len();
+    let mut done = 0;
     let mut picture: Option<Tensor<4>> = None;
     let tiles = rows.iter().flat_map(|row| columns.iter().map(move |column| (row, column)));
-    for (done, (row, column)) in tiles.enumerate() {
-        let part = x.clone().narrow(1, row.start, row.len).narrow(2, column.start, column.len);
-        let tile = decode(part);
+    for (row, column) in tiles {
+        let mut tile = x.clone().narrow(1, row.start, row.len).narrow(2, column.start, column.len);
+        for step in decode {
+            tile = step(tile);
+            done += 1;
+            if on_step(done, all).await?.is_break() {
+                return Ok(None);
+            }
+        }
         let [b, c, tile_h, tile_w] = tile.dims();
         let weights: Vec<f32> =
             row.weights.iter().flat_map(|y| column.weights.iter().map(move |x| y * x)).collect();
@@ -138,16 +147,13 @@ async fn blend<E>(
         };
         let sum = canvas.clone().slice(place.clone()) + tile * weights.unsqueeze();
         picture = Some(canvas.slice_assign(place, sum));
-        if on_tile(done + 1, all).await?.is_break() {
-            return Ok(None);
-        }
     }
     Ok(picture)
 }
 
 impl Vae {
-    /// The pictures of latents, decoded in tiles, or `None` if `on_tile` broke off. It is told how
-    /// many tiles are done, and of how many, after each; like a sampler's `on_step` it may wait.
+    /// The pictures of latents, decoded in tiles, or `None` if `on_step` broke off. It is told after
+    /// each layer of each tile how many are done, and of how many; like that of a sampler it may wait.
     /// Where one tile holds the whole latent, the result is that of [`Vae::decode`].
     ///
     /// # Shapes
@@ -157,7 +163,7 @@ impl Vae {
     ///
     /// # Errors
     ///
-    /// What `on_tile` fails with.
+    /// What `on_step` fails with.
     ///
     /// # Panics
     ///
@@ -166,11 +172,11 @@ impl Vae {
         &self,
         latents: Tensor<4>,
         tiling: &Tiling,
-        on_tile: impl AsyncFnMut(usize, usize) -> Result<ControlFlow<()>, E>,
+        on_step: impl AsyncFnMut(usize, usize) -> Result<ControlFlow<()>, E>,
     ) -> Result<Option<Tensor<4>>, E> {
         tiling.validate().expect("a valid tiling");
-        let decode = |part| self.network.finish_decoding(part);
-        blend(self.start_decoding(latents), tiling, self.config.factor(), decode, on_tile).await
+        let decode = self.network.finish_decoding();
+        blend(self.start_decoding(latents), tiling, self.config.factor(), &decode, on_step).await
     }
 }
 
@@ -230,7 +236,8 @@ mod tests {
             let latents = noise(1, [2, h, w, 3]);
             let whole = decode(latents.clone());
             let tiling = Tiling { side, overlap };
-            let tiled = pollster::block_on(blend(latents, &tiling, 2, decode, go_on));
+            let steps: [Step; 1] = [Box::new(decode)];
+            let tiled = pollster::block_on(blend(latents, &tiling, 2, &steps, go_on));
             let tiled = tiled.expect("infallible").expect("not broken off");
             for (a, b) in values(tiled).into_iter().zip(values(whole)) {
                 prop_assert!((a - b).abs() <= 1e-6 * b.abs());
@@ -252,7 +259,8 @@ mod tests {
         let latents = noise(2, [1, 6, 14, 2]);
         let whole = values(decode(latents.clone()));
         let tiling = Tiling { side: 8, overlap: 2 };
-        let tiled = pollster::block_on(blend(latents, &tiling, 2, decode, go_on));
+        let steps: [Step; 1] = [Box::new(decode)];
+        let tiled = pollster::block_on(blend(latents, &tiling, 2, &steps, go_on));
         let tiled = values(tiled.expect("infallible").expect("not broken off"));
         // Two tiles, of the columns 0 to 8 and 6 to 14: the first ends at pixel 16, the second
         // begins at pixel 12.
@@ -306,7 +314,8 @@ mod tests {
             },
         ));
         assert!(result.expect("infallible").is_none());
-        assert_eq!(seen, [(1, 4), (2, 4)]);
+        // Four tiles; for each, two blocks at each of three resolutions, two doublings, the head.
+        assert_eq!(seen, [(1, 36), (2, 36)]);
         let error = Tiling { side: 4, overlap: 4 }.validate().expect_err("no progress");
         assert!(error.to_string().contains("tiles of 4 cannot overlap by 4"));
     }

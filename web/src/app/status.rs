@@ -26,7 +26,7 @@ pub fn Status(state: State, engine: Engine) -> impl IntoView {
         },
         Doing::Generating if state.decoding.read().is_some() => {
             let decoding = state.decoding.get().unwrap_or(Decoding { done: 0, of: 1 });
-            format!("Making pictures of latents: {} of {} parts", decoding.done, decoding.of)
+            format!("Making pictures of latents: layer {} of {}", decoding.done, decoding.of)
         }
         Doing::Generating => state.progress.read().as_ref().map_or_else(
             || "Making noise …".into(),
@@ -40,7 +40,7 @@ pub fn Status(state: State, engine: Engine) -> impl IntoView {
                 )
             },
         ),
-        Doing::Cancelling => "Stopping after this evaluation …".into(),
+        Doing::Cancelling => "Stopping after this step …".into(),
         Doing::Broken => "Something went wrong.".into(),
     };
     let part = move || match &*state.doing.read() {

@@ -136,28 +136,23 @@ impl Worker {
         latents: Tensor<4>,
     ) -> Result<Option<(Vec<u8>, [usize; 2])>, Trouble> {
         let tiling = Tiling::default();
-        let [n, _, h, w] = latents.dims();
-        let (tiles, mut before) = (tiling.tiles([h, w]), 0);
+        let n = latents.dims()[0];
         let (mut bytes, mut size) = (Vec::new(), [0; 2]);
-        post(&Event::Decoding(Decoding { done: 0, of: n * tiles }), None);
+        post(&Event::Decoding(Decoding { done: 0, of: 1 }), None);
         // Lets the message out, and a wish to cancel in.
         TimeoutFuture::new(0).await;
-        for latent in latents.split(1, 0) {
-            let on_tile = async |done, _| -> Result<_, Trouble> {
-                post(&Event::Decoding(Decoding { done: before + done, of: n * tiles }), None);
+        for (i, latent) in latents.split(1, 0).into_iter().enumerate() {
+            let on_step = async |done, of| -> Result<_, Trouble> {
+                post(&Event::Decoding(Decoding { done: i * of + done, of: n * of }), None);
                 TimeoutFuture::new(0).await;
                 let stops = self.cancelled.get();
                 Ok(if stops { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
             };
-            if self.cancelled.get() {
-                return Ok(None);
-            }
-            let picture = autoencoder.vae.decode_tiled(latent, &tiling, on_tile).await?;
+            let picture = autoencoder.vae.decode_tiled(latent, &tiling, on_step).await?;
             let Some(picture) = picture else { return Ok(None) };
             let (picture, its_size) = rgb(picture).await?;
             bytes.extend(picture);
             size = its_size;
-            before += tiles;
         }
         Ok(Some((bytes, size)))
     }
