@@ -175,7 +175,8 @@ impl Browser {
     pub async fn downloaded(&self, name: &str, limit: Duration) -> Vec<u8> {
         let path = self.downloads().join(name);
         let started = Instant::now();
-        while !path.exists() {
+        // An empty file keeps the name until the download is moved to it.
+        while std::fs::metadata(&path).map_or(0, |file| file.len()) == 0 {
             assert!(started.elapsed() < limit, "no file at {}", path.display());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
