@@ -883,7 +883,7 @@ fn latents_become_pictures() {
         (&["--steps", "2"][..], "--vae"),
         (&["--vae", text(&vae)], "norm1.weight` is [8], not [128]"),
         (&["--vae", text(&weights)], "is missing"),
-        (&["--classes", "7"], "class 7: there are 5"),
+        (&["--classes", "7"], "class 7: this model has 5"),
         (&["--classes", "some"], "no class is called `some`"),
         (&["--guidance", "2"], "--classes"),
     ] {
