@@ -105,20 +105,9 @@ fn command_line(seeds: &str, columns: usize, steps: usize, sampler: &str) -> Rgb
 /// A small latent model of five classes whose head has learned something, an autoencoder that says
 /// its own sizes, and one that does not fit.
 fn latent_files(folder: &Path) -> [PathBuf; 3] {
-    use model::config::{LatentConfig, LinearBetas, ModelConfig, NetworkConfig, PrecondConfig};
+    use model::config::{LinearBetas, PrecondConfig};
     use model::weights::{Precision, to_bytes};
-    let mut latent = LatentConfig {
-        resolution: 8,
-        width: 24,
-        depth: 2,
-        classes: 5,
-        time_channels: 16,
-        ..LatentConfig::default()
-    };
-    latent.transformer.head_dim = 8;
-    let network = NetworkConfig::Latent(latent);
-    let config =
-        ModelConfig { network, precond: PrecondConfig::Adm { betas: LinearBetas::default() } };
+    let config = tests::small_latent(PrecondConfig::Adm { betas: LinearBetas::default() });
     let model = model::Model::new(config, 0, &burn::tensor::Device::flex()).expect("it fits");
     let mut parameters = model.parameters();
     for (spec, values) in &mut parameters {

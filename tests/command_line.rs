@@ -826,20 +826,8 @@ fn machines_train_together() {
 /// From noise to latents with classes and guidance, and from latents to pictures.
 #[test]
 fn latents_become_pictures() {
-    use model::config::{LatentConfig, LinearBetas, ModelConfig, NetworkConfig, PrecondConfig};
-    let mut latent = LatentConfig {
-        resolution: 8,
-        width: 24,
-        depth: 1,
-        classes: 5,
-        time_channels: 16,
-        ..LatentConfig::default()
-    };
-    latent.transformer.head_dim = 8;
-    let config = ModelConfig {
-        network: NetworkConfig::Latent(latent),
-        precond: PrecondConfig::Adm { betas: LinearBetas::default() },
-    };
+    use model::config::{LinearBetas, PrecondConfig};
+    let config = tests::small_latent(PrecondConfig::Adm { betas: LinearBetas::default() });
     let model = model::Model::new(config, 0, &burn::tensor::Device::flex()).expect("it fits");
     let card = model::card::Card::default();
     let file = model::weights::to_bytes(

@@ -6,9 +6,7 @@ use std::convert::Infallible;
 use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use model::config::{
-    LatentConfig, ModelConfig, NetworkConfig, PrecondConfig, TransformerConfig, VpSchedule,
-};
+use model::config::{ModelConfig, PrecondConfig, VpSchedule};
 use model::generate::{Settings, generate};
 use model::guidance::{Course, Guidance, GuidedChannels};
 use model::loss::LossConfig;
@@ -135,19 +133,7 @@ fn a_trajectory_of_heun() {
 
 /// The configuration that the golden latent network was made with.
 fn latent_config() -> ModelConfig {
-    let latent = LatentConfig {
-        resolution: 8,
-        width: 24,
-        depth: 2,
-        classes: 5,
-        time_channels: 16,
-        ..LatentConfig::default()
-    };
-    let transformer = TransformerConfig { head_dim: 8, ..latent.transformer.clone() };
-    ModelConfig {
-        network: NetworkConfig::Latent(LatentConfig { transformer, ..latent }),
-        precond: PrecondConfig::Vp { schedule: VpSchedule::default() },
-    }
+    tests::small_latent(PrecondConfig::Vp { schedule: VpSchedule::default() })
 }
 
 fn latent_model() -> Model {

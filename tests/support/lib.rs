@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
+use model::config::{LatentConfig, ModelConfig, NetworkConfig, PrecondConfig};
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 
@@ -37,6 +38,21 @@ pub fn trainer() -> Command {
 pub fn cifar10() -> Option<PathBuf> {
     let path = root().join("../shared/data/cifar10-train.zip");
     path.exists().then_some(path)
+}
+
+/// A latent model so small that it takes no time: that of the golden values, under any
+/// preconditioning.
+pub fn small_latent(precond: PrecondConfig) -> ModelConfig {
+    let mut latent = LatentConfig {
+        resolution: 8,
+        width: 24,
+        depth: 2,
+        classes: 5,
+        time_channels: 16,
+        ..LatentConfig::default()
+    };
+    latent.transformer.head_dim = 8;
+    ModelConfig { network: NetworkConfig::Latent(latent), precond }
 }
 
 /// A safetensors file of `f32` and `f64` tensors.

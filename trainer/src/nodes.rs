@@ -182,7 +182,8 @@ impl Nodes {
 
     /// Lets the others download values, so many times.
     async fn offer(&self, values: Vec<f32>, times: usize, number: u64) {
-        let data = TensorData::new(values.clone(), [values.len()]);
+        let length = values.len();
+        let data = TensorData::new(values, [length]);
         self.service.expose_data(data, times as u32, number.into()).await;
     }
 
