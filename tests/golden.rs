@@ -9,6 +9,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use model::config::{ModelConfig, PrecondConfig, VpSchedule};
 use model::generate::{Settings, generate};
 use model::guidance::{Course, Guidance, GuidedChannels};
+use model::label::Label;
 use model::loss::LossConfig;
 use model::network::NetworkInput;
 use model::noise::{churn_noise, start_noise};
@@ -18,7 +19,7 @@ use model::weights::{Weights, shape_of};
 use model::{Conditioning, Model};
 use tests::{Tensors, assert_close, root};
 
-const NETWORKS: [&str; 2] = ["network", "network_other"];
+const NETWORKS: [&str; 3] = ["network", "network_other", "network_class"];
 
 fn model(name: &str) -> Model {
     let path = root().join(format!("tests/golden/{name}.weights.safetensors"));
@@ -42,11 +43,11 @@ fn networks_and_their_denoisers() {
         let model = model(name);
         let golden = Tensors::golden(&format!("{name}.expected.safetensors"));
         let sigma = golden.get("sigma").1;
-        let run = |augment| {
-            let conditioning = Conditioning { augment, ..Conditioning::default() };
+        let run = |augment, labels| {
+            let conditioning = Conditioning { augment, labels, ..Conditioning::default() };
             model.denoise(tensor(golden.get("x")), &sigma, conditioning)
         };
-        let output = run(None);
+        let output = run(None, vec![]);
         assert_close(&format!("{name}: F"), &values(output.raw), &golden.get("raw").1, 1e-5);
         assert_close(
             &format!("{name}: D"),
@@ -55,9 +56,22 @@ fn networks_and_their_denoisers() {
             1e-5,
         );
         if golden.has("augment") {
-            let output = run(Some(tensor(golden.get("augment"))));
+            let output = run(Some(tensor(golden.get("augment"))), vec![]);
             let want = golden.get("augmented").1;
-            assert_close(&format!("{name}: with labels"), &values(output.denoised), &want, 1e-5);
+            assert_close(&format!("{name}: augmented"), &values(output.denoised), &want, 1e-5);
+        }
+        assert_eq!(model.config.classes() > 0, golden.has("labels"), "{name}");
+        if golden.has("labels") {
+            // The weights of all classes, picture after picture.
+            let (shape, weights) = golden.get("labels");
+            let label = |row: &[f64]| {
+                let parts = row.iter().copied().enumerate().filter(|(_, weight)| *weight != 0.0);
+                Label::mixture(parts.collect()).expect("moderate")
+            };
+            let labels = weights.chunks(shape[1]).map(label).collect();
+            let output = run(Some(tensor(golden.get("augment"))), labels);
+            let want = golden.get("labelled").1;
+            assert_close(&format!("{name}: with classes"), &values(output.denoised), &want, 1e-5);
         }
     }
 }
@@ -148,17 +162,22 @@ fn classes(golden: &Tensors) -> Vec<Option<usize>> {
     golden.get("classes").1.iter().map(|&class| Some(class as usize)).collect()
 }
 
+fn labels(classes: &[usize]) -> Vec<Label> {
+    classes.iter().copied().map(Label::from).collect()
+}
+
 #[test]
 fn the_latent_network_with_a_class_and_without() {
     let model = latent_model();
     let golden = Tensors::golden("latent.expected.safetensors");
     let run = |classes: Vec<Option<usize>>, attention_of| {
+        let labels = classes.into_iter().map(Label::from).collect();
         let x = tensor(golden.get("x"));
         let c_noise = golden.get("t").1;
         model.network.forward(NetworkInput {
             x,
             c_noise,
-            conditioning: Conditioning { classes, attention_of, ..Conditioning::default() },
+            conditioning: Conditioning { labels, attention_of, ..Conditioning::default() },
         })
     };
     for (name, classes) in [
@@ -211,7 +230,8 @@ fn classifier_free_guidance_is_the_releases() {
             },
         ),
     ] {
-        let conditioning = Conditioning { classes: classes(&golden), ..Conditioning::default() };
+        let labels = classes(&golden).into_iter().map(Label::from).collect();
+        let conditioning = Conditioning { labels, ..Conditioning::default() };
         let output = guidance.denoise(&model, x.clone(), &sigma, conditioning);
         let want = tensor::<4>(golden.get(name));
         let eps = |raw: Tensor<4>| raw.narrow(1, 0, 4);
@@ -259,7 +279,7 @@ fn samplers_run_under_guidance() {
         values(x.expect("infallible").expect("not cancelled"))
     };
     for method in [Method::Euler, Method::Heun] {
-        let plain = Settings { steps: 3, method, classes: vec![4, 1], ..Settings::default() };
+        let plain = Settings { steps: 3, method, classes: labels(&[4, 1]), ..Settings::default() };
         let guided = |scale| Settings {
             guidance: Some(Guidance { scale, ..Guidance::default() }),
             ..plain.clone()
@@ -271,16 +291,19 @@ fn samplers_run_under_guidance() {
         // The class goes with the seed, not with the place in the batch.
         let size = all.len() / 4;
         assert_close("alone", &run(&plain, &[3]), &all[3 * size..], 1e-5);
-        let one = Settings { classes: vec![1], ..plain.clone() };
+        let one = Settings { classes: labels(&[1]), ..plain.clone() };
         assert_close("of class 1", &run(&one, &[3]), &all[3 * size..], 1e-5);
-        let other = Settings { classes: vec![4], ..plain };
+        let other = Settings { classes: labels(&[4]), ..plain };
         assert_ne!(run(&other, &[3]), run(&one, &[3]));
     }
 }
 
 #[test]
 fn classes_that_are_not_there_are_refused() {
-    let settings = |classes, guidance| Settings { classes, guidance, ..Settings::default() };
+    let settings = |classes: Vec<usize>, guidance| {
+        let classes = labels(&classes);
+        Settings { classes, guidance, ..Settings::default() }
+    };
     let tiny = model::preset::by_name("tiny").expect("a preset");
     for (settings, config, message) in [
         (settings(vec![0, 5], None), &latent_config(), "class 5: this model has 5, from 0 to 4"),

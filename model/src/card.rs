@@ -31,6 +31,18 @@ pub struct Card {
     /// Names of the classes, in their order; empty if there are none, or none are known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<String>,
+    /// Groups of classes, for browsing; empty if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub class_groups: Vec<ClassGroup>,
+}
+
+/// Classes that belong together, such as animals.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassGroup {
+    /// What the group is called.
+    pub name: String,
+    /// The numbers of its classes.
+    pub classes: Vec<usize>,
 }
 
 impl Card {

@@ -1,13 +1,15 @@
-//! Names of classes, and how a class is found by one.
+//! Names of classes, and how labels are found by them.
 
 use std::sync::LazyLock;
+
+use crate::label::{Label, LabelError};
 
 /// The 1000 classes of ImageNet, which the released latent models were trained on, in their order.
 pub static IMAGENET: LazyLock<Vec<&str>> =
     LazyLock::new(|| include_str!("../data/imagenet-1k.txt").lines().collect());
 
 /// Why a class was not found.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ClassError {
     /// The number is too high.
     #[error("class {number}: {}", known(*count))]
@@ -33,6 +35,12 @@ pub enum ClassError {
         /// The first of them, with their numbers.
         first: Vec<String>,
     },
+    /// A part of a mixture that has no weight, or one that is no number.
+    #[error("`{0}` has no weight; the classes of a mixture each have one: otter=0.6,pizza=0.4")]
+    Weight(String),
+    /// A mixture that is not a label.
+    #[error(transparent)]
+    Label(#[from] LabelError),
 }
 
 /// The classes of a model in words.
@@ -78,44 +86,73 @@ pub fn find(names: &[impl AsRef<str>], text: &str) -> Result<usize, ClassError> 
     }
 }
 
-/// The numbers of the classes that a list stands for, in its order: each part is one that [`find`]
-/// finds, or a range of numbers such as `10-19`; commas lie between. An empty text names none.
+/// The labels that a list stands for, in its order. Each part is a class that [`find`] finds, or a
+/// range of numbers such as `10-19`; commas lie between. Parts with weights are one mixture
+/// together: `otter=0.6,pizza=0.4`. Semicolons separate lists and mixtures. An empty text names none.
 ///
 /// # Errors
 ///
-/// The first part that stands for no class, or for more than one.
-pub fn find_all(names: &[impl AsRef<str>], text: &str) -> Result<Vec<usize>, ClassError> {
-    let mut classes = Vec::new();
+/// The first part that stands for no class, or for more than one, or lacks a weight.
+pub fn find_all(names: &[impl AsRef<str>], text: &str) -> Result<Vec<Label>, ClassError> {
+    let mut labels = Vec::new();
     if text.trim().is_empty() {
-        return Ok(classes);
+        return Ok(labels);
     }
-    for part in text.split(',') {
-        let ends = part.split_once('-');
-        let ends = ends.and_then(|(a, b)| Some((a.trim().parse().ok()?, b.trim().parse().ok()?)));
-        match ends {
-            None => classes.push(find(names, part)?),
-            Some((first, last)) if first > last => {
-                return Err(ClassError::Backwards(part.trim().into()));
+    for list in text.split(';') {
+        // A class may have an equals sign in its name: a weight is a number.
+        let weighted = |part: &str| -> Option<(String, f64)> {
+            let (name, weight) = part.rsplit_once('=')?;
+            Some((name.to_string(), weight.trim().parse().ok()?))
+        };
+        if !list.split(',').any(|part| weighted(part).is_some()) {
+            for part in list.split(',') {
+                labels.extend(find_range(names, part)?.map(Label::from));
             }
-            Some((first, last)) => {
-                let count = names.len();
-                if last >= count {
-                    return Err(ClassError::Number { number: last, count });
-                }
-                classes.extend(first..=last);
-            }
+            continue;
         }
+        let mixed = list.split(',').map(|part| {
+            let (name, weight) =
+                weighted(part).ok_or_else(|| ClassError::Weight(part.trim().into()))?;
+            Ok((find(names, &name)?, weight))
+        });
+        labels.push(Label::mixture(mixed.collect::<Result<_, ClassError>>()?)?);
     }
-    Ok(classes)
+    Ok(labels)
 }
 
-/// Classes as a list that [`find_all`] reads: by name, or by number where a name would not do.
-pub fn list(names: &[impl AsRef<str>], classes: &[usize]) -> String {
-    let text = |&class: &usize| match names.get(class).map(AsRef::as_ref) {
-        Some(name) if find_all(names, name) == Ok(vec![class]) => name.to_string(),
+/// The classes of a range of numbers such as `10-19`, or the one class that is named.
+fn find_range(
+    names: &[impl AsRef<str>],
+    part: &str,
+) -> Result<core::ops::RangeInclusive<usize>, ClassError> {
+    let ends = part.split_once('-');
+    let ends = ends.and_then(|(a, b)| Some((a.trim().parse().ok()?, b.trim().parse().ok()?)));
+    match ends {
+        None => find(names, part).map(|class| class..=class),
+        Some((first, last)) if first > last => Err(ClassError::Backwards(part.trim().into())),
+        Some((first, last)) => {
+            let count = names.len();
+            let known = last < count;
+            if known { Ok(first..=last) } else { Err(ClassError::Number { number: last, count }) }
+        }
+    }
+}
+
+/// Labels as a list that [`find_all`] reads: by name, or by number where a name would not do.
+pub fn list(names: &[impl AsRef<str>], labels: &[Label]) -> String {
+    let name = |class: usize| match names.get(class).map(AsRef::as_ref) {
+        Some(name) if find_all(names, name) == Ok(vec![class.into()]) => name.to_string(),
         _ => class.to_string(),
     };
-    classes.iter().map(text).collect::<Vec<_>>().join(", ")
+    let text = |label: &Label| match label.class() {
+        Some(class) => name(class),
+        None => {
+            let part = |&(class, weight): &(usize, f64)| format!("{}={weight}", name(class));
+            label.parts().iter().map(part).collect::<Vec<_>>().join(", ")
+        }
+    };
+    let mixed = labels.iter().any(|label| label.class().is_none());
+    labels.iter().map(text).collect::<Vec<_>>().join(if mixed { "; " } else { ", " })
 }
 
 #[cfg(test)]
@@ -160,9 +197,10 @@ mod tests {
     fn lists_hold_numbers_ranges_and_names() {
         let names = &*IMAGENET;
         assert_eq!(find_all(names, ""), Ok(vec![]));
-        assert_eq!(find_all(names, "207, otter,10-12,crane"), Ok(vec![207, 360, 10, 11, 12, 517]));
+        let labels = |classes: &[usize]| Ok(classes.iter().copied().map(Label::from).collect());
+        assert_eq!(find_all(names, "207, otter,10-12,crane"), labels(&[207, 360, 10, 11, 12, 517]));
         // A name with a hyphen is no range.
-        assert_eq!(find_all(names, "flat-coated retriever"), Ok(vec![205]));
+        assert_eq!(find_all(names, "flat-coated retriever"), labels(&[205]));
         for (text, error) in [
             ("3-1", ClassError::Backwards("3-1".into())),
             ("0-1000", ClassError::Number { number: 1000, count: 1000 }),
@@ -171,11 +209,37 @@ mod tests {
         ] {
             assert_eq!(find_all(names, text), Err(error), "{text}");
         }
-        assert_eq!(list(names, &[207, 5000]), "golden retriever, 5000");
+        assert_eq!(list(names, &[207.into(), 5000.into()]), "golden retriever, 5000");
         // Names that stand for no class or for several, or for the class of that number.
         let names = ["a", "", "b, a", "a", "1", "ab"];
         for class in 0..names.len() {
-            assert_eq!(find_all(&names, &list(&names, &[class])), Ok(vec![class]), "{class}");
+            let label = Label::from(class);
+            assert_eq!(
+                find_all(&names, &list(&names, &[label.clone()])),
+                Ok(vec![label]),
+                "{class}"
+            );
+        }
+    }
+
+    #[test]
+    fn classes_with_weights_are_mixtures() {
+        let names = &*IMAGENET;
+        let mixture = |parts: &[(usize, f64)]| Label::mixture(parts.to_vec()).expect("moderate");
+        let labels = vec![mixture(&[(360, 0.6), (963, 0.4)]), 207.into(), 3.into()];
+        let text = "otter=0.6, pizza = 0.4; 207,3";
+        assert_eq!(find_all(names, text), Ok(labels.clone()));
+        let listed = list(names, &labels);
+        assert_eq!(listed, "otter=0.6, pizza=0.4; golden retriever; 3");
+        assert_eq!(find_all(names, &listed), Ok(labels));
+        for (text, error) in [
+            ("otter=0.6,pizza", ClassError::Weight("pizza".into())),
+            ("otter=0.6,pizza=x", ClassError::Weight("pizza=x".into())),
+            ("otter=1e9", ClassError::Label(LabelError::Weight(1e9))),
+            ("unicorn=1", ClassError::Unknown("unicorn".into())),
+            ("otter;", ClassError::Unknown(String::new())),
+        ] {
+            assert_eq!(find_all(names, text), Err(error), "{text}");
         }
     }
 }

@@ -180,6 +180,9 @@ pub struct ImageConfig {
     /// DiffiT ResBlocks of each stage: L of the paper. The coarsest stage is the bottleneck and
     /// is there once; the others are there in the encoder and in the decoder.
     pub blocks: Vec<usize>,
+    /// Classes that can be asked for; 0 for an unconditional network.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub classes: usize,
     /// The time token.
     pub time: TimeConfig,
     /// The DiffiT transformer block.
@@ -207,6 +210,7 @@ impl Default for ImageConfig {
             image_channels: 3,
             channels: vec![128, 256, 256],
             blocks: vec![4, 4, 4],
+            classes: 0,
             time: TimeConfig::default(),
             transformer: TransformerConfig::default(),
             window: Window::Size(4),
@@ -432,6 +436,7 @@ pub struct ConfigError(String);
 /// Sizes above these are taken for a damaged or hostile file.
 const MAX_CHANNELS: usize = 16_384;
 const MAX_BLOCKS: usize = 1_024;
+const MAX_CLASSES: usize = 1_000_000;
 const MAX_RESOLUTION: usize = 4_096;
 const MAX_TOKENS_A_SIDE: usize = 128;
 /// Attention has as many weights as the fourth power of it, for every head.
@@ -472,9 +477,18 @@ impl ModelConfig {
     /// How many classes can be asked for; 0 if the network knows of none.
     pub fn classes(&self) -> usize {
         match &self.network {
-            NetworkConfig::Image(_) => 0,
+            NetworkConfig::Image(image) => image.classes,
             NetworkConfig::Latent(latent) => latent.classes,
         }
+    }
+
+    /// The same model for another number of classes.
+    pub fn with_classes(mut self, classes: usize) -> Self {
+        match &mut self.network {
+            NetworkConfig::Image(image) => image.classes = classes,
+            NetworkConfig::Latent(latent) => latent.classes = classes,
+        }
+        self
     }
 
     /// Values of the largest result on the way from one picture to its denoised one: that of an
@@ -524,6 +538,7 @@ impl ImageConfig {
         })?;
         within("resolution", self.resolution, 1, MAX_RESOLUTION)?;
         within("image_channels", self.image_channels, 1, 64)?;
+        within("classes", self.classes, 0, MAX_CLASSES)?;
         check(self.resolution.is_multiple_of(1 << (stages - 1)), || {
             format!("resolution {} cannot be halved {} times", self.resolution, stages - 1)
         })?;
@@ -603,7 +618,7 @@ impl LatentConfig {
             )
         })?;
         within("depth", self.depth, 1, MAX_BLOCKS)?;
-        within("classes", self.classes, 0, 1_000_000)?;
+        within("classes", self.classes, 0, MAX_CLASSES)?;
         within("time_channels", self.time_channels, 2, MAX_CHANNELS)?;
         check(self.time_channels.is_multiple_of(2), || {
             format!("time_channels is {}, which is odd", self.time_channels)
@@ -647,6 +662,11 @@ impl Window {
         })?;
         within("window", window, 1, MAX_WINDOW)
     }
+}
+
+/// Whether a field that older programs do not know can be left out.
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 pub(crate) fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), ConfigError> {

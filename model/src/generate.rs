@@ -86,7 +86,7 @@ pub async fn generate_from<E>(
     }
     let sigmas = settings.schedule.sigmas_within(range, settings.steps);
     let mut start = pictures(noise) * precond.start(sigmas[0]);
-    let classes = settings.classes_of(seeds);
+    let labels = settings.labels_of(seeds);
     let mut kept = None;
     if let Some(Guide { picture, keep, .. }) = guide {
         let picture = tensor(picture, [1, c, h, w]);
@@ -104,7 +104,7 @@ pub async fn generate_from<E>(
         async |x: &Tensor<4>, sigma| {
             let sigma = vec![sigma; seeds.len()];
             let conditioning = Conditioning {
-                classes: classes.clone(),
+                labels: labels.clone(),
                 silence_time: settings.silence_time,
                 ..Conditioning::default()
             };

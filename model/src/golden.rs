@@ -15,6 +15,7 @@ use crate::block::{ResBlock, Transformer};
 use crate::config::{
     GroupNormConfig, ImageConfig, LatentConfig, TimeConfig, TransformerConfig, Window,
 };
+use crate::label::Label;
 use crate::latent::position_embedding;
 use crate::params::{Init, Params, Source, TensorSpec};
 use crate::tmsa::Tmsa;
@@ -243,7 +244,7 @@ fn the_whole_latent_network_is_trained() {
         x: golden.tensor("x", &device, DType::F32),
         c_noise: golden.values("t").1,
         conditioning: Conditioning {
-            classes: vec![Some(0), None, Some(2), Some(4)],
+            labels: [Some(0), None, Some(2), Some(4)].map(Label::from).to_vec(),
             ..Conditioning::default()
         },
     });

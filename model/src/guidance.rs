@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::PrecondConfig;
 #[cfg(feature = "tensor")]
+use crate::label::Label;
+#[cfg(feature = "tensor")]
 use crate::model::{Conditioning, Denoised, Model};
 #[cfg(feature = "tensor")]
 use crate::network::AttentionMaps;
@@ -123,11 +125,11 @@ impl Guidance {
         // How far beyond the model with its class: nothing at s = 1, to the last bit.
         let beyond: Vec<f64> =
             sigma.iter().map(|&sigma| self.scale_at(&model.config.precond, sigma) - 1.0).collect();
-        let free = conditioning.classes.iter().all(Option::is_none);
+        let free = conditioning.labels.iter().all(Label::is_none);
         if free || beyond.iter().all(|&beyond| beyond == 0.0) {
             return model.denoise(x, sigma, conditioning);
         }
-        let Conditioning { augment, dropout, classes, .. } = conditioning;
+        let Conditioning { augment, dropout, labels, .. } = conditioning;
         let [b, c, ..] = x.dims();
         let guided = match self.channels {
             GuidedChannels::Three => c.min(3),
@@ -140,7 +142,7 @@ impl Guidance {
         let both = Conditioning {
             augment: augment.map(|labels| Tensor::cat(vec![labels.clone(), labels], 0)),
             dropout: dropout.map(|keys| keys.repeat(2)),
-            classes: classes.into_iter().chain((0..b).map(|_| None)).collect(),
+            labels: labels.into_iter().chain((0..b).map(|_| Label::NONE)).collect(),
             ..conditioning
         };
         let x = Tensor::cat(vec![x.clone(), x], 0);

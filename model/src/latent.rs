@@ -93,10 +93,8 @@ impl LatentNetwork {
 
         let mut condition = self.time.forward(&c_noise, (&device, wide(dtype)));
         if let Some(table) = &self.classes {
-            let none = self.config.classes;
-            let classes = &conditioning.classes;
-            let classes = (0..b).map(|i| classes.get(i).copied().flatten().unwrap_or(none));
-            condition = condition + table.forward(classes).cast(wide(dtype));
+            let labels = conditioning.labels_of(b);
+            condition = condition + table.of_labels(&labels, self.config.classes).cast(wide(dtype));
         }
         let condition = conditioning.time_token(condition, dtype);
 

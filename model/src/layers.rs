@@ -4,8 +4,9 @@
 //! stays `f32` while products are taken in `bf16`.
 
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Int, Tensor, TensorData, module};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, module};
 
+use crate::label::Label;
 use crate::macs::Macs;
 use crate::ops;
 use crate::params::{Init, Params};
@@ -65,6 +66,40 @@ impl Linear {
     }
 }
 
+/// The linear map of class labels to the time embedding, as in EDM: without bias, from the one-hot
+/// vector times the square root of the number of classes. No class is the zero vector.
+#[derive(Module, Debug)]
+pub struct ClassEmbedding {
+    linear: Linear,
+    classes: usize,
+}
+
+impl ClassEmbedding {
+    pub(crate) fn new(params: &Params, classes: usize, channels: usize) -> Self {
+        Self { linear: Linear::new(params, [classes, channels], false, 1.0), classes }
+    }
+
+    /// # Shapes
+    ///
+    /// - labels: one a picture
+    /// - output: `[B, channels]`
+    pub fn forward(&self, labels: &[Label], options: (&Device, DType)) -> Tensor<2> {
+        let scale = (self.classes as f64).sqrt();
+        let mut values = vec![0.0; labels.len() * self.classes];
+        for (row, label) in values.chunks_exact_mut(self.classes).zip(labels) {
+            for &(class, weight) in label.parts() {
+                row[class] += weight * scale;
+            }
+        }
+        let values = TensorData::new(values, [labels.len(), self.classes]);
+        self.linear.forward(Tensor::from_data(values, options))
+    }
+
+    pub(crate) fn macs(&self) -> Macs {
+        self.linear.macs(1)
+    }
+}
+
 /// A learned vector for each of a number of things.
 #[derive(Module, Debug)]
 pub struct Embedding {
@@ -85,6 +120,40 @@ impl Embedding {
         let shape = [numbers.len()];
         let index = Tensor::<1, Int>::from_data(TensorData::new(numbers, shape), &weight.device());
         weight.select(0, index)
+    }
+
+    /// The vectors of labels, of which `null` stands for no class.
+    ///
+    /// # Shapes
+    ///
+    /// - output: `[labels, C]`
+    pub fn of_labels(&self, labels: &[Label], null: usize) -> Tensor<2> {
+        // Labels as rows of one length, each with the null class and what is left of the weights.
+        let places = labels.iter().map(|label| label.parts().len()).max().unwrap_or(0);
+        let left =
+            |label: &Label| 1.0 - label.parts().iter().map(|(_, weight)| weight).sum::<f64>();
+        let device = self.weight.val().device();
+        let at = |place: usize| {
+            let part = |label: &Label| label.parts().get(place).copied().unwrap_or((null, 0.0));
+            labels.iter().map(part).collect::<Vec<_>>()
+        };
+        let nulls = labels.iter().map(|label| (null, left(label))).collect();
+        let sum = (0..places).map(at).chain([nulls]).filter_map(|parts| {
+            if parts.iter().all(|(_, weight)| *weight == 0.0) {
+                return None;
+            }
+            let rows = self.forward(parts.iter().map(|(class, _)| *class));
+            if parts.iter().all(|(_, weight)| *weight == 1.0) {
+                return Some(rows);
+            }
+            let weights: Vec<f64> = parts.iter().map(|(_, weight)| *weight).collect();
+            let weights = TensorData::new(weights, [labels.len(), 1]);
+            let weights = Tensor::<2>::from_data(weights, (&device, rows.dtype()));
+            Some(rows * weights)
+        });
+        // Weights of zero everywhere: a mixture of nothing.
+        let nothing = || self.forward(labels.iter().map(|_| null)) * 0.0;
+        sum.reduce(|sum, rows| sum + rows).unwrap_or_else(nothing)
     }
 }
 

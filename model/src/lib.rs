@@ -14,7 +14,7 @@
 //! | from the network to a denoiser | [`precond`], [`Model`] |
 //! | from noise to pictures | [`schedule`], [`sampler`], [`noise`], [`generate`], [`image`], [`picture`] |
 //! | all settings of that | [`settings`] |
-//! | classifier-free guidance, names of classes | [`guidance`], [`classes`] |
+//! | labels of pictures, names of classes, classifier-free guidance | [`label`], [`classes`], [`guidance`] |
 //! | training objective | [`loss`], [`hybrid`], [`importance`] |
 //! | discrete time: betas and what follows from them | [`discrete`] |
 //! | picture, noise and score; Eq (1), (2) | [`process`] |
@@ -41,6 +41,7 @@ pub mod hybrid;
 pub mod image;
 #[cfg(feature = "tensor")]
 pub mod importance;
+pub mod label;
 #[cfg(feature = "tensor")]
 mod latent;
 #[cfg(feature = "tensor")]

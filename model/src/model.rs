@@ -1,9 +1,12 @@
 //! A model: the network, its configuration, and the denoiser that both make.
 
+use std::borrow::Cow;
+
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, ExecutionError, Tensor, TensorData};
 
 use crate::config::{ConfigError, ModelConfig};
+use crate::label::Label;
 use crate::network::{AttentionMaps, Network, NetworkInput};
 use crate::noise::start_noise;
 use crate::params::{Source, TensorSpec, collect};
@@ -48,9 +51,9 @@ pub struct Conditioning {
     pub augment: Option<Tensor<2>>,
     /// A key for each picture, which decides what dropout leaves out of it; none when sampling.
     pub dropout: Option<Vec<u32>>,
-    /// The class of each picture, counted from 0, or `None` for no class (the null class of
-    /// classifier-free guidance). Left empty, no picture has one.
-    pub classes: Vec<Option<usize>>,
+    /// The label of each picture; one without a class is what classifier-free guidance calls the
+    /// null class. Left empty, no picture has a class.
+    pub labels: Vec<Label>,
     /// The block whose attention maps are wanted, counted in the order of execution.
     pub attention_of: Option<usize>,
     /// Whether the time token is zero.
@@ -61,6 +64,11 @@ pub struct Conditioning {
 }
 
 impl Conditioning {
+    /// The labels of `b` pictures.
+    pub(crate) fn labels_of(&self, b: usize) -> Cow<'_, [Label]> {
+        if self.labels.is_empty() { vec![Label::NONE; b].into() } else { (&self.labels[..]).into() }
+    }
+
     /// The time token as blocks are given it, of a map's type.
     pub(crate) fn time_token(&self, time: Tensor<2>, dtype: DType) -> Tensor<2> {
         let time = time.cast(dtype);
@@ -131,10 +139,11 @@ impl Model {
     pub fn denoise(&self, x: Tensor<4>, sigma: &[f64], conditioning: Conditioning) -> Denoised {
         let b = x.dims()[0];
         assert_eq!(b, sigma.len(), "one noise level per picture");
-        let given = &conditioning.classes;
-        assert!(given.is_empty() || given.len() == b, "one class per picture");
+        let given = &conditioning.labels;
+        assert!(given.is_empty() || given.len() == b, "one label per picture");
         let known = self.config.classes();
-        assert!(given.iter().flatten().all(|&class| class < known), "there are {known} classes");
+        let mut classes = given.iter().flat_map(Label::parts);
+        assert!(classes.all(|&(class, _)| class < known), "there are {known} classes");
         let options = (&x.device(), x.dtype());
         let coefficients: Vec<Coefficients> =
             sigma.iter().map(|&sigma| self.config.precond.coefficients(sigma)).collect();

@@ -45,7 +45,10 @@ pub fn all() -> Vec<(&'static str, ModelConfig)> {
         precond: PrecondConfig::Adm { betas: LinearBetas::default() },
     };
     vec![
-        ("tiny", image(tiny)),
+        ("tiny", image(tiny.clone())),
+        // The same with classes: the names of the embedded emoji, and those of CIFAR-10.
+        ("tiny-emoji", image(ImageConfig { classes: 1911, ..tiny.clone() })),
+        ("tiny-cifar10", image(ImageConfig { classes: 10, ..tiny })),
         ("cifar10", image(cifar10.clone())),
         // The reading of appendix I: fewer blocks.
         ("cifar10-i", image(ImageConfig { blocks: vec![2, 2, 2], ..cifar10.clone() })),

@@ -6,6 +6,7 @@ use crate::classes;
 use crate::config::{LinearBetas, ModelConfig, NetworkConfig, PrecondConfig};
 use crate::discrete::Spacing;
 use crate::guidance::{Course, Guidance};
+use crate::label::Label;
 use crate::schedule::Schedule;
 
 /// How pictures are made, all but the seeds.
@@ -20,10 +21,10 @@ pub struct Settings {
     pub schedule: Schedule,
     /// Noise added on the way.
     pub churn: Churn,
-    /// Classes of the pictures: that of seed `s` is number `s mod n` of these `n`, however the
+    /// Labels of the pictures: that of seed `s` is number `s mod n` of these `n`, however the
     /// seeds are batched. None are given for pictures of no class.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub classes: Vec<usize>,
+    pub classes: Vec<Label>,
     /// Classifier-free guidance towards the class.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guidance: Option<Guidance>,
@@ -138,7 +139,8 @@ impl Settings {
     /// The first that it has not, or that guidance has no class to go by.
     pub fn validate_for(&self, config: &ModelConfig) -> Result<(), SettingsError> {
         let known = config.classes();
-        if let Some(class) = self.classes.iter().find(|&&class| class >= known) {
+        let mut classes = self.classes.iter().flat_map(Label::parts);
+        if let Some((class, _)) = classes.find(|(class, _)| *class >= known) {
             return Err(SettingsError(format!("class {class}: {}", classes::known(known))));
         }
         if self.guidance.is_some() && self.classes.is_empty() {
@@ -147,11 +149,11 @@ impl Settings {
         Ok(())
     }
 
-    /// The class of each seed's picture.
-    pub fn classes_of(&self, seeds: &[u64]) -> Vec<Option<usize>> {
+    /// The label of each seed's picture; nothing if there are no classes.
+    pub fn labels_of(&self, seeds: &[u64]) -> Vec<Label> {
         match self.classes.len() as u64 {
             0 => Vec::new(),
-            n => seeds.iter().map(|seed| Some(self.classes[(seed % n) as usize])).collect(),
+            n => seeds.iter().map(|seed| self.classes[(seed % n) as usize].clone()).collect(),
         }
     }
 }

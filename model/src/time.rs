@@ -4,14 +4,16 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::config::{LatentConfig, TimeConfig};
-use crate::layers::Linear;
+use crate::label::Label;
+use crate::layers::{ClassEmbedding, Linear};
 use crate::macs::Macs;
 use crate::ops::swish;
 use crate::params::{Init, Params};
 
-/// A sinusoid of the noise level, augmentation labels, and an MLP with Swish.
+/// A sinusoid of the noise level, class and augmentation labels, and an MLP with Swish.
 #[derive(Module, Debug)]
 pub struct TimeEmbedding {
+    class: Option<ClassEmbedding>,
     augment: Option<Linear>,
     fc1: Linear,
     fc2: Linear,
@@ -20,9 +22,12 @@ pub struct TimeEmbedding {
 }
 
 impl TimeEmbedding {
-    pub(crate) fn new(params: &Params, config: &TimeConfig) -> Self {
+    /// Of a network that knows of so many classes.
+    pub(crate) fn new(params: &Params, config: &TimeConfig, classes: usize) -> Self {
         let TimeConfig { channels, width, augment_labels, max_period } = *config;
         Self {
+            class: (classes > 0)
+                .then(|| ClassEmbedding::new(&params.enter("class"), classes, channels)),
             augment: (augment_labels > 0).then(|| {
                 Linear::new(&params.enter("augment"), [augment_labels, channels], false, 1.0)
             }),
@@ -35,11 +40,12 @@ impl TimeEmbedding {
 
     /// # Shapes
     ///
-    /// - c_noise: one a picture; augment: `[B, labels]`, zero where there is none
+    /// - c_noise, labels: one a picture; augment: `[B, labels]`, zero where there is none
     /// - output: `[B, width]`
     pub fn forward(
         &self,
         c_noise: &[f64],
+        labels: &[Label],
         augment: Option<Tensor<2>>,
         options: (&Device, DType),
     ) -> Tensor<2> {
@@ -47,6 +53,9 @@ impl TimeEmbedding {
         let n = self.channels / 2;
         let frequency = |i| self.max_period.powf(-(i as f64) / (n - 1) as f64);
         let mut x = sinusoid(c_noise, n, frequency, [libm::sin, libm::cos], options);
+        if let Some(class) = &self.class {
+            x = x + class.forward(labels, options);
+        }
         if let (Some(linear), Some(labels)) = (&self.augment, augment) {
             x = x + linear.forward(labels);
         }
@@ -54,7 +63,8 @@ impl TimeEmbedding {
     }
 
     pub(crate) fn macs(&self) -> Macs {
-        self.augment.iter().map(|linear| linear.macs(1)).sum::<Macs>()
+        self.class.iter().map(ClassEmbedding::macs).sum::<Macs>()
+            + self.augment.iter().map(|linear| linear.macs(1)).sum::<Macs>()
             + self.fc1.macs(1)
             + self.fc2.macs(1)
     }

@@ -97,7 +97,7 @@ impl UNet {
         let [c_first, c_image] = [c[0], config.image_channels];
         let head = params.enter("head");
         Self {
-            time: TimeEmbedding::new(&params.enter("time"), &config.time),
+            time: TimeEmbedding::new(&params.enter("time"), &config.time, config.classes),
             tokenizer: Conv3x3::new(&params.enter("tokenizer"), [c_image, c_first], 1, 1.0),
             encoder,
             decoder,
@@ -110,7 +110,8 @@ impl UNet {
     pub(crate) fn forward(&self, input: NetworkInput) -> NetworkOutput {
         let NetworkInput { x, c_noise, conditioning } = input;
         let options = (&x.device(), wide(x.dtype()));
-        let time = self.time.forward(&c_noise, conditioning.augment.clone(), options);
+        let labels = conditioning.labels_of(c_noise.len());
+        let time = self.time.forward(&c_noise, &labels, conditioning.augment.clone(), options);
         let time = conditioning.time_token(time, x.dtype());
         let mut attention = None;
         let mut number = 0;

@@ -366,7 +366,11 @@ impl<'a> Weights<'a> {
     }
 
     /// The values of a tensor, in the order of the file.
-    pub(crate) fn values(&self, spec: &TensorSpec) -> Vec<f32> {
+    ///
+    /// # Panics
+    ///
+    /// If the file has no such tensor.
+    pub fn values(&self, spec: &TensorSpec) -> Vec<f32> {
         self.tensors.checked_values(&spec.name)
     }
 

@@ -158,11 +158,13 @@ def res_block(x, xt, p, name, config):
 
 # ---------------------------------------------------------------- the network
 
-def time_token(c_noise, augment, p, config):
+def time_token(c_noise, augment, labels, p, config):
     t = config["time"]
     n = t["channels"] // 2
     f = np.array([t["max_period"] ** (-i / (n - 1)) for i in range(n)])
     x = np.concatenate([np.sin(c_noise[:, None] * f), np.cos(c_noise[:, None] * f)], 1)
+    if labels is not None:
+        x = x + linear(labels * math.sqrt(config["classes"]), p, "time.class")
     if augment is not None:
         x = x + linear(augment, p, "time.augment")
     return swish(linear(swish(linear(x, p, "time.fc1")), p, "time.fc2"))
@@ -184,8 +186,8 @@ def bilinear(x):
     return np.einsum("yi,xj,bcij->bcyx", weights, weights, x)
 
 
-def network(x, c_noise, augment, p, config):
-    xt = time_token(c_noise, augment, p, config)
+def network(x, c_noise, augment, labels, p, config):
+    xt = time_token(c_noise, augment, labels, p, config)
     stages = len(config["channels"])
     x = conv3x3(x, p, "tokenizer")
     skips = []
@@ -212,11 +214,11 @@ def network(x, c_noise, augment, p, config):
     return conv3x3(group_norm(x, p, "head.norm", groups, n["eps"]), p, "head.conv")
 
 
-def denoise(x, sigma, augment, p, config, sigma_data=0.5):
-    """EDM's preconditioning. Returns D and F."""
+def denoise(x, sigma, augment, p, config, labels=None, sigma_data=0.5):
+    """EDM's preconditioning. Returns D and F. Labels hold the weight of each class."""
     s = sigma[:, None, None, None]
     total = s**2 + sigma_data**2
-    raw = network(x / np.sqrt(total), np.log(sigma) / 4, augment, p, config)
+    raw = network(x / np.sqrt(total), np.log(sigma) / 4, augment, labels, p, config)
     return sigma_data**2 / total * x + s * sigma_data / np.sqrt(total) * raw, raw
 
 
@@ -819,6 +821,8 @@ def parameters(config, rng):
             lin(name + ".residual", c_in, c_out)
 
     c, convolves = config["channels"], config["resample"] == "convolution"
+    if config.get("classes"):
+        lin("time.class", config["classes"], config["time"]["channels"], False)
     if config["time"]["augment_labels"]:
         lin("time.augment", config["time"]["augment_labels"], config["time"]["channels"], False)
     lin("time.fc1", config["time"]["channels"], width)
@@ -889,6 +893,10 @@ OTHER = BASE | {
 }
 
 
+# Classes, and augmentation labels beside them.
+CLASS = BASE | {"classes": 5}
+
+
 def counts(config):
     """Parameters, and multiply-adds of one picture: in weights, and in attention's products."""
     p = parameters(config, np.random.default_rng(0))
@@ -923,6 +931,8 @@ def preset(channels, blocks, window, resolution=32, width=512):
 
 PRESETS = {
     "tiny": preset([32, 64, 128], [2, 3, 4], 8, width=256),
+    "tiny-emoji": preset([32, 64, 128], [2, 3, 4], 8, width=256) | {"classes": 1911},
+    "tiny-cifar10": preset([32, 64, 128], [2, 3, 4], 8, width=256) | {"classes": 10},
     "cifar10": preset([128, 256, 256], [4, 4, 4], 4),
     "cifar10-i": preset([128, 256, 256], [2, 2, 2], 4),
     "cifar10-256": preset([256, 256, 256], [4, 4, 4], 4),
@@ -965,8 +975,10 @@ def main():
     save("res_block.safetensors", part(name) | {
         "x": x.transpose(0, 2, 3, 1), "time": xt, "output": out.transpose(0, 2, 3, 1)})
 
-    # Whole networks, as weights files, with and without augmentation labels.
-    for name, config in [("network", BASE), ("network_other", OTHER)]:
+    # Whole networks, as weights files, with and without augmentation labels, and with classes.
+    classes = np.random.default_rng(2)
+    networks = [("network", BASE, rng), ("network_other", OTHER, rng), ("network_class", CLASS, classes)]
+    for name, config, rng in networks:
         narrow = parameters(config, rng)
         p = wide(narrow)
         metadata = {"version": 1, "config": {"network": config}, "card": {"name": name}}
@@ -981,6 +993,13 @@ def main():
             augment = random(rng, 4, 9).astype(np.float64)
             expected["augment"] = augment
             expected["augmented"] = denoise(x, sigma, augment, p, config)[0]
+        if config.get("classes"):
+            # A class, a mixture, one that goes beyond a class, and none.
+            labels = np.zeros((4, config["classes"]))
+            labels[0, 2] = 1
+            labels[1, [0, 4]] = 0.625, 0.375
+            labels[2, [1, 3]] = 1.5, -0.5
+            expected |= {"labels": labels, "labelled": denoise(x, sigma, augment, p, config, labels)[0]}
         noise = np.stack([normals(seed, 0, 0, c * side * side) for seed in (3, 2**40 + 1)])
         noise = noise.reshape(2, c, side, side)
         trajectory, sigmas = heun(

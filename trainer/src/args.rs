@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use model::classes::find_all;
 use model::discrete::Respacing;
 use model::guidance::{Course, Guidance, GuidedChannels};
+use model::label::Label;
 use model::sampler::{Method, Variance};
 use model::weights::Precision;
 
@@ -17,7 +18,7 @@ use crate::device::DeviceKind;
 
 /// Trains DiffiT, samples from it, exports its weights.
 ///
-/// Without a command it trains the preset `tiny` on the embedded emoji for a few minutes, starting
+/// Without a command it trains the preset `tiny-emoji` on the embedded emoji for a few minutes, starting
 /// from the weights that are shipped with it.
 #[derive(Parser)]
 #[command(version, propagate_version = true, after_help = EXIT_CODES)]
@@ -123,9 +124,9 @@ fn positive(text: &str) -> Result<f64, String> {
 
 #[derive(clap::Args, Clone)]
 pub struct TrainArgs {
-    /// Model and recipe: tiny, cifar10, cifar10-i, cifar10-256, ffhq64, ffhq64-i, and for latents
-    /// latent256, latent512, latent-tiny.
-    #[arg(long, default_value = "tiny", conflicts_with = "resume")]
+    /// Model and recipe: tiny-emoji, tiny-cifar10, tiny, cifar10, cifar10-i, cifar10-256, ffhq64,
+    /// ffhq64-i, and for latents latent256, latent512, latent-tiny.
+    #[arg(long, default_value = "tiny-emoji", conflicts_with = "resume")]
     pub preset: String,
     /// JSON file with values that replace those of the preset, such as a run's options.json; it
     /// may hold any part of them.
@@ -244,7 +245,8 @@ pub struct VaeArgs {
 #[derive(clap::Args, Clone)]
 pub struct GuidanceArgs {
     /// Classes of the pictures, by number or by a part of the name that no other has, such as
-    /// 207,otter,10-19: with n of them, seed s (of denoise, picture s) has number s mod n.
+    /// 207,otter,10-19: with n of them, seed s (of denoise, picture s) has number s mod n. A mixture
+    /// has weights, and a semicolon before what follows it: otter=0.6,pizza=0.4;rocket.
     #[arg(long, visible_alias = "class", value_name = "CLASSES")]
     pub classes: Option<String>,
     /// Scale of classifier-free guidance: 1 for none. The paper has 4.4 at 256x256. Of sample,
@@ -367,7 +369,7 @@ impl GuidanceArgs {
     /// # Errors
     ///
     /// If there is no such class, or it could be several.
-    pub fn numbers(&self, names: &[String]) -> anyhow::Result<Vec<usize>> {
+    pub fn labels(&self, names: &[String]) -> anyhow::Result<Vec<Label>> {
         find_all(names, self.classes.as_deref().unwrap_or_default()).context("--classes")
     }
 }
@@ -408,6 +410,9 @@ pub struct SampleArgs {
     /// Write one file per seed.
     #[arg(long)]
     pub separate: bool,
+    /// Write the class under each picture of the grid.
+    #[arg(long, conflicts_with = "separate", requires = "classes")]
+    pub labels: bool,
     /// Columns of the grid.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub columns: Option<u32>,

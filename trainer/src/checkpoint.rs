@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+use model::card::ClassGroup;
 use model::config::ModelConfig;
 use model::importance::{Drawn, TimeSampler};
 use model::network::Network;
@@ -55,6 +56,9 @@ pub struct Progress {
     /// Names of the model's classes.
     #[serde(default)]
     pub classes: Vec<String>,
+    /// Groups of the model's classes.
+    #[serde(default)]
+    pub class_groups: Vec<ClassGroup>,
     /// What draws noise levels by what it has learned of them, where anything does.
     #[serde(default)]
     pub times: Option<TimeSampler>,
@@ -75,6 +79,7 @@ impl Progress {
             skipped_in_row: 0,
             latents_of: None,
             classes: Vec::new(),
+            class_groups: Vec::new(),
         }
     }
 

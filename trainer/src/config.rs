@@ -89,14 +89,12 @@ pub struct EmaConfig {
     pub ramp: f64,
 }
 
-/// What the latent models share: the noise is predicted, time steps are uniform, a tenth of the
-/// classes is left out, and 0.9999 of the moving average is kept in every step. How long the paper
+/// What the latent models share: the noise is predicted, time steps are uniform, and 0.9999 of the moving average is kept in every step. How long the paper
 /// trained them, it does not say.
 fn latent(config: TrainConfig) -> TrainConfig {
     let half_life = config.batch as f64 * 0.5f64.ln() / 0.9999f64.ln();
     TrainConfig {
         loss: LossConfig::Adm { betas: LinearBetas::default(), times: TimeSampling::default() },
-        label_dropout: 0.1,
         ema: EmaConfig { half_life: half_life.round() as u64, ramp: 1e9 },
         ..config
     }
@@ -106,13 +104,15 @@ impl TrainConfig {
     /// The recipe of a preset.
     pub fn preset(name: &str) -> Option<Self> {
         let model = model::preset::by_name(name)?;
+        let classes = model.classes();
         let config = |augment, batch, duration, lr, lr_ramp| Self {
             model,
             loss: LossConfig::default(),
             data: crate::data::EMBEDDED.into(),
             flip: true,
             augment,
-            label_dropout: 0.0,
+            // What classifier-free guidance needs.
+            label_dropout: if classes > 0 { 0.1 } else { 0.0 },
             batch,
             micro_batch: None,
             gradient_checkpointing: false,
@@ -126,7 +126,7 @@ impl TrainConfig {
         };
         Some(match name {
             // Small batches: on a CPU it is steps that are scarce.
-            "tiny" => config(0.0, 32, 3_000, 5e-4, 20_000),
+            name if name.starts_with("tiny") => config(0.0, 32, 3_000, 5e-4, 20_000),
             name if name.starts_with("ffhq64") => config(0.15, 256, 200_000_000, 2e-4, 10_000_000),
             "latent-tiny" => latent(config(0.0, 32, 3_000, 5e-4, 0)),
             "latent256" => latent(config(0.0, 256, 200_000_000, 3e-4, 0)),

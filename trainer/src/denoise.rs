@@ -32,7 +32,7 @@ pub fn run(args: DenoiseArgs) -> anyhow::Result<()> {
     let [c, h, w] = model.config.image_shape();
     ensure!(args.guidance.guidance.len() <= 1, "--guidance: one scale, not several");
     let settings = Settings {
-        classes: args.guidance.numbers(&loaded.card.class_names(model.config.classes()))?,
+        classes: args.guidance.labels(&loaded.card.class_names(model.config.classes()))?,
         guidance: args.guidance.guidance.first().map(|&scale| args.guidance.of_scale(scale)),
         ..Settings::default()
     };
@@ -64,7 +64,7 @@ pub fn run(args: DenoiseArgs) -> anyhow::Result<()> {
         let x = Tensor::<4>::from_data(x, &device);
         let sigma: Vec<f64> = sigma.iter().map(|&sigma| sigma.into()).collect();
         let conditioning =
-            Conditioning { classes: settings.classes_of(numbers), ..Conditioning::default() };
+            Conditioning { labels: settings.labels_of(numbers), ..Conditioning::default() };
         let output = match settings.guidance {
             Some(guidance) => guidance.denoise(&model, x, &sigma, conditioning),
             None => model.denoise(x, &sigma, conditioning),

@@ -31,6 +31,7 @@ pub fn card(progress: &Progress) -> Card {
         training_seconds: progress.seconds,
         made_with: format!("trainer {}", env!("CARGO_PKG_VERSION")),
         classes: progress.classes.clone(),
+        class_groups: progress.class_groups.clone(),
     }
 }
 

@@ -10,6 +10,7 @@ use std::thread;
 use anyhow::ensure;
 use burn::optim::{AdamConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Bytes, DType, Device, Gradients, Tensor, TensorData};
+use model::label::Label;
 use model::recompute::Recompute;
 use model::{Conditioning, Model};
 
@@ -270,7 +271,7 @@ impl Worker {
         let recompute = config.gradient_checkpointing.then(Recompute::default);
         let conditioning = Conditioning {
             augment,
-            classes: batch.classes,
+            labels: batch.classes.into_iter().map(Label::from).collect(),
             dropout: Some(batch.dropout),
             recompute: recompute.clone(),
             ..Conditioning::default()

@@ -15,6 +15,7 @@ mod ema;
 mod export;
 mod gradients;
 mod info;
+mod labelled;
 mod learner;
 mod loader;
 mod manual;

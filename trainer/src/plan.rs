@@ -1,12 +1,13 @@
 //! What a run is made of, before it begins: the recipe, the weights to start from, the folder.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use anstream::println;
 use anyhow::{Context, bail, ensure};
 use burn::tensor::Device;
-use model::Model;
 use model::weights::{Weights, shape_of};
+use model::{Model, TensorSpec};
 use serde_json::{Value, json};
 
 use crate::args::TrainArgs;
@@ -78,7 +79,7 @@ impl Plan {
         let from = match &args.from {
             Some(from) => from.clone(),
             // What the bare command trains is what the shipped weights were trained on.
-            None if config.model == preset.model && args.preset == "tiny" && embedded => {
+            None if config.model == preset.model && args.preset == "tiny-emoji" && embedded => {
                 shipped::NAME.into()
             }
             None => SCRATCH.into(),
@@ -91,8 +92,9 @@ impl Plan {
                     path => std::fs::read(path).with_context(|| format!("--from {path}"))?,
                 };
                 let weights = Weights::parse(&bytes).with_context(|| format!("--from {from}"))?;
+                let same = weights.config().clone().with_classes(config.model.classes());
                 ensure!(
-                    weights.config() == &config.model,
+                    same == config.model,
                     "--from {from}: these weights belong to another model than preset {}",
                     args.preset
                 );
@@ -185,7 +187,20 @@ impl Plan {
             }
             Origin::Weights(bytes) => {
                 let weights = Weights::parse(bytes)?;
-                let make = |device: &_| Ok(Model::from_weights(&weights, device));
+                // Where the classes are others, what knows of them starts anew.
+                let kept = |spec: &TensorSpec| weights.specs().contains(spec);
+                let initial: HashMap<String, Vec<f32>> = if weights.config() == &config.model {
+                    HashMap::new()
+                } else {
+                    let new = Model::new(config.model.clone(), config.seed, &Device::flex())?;
+                    let parameters = new.parameters().into_iter();
+                    parameters.map(|(spec, values)| (spec.name, values)).collect()
+                };
+                let values = |spec: &TensorSpec| {
+                    if kept(spec) { weights.values(spec) } else { initial[&spec.name].clone() }
+                };
+                let make =
+                    |device: &_| Ok(Model::from_values(config.model.clone(), &values, device));
                 Ok((new(), Learner::new(config, devices, nodes, make, make)?))
             }
             Origin::Checkpoint { folder, checkpoint } => {

@@ -9,6 +9,7 @@ use anyhow::{Context, ensure};
 use burn::tensor::Device;
 use indicatif::{ProgressBar, ProgressStyle};
 use model::Model;
+use model::classes::list;
 use model::config::LinearBetas;
 use model::discrete::Respacing;
 use model::generate::{Settings, generate};
@@ -19,6 +20,7 @@ use model::vae::Vae;
 
 use crate::args::{SampleArgs, SettingsArgs, seeds};
 use crate::autoencoder::Autoencoder;
+use crate::labelled;
 use crate::run_folder::write_file;
 use crate::weights_file;
 
@@ -122,7 +124,7 @@ pub fn run(args: SampleArgs) -> anyhow::Result<()> {
     let loaded = weights_file::load(args.weights.as_deref(), &device)?;
     let config = &loaded.model.config;
     let names = loaded.card.class_names(config.classes());
-    let classes = args.settings.guidance.numbers(&names)?;
+    let classes = args.settings.guidance.labels(&names)?;
     for settings in &mut sweep {
         settings.classes.clone_from(&classes);
         settings.validate_for(config)?;
@@ -173,7 +175,14 @@ pub fn run(args: SampleArgs) -> anyhow::Result<()> {
             }
         } else {
             let columns = args.columns.map_or_else(|| Rgb::square(pictures.len()), |c| c as usize);
-            let grid = Rgb::grid(&pictures, columns);
+            let grid = if args.labels {
+                let labels = settings.labels_of(&seeds);
+                let texts: Vec<String> =
+                    labels.into_iter().map(|label| list(&names, &[label])).collect();
+                labelled::grid(&pictures, &texts, columns)
+            } else {
+                Rgb::grid(&pictures, columns)
+            };
             save(&grid, &output, Some(&origin(&seeds)))?;
         }
         bar.suspend(|| println!("{} pictures in {}", pictures.len(), output.display()));

@@ -10,6 +10,7 @@ use anstream::{eprintln, print, println};
 use anyhow::{Context, bail, ensure};
 use burn::tensor::Device;
 use model::generate::Settings;
+use model::label::Label;
 use model::picture::Rgb;
 use model::vae::Vae;
 use model::weights::Precision;
@@ -27,7 +28,7 @@ use crate::report::{Status, Verbosity, warn};
 use crate::run_folder::{RunFolder, write_file};
 use crate::signals::Stop;
 use crate::tensorboard::Events;
-use crate::{export, memory, sample};
+use crate::{export, labelled, memory, sample};
 
 /// Images between two lines of `stats.jsonl`, at the least.
 const STRETCH: u64 = 1_000;
@@ -71,7 +72,8 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
         config.data.display()
     );
     progress.latents_of = latents_of;
-    progress.classes.clone_from(&data.class_names);
+    progress.classes.clone_from(&data.class_names.names);
+    progress.class_groups.clone_from(&data.class_names.groups);
     agree(&progress, &mut learner, &data)?;
     let folder = plan.folder(&args)?;
     let _lock = folder.lock()?;
@@ -189,6 +191,41 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Classes of the embedded emoji that are shown first: they differ, and everybody knows them.
+const WELL_KNOWN: [&str; 16] = [
+    "grinning",
+    "red heart",
+    "otter",
+    "pizza",
+    "rocket",
+    "sunflower",
+    "Japan Flag",
+    "dog",
+    "strawberry",
+    "soccer",
+    "house",
+    "snowman",
+    "rainbow",
+    "apple",
+    "octopus",
+    "green apple",
+];
+
+/// The classes of `n` pictures of a grid, of `count` with such names: well-known ones where they
+/// are there, else as far apart as can be.
+fn shown(names: &[String], count: usize, n: usize) -> Vec<usize> {
+    let known: Vec<usize> = WELL_KNOWN
+        .iter()
+        .filter_map(|known| names.iter().position(|name| name == known))
+        .take(n)
+        .collect();
+    if known.len() == n.min(WELL_KNOWN.len()) {
+        return known;
+    }
+    let n = n.min(count);
+    (0..n).map(|i| i * count / n).collect()
+}
+
 /// Checks that other machines, where there are any, are about to train the same.
 fn agree(progress: &Progress, learner: &mut Learner, data: &Dataset) -> anyhow::Result<()> {
     if learner.nodes().is_none() {
@@ -252,6 +289,22 @@ impl Run {
             config.data.display(),
             config.batch,
             config.seed
+        );
+        let [c, h, w] = config.model.image_shape();
+        let what = if data.latents_of().is_some() { "latents" } else { "pictures" };
+        let of_what = match &self.progress.classes[..] {
+            [] => String::new(),
+            [first, second, ..] => {
+                format!(
+                    ", each by its name, of {} such as \"{first}\" and \"{second}\"",
+                    self.progress.classes.len()
+                )
+            }
+            [one] => format!(" of \"{one}\""),
+        };
+        eprintln!(
+            "It learns to remove noise of any strength from {what} of {w}x{h}x{c}{of_what}: a picture is \
+             made by removing noise from noise."
         );
         if self.progress.images > 0 {
             eprintln!("going on after {} images", self.progress.images);
@@ -346,14 +399,23 @@ impl Run {
         }
         let seeds: Vec<u64> = (0..u64::from(n)).collect();
         let ema = self.learner.ema();
-        // One picture of each class, as far as they go.
-        let classes = (0..ema.config.classes().min(n as usize)).collect();
-        let settings = Settings { classes, ..Settings::default() };
+        let classes = shown(&self.progress.classes, ema.config.classes(), n as usize);
+        let labels = classes.iter().copied().map(Label::from).collect();
+        let settings = Settings { classes: labels, ..Settings::default() };
         let vae = self.vae.as_ref();
         let pictures = sample::pictures(ema, vae, &settings, &seeds, 16, &self.device, |_| {});
         let images = self.progress.images;
         let path = folder.grid(images);
-        let grid = Rgb::grid(&pictures, Rgb::square(pictures.len()));
+        let columns = Rgb::square(pictures.len());
+        let grid = match &self.progress.classes[..] {
+            names if names.is_empty() || classes.is_empty() => Rgb::grid(&pictures, columns),
+            names => {
+                let text = |i: usize| names.get(classes[i % classes.len()]).cloned();
+                let texts: Vec<String> =
+                    (0..pictures.len()).map(|i| text(i).unwrap_or_default()).collect();
+                labelled::grid(&pictures, &texts, columns)
+            }
+        };
         let png = grid.to_png(None)?;
         write_file(&path, &png).with_context(|| format!("cannot write {}", path.display()))?;
         events.picture(images, "pictures", [grid.width, grid.height], png)?;

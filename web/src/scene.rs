@@ -10,6 +10,7 @@ use std::str::FromStr;
 use model::config::LinearBetas;
 use model::discrete::{Respacing, Spacing};
 use model::guidance::{Course, Guidance, GuidedChannels};
+use model::label::Label;
 use model::schedule::Schedule;
 use model::settings::{Method, Settings, Variance};
 use serde::{Deserialize, Serialize};
@@ -269,9 +270,9 @@ impl Pairs {
     }
 }
 
-/// Numbers with commas between them.
-pub fn list(numbers: &[usize]) -> String {
-    numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+/// Numbers or labels with commas between them.
+pub fn list(items: &[impl ToString]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// The power of a course of guidance; 0 for a constant one.
@@ -420,9 +421,12 @@ fn set_setting(settings: &mut Settings, name: &str, value: &str) -> bool {
 /// Takes up class or guidance. Fields of guidance come after its scale.
 fn set_class(settings: &mut Settings, name: &str, value: &str) {
     if name == "classes" {
-        let class = |text: &str| text.parse().ok().filter(|class| range::CLASS.contains(class));
-        let classes: Option<Vec<usize>> = value.split(',').map(class).collect();
-        set(&mut settings.classes, classes.filter(|classes| classes.len() <= CLASSES));
+        let known = |label: &Label| {
+            !label.is_none() && label.parts().iter().all(|(class, _)| range::CLASS.contains(class))
+        };
+        let label = |text: &str| text.parse().ok().filter(known);
+        let labels: Option<Vec<Label>> = value.split(',').map(label).collect();
+        set(&mut settings.classes, labels.filter(|labels| labels.len() <= CLASSES));
     } else if name == "guidance" {
         if let Some(scale) = number(value, range::GUIDANCE) {
             settings.guidance.get_or_insert_default().scale = scale;
@@ -606,10 +610,20 @@ mod tests {
             assert_eq!(settings(link), Settings::default(), "{link}");
         }
         let guided = settings("classes=3,1&guidance=1.49&guidance-power=0&guidance-channels=all");
-        assert_eq!(guided.classes, [3, 1]);
+        assert_eq!(guided.classes, [3, 1].map(Label::from));
+        let mixed = settings("classes=3:0.6_5:0.4,7").classes;
+        assert_eq!(mixed[0].parts(), [(3, 0.6), (5, 0.4)]);
+        assert_eq!(mixed[1].class(), Some(7));
         let guidance = guided.guidance.expect("it is asked for");
         assert_eq!((guidance.scale, guidance.course), (1.49, Course::Constant));
-        for link in ["classes=1,x", "classes=-1", "classes=100000", "guidance-power=2"] {
+        for link in [
+            "classes=1,x",
+            "classes=-1",
+            "classes=100000",
+            "classes=1:99",
+            "classes=1,",
+            "guidance-power=2",
+        ] {
             assert_eq!(settings(link), Settings::default(), "{link}");
         }
         // A model without classes has nothing to do with them, and guidance needs one.
@@ -637,7 +651,7 @@ mod tests {
         let guidance = Some(Guidance::default());
         scene.fit(&usual, &Settings { guidance, ..usual.clone() });
         assert_eq!((scene.settings.steps, scene.settings.guidance), (20, guidance));
-        scene.settings.classes = vec![3];
+        scene.settings.classes = vec![3.into()];
         scene.fit(&usual, &usual);
         assert_eq!(scene.settings.guidance, guidance);
     }
@@ -722,11 +736,21 @@ mod tests {
         }
     }
 
+    fn labels() -> impl Strategy<Value = Label> {
+        let part = (range::CLASS, -4i32..=8)
+            .prop_map(|(class, eighths)| (class, f64::from(eighths) / 8.0));
+        prop_oneof![
+            range::CLASS.prop_map(Label::from),
+            proptest::collection::vec(part, 1..=2)
+                .prop_map(|parts| Label::mixture(parts).expect("moderate")),
+        ]
+    }
+
     prop_compose! {
         fn scenes()(
             view in 0usize..4, model in "([a-z0-9][a-z0-9.-]{0,60})?", game in 0usize..5, seed: u64, others: [u64; 3], count in 0usize..4,
             settings in settings(), beside in settings(), block in range::PART,
-            classes in proptest::collection::vec(range::CLASS, 0..=20),
+            classes in proptest::collection::vec(labels(), 0..=12),
             guidance in proptest::option::of(guidance()),
             head in proptest::option::of(range::PART), token: [u8; 2], sigma in range::SIGMA,
         ) -> Scene {

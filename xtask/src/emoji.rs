@@ -2,8 +2,10 @@
 //!
 //! Noto emoji come from the npm package `emoji-datasource-google`. Variants by skin tone are left
 //! out: they would make half of the set people. Each picture is put on white, halved to 32x32
-//! and stored as PNG in a zip of EDM's layout; the class is the emoji's category.
+//! and stored as PNG in a zip of EDM's layout. Each emoji is a class, named in words; categories are
+//! groups of classes.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -23,8 +25,31 @@ const SIDE: u32 = 32;
 struct Emoji {
     image: String,
     category: String,
+    name: Option<String>,
+    short_name: String,
+    short_names: Vec<String>,
     sort_order: u32,
     has_img_google: bool,
+}
+
+impl Emoji {
+    /// What it is called: its short name in words, except where that is a code or a number.
+    fn words(&self) -> String {
+        let has_letters = |name: &&String| name.chars().any(char::is_alphabetic);
+        if self.short_name == "heart" {
+            // As the other hearts are named.
+            return "red heart".into();
+        }
+        if let (Some(name), "Flags") = (&self.name, self.category.as_str())
+            && name.ends_with(" Flag")
+        {
+            return name.clone();
+        }
+        let short = self.short_names.iter().find(has_letters);
+        let name = [Some(&self.short_name), short].into_iter().flatten().find(has_letters);
+        let name = name.or(self.name.as_ref()).map(String::as_str).unwrap_or_default();
+        name.to_lowercase().replace(['_', '-'], " ")
+    }
 }
 
 /// Fetches the package with npm and writes `trainer/data/emoji-32.zip`.
@@ -35,9 +60,17 @@ pub fn pack(root: &Path) -> anyhow::Result<()> {
     let mut list: Vec<Emoji> = serde_json::from_slice(&text).context("emoji.json")?;
     list.retain(|emoji| emoji.has_img_google);
     list.sort_by_key(|emoji| emoji.sort_order);
-    let mut classes: Vec<String> = list.iter().map(|emoji| emoji.category.clone()).collect();
-    classes.sort();
-    classes.dedup();
+    let classes: Vec<String> = list.iter().map(Emoji::words).collect();
+    let distinct: BTreeSet<&String> = classes.iter().collect();
+    ensure!(distinct.len() == classes.len(), "two emoji have one name");
+    // In the order of the list, which has one group after the other.
+    let mut groups: Vec<(&str, Vec<usize>)> = Vec::new();
+    for (class, Emoji { category, .. }) in list.iter().enumerate() {
+        match groups.last_mut() {
+            Some((name, classes)) if name == category => classes.push(class),
+            _ => groups.push((category, vec![class])),
+        }
+    }
 
     let path = root.join("trainer/data/emoji-32.zip");
     let mut zip = zip::ZipWriter::new(File::create(&path)?);
@@ -46,20 +79,21 @@ pub fn pack(root: &Path) -> anyhow::Result<()> {
     let deflated =
         SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
     let mut labels = Vec::new();
-    for emoji in &list {
+    for (class, emoji) in list.iter().enumerate() {
         let source = package.join("img/google/64").join(&emoji.image);
         let picture = shrink(&source).with_context(|| source.display().to_string())?;
-        let class = classes.iter().position(|class| *class == emoji.category);
         let name = emoji.image.clone();
         zip.start_file(&name, stored)?;
         let mut png = std::io::Cursor::new(Vec::new());
         picture.write_to(&mut png, ImageFormat::Png)?;
         zip.write_all(png.get_ref())?;
-        labels.push((name, class.context("every emoji has a category")?));
+        labels.push((name, class));
     }
     zip.start_file("dataset.json", deflated)?;
     zip.write_all(
-        serde_json::json!({ "labels": labels, "classes": classes }).to_string().as_bytes(),
+        serde_json::json!({ "labels": labels, "classes": classes, "groups": groups })
+            .to_string()
+            .as_bytes(),
     )?;
     zip.finish()?;
     println!("{}: {} pictures, {} bytes", path.display(), labels.len(), fs::metadata(&path)?.len());

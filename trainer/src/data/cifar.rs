@@ -65,7 +65,7 @@ pub(super) fn read(path: &Path) -> Result<Contents, DataError> {
             class: Some(class),
         })
     });
-    let classes = CLASSES.map(String::from).to_vec();
+    let classes = CLASSES.map(String::from).to_vec().into();
     Ok(Contents { items: items.collect(), classes })
 }
 

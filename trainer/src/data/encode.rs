@@ -50,8 +50,8 @@ pub fn encode(args: EncodeArgs) -> anyhow::Result<()> {
         labels.extend(class);
         Ok(())
     })?;
-    let (labels, classes) = match labels.len() == seen.pictures && !classes.is_empty() {
-        true => (labels, classes),
+    let (labels, classes) = match labels.len() == seen.pictures && !classes.names.is_empty() {
+        true => (labels, classes.names),
         false => Default::default(),
     };
     let pictures = seen.pictures;

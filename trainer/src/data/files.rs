@@ -1,17 +1,19 @@
 //! Folders and zip archives of PNG and JPEG files, in the layout of EDM's data sets.
 //!
 //! Classes come from `dataset.json` (`{"labels": [[name, class], ..], "classes": [name, ..]}`,
-//! the second part optional), or from the names of the top-level folders.
+//! the second part optional, as are `"groups": [[name, [class, ..]], ..]`), or from the names of the
+//! top-level folders.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Seek};
 use std::path::Path;
 
+use model::card::ClassGroup;
 use rayon::prelude::*;
 use serde::Deserialize;
 use zip::ZipArchive;
 
-use super::{DataError, Each, Item, Picture};
+use super::{Classes, DataError, Each, Item, Picture};
 
 /// A single picture file larger than this is not one.
 const MAX_FILE: u64 = 64 << 20;
@@ -24,6 +26,8 @@ struct Labels {
     labels: Option<Vec<(String, u32)>>,
     #[serde(default)]
     classes: Vec<String>,
+    #[serde(default)]
+    groups: Vec<(String, Vec<usize>)>,
 }
 
 /// Whether a file of this name is taken for a picture.
@@ -33,7 +37,7 @@ fn is_picture(name: &str) -> bool {
 }
 
 /// Reads all pictures below a folder.
-pub(super) fn visit_folder(root: &Path, each: &mut Each) -> Result<Vec<String>, DataError> {
+pub(super) fn visit_folder(root: &Path, each: &mut Each) -> Result<Classes, DataError> {
     let mut names = Vec::new();
     let mut unreadable = Vec::new();
     for entry in walkdir::WalkDir::new(root).follow_links(true).sort_by_file_name() {
@@ -75,7 +79,7 @@ pub(super) fn visit_folder(root: &Path, each: &mut Each) -> Result<Vec<String>, 
     };
     for (name, reason) in unreadable {
         if each(Item { name, picture: Err(reason), class: None }).is_break() {
-            return Ok(Vec::new());
+            return Ok(Classes::default());
         }
     }
     visit(root, names, json, read, each)
@@ -86,7 +90,7 @@ pub(super) fn visit_zip(
     path: &Path,
     file: impl Read + Seek,
     each: &mut Each,
-) -> Result<Vec<String>, DataError> {
+) -> Result<Classes, DataError> {
     let mut zip = ZipArchive::new(file).map_err(|e| DataError::archive(path, e))?;
     let mut names = Vec::new();
     let mut json = None;
@@ -136,7 +140,7 @@ fn visit(
     json: Option<Vec<u8>>,
     mut read: impl FnMut(&str) -> Result<Vec<u8>, String>,
     each: &mut Each,
-) -> Result<Vec<String>, DataError> {
+) -> Result<Classes, DataError> {
     let (of_name, classes) = classes(path, &names, json)?;
     for part in names.chunks(PART) {
         let files: Vec<_> = part.iter().map(|name| (name.clone(), read(name))).collect();
@@ -152,12 +156,12 @@ fn visit(
     Ok(classes)
 }
 
-/// The class of every name, and the names of the classes.
+/// The class of every name, and the classes.
 fn classes(
     path: &Path,
     names: &[String],
     json: Option<Vec<u8>>,
-) -> Result<(HashMap<String, u32>, Vec<String>), DataError> {
+) -> Result<(HashMap<String, u32>, Classes), DataError> {
     let wrong = |reason: String| DataError::Labels { path: path.to_owned(), reason };
     let Some(json) = json else {
         // Folders at the top are classes, if every picture lies in one.
@@ -169,9 +173,10 @@ fn classes(
             *class = number as u32;
         }
         let of_name = names.iter().cloned().zip(top.iter().map(|top| classes[top])).collect();
-        return Ok((of_name, classes.keys().map(ToString::to_string).collect()));
+        let names: Vec<String> = classes.keys().map(ToString::to_string).collect();
+        return Ok((of_name, names.into()));
     };
-    let Labels { labels, mut classes } =
+    let Labels { labels, mut classes, groups } =
         serde_json::from_slice(&json).map_err(|e| wrong(e.to_string()))?;
     let Some(labels) = labels else { return Ok(Default::default()) };
     if let Some((name, _)) =
@@ -193,5 +198,11 @@ fn classes(
     if classes.len() < count {
         return Err(wrong(format!("names {} classes and uses {count}", classes.len())));
     }
-    Ok((of_name, classes))
+    if let Some((name, _)) =
+        groups.iter().find(|(_, group)| group.iter().any(|class| *class >= classes.len()))
+    {
+        return Err(wrong(format!("the group {name} has a class that is not among the classes")));
+    }
+    let groups = groups.into_iter().map(|(name, classes)| ClassGroup { name, classes }).collect();
+    Ok((of_name, Classes { names: classes, groups }))
 }

@@ -17,6 +17,7 @@ use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use model::card::ClassGroup;
 use model::config::ModelConfig;
 
 use crate::augment::mirror_x;
@@ -41,8 +42,23 @@ pub struct Item {
 pub struct Contents {
     /// The pictures, in the order of training.
     pub items: Vec<Item>,
-    /// Names of the classes; empty if there are none.
-    pub classes: Vec<String>,
+    /// The classes; empty if there are none.
+    pub classes: Classes,
+}
+
+/// The classes of a source.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Classes {
+    /// Their names.
+    pub names: Vec<String>,
+    /// Groups of them; empty if there are none.
+    pub groups: Vec<ClassGroup>,
+}
+
+impl From<Vec<String>> for Classes {
+    fn from(names: Vec<String>) -> Self {
+        Self { names, groups: Vec::new() }
+    }
 }
 
 /// Why data cannot be used.
@@ -160,12 +176,12 @@ pub fn read(source: &Path) -> Result<Contents, DataError> {
 }
 
 /// Goes through a source, whatever its format, in the order of training; not all of it is in memory
-/// at a time. Returns the names of the classes.
+/// at a time. Returns the classes.
 ///
 /// # Errors
 ///
 /// If the source as a whole cannot be read. A bad picture is no error here: its [`Item`] says so.
-fn visit(source: &Path, each: &mut Each) -> Result<Vec<String>, DataError> {
+fn visit(source: &Path, each: &mut Each) -> Result<Classes, DataError> {
     if source == Path::new(EMBEDDED) {
         return emoji::visit(each);
     }
@@ -206,7 +222,7 @@ pub fn is_latents(source: &Path) -> bool {
 }
 
 /// Gives every picture of a source, with its class, to `take`, which says why if it cannot use one.
-/// Returns the names of the classes.
+/// Returns the classes.
 ///
 /// # Errors
 ///
@@ -214,7 +230,7 @@ pub fn is_latents(source: &Path) -> bool {
 fn usable(
     source: &Path,
     mut take: impl FnMut(Picture, Option<u32>) -> Result<(), String>,
-) -> Result<Vec<String>, DataError> {
+) -> Result<Classes, DataError> {
     let (mut total, mut count, mut list) = (0, 0, Vec::new());
     let classes = visit(source, &mut |Item { name, picture, class }| {
         total += 1;
@@ -249,8 +265,8 @@ pub struct Dataset {
     /// Shape of one picture or latent, `[C, H, W]`.
     pub shape: [usize; 3],
     store: Store,
-    /// Names of the classes; empty where the data have none, or the model has no use for them.
-    pub class_names: Vec<String>,
+    /// The classes; empty where the data have none, or the model has no use for them.
+    pub class_names: Classes,
     /// The class of each; empty as the names are.
     classes: Vec<Option<u32>>,
 }
@@ -281,7 +297,7 @@ impl Dataset {
                 return Err(DataError::Latents { path: source.to_owned(), reason });
             }
             let labels = latents.labels.iter().map(|label| Some(*label)).collect();
-            let names = latents.origin.classes.clone();
+            let names = latents.origin.classes.clone().into();
             (Store::Latents(latents), labels, names)
         } else {
             if ![1, 3].contains(&shape[0]) {
@@ -296,10 +312,10 @@ impl Dataset {
             (Store::Pictures(pictures), labels, names)
         };
         let known = model.classes();
-        let found = class_names.len();
+        let found = class_names.names.len();
         if known == 0 {
             classes.clear();
-            class_names.clear();
+            class_names = Classes::default();
         } else if found > known {
             return Err(DataError::Classes { path: source.to_owned(), found, known });
         }
@@ -361,7 +377,7 @@ impl Report {
     /// Goes through all pictures of a source.
     pub fn new(contents: &Contents) -> Self {
         let mut report = Self::default();
-        let mut of_class = vec![0; contents.classes.len()];
+        let mut of_class = vec![0; contents.classes.names.len()];
         let (mut sum, mut squares, mut pixels) = ([0.0; 3], [0.0; 3], 0.0);
         for item in &contents.items {
             let picture = match &item.picture {
@@ -391,7 +407,7 @@ impl Report {
                 variance.max(0.0).sqrt()
             });
         }
-        report.classes = contents.classes.iter().cloned().zip(of_class).collect();
+        report.classes = contents.classes.names.iter().cloned().zip(of_class).collect();
         report
     }
 

@@ -125,7 +125,8 @@ fn ClassesAndGuidance(state: State) -> impl IntoView {
         Ok(())
     };
     let options = move || {
-        let option = |class| view! { <option value=names.with(|names| list(names, &[class]))/> };
+        let option =
+            |class| view! { <option value=names.with(|names| list(names, &[class.into()]))/> };
         (0..names.read().len()).map(option).collect_view()
     };
     let guided = Memo::new(move |_| state.scene.read().settings.guidance.is_some());

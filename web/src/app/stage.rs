@@ -140,8 +140,8 @@ fn described(run: &Run) -> String {
     let guided = if run.order.guide.is_some() { ", made from another picture," } else { "" };
     let classes = match &run.order.settings.classes[..] {
         [] => String::new(),
-        [class] => format!(" of class {class}"),
-        classes => format!(" of classes {}", list(classes)),
+        [label] => format!(" of class {label}"),
+        labels => format!(" of classes {}", list(labels)),
     };
     format!("{from}{classes}{guided} in {steps} steps")
 }

@@ -7,6 +7,7 @@ use gloo_timers::future::TimeoutFuture;
 use model::Conditioning;
 use model::generate::{Guide, Start, generate_from};
 use model::image::from_bytes;
+use model::label::Label;
 use model::noise::{between, start_noise};
 use model::picture::Rgb;
 use model::vae::Tiling;
@@ -26,7 +27,7 @@ const MOST_PICTURES: usize = 64;
 pub struct Step {
     x: Tensor<4>,
     sigma: f64,
-    classes: Vec<Option<usize>>,
+    labels: Vec<Label>,
     silence_time: bool,
 }
 
@@ -89,7 +90,7 @@ impl Worker {
                     made.push(Step {
                         x: e.x.clone(),
                         sigma: e.sigma,
-                        classes: settings.classes_of(&seeds),
+                        labels: settings.labels_of(&seeds),
                         silence_time: settings.silence_time,
                     });
                 }
@@ -180,7 +181,7 @@ impl Worker {
         };
         let conditioning = Conditioning {
             attention_of: Some(look.block),
-            classes: step.classes.get(look.picture).copied().into_iter().collect(),
+            labels: step.labels.get(look.picture).cloned().into_iter().collect(),
             silence_time: step.silence_time,
             ..Conditioning::default()
         };
