@@ -661,7 +661,7 @@ async fn latents_of_a_class_become_the_pictures_of_the_command_line() {
     let path = browser.downloads().join("diffit-0.png");
     let origin = Origin::from_png(&browser.downloaded("diffit-0.png", SOON).await);
     let origin = origin.expect("an origin");
-    assert_eq!((origin.settings.classes.clone(), origin.seeds), (vec![1], vec![0, 1, 2, 3]));
+    assert_eq!((origin.settings.classes.clone(), origin.seeds), (vec![1.into()], vec![0, 1, 2, 3]));
     assert_eq!(origin.settings.guidance.map(|guidance| guidance.scale), Some(3.0));
     assert_eq!(origin.vae_sha256.map(|hash| hash.len()), Some(64));
     browser.press("#class", Key::Control + "a").await;

@@ -125,9 +125,10 @@ fn positive(text: &str) -> Result<f64, String> {
 #[derive(clap::Args, Clone)]
 pub struct TrainArgs {
     /// Model and recipe: tiny-emoji, tiny-cifar10, tiny, cifar10, cifar10-i, cifar10-256, ffhq64,
-    /// ffhq64-i, and for latents latent256, latent512, latent-tiny.
-    #[arg(long, default_value = "tiny-emoji", conflicts_with = "resume")]
-    pub preset: String,
+    /// ffhq64-i, and for latents latent256, latent512, latent-tiny. Without it: tiny-emoji for the
+    /// embedded emoji, tiny, which knows no classes, for other data.
+    #[arg(long, conflicts_with = "resume")]
+    pub preset: Option<String>,
     /// JSON file with values that replace those of the preset, such as a run's options.json; it
     /// may hold any part of them.
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]

@@ -61,10 +61,14 @@ impl Plan {
 
     /// A new run.
     fn start(args: &TrainArgs) -> anyhow::Result<Self> {
-        let Some(preset) = TrainConfig::preset(&args.preset) else {
-            bail!("--preset {}: the presets are {}", args.preset, model::preset::names());
+        let emoji =
+            args.data.as_deref().is_none_or(|data| data == Path::new(crate::data::EMBEDDED));
+        let usual = if emoji { "tiny-emoji" } else { "tiny" };
+        let name = args.preset.as_deref().unwrap_or(usual);
+        let Some(preset) = TrainConfig::preset(name) else {
+            bail!("--preset {name}: the presets are {}", model::preset::names());
         };
-        let mut options = Options::new(&format!("preset {}", args.preset), &preset)?;
+        let mut options = Options::new(&format!("preset {name}"), &preset)?;
         if let Some(path) = &args.options {
             let context = || format!("--options {}", path.display());
             let text = std::fs::read_to_string(path).with_context(context)?;
@@ -79,7 +83,7 @@ impl Plan {
         let from = match &args.from {
             Some(from) => from.clone(),
             // What the bare command trains is what the shipped weights were trained on.
-            None if config.model == preset.model && args.preset == "tiny-emoji" && embedded => {
+            None if config.model == preset.model && name == "tiny-emoji" && embedded => {
                 shipped::NAME.into()
             }
             None => SCRATCH.into(),
@@ -95,15 +99,14 @@ impl Plan {
                 let same = weights.config().clone().with_classes(config.model.classes());
                 ensure!(
                     same == config.model,
-                    "--from {from}: these weights belong to another model than preset {}",
-                    args.preset
+                    "--from {from}: these weights belong to another model than preset {name}"
                 );
                 let name = weights.card().name.clone();
                 (Origin::Weights(bytes), name)
             }
         };
         let data = config.data.file_stem().unwrap_or_default().to_string_lossy();
-        let label = format!("{}-{data}-batch{}", args.preset, config.batch);
+        let label = format!("{name}-{data}-batch{}", config.batch);
         Ok(Self { options, config, origin, started_from, label })
     }
 
