@@ -173,6 +173,9 @@ pub struct TrainArgs {
     /// Probability that a picture is shown without its class.
     #[arg(long, value_name = "P", value_parser = probability, conflicts_with = "resume")]
     pub label_dropout: Option<f64>,
+    /// How the vectors of the classes begin, where the weights to start from do not have them.
+    #[arg(long, value_enum, conflicts_with = "resume")]
+    pub class_vectors: Option<config::ClassVectors>,
     /// Learning rate after the ramp.
     #[arg(long, value_parser = positive, allow_negative_numbers = true)]
     pub lr: Option<f64>,

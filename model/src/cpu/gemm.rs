@@ -303,12 +303,7 @@ impl Product<'_> {
 }
 
 /// `out = leftᵀ · right` for `[k, m]` and `[k, n]`: the gradient of weights, summed over pixels.
-pub(super) fn outer(
-    left: (&[f32], Rows),
-    right: (&[f32], Rows),
-    out: Out,
-    [m, k, n]: [usize; 3],
-) {
+pub(super) fn outer(left: (&[f32], Rows), right: (&[f32], Rows), out: Out, [m, k, n]: [usize; 3]) {
     pulp::Arch::new().dispatch(Outer { left, right, out, m, k, n });
 }
 
@@ -395,7 +390,12 @@ mod tests {
     }
 
     /// Holds a matrix with `n` columns, its rows at a distance, against the definition.
-    fn check(out: &[f32], distance: usize, [m, k, n]: [usize; 3], of: impl Fn(usize, usize, usize) -> f32) {
+    fn check(
+        out: &[f32],
+        distance: usize,
+        [m, k, n]: [usize; 3],
+        of: impl Fn(usize, usize, usize) -> f32,
+    ) {
         for i in 0..m {
             for j in 0..n {
                 let want: f32 = (0..k).map(|l| of(i, j, l)).sum();
@@ -409,8 +409,15 @@ mod tests {
     }
 
     const SHAPES: [[usize; 3]; 9] = [
-        [1, 1, 1], [4, 3, 16], [5, 7, 19], [16, 32, 16], [9, 2, 33], [8, 300, 48], [17, 5, 64],
-        [23, 40, 130], [64, 9, 3],
+        [1, 1, 1],
+        [4, 3, 16],
+        [5, 7, 19],
+        [16, 32, 16],
+        [9, 2, 33],
+        [8, 300, 48],
+        [17, 5, 64],
+        [23, 40, 130],
+        [64, 9, 3],
     ];
 
     #[test]
