@@ -530,7 +530,7 @@ fn a_dry_run_explains_every_value_and_writes_nothing() {
     };
     assert!(line("adam.lr").contains("0.25") && line("adam.lr").ends_with("flags"));
     assert!(line("batch").ends_with("small.json"));
-    assert!(line("lr_ramp").ends_with("preset tiny"));
+    assert!(line("lr_ramp").ends_with("preset tiny-emoji"));
     for part in ["parameters", "multiply-adds", "memory", "run folder"] {
         assert!(said.contains(part), "{part}");
     }
