@@ -17,7 +17,7 @@ use model::sampler::Churn;
 use model::schedule::Schedule;
 use model::vae::Vae;
 
-use crate::args::{SampleArgs, SettingsArgs, seeds};
+use crate::args::{LevelsKind, SampleArgs, SettingsArgs, seeds};
 use crate::autoencoder::Autoencoder;
 use crate::run_folder::write_file;
 use crate::weights_file;
@@ -32,7 +32,13 @@ impl SettingsArgs {
     fn settings(&self) -> anyhow::Result<Vec<Settings>> {
         let Self { sigma_min, sigma_max, rho, .. } = *self;
         let (steps, schedule) = match &self.respacing {
-            None => (self.steps, Schedule::Edm { sigma_min, sigma_max, rho }),
+            None => {
+                let schedule = match self.levels {
+                    LevelsKind::Edm => Schedule::Edm { sigma_min, sigma_max, rho },
+                    LevelsKind::LogSnr => Schedule::LogSnr { sigma_min, sigma_max },
+                };
+                (self.steps, schedule)
+            }
             Some(Respacing { spacing, steps }) => {
                 let betas = LinearBetas::default();
                 (*steps, Schedule::Adm { betas, spacing: spacing.clone() })
@@ -40,7 +46,7 @@ impl SettingsArgs {
         };
         let settings = Settings {
             steps,
-            method: self.method(),
+            method: self.method()?,
             schedule,
             churn: Churn {
                 s_churn: self.churn,
