@@ -726,7 +726,8 @@ fn samplers_of_higher_order_draw_the_same_pictures() {
         for part in inside {
             assert!(file.contains(part), "{sampler:?}: {part} is not in the file");
         }
-        let off: f64 = picture.iter().zip(heun.iter()).map(|(a, b)| f64::from(a.abs_diff(*b))).sum();
+        let off: f64 =
+            picture.iter().zip(heun.iter()).map(|(a, b)| f64::from(a.abs_diff(*b))).sum();
         let off = off / heun.len() as f64;
         assert!(off < 3.0, "{sampler:?}: {off} levels off on the mean");
         assert_ne!(picture, heun, "{sampler:?}");

@@ -61,9 +61,24 @@ impl Settings {
     /// Steps at the most.
     pub const MAX_STEPS: usize = 1000;
 
-    /// Settings to begin with, for a model: those of the paper, but where it takes many steps of
-    /// discrete time, 50 steps of DDIM, which come close to its 250.
+    /// Settings to begin with, for a model, where pictures are waited for: of those that need few
+    /// evaluations, which come closest to the paper's (docs/solvers.md); those of
+    /// [`Settings::paper_for`] where it has steps of discrete time.
     pub fn first_for(config: &ModelConfig) -> Self {
+        match config.precond {
+            PrecondConfig::Adm { .. } => Self::paper_for(config),
+            _ => Self::quick(),
+        }
+    }
+
+    /// Ten evaluations by the solver that is then closest to the flow.
+    pub fn quick() -> Self {
+        Self { steps: 10, method: Method::Ipndm { order: 3 }, ..Self::default() }
+    }
+
+    /// The paper's settings for a model; where it takes many steps of discrete time, 50 steps of
+    /// DDIM, which come close to its 250.
+    pub fn paper_for(config: &ModelConfig) -> Self {
         let PrecondConfig::Adm { .. } = config.precond else { return Self::default() };
         let guidance = match &config.network {
             NetworkConfig::Latent(latent) if latent.classes > 0 => Some(match latent.resolution {
@@ -316,9 +331,12 @@ mod tests {
             network: NetworkConfig::Image(ImageConfig::default()),
             precond: PrecondConfig::default(),
         };
-        assert_eq!(Settings::first_for(&image), Settings::default());
+        assert_eq!(Settings::paper_for(&image), Settings::default());
+        let quick = Settings::first_for(&image);
+        assert_eq!((quick.validate(), quick.method.evaluations(quick.steps)), (Ok(()), 10));
         let scale = |config: &ModelConfig| {
             let settings = Settings::first_for(config);
+            assert_eq!(settings, Settings::paper_for(config));
             assert_eq!((settings.validate(), settings.steps), (Ok(()), 50));
             settings.guidance.map(|guidance| guidance.scale)
         };

@@ -53,8 +53,7 @@ fn main() {
     println!("{}: {} images seen; {seeds} seeds", path.display(), weights.card().images_seen);
 
     let seeds: Vec<u64> = (0..seeds).collect();
-    let reference =
-        pictures(&model, &Settings { steps: 100, ..Settings::default() }, &seeds);
+    let reference = pictures(&model, &Settings { steps: 100, ..Settings::default() }, &seeds);
     for (sigma_min, allowed) in SIGMA_MIN.into_iter().zip([&EVALUATIONS[..], &FEW]) {
         let head: Vec<String> = allowed.iter().map(ToString::to_string).collect();
         println!("\nDown to σ = {sigma_min}:\n\n| solver | levels | {} |", head.join(" | "));
