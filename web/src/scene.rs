@@ -681,7 +681,7 @@ mod tests {
         // What the page starts with is said, and so are the paper's settings where all else is usual.
         assert_ne!(Scene::default().settings, paper);
         let other = Scene { seed: 7, ..Scene::default() };
-        assert_eq!(other.encode(), "seed=7&steps=10&sampler=ipndm");
+        assert_eq!(other.encode(), "seed=7&steps=12&sampler=ipndm");
         let plain = Scene { settings: paper.clone(), ..Scene::default() };
         assert_eq!(plain.encode(), "sampler=heun");
         assert_eq!(Scene::decode("sampler=heun"), plain);
