@@ -784,6 +784,37 @@ fn samplers_of_discrete_time_draw_pictures() {
     assert_ne!(ancestral, ddim);
 }
 
+/// The samplers with a history come close to many steps of Heun in few.
+#[test]
+fn samplers_of_higher_order_draw_the_same_pictures() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let draw = |name: &str, more: &[&str]| {
+        let path = folder.path().join(name);
+        run(&[&["sample", "--seeds", "9", "-o", text(&path)], more].concat());
+        (png(&path), String::from_utf8_lossy(&fs::read(&path).expect("there")).into_owned())
+    };
+    let (heun, _) = draw("heun.png", &["--steps", "30"]);
+    for (sampler, inside) in [
+        (&["--sampler", "ipndm"][..], &["\"ipndm\":{\"order\":4}", "\"kind\":\"edm\""][..]),
+        (&["--sampler", "ipndm", "--order", "2"], &["\"ipndm\":{\"order\":2}"]),
+        (
+            &["--sampler", "dpmpp", "--levels", "log-snr"],
+            &["\"dpmpp\":{\"order\":3}", "\"kind\":\"log-snr\"", "\"sigma_max\":80.0"],
+        ),
+        (&["--sampler", "dpmpp", "--order", "2"], &["\"dpmpp\":{\"order\":2}"]),
+    ] {
+        let (picture, file) = draw("other.png", &[&["--steps", "30"], sampler].concat());
+        for part in inside {
+            assert!(file.contains(part), "{sampler:?}: {part} is not in the file");
+        }
+        let off: f64 =
+            picture.iter().zip(heun.iter()).map(|(a, b)| f64::from(a.abs_diff(*b))).sum();
+        let off = off / heun.len() as f64;
+        assert!(off < 3.0, "{sampler:?}: {off} levels off on the mean");
+        assert_ne!(picture, heun, "{sampler:?}");
+    }
+}
+
 /// Addresses on this machine that nothing listens on.
 fn free_addresses(count: usize) -> String {
     let listeners: Vec<_> = (0..count)
@@ -1666,6 +1697,11 @@ fn mistakes_on_the_command_line_are_explained() {
         (&["sample", "--respacing", "10", "--steps", "10"], "cannot be used with"),
         (&["sample", "--sampler", "ddim", "--eta", "2"], "eta is 2"),
         (&["sample", "--sampler", "ddpm", "--churn", "1"], "churn is for euler and heun"),
+        (&["sample", "--sampler", "dpmpp", "--churn", "1"], "churn is for euler and heun"),
+        (&["sample", "--sampler", "ipndm", "--order", "5"], "order is 5, not within 1 to 4"),
+        (&["sample", "--sampler", "dpmpp", "--order", "1"], "order is 1, not within 2 to 3"),
+        (&["sample", "--order", "2"], "--order is for the samplers ipndm and dpmpp"),
+        (&["sample", "--respacing", "10", "--levels", "log-snr"], "cannot be used with"),
         (&["sample", "--weights", "no-such-file"], "no-such-file"),
         (&["sample", "--device", "cuda"], "--features cuda"),
         (&["bench", "cifar11"], "no such preset"),

@@ -317,8 +317,8 @@ impl Engine {
                     .read_untracked()
                     .as_ref()
                     .is_some_and(|before| before.sha256 != ready.sha256);
-                let before = state.ready.read_untracked().as_ref().map(|r| r.first.clone());
-                state.scene.update(|scene| scene.fit(&before.unwrap_or_default(), &ready.first));
+                let before = state.ready.read_untracked().as_ref().map(|r| r.usual.clone());
+                state.scene.update(|scene| scene.fit(&before.unwrap_or_default(), &ready.usual));
                 if other {
                     // Pictures of another model cannot be looked into.
                     state.run.set(None);
