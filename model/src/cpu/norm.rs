@@ -160,12 +160,7 @@ impl GroupNorm {
 
     /// Normalises some pixels of an image.
     #[inline(always)]
-    pub(super) fn pixels(
-        &self,
-        x: &[f32],
-        [statistics, weight, bias]: [&[f32]; 3],
-        y: &mut [f32],
-    ) {
+    pub(super) fn pixels(&self, x: &[f32], [statistics, weight, bias]: [&[f32]; 3], y: &mut [f32]) {
         let c = weight.len();
         let (mean, rstd) = statistics.split_at(c);
         for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
