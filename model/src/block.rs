@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Tensor, activation};
 
 use crate::config::{Activation, ImageConfig, Residual, TransformerConfig};
+use crate::cpu::{self, Input};
 use crate::layers::{Conv3x3, GroupNorm, LayerNorm, Linear};
 use crate::macs::Macs;
 use crate::network::AttentionMaps;
@@ -152,10 +153,63 @@ impl ResBlock {
         dropout: Option<DropoutKeys>,
         weights: bool,
     ) -> (Tensor<4>, Option<AttentionMaps>) {
+        let dropout = dropout.filter(|_| self.dropout > 0.0);
+        if !weights
+            && cpu::takes(&x)
+            && let Some(output) = self.fused(x.clone(), time.clone(), dropout.clone())
+        {
+            return (output, None);
+        }
+        self.composed(x, time, dropout, weights)
+    }
+
+    /// All of it as one kernel of the CPU, where it is of the form that the kernel knows.
+    fn fused(
+        &self,
+        x: Tensor<4>,
+        time: Tensor<2>,
+        dropout: Option<DropoutKeys>,
+    ) -> Option<Tensor<4>> {
+        let Transformer { norm1, attn, norm2, mlp } = &self.transformer;
+        if !self.has_residual || mlp.activation != Activation::GeluTanh {
+            return None;
+        }
+        let kernel = cpu::Block {
+            norm: self.norm.kernel(),
+            dropout: dropout.map(|keys| ops::dropout_kernel(self.dropout, keys)),
+            layer_norms: [norm1.kernel(), norm2.kernel()],
+            window: attn.window(),
+        };
+        let (time, attn) = attn.inputs(time)?;
+        let mut inputs: Vec<Input> = vec![x.into(), time.into()];
+        inputs.extend(self.norm.inputs());
+        inputs.extend(self.conv.inputs());
+        inputs.extend(norm1.inputs()?);
+        inputs.extend(attn);
+        inputs.extend(norm2.inputs()?);
+        inputs.extend(mlp.fc1.inputs()?);
+        inputs.extend(mlp.fc2.inputs()?);
+        if let Some(residual) = &self.residual {
+            inputs.extend(residual.inputs()?);
+        }
+        match <[Input; 19]>::try_from(inputs) {
+            Ok(inputs) => Some(cpu::run(kernel, inputs)),
+            Err(inputs) => Some(cpu::run(kernel, <[Input; 21]>::try_from(inputs).ok()?)),
+        }
+    }
+
+    /// One operation after the other.
+    fn composed(
+        &self,
+        x: Tensor<4>,
+        time: Tensor<2>,
+        dropout: Option<DropoutKeys>,
+        weights: bool,
+    ) -> (Tensor<4>, Option<AttentionMaps>) {
         let h = self.norm.swish(x.clone());
         let h = match dropout {
-            Some(keys) if self.dropout > 0.0 => ops::dropout(h, self.dropout, keys),
-            _ => h,
+            Some(keys) => ops::dropout(h, self.dropout, keys),
+            None => h,
         };
         let h = self.conv.forward(h);
         let (h, attention) = self.transformer.forward(h, time, weights);
@@ -171,5 +225,139 @@ impl ResBlock {
         self.conv.macs(pixels)
             + self.transformer.macs(pixels, self.channels)
             + self.residual.iter().map(|linear| linear.macs(pixels)).sum::<Macs>()
+    }
+}
+
+#[cfg(all(test, feature = "train"))]
+mod tests {
+    use super::*;
+    use crate::config::Window;
+    use crate::noise::{Random, Stream};
+    use crate::params::Source;
+    use burn::module::{ModuleMapper, ModuleVisitor, Param};
+    use burn::tensor::{Device, Gradients, TensorData};
+    use proptest::prelude::*;
+
+    fn normal<const D: usize>(shape: [usize; D], index: u64) -> Tensor<D> {
+        let mut values = vec![0.0; shape.iter().product()];
+        Random::new(1, Stream::Start, index).fill_normal(&mut values);
+        let device = Device::flex().autodiff();
+        Tensor::from_data(TensorData::new(values, shape), &device)
+    }
+
+    /// Moves every parameter away from its initial value, which is often 0 or 1.
+    struct Shake(u64);
+
+    impl ModuleMapper for Shake {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            self.0 += 1;
+            let index = self.0;
+            param.map(|tensor| {
+                let noise = normal(tensor.dims(), index);
+                (tensor + noise * 0.2).detach().require_grad()
+            })
+        }
+    }
+
+    /// The gradients of all parameters, by name.
+    struct Collect<'a>(&'a Gradients, Vec<Vec<f32>>);
+
+    impl ModuleVisitor for Collect<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let gradient = param.val().grad(self.0).expect("a gradient");
+            self.1.push(gradient.into_data().try_into_vec().expect("f32"));
+        }
+    }
+
+    /// Output and all gradients, those of the parameters last.
+    fn everything(
+        block: &ResBlock,
+        [x, time]: [Tensor<2>; 2],
+        shape: [usize; 4],
+        dropout: Option<DropoutKeys>,
+        fused: bool,
+    ) -> Vec<Vec<f32>> {
+        let (x, time) = (x.require_grad(), time.require_grad());
+        let map = x.clone().reshape(shape);
+        let output = if fused {
+            block.fused(map, time.clone(), dropout).expect("the kernel knows this form")
+        } else {
+            block.composed(map, time.clone(), dropout, false).0
+        };
+        let cotangent = normal(output.dims(), 99);
+        let gradients = (output.clone() * cotangent).sum().backward();
+        let mut collect = Collect(&gradients, Vec::new());
+        block.visit(&mut collect);
+        let mut all = vec![output.into_data().try_into_vec().expect("f32")];
+        for input in [x, time] {
+            let gradient = input.grad(&gradients).expect("a gradient").into_data();
+            all.push(gradient.try_into_vec().expect("f32"));
+        }
+        all.extend(collect.1);
+        all
+    }
+
+    fn block(ends: [usize; 2], side: usize, head_dim: usize, dropout: f64) -> ResBlock {
+        let config = ImageConfig {
+            window: Window::Size(side),
+            dropout,
+            branch_init: 1.0,
+            transformer: TransformerConfig { head_dim, ..TransformerConfig::default() },
+            time: crate::config::TimeConfig { width: 12, ..Default::default() },
+            ..ImageConfig::default()
+        };
+        let device = Device::flex().autodiff();
+        let params = Params::new(&device, &Source::Random { seed: 1 });
+        let offsets = Offsets::new(side, &params);
+        ResBlock::new(&params, &config, ends, &offsets).map(&mut Shake(0))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn the_fused_block_is_the_composed_one(
+            b in 1usize..12, side in 1usize..5, rows in 1usize..4, columns in 1usize..4,
+            heads in 1usize..4, d in 1usize..20, c_in in 1usize..40, same: bool, dropped: bool,
+        ) {
+            let c = heads * d;
+            let c_in = if same { c } else { c_in };
+            prop_assume!(c_in.is_multiple_of(crate::config::GroupNormConfig::default().groups(c_in)));
+            let block = block([c_in, c], side, d, if dropped { 0.3 } else { 0.0 });
+            let shape = [b, rows * side, columns * side, c_in];
+            let pixels = rows * side * columns * side;
+            let inputs = || [normal([b, pixels * c_in], 1), normal([b, 12], 2)];
+            let keys = || dropped.then(|| DropoutKeys::new(&vec![7; b], 3));
+            let fused = everything(&block, inputs(), shape, keys(), true);
+            let composed = everything(&block, inputs(), shape, keys(), false);
+            assert_eq!(fused.len(), composed.len());
+            for (i, (fused, composed)) in fused.iter().zip(&composed).enumerate() {
+                assert_eq!(fused.len(), composed.len());
+                let scale = composed.iter().fold(1e-2f32, |m, x| m.max(x.abs()));
+                for (a, b) in fused.iter().zip(composed) {
+                    assert!((a - b).abs() <= 1e-4 * scale, "{i}: {a} and {b}, of up to {scale}");
+                }
+            }
+        }
+    }
+
+    #[cfg(feature = "rayon")]
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        let run = |threads: usize, b: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            pool.expect("threads").install(|| {
+                let block = block([24, 32], 4, 16, 0.2);
+                let inputs = [normal([b, 16 * 8 * 24], 1), normal([b, 12], 2)];
+                let keys = DropoutKeys::new(&vec![5; b], 1);
+                everything(&block, inputs, [b, 16, 8, 24], Some(keys), true)
+            })
+        };
+        for b in [1, 3, 19] {
+            let one = run(1, b);
+            for threads in [2, 3, 5] {
+                assert!(one == run(threads, b), "{threads} threads");
+            }
+        }
     }
 }

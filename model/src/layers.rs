@@ -6,6 +6,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, module};
 
+use crate::cpu::{self, Input};
 use crate::label::Label;
 use crate::macs::Macs;
 use crate::ops;
@@ -59,6 +60,12 @@ impl Linear {
         // One product over all rows: left in its shape, it could become many small ones.
         let bias = self.bias.as_ref().map(|bias| bias.val().cast(dtype));
         module::linear(x.reshape([rows, d_in]), weight, bias).reshape(shape)
+    }
+
+    /// Weight and bias for a kernel; none without a bias.
+    pub(crate) fn inputs(&self) -> Option<[Input; 2]> {
+        let bias = self.bias.as_ref()?.val().cast(DType::F32);
+        Some([self.weight.val().cast(DType::F32).into(), bias.into()])
     }
 
     pub(crate) fn macs(&self, rows: usize) -> Macs {
@@ -189,6 +196,11 @@ impl Conv3x3 {
         ops::conv3x3(x, self.weight.val().cast(dtype), self.bias.val().cast(dtype), self.stride)
     }
 
+    /// Weight and bias for a kernel.
+    pub(crate) fn inputs(&self) -> [Input; 2] {
+        [self.weight.val().cast(DType::F32).into(), self.bias.val().cast(DType::F32).into()]
+    }
+
     /// For an output of `pixels`.
     pub(crate) fn macs(&self, pixels: usize) -> Macs {
         Macs::weights(pixels * self.weight.lazy_shape().num_elements())
@@ -228,6 +240,17 @@ impl LayerNorm {
         };
         ops::layer_norm(x, weight, bias, self.eps)
     }
+
+    /// Weight and bias for a kernel; none without them.
+    pub(crate) fn inputs(&self) -> Option<[Input; 2]> {
+        let (weight, bias) = (self.weight.as_ref()?.val(), self.bias.as_ref()?.val());
+        Some([weight.cast(DType::F32).into(), bias.cast(DType::F32).into()])
+    }
+
+    /// The kernel that computes it.
+    pub(crate) fn kernel(&self) -> cpu::LayerNorm {
+        cpu::LayerNorm { eps: self.eps as f32 }
+    }
 }
 
 /// Group normalisation over a map, optionally followed by Swish.
@@ -265,6 +288,16 @@ impl GroupNorm {
     /// `Swish(GN(x))`.
     pub fn swish(&self, x: Tensor<4>) -> Tensor<4> {
         self.apply(x, true)
+    }
+
+    /// Weight and bias for a kernel.
+    pub(crate) fn inputs(&self) -> [Input; 2] {
+        [self.weight.val().cast(DType::F32).into(), self.bias.val().cast(DType::F32).into()]
+    }
+
+    /// The kernel that computes `Swish(GN(x))`.
+    pub(crate) fn kernel(&self) -> cpu::GroupNorm {
+        cpu::GroupNorm { groups: self.groups, eps: self.eps as f32, swish: true }
     }
 
     fn apply(&self, x: Tensor<4>, swish: bool) -> Tensor<4> {

@@ -90,13 +90,17 @@ impl DropoutKeys {
 /// Value `i` of a picture with key `k` goes where the 31 high bits of [`scramble`]`(i, k)` are
 /// below `p 2^31`: a counter-based generator of 32 bits, which is the same on every device.
 pub(crate) fn dropout(x: Tensor<4>, p: f64, keys: DropoutKeys) -> Tensor<4> {
-    let below = (p * f64::from(1u32 << 31)) as u32;
-    let scale = 1.0 / (1.0 - p);
     if cpu::takes(&x) {
-        let kernel = cpu::Dropout { keys: keys.0, below, scale: scale as f32 };
-        return cpu::run(kernel, [x.into()]);
+        return cpu::run(dropout_kernel(p, keys), [x.into()]);
     }
-    plain::dropout(x, &keys.0, below, scale)
+    let cpu::Dropout { keys, below, .. } = dropout_kernel(p, keys);
+    plain::dropout(x, &keys, below, 1.0 / (1.0 - p))
+}
+
+/// The kernel that [`dropout`] is on the CPU.
+pub(crate) fn dropout_kernel(p: f64, keys: DropoutKeys) -> cpu::Dropout {
+    let below = (p * f64::from(1u32 << 31)) as u32;
+    cpu::Dropout { keys: keys.0, below, scale: (1.0 / (1.0 - p)) as f32 }
 }
 
 /// Multipliers of [`scramble`].

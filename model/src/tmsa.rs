@@ -4,6 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
 
 use crate::config::{Position, TransformerConfig};
+use crate::cpu::Input;
 use crate::layers::Linear;
 use crate::macs::Macs;
 use crate::network::AttentionMaps;
@@ -91,6 +92,21 @@ impl Tmsa {
             window,
         });
         TmsaOutput { context: self.proj.forward(context), attention }
+    }
+
+    /// For a kernel: the time token's part of queries, keys and values, and the parameters but for
+    /// those that it came from: `qkv`, the table, `proj`. None without biases.
+    pub(crate) fn inputs(&self, time: Tensor<2>) -> Option<(Tensor<2>, [Input; 5])> {
+        let table = self.relative_position_bias_table.as_ref()?.val().cast(DType::F32);
+        let [qkv, qkv_bias] = self.qkv.inputs()?;
+        let [proj, proj_bias] = self.proj.inputs()?;
+        let inputs = [qkv, qkv_bias, table.into(), proj, proj_bias];
+        Some((self.qkv_temb.forward(time), inputs))
+    }
+
+    /// Tokens a side of the window.
+    pub(crate) fn window(&self) -> usize {
+        self.offsets.side
     }
 
     /// For a map of `tokens`.

@@ -1,7 +1,8 @@
 """Training speed on this machine: ours against PyTorch, on the same network, in the same run.
 
 Builds the network of a weights file in PyTorch from docs/weights.md, checks that both denoise
-alike, then measures images per second forward, and forward and backward, by turns.
+alike, then measures images per second forward, and forward and backward, by turns: PyTorch as it
+is, and compiled by `torch.compile`, if a C++ compiler is there.
 
     pip install torch safetensors numpy
     cargo build --workspace
@@ -155,6 +156,14 @@ def denoise(network, x, sigma, sigma_data, labels=None):
     return sigma_data**2 / total * x + s * sigma_data / total.sqrt() * raw
 
 
+def processor():
+    """The name of the processor."""
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith(("model name", "Model")):
+            return line.split(":", 1)[1].strip()
+    return "unknown processor"
+
+
 def median(work, least):
     work()
     times, started = [], time.perf_counter()
@@ -173,6 +182,7 @@ def main():
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=6, help="time for each measurement")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
 
     with safe_open(args.weights, "pt") as file:
@@ -199,36 +209,51 @@ def main():
         print(f"largest difference of what both denoise, relative: {off:.1e}")
         assert off < 1e-4, "these are two networks"
 
-    def forward():
-        with torch.no_grad():
-            denoise(network, x, sigma, sigma_data)
+    def works(network):
+        def forward(x):
+            with torch.no_grad():
+                denoise(network, x, sigma, sigma_data)
 
-    def both():
-        network.zero_grad()
-        (denoise(network, x, sigma, sigma_data) - x).square().sum().backward()
+        def both(x):
+            network.zero_grad()
+            (denoise(network, x, sigma, sigma_data) - x).square().sum().backward()
 
-    kinds = {"forward": forward, "forward, backward": both}
-    speed = {name: {"ours": [], "PyTorch": []} for name in kinds}
+        return {"forward": forward, "forward, backward": both}
+
+    networks = {"PyTorch": network}
+    if args.compile:
+        networks["compiled"] = torch.compile(network)
+    speed = {what: {who: [] for who in ["ours", *networks]} for what in works(network)}
+    memory = {}
     for _ in range(args.rounds):
         command = [args.trainer, "bench", args.preset, "--json", "--batch", str(args.batch)]
         command += ["--time", f"{args.seconds}s"]
-        lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        for line in map(json.loads, lines.splitlines()):
-            if line["what"] in speed:
+        for kind in ["forward", "training"]:
+            # A process each, so that the memory is that of the one kind.
+            lines = subprocess.run(
+                [*command, "--only", kind], check=True, capture_output=True, text=True
+            ).stdout
+            for line in map(json.loads, lines.splitlines()):
                 speed[line["what"]]["ours"].append(line["images_per_second"])
+                memory[line["what"]] = line["peak_memory"]
         # PyTorch in the memory layout that is faster here.
-        for name, work in kinds.items():
-            best = 0
-            for layout in [torch.contiguous_format, torch.channels_last]:
-                network.to(memory_format=layout)
-                x = x.to(memory_format=layout)
-                best = max(best, args.batch / median(work, args.seconds))
-            speed[name]["PyTorch"].append(best)
-    print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads, batch {args.batch}")
-    print(f"{'images/s':<20}{'ours':>10}{'PyTorch':>10}{'ratio':>8}")
-    for name, found in speed.items():
-        ours, theirs = (statistics.median(found[who]) for who in ["ours", "PyTorch"])
-        print(f"{name:<20}{ours:>10.1f}{theirs:>10.1f}{ours / theirs:>8.2f}")
+        for who, network in networks.items():
+            for what, work in works(network).items():
+                best = 0
+                for layout in [torch.contiguous_format, torch.channels_last]:
+                    network.to(memory_format=layout)
+                    pictures = x.to(memory_format=layout)
+                    best = max(best, args.batch / median(lambda: work(pictures), args.seconds))
+                speed[what][who].append(best)
+    print(f"{processor()}, {torch.get_num_threads()} threads")
+    print(f"PyTorch {torch.__version__}, batch {args.batch}")
+    head = "".join(f"{who:>10}{'ratio':>8}" for who in networks)
+    print(f"{'images/s':<20}{'ours':>10}{head}{'our memory, MB':>17}")
+    for what, found in speed.items():
+        middle = {who: statistics.median(values) for who, values in found.items()}
+        ours = middle.pop("ours")
+        theirs = "".join(f"{value:>10.1f}{ours / value:>8.2f}" for value in middle.values())
+        print(f"{what:<20}{ours:>10.1f}{theirs}{(memory[what] or 0) / 1e6:>17.0f}")
 
 
 if __name__ == "__main__":

@@ -16,17 +16,16 @@ pub(crate) struct Gelu;
 const SCALE: f32 = 1.595_769;
 const CUBIC: f32 = 0.044_715;
 
-/// Of one value.
+/// What `x` is multiplied with.
 #[inline(always)]
-pub(super) fn gelu(x: f32) -> f32 {
-    x * sigmoid(SCALE * (x + CUBIC * x * x * x))
+pub(super) fn gate(x: f32) -> f32 {
+    sigmoid(SCALE * (x + CUBIC * x * x * x))
 }
 
-/// The derivative of [`gelu`].
+/// The derivative at `x`, from its [`gate`].
 #[inline(always)]
-pub(super) fn slope(x: f32) -> f32 {
-    let s = sigmoid(SCALE * (x + CUBIC * x * x * x));
-    s + x * s * (1.0 - s) * SCALE * (1.0 + 3.0 * CUBIC * x * x)
+pub(super) fn slope(x: f32, gate: f32) -> f32 {
+    gate + x * gate * (1.0 - gate) * SCALE * (1.0 + 3.0 * CUBIC * x * x)
 }
 
 /// Elements that one task works on.
@@ -42,7 +41,7 @@ impl Kernel<1> for Gelu {
         for_each(y.chunks_mut(CHUNK).zip(x.chunks(CHUNK)), |(y, x)| {
             vectorize(
                 #[inline(always)]
-                || update(y, [x], |_, [x]| gelu(x)),
+                || update(y, [x], |_, [x]| x * gate(x)),
             );
         });
         (y, shape, ())
@@ -61,7 +60,7 @@ impl Kernel<1> for Gelu {
         for_each(chunks, |((dx, x), grad)| {
             vectorize(
                 #[inline(always)]
-                || update(dx, [x, grad], |_, [x, grad]| grad * slope(x)),
+                || update(dx, [x, grad], |_, [x, grad]| grad * slope(x, gate(x))),
             );
         });
         [dx]

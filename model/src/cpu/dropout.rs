@@ -23,23 +23,31 @@ pub(crate) struct Dropout {
 const CHUNK: usize = 1 << 14;
 
 impl Dropout {
+    /// Drops values of a picture, the first of which is that of number `first`.
+    #[inline(always)]
+    pub(super) fn values(&self, picture: usize, first: usize, x: &mut [f32]) {
+        let key = self.keys[picture];
+        for (i, x) in (first as u32..).zip(x) {
+            let kept = scramble(i, key) >> 1 >= self.below;
+            *x = if kept { *x * self.scale } else { 0.0 };
+        }
+    }
+
     fn apply(&self, x: &FlexTensor) -> Vec<f32> {
         let x = values(x);
         let size = x.len() / self.keys.len();
         let mut y = vec![0.0; x.len()];
-        let pictures = y.chunks_mut(size).zip(x.chunks(size)).zip(&self.keys);
-        let tasks = pictures.flat_map(|((y, x), &key)| {
+        let pictures = y.chunks_mut(size).zip(x.chunks(size)).enumerate();
+        let tasks = pictures.flat_map(|(picture, (y, x))| {
             let parts = y.chunks_mut(CHUNK).zip(x.chunks(CHUNK)).enumerate();
-            parts.map(move |(part, (y, x))| (part * CHUNK, key, y, x))
+            parts.map(move |(part, (y, x))| (picture, part * CHUNK, y, x))
         });
-        for_each(tasks, |(first, key, y, x)| {
+        for_each(tasks, |(picture, first, y, x)| {
             vectorize(
                 #[inline(always)]
                 || {
-                    for (i, (y, &x)) in (first as u32..).zip(y.iter_mut().zip(x)) {
-                        let kept = scramble(i, key) >> 1 >= self.below;
-                        *y = if kept { x * self.scale } else { 0.0 };
-                    }
+                    y.copy_from_slice(x);
+                    self.values(picture, first, y);
                 },
             );
         });

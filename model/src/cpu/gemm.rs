@@ -5,6 +5,9 @@
 //! panels as wide as a tile, or read where it lies too. What follows a product in the network, a
 //! bias or a residual, is added before the sums are written.
 
+// An index that is the same number everywhere keeps arrays of vectors in registers.
+#![allow(clippy::needless_range_loop, clippy::manual_memcpy)]
+
 use core::array::from_fn;
 
 use pulp::{Simd, WithSimd};
@@ -160,11 +163,58 @@ fn load_row<S: Simd, const V: usize>(simd: S, row: &[f32]) -> [S::f32s; V] {
             vectors[v] = row[v];
         }
     } else {
-        for (vector, row) in vectors.iter_mut().zip(row.chunks(S::F32_LANES)) {
-            *vector = load(simd, row);
+        // Only the last row of a matrix can end here. No index may depend on a loop that is not
+        // unrolled: the vectors would lie in memory.
+        for v in 0..V {
+            if let Some(row) = row.get(v * S::F32_LANES..) {
+                vectors[v] = load(simd, row);
+            }
         }
     }
     vectors
+}
+
+/// Adds the products of `R` rows with the `V` vectors of each row of `right` to `sums`. The loop
+/// that everything is about: kept apart so that all of it stays in registers.
+#[inline(always)]
+fn accumulate<S: Simd, const R: usize, const V: usize>(
+    simd: S,
+    left: [&[f32]; R],
+    right: &[f32],
+    distance: usize,
+    mut sums: [[S::f32s; V]; R],
+) -> [[S::f32s; V]; R] {
+    let width = V * S::F32_LANES;
+    let len = left[0].len();
+    let left = left.map(|left| &left[..len]);
+    let mut k = 0;
+    if width <= distance {
+        for row in right.chunks_exact(distance).take(len) {
+            let (row, _) = S::as_simd_f32s(&row[..width]);
+            let mut vectors = [simd.splat_f32s(0.0); V];
+            for v in 0..V {
+                vectors[v] = row[v];
+            }
+            for r in 0..R {
+                let value = simd.splat_f32s(left[r][k]);
+                for v in 0..V {
+                    sums[r][v] = simd.mul_add_e_f32s(value, vectors[v], sums[r][v]);
+                }
+            }
+            k += 1;
+        }
+    }
+    // The last row, if the matrix ends with it, and rows that are narrower than the tile.
+    for k in k..len {
+        let vectors = load_row::<S, V>(simd, &right[k * distance..]);
+        for r in 0..R {
+            let value = simd.splat_f32s(left[r][k]);
+            for v in 0..V {
+                sums[r][v] = simd.mul_add_e_f32s(value, vectors[v], sums[r][v]);
+            }
+        }
+    }
+    sums
 }
 
 /// What becomes of the sums of a product.
@@ -277,24 +327,21 @@ impl Product<'_> {
     fn tile<S: Simd, const R: usize, const V: usize>(&mut self, simd: S, i: usize, vector: usize) {
         let Left { data, rows, segments, segment, len } = self.left;
         let first = vector * S::F32_LANES;
-        let (right, distance) = match self.right {
-            Right::Packed(packed) => (&packed.data[packed.k * first..], V * S::F32_LANES),
-            Right::Plain(data, distance) => (&data[first..], distance),
-        };
         let starts: [usize; R] = from_fn(|r| rows.start(i + r));
         let mut sums = [[simd.splat_f32s(0.0); V]; R];
         for s in 0..segments {
             let left: [&[f32]; R] = from_fn(|r| &data[starts[r] + s * segment..][..len]);
-            let right = &right[s * len * distance..];
-            for k in 0..len {
-                let row = load_row::<S, V>(simd, &right[k * distance..]);
-                for r in 0..R {
-                    let value = simd.splat_f32s(left[r][k]);
-                    for v in 0..V {
-                        sums[r][v] = simd.mul_add_e_f32s(value, row[v], sums[r][v]);
-                    }
+            sums = match self.right {
+                Right::Packed(packed) => {
+                    let width = V * S::F32_LANES;
+                    let right = &packed.data[packed.k * first + s * len * width..];
+                    accumulate(simd, left, &right[..len * width], width, sums)
                 }
-            }
+                Right::Plain(data, distance) => {
+                    let right = &data[first + s * len * distance..];
+                    accumulate(simd, left, right, distance, sums)
+                }
+            };
         }
         for (r, sums) in sums.iter().enumerate() {
             self.out.write(simd, i + r, first, self.n, sums);

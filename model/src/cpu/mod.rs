@@ -13,6 +13,7 @@
 
 mod activation;
 mod attention;
+mod block;
 mod conv;
 mod dropout;
 mod gemm;
@@ -23,9 +24,10 @@ mod vector;
 
 pub(crate) use activation::Gelu;
 pub(crate) use attention::WindowAttention;
+pub(crate) use block::Block;
 pub(crate) use conv::Conv3x3;
 pub(crate) use dropout::Dropout;
-pub(crate) use kernel::run;
+pub(crate) use kernel::{Input, run};
 pub(crate) use norm::{GroupNorm, LayerNorm};
 
 use burn::backend::DispatchDevice;
