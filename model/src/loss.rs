@@ -128,9 +128,7 @@ impl LossConfig {
                 let first = schedule.epsilon_t;
                 schedule.sigma(first + p * (1.0 - first))
             }
-            LossConfig::Ve { sigma_min, sigma_max } => {
-                sigma_min * (sigma_max / sigma_min).powf(p)
-            }
+            LossConfig::Ve { sigma_min, sigma_max } => sigma_min * (sigma_max / sigma_min).powf(p),
             LossConfig::Adm { betas, .. } => betas.sigmas()[(p * betas.steps as f64) as usize],
         }
     }
@@ -257,7 +255,8 @@ mod tests {
     /// the normal distribution are those of a table.
     #[test]
     fn quantiles_are_those_of_the_levels_that_are_drawn() {
-        for (p, want) in [(0.5, 0.0), (0.975, 1.959_963_984_540_054), (0.01, -2.326_347_874_040_841)]
+        for (p, want) in
+            [(0.5, 0.0), (0.975, 1.959_963_984_540_054), (0.01, -2.326_347_874_040_841)]
         {
             let found = normal_quantile(p);
             assert!((found - want).abs() < 1e-12, "{found}, not {want}");

@@ -29,6 +29,8 @@ pub struct Args {
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong arguments, 130 stopped by Ctrl-C, \
 143 stopped by SIGTERM. A stopped run is saved.";
 
+// There is one of them, and it is moved once or twice.
+#[allow(clippy::large_enum_variant)]
 #[derive(Subcommand)]
 pub enum Command {
     /// Train a model, or go on training one.

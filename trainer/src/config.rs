@@ -229,7 +229,10 @@ impl TrainConfig {
             );
         }
         if let Some(validation) = &self.validation {
-            ensure!(validation.images > 0, "validation.images is 0: there is nothing to measure on");
+            ensure!(
+                validation.images > 0,
+                "validation.images is 0: there is nothing to measure on"
+            );
         }
         above_0("adam.lr", self.adam.lr)?;
         above_0("adam.eps", self.adam.eps)?;

@@ -1,7 +1,9 @@
 //! Muon for the matrices inside the network, Adam for everything else.
 
 use burn::module::{ParamGroup, ParamId};
-use burn::optim::{AdamConfig, AdjustLrFn, ModuleOptimizer, Muon, MuonConfig, MuonState, Optimizer};
+use burn::optim::{
+    AdamConfig, AdjustLrFn, ModuleOptimizer, Muon, MuonConfig, MuonState, Optimizer,
+};
 use burn::tensor::{Device, Tensor};
 use model::TensorSpec;
 

@@ -69,7 +69,8 @@ impl Status {
         self.pace = (self.pace.0 + weight * (now - self.pace.0), self.pace.1.saturating_add(1));
         let rate = self.rate();
         let left = self.duration.saturating_sub(images) as f64 / rate;
-        let held_out = self.validation_loss.map_or(String::new(), |of| format!(" (held out {of:.4})"));
+        let held_out =
+            self.validation_loss.map_or(String::new(), |of| format!(" (held out {of:.4})"));
         let message = format!(
             "{} of {} images  {rate:.1} images/s  loss {loss:.4}{held_out}  lr {lr:.2e}  {:#} left",
             HumanCount(images),

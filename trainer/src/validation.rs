@@ -49,18 +49,13 @@ impl Validation {
             Some(path) => {
                 let others = Dataset::open(path, &config.model)?;
                 let path = path.display();
-                ensure!(
-                    n <= others.len(),
-                    "--validate {n}: {path} has {} pictures",
-                    others.len()
-                );
+                ensure!(n <= others.len(), "--validate {n}: {path} has {} pictures", others.len());
                 ensure!(
                     others.class_names == data.class_names,
                     "--validation-data {path}: its classes are not those that are trained on"
                 );
-                let encoder = |data: &Dataset| {
-                    data.latents_of().map(|origin| origin.vae_sha256.clone())
-                };
+                let encoder =
+                    |data: &Dataset| data.latents_of().map(|origin| origin.vae_sha256.clone());
                 ensure!(
                     encoder(&others) == encoder(data),
                     "--validation-data {path}: the one are latents and the other not, or latents of \
@@ -99,9 +94,8 @@ impl Validation {
                 sigma.push(levels[i % LEVELS]);
             }
             let [c, h, w] = self.data.shape;
-            let pictures = |values| {
-                Tensor::<4>::from_data(TensorData::new(values, [b, c, h, w]), device)
-            };
+            let pictures =
+                |values| Tensor::<4>::from_data(TensorData::new(values, [b, c, h, w]), device);
             let (images, noise) = (pictures(images), pictures(noise));
             let scale = TensorData::new(sigma.clone(), [b, 1, 1, 1]);
             let noisy = images.clone() + noise.clone() * Tensor::from_data(scale, device);
@@ -203,10 +197,7 @@ mod tests {
         assert!(error.contains("some have to be left"), "{error}");
         let others = |images| {
             let data = Some(Path::new("emoji").into());
-            open(&TrainConfig {
-                validation: Some(ValidationConfig { images, data }),
-                ..config(1)
-            })
+            open(&TrainConfig { validation: Some(ValidationConfig { images, data }), ..config(1) })
         };
         assert_eq!(others(1911).expect("as many").expect("asked for").pictures.len(), 1911);
         let error = others(1912).err().expect("one too many").to_string();
