@@ -192,7 +192,7 @@ pub struct TrainArgs {
     /// Give each picture of a batch noise of the batch that is near to it.
     #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true", conflicts_with = "resume")]
     pub immiscible: Option<bool>,
-    /// Hold out so many pictures, evenly from the data, and measure the loss on them; 0 for none.
+    /// Hold out so many pictures, from all over the data, and measure the loss on them; 0 for none.
     /// They are not trained on: where each class has one picture, as the emoji do, the model never
     /// sees those classes. --validation-data spares them.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]

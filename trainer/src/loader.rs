@@ -22,7 +22,7 @@ use crate::augment::{Affine, IDENTITY, LABELS, Transform, mirror_y};
 use crate::config::TrainConfig;
 use crate::data::{Dataset, Entry};
 use crate::immiscible::assign;
-use crate::validation::evenly;
+use crate::validation::spread;
 
 /// The examples of one step, on the host.
 #[derive(Default)]
@@ -86,7 +86,7 @@ struct Order {
 impl Order {
     /// Of `len` pictures, of which some are held out.
     fn new(seed: u64, len: usize, held_out: usize) -> Self {
-        let mut held_out = evenly(len, held_out).peekable();
+        let mut held_out = spread(len, held_out).peekable();
         let pictures = (0..len).filter(|&i| held_out.next_if_eq(&i).is_none()).collect();
         Self { seed, pictures, pass: u64::MAX, permutation: Vec::new() }
     }
@@ -247,7 +247,7 @@ mod tests {
         let mut order = Order::new(3, 100, 7);
         let mut seen: Vec<usize> = (0..93).map(|k| order.picture(k)).collect();
         assert!(!seen.is_sorted());
-        seen.extend(evenly(100, 7));
+        seen.extend(spread(100, 7));
         seen.sort_unstable();
         assert_eq!(seen, (0..100).collect::<Vec<_>>());
         // Of other data, nothing is missing, and all is as it is without.

@@ -17,9 +17,16 @@ use crate::data::{Dataset, Entry};
 /// Noise levels: each the middle one of as many equal parts of those that are trained on.
 const LEVELS: usize = 8;
 
-/// `n` places of `len`, evenly from the first on.
-pub fn evenly(len: usize, n: usize) -> impl Iterator<Item = usize> {
-    (0..n).map(move |i| (i as u64 * len as u64 / n as u64) as usize)
+/// `n` places of `len`, in order: one in each of `n` stretches of the same length. Where in its
+/// stretch is random, though always the same: data may come in turns, one of each class, and every
+/// so many-th would then be of the same class.
+pub fn spread(len: usize, n: usize) -> impl Iterator<Item = usize> {
+    let mut random = Random::new(0, Stream::Validation, u64::MAX);
+    let start = move |i| (i as u64 * len as u64 / n as u64) as usize;
+    (0..n).map(move |i| {
+        let length = u32::try_from(start(i + 1) - start(i)).expect("below 2^32 pictures");
+        start(i) + random.below(length) as usize
+    })
 }
 
 /// The pictures that are held out.
@@ -64,7 +71,7 @@ impl Validation {
                 Arc::new(others)
             }
         };
-        let pictures = evenly(data.len(), n).collect();
+        let pictures = spread(data.len(), n).collect();
         Ok(Some(Self { data, pictures }))
     }
 
@@ -141,10 +148,18 @@ mod tests {
     }
 
     #[test]
-    fn places_are_even() {
-        assert_eq!(evenly(10, 3).collect::<Vec<_>>(), [0, 3, 6]);
-        assert_eq!(evenly(4, 4).collect::<Vec<_>>(), [0, 1, 2, 3]);
-        assert_eq!(evenly(7, 0).count(), 0);
+    fn places_are_spread_and_favour_no_class() {
+        assert_eq!(spread(4, 4).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        assert_eq!(spread(7, 0).count(), 0);
+        for (len, n) in [(10, 3), (1911, 100), (10_000, 1_000)] {
+            for (i, place) in spread(len, n).enumerate() {
+                assert!((i * len / n..(i + 1) * len / n).contains(&place), "{place} of {len}");
+            }
+        }
+        // CIFAR-10 as a zip for EDM: the classes come one after the other, again and again.
+        let mut counts = [0usize; 10];
+        spread(10_000, 1_000).for_each(|place| counts[place % 10] += 1);
+        assert!(counts.iter().all(|count| count.abs_diff(100) < 40), "{counts:?}");
     }
 
     #[test]
@@ -169,12 +184,12 @@ mod tests {
         let model = Model::new(config.model.clone(), 1, &device).expect("valid");
         let data = Dataset::open(&config.data, &config.model).expect("embedded");
         let mut sum = 0.0;
-        for i in 0..16 {
+        for (i, place) in spread(1911, 16).enumerate() {
             // EDM's are log-normal: the eighths' middles, in standard deviations.
             let middles = [-1.534_121, -0.887_147, -0.488_776, -0.157_311];
             let middle = if i % 8 < 4 { middles[i % 8] } else { -middles[7 - i % 8] };
             let sigma: f64 = (1.2 * middle - 1.2f64).exp();
-            let image = data.entry(i * 1911 / 16, false).image;
+            let image = data.entry(place, false).image;
             let mut noise = vec![0.0; image.len()];
             Random::new(0, Stream::Validation, i as u64).fill_normal(&mut noise);
             let noisy: Vec<f32> =
