@@ -284,7 +284,9 @@ fn log(run_folder: &Path) -> Vec<Value> {
             let mut line: Value = serde_json::from_str(line).expect("JSON");
             let fields = line.as_object_mut().expect("an object");
             for of_the_machine in ["seconds", "images_per_second", "peak_memory"] {
-                fields.remove(of_the_machine).expect("a field");
+                // What was measured on held-out pictures says less.
+                let there = fields.remove(of_the_machine).is_some();
+                assert!(there || fields.contains_key("validation_loss"), "{of_the_machine}");
             }
             line
         })
@@ -325,6 +327,148 @@ fn going_on_gives_what_not_stopping_gives() {
     assert!(done.contains("has seen its 2400 images"), "{done}");
     let nowhere = fails(&["train", "--resume", text(&folder.path().join("nowhere"))]);
     assert!(nowhere.contains("no such run"), "{nowhere}");
+}
+
+/// A folder of so many pictures, 32x32.
+fn some_pictures(folder: &Path, count: usize) -> String {
+    let path = folder.join("held out");
+    fs::create_dir(&path).expect("made");
+    for i in 0..count {
+        fs::write(path.join(format!("{i}.png")), picture(32, ImageFormat::Png)).expect("written");
+    }
+    text(&path).to_string()
+}
+
+/// With Muon, a learning rate that falls, noise that is dealt out and pictures that are held out.
+#[test]
+fn every_recipe_goes_on_as_if_it_had_not_stopped() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let options = small_options(folder.path());
+    let out = folder.path().join("runs");
+    let said = run(&[
+        "train",
+        "--options",
+        &options,
+        "--optimizer",
+        "muon",
+        "--muon-lr",
+        "1e-3",
+        "--lr-ramp",
+        "500",
+        "--lr-decay",
+        "0.5",
+        "--immiscible",
+        "--validate",
+        "16",
+        "--validate-every",
+        "400",
+        "--save-every",
+        "600",
+        "--duration",
+        "1200",
+        "--grid",
+        "0",
+        "--json",
+        "--out",
+        text(&out),
+    ]);
+    let run_folder = only_run(&out);
+    let (tensors, lines) = (latest(&run_folder), log(&run_folder));
+    let weights_file = run_folder.join("weights.safetensors");
+    let made = weights(&weights_file);
+
+    // Whenever it was asked for, the last time at the end; and in all places that tell of it.
+    let held_out: Vec<(u64, f64)> = lines
+        .iter()
+        .filter_map(|line| Some((line["images"].as_u64()?, line["validation_loss"].as_f64()?)))
+        .collect();
+    assert_eq!(held_out.iter().map(|of| of.0).collect::<Vec<_>>(), [400, 800, 1200]);
+    assert!(held_out.iter().all(|of| of.1 > 0.0 && of.1 < 10.0), "{held_out:?}");
+    assert!(held_out[2].1 < held_out[0].1, "nothing was learned: {held_out:?}");
+    let last = held_out[2].1;
+    let said: Vec<Value> =
+        said.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(said.len(), lines.len() + 1);
+    assert_eq!(said.last().expect("the result")["validation_loss"], last);
+    for what in [&weights_file, &run_folder] {
+        let info = run(&["info", text(what), "--json"]);
+        let info: Value = serde_json::from_str(&info).expect("JSON");
+        assert_eq!(info["card"]["validation_loss"], last);
+    }
+    let events = fs::read_dir(&run_folder).expect("there").map(|e| e.expect("entry").path());
+    let mut events = events.filter(|path| text(path).contains("tfevents"));
+    let events = fs::read(events.next().expect("a file")).expect("readable");
+    let times = events.windows(15).filter(|name| name == b"validation_loss").count();
+    assert_eq!(times, 3);
+    // The learning rate of the step before the line.
+    let rates: Vec<f64> = lines.iter().filter_map(|line| line["lr"].as_f64()).collect();
+    let want = 5e-4 * 208.0 / 600.0;
+    assert!(rates.len() == 1 && (rates[0] / want - 1.0).abs() < 1e-9, "{rates:?}, not {want}");
+
+    let half = run_folder.join("checkpoints/000000600.ckpt");
+    trainer()
+        .args(["train", "--resume", text(&half), "--grid", "0", "--validate-every", "400"])
+        .env("RAYON_NUM_THREADS", "3")
+        .assert()
+        .success();
+    let found = latest(&run_folder);
+    assert_eq!(found.len(), tensors.len());
+    for (found, want) in found.iter().zip(&tensors) {
+        assert!(found == want, "{} differs", found.0);
+    }
+    assert_eq!(log(&run_folder), lines);
+    assert!(weights(&weights_file) == made, "the weights differ");
+
+    // What was held out stays so; from elsewhere, anything may be taken.
+    let resume = ["train", "--resume", text(&run_folder), "--grid", "0", "--duration", "1208"];
+    let error = fails(&[&resume[..], &["--validate", "17"]].concat());
+    assert!(error.contains("--validate") && error.contains("--validation-data"), "{error}");
+    for flag in ["--optimizer=adam", "--immiscible"] {
+        let error = fails(&[&resume[..], &[flag]].concat());
+        assert!(error.contains("cannot be used with"), "{error}");
+    }
+}
+
+#[test]
+fn pictures_to_measure_on_can_come_from_elsewhere() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let options = small_options(folder.path());
+    let pictures = some_pictures(folder.path(), 3);
+    let train = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name);
+        let args = ["train", "--options", &options, "--grid", "0", "--out", text(&out)];
+        run(&[&args[..], &["--duration", "16"], more].concat());
+        only_run(&out)
+    };
+    let plain = train("plain", &[]);
+    let measured = train("measured", &["--validate", "2", "--validation-data", &pictures]);
+    // Nothing else is changed by it: the same pictures are trained on.
+    assert!(latest(&plain) == latest(&measured));
+    let others = train("others", &["--validate", "1000"]);
+    assert!(latest(&plain) != latest(&others));
+    assert_eq!(log(&measured).len(), 1);
+    // A run that was begun without may be measured from now on, and no longer.
+    let resume = ["train", "--grid", "0", "--resume"];
+    let from_there = ["--duration", "24", "--validate", "3", "--validation-data", &pictures];
+    run(&[&resume[..], &[text(&plain)], &from_there].concat());
+    assert!(log(&plain)[0]["validation_loss"].as_f64() > Some(0.0));
+    run(&[&resume[..], &[text(&plain), "--duration", "32", "--validate", "0"]].concat());
+    assert_eq!(log(&plain).len(), 1);
+
+    let out = folder.path().join("none");
+    let args = ["train", "--options", &options, "--out", text(&out)];
+    for (more, message) in [
+        (&["--validate", "1911"][..], "some have to be left to train on"),
+        (&["--validate", "4", "--validation-data", &pictures], "has 3 pictures"),
+        (&["--validation-data", &pictures], "--validate"),
+        (&["--validate", "1", "--validation-data", "nowhere"], "nowhere"),
+        (&["--muon-lr", "1"], "the optimizer is Adam"),
+        (&["--lr-decay", "2"], "within 0 to 1"),
+    ] {
+        let error = fails(&[&args[..], more].concat());
+        assert!(error.contains(message), "{more:?}: {error:?} does not say {message:?}");
+    }
+    assert!(!out.exists());
 }
 
 #[test]

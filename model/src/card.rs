@@ -22,6 +22,9 @@ pub struct Card {
     pub images_seen: u64,
     /// Training loss at the end: weighted squared error per value, averaged.
     pub loss: Option<f64>,
+    /// The same, on pictures that were not trained on, by the weights of the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation_loss: Option<f64>,
     /// The machine that trained it.
     pub hardware: String,
     /// Time spent training, in seconds.

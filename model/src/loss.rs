@@ -1,5 +1,7 @@
 //! The training objective: which noise levels, and how much each counts.
 
+use core::f64::consts::FRAC_1_SQRT_2;
+
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
@@ -109,17 +111,25 @@ impl LossConfig {
     pub fn sigma(&self, random: &mut Random) -> f64 {
         match *self {
             LossConfig::Edm { p_mean, p_std, .. } => (random.normal() * p_std + p_mean).exp(),
-            LossConfig::Vp { schedule } => {
-                let first = schedule.epsilon_t;
-                schedule.sigma(first + random.uniform() * (1.0 - first))
-            }
-            LossConfig::Ve { sigma_min, sigma_max } => {
-                sigma_min * (sigma_max / sigma_min).powf(random.uniform())
-            }
+            LossConfig::Vp { .. } | LossConfig::Ve { .. } => self.quantile(random.uniform()),
             LossConfig::Adm { betas, .. } => {
                 let steps = u32::try_from(betas.steps).expect("a valid number of steps");
                 betas.sigmas()[random.below(steps) as usize]
             }
+        }
+    }
+
+    /// The noise level that [`LossConfig::sigma`] stays below with probability `p`, between 0 and 1
+    /// without either.
+    pub fn quantile(&self, p: f64) -> f64 {
+        match *self {
+            LossConfig::Edm { p_mean, p_std, .. } => (normal_quantile(p) * p_std + p_mean).exp(),
+            LossConfig::Vp { schedule } => {
+                let first = schedule.epsilon_t;
+                schedule.sigma(first + p * (1.0 - first))
+            }
+            LossConfig::Ve { sigma_min, sigma_max } => sigma_min * (sigma_max / sigma_min).powf(p),
+            LossConfig::Adm { betas, .. } => betas.sigmas()[(p * betas.steps as f64) as usize],
         }
     }
 
@@ -179,6 +189,18 @@ impl LossConfig {
     }
 }
 
+/// What a standard normal stays below with probability `p`.
+fn normal_quantile(p: f64) -> f64 {
+    // Halving finds it to the last bits, and it is not asked for often.
+    let (mut low, mut high) = (-40.0, 40.0);
+    for _ in 0..100 {
+        let middle = 0.5 * (low + high);
+        let below = 0.5 * libm::erfc(-middle * FRAC_1_SQRT_2);
+        if below < p { low = middle } else { high = middle }
+    }
+    0.5 * (low + high)
+}
+
 /// `λ (D - y)²` for every value of every picture.
 ///
 /// # Shapes
@@ -227,6 +249,34 @@ mod tests {
         let betas = LinearBetas { steps: 50, ..LinearBetas::default() };
         let loss = LossConfig::Adm { betas, times: TimeSampling::Uniform };
         uniform(&loss, &|sigma| betas.time(sigma) / 50.0);
+    }
+
+    /// As many of the levels that are drawn lie below a quantile as it says; and the quantiles of
+    /// the normal distribution are those of a table.
+    #[test]
+    fn quantiles_are_those_of_the_levels_that_are_drawn() {
+        for (p, want) in
+            [(0.5, 0.0), (0.975, 1.959_963_984_540_054), (0.01, -2.326_347_874_040_841)]
+        {
+            let found = normal_quantile(p);
+            assert!((found - want).abs() < 1e-12, "{found}, not {want}");
+        }
+        let betas = LinearBetas { steps: 50, ..LinearBetas::default() };
+        for loss in [
+            LossConfig::default(),
+            LossConfig::Vp { schedule: VpSchedule::default() },
+            LossConfig::Ve { sigma_min: 0.02, sigma_max: 100.0 },
+            LossConfig::Adm { betas, times: TimeSampling::Uniform },
+        ] {
+            let mut random = Random::new(3, Stream::Training, 0);
+            let drawn: Vec<f64> = (0..20_000).map(|_| loss.sigma(&mut random)).collect();
+            for p in [0.1, 0.3, 0.5, 0.9] {
+                let quantile = loss.quantile(p);
+                let below = drawn.iter().filter(|&&sigma| sigma < quantile).count();
+                let want = (p * 20_000.0) as usize;
+                assert!(below.abs_diff(want) < 300, "{loss:?}: {below} of 20000, not {want}");
+            }
+        }
     }
 
     /// The weight turns the error of the picture into that of the noise, Eq (1) with λ = 1.

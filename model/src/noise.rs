@@ -35,6 +35,9 @@ pub enum Stream {
     /// Which step of discrete time a training image is given, where that goes by what was learned
     /// of them; the index is the number of images before it.
     Time = 9,
+    /// Noise of a held-out image, and of its latent; the index is its number among them. Which images
+    /// are held out; the index is `u64::MAX`.
+    Validation = 10,
 }
 
 /// The four words of one Philox4x32-10 block.

@@ -30,6 +30,8 @@ pub struct Args {
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong arguments, 130 stopped by Ctrl-C, \
 143 stopped by SIGTERM. A stopped run is saved.";
 
+// There is one of them, and it is moved once or twice.
+#[allow(clippy::large_enum_variant)]
 #[derive(Subcommand)]
 pub enum Command {
     /// Train a model, or go on training one.
@@ -182,6 +184,32 @@ pub struct TrainArgs {
     /// Images over which the learning rate rises from 0.
     #[arg(long, value_name = "IMAGES", value_parser = images)]
     pub lr_ramp: Option<u64>,
+    /// Part of the duration over which, at its end, the learning rate falls to 0, such as 0.2.
+    #[arg(long, value_name = "PART", value_parser = probability)]
+    pub lr_decay: Option<f64>,
+    /// What takes the steps: Adam, or Muon for the matrices and kernels inside the network and Adam
+    /// for the rest.
+    #[arg(long, value_enum, conflicts_with = "resume")]
+    pub optimizer: Option<config::Optimizer>,
+    /// Learning rate of Muon after the ramp, if it is not that of --lr.
+    #[arg(long, value_name = "LR", value_parser = positive, allow_negative_numbers = true)]
+    pub muon_lr: Option<f64>,
+    /// Give each picture of a batch noise of the batch that is near to it.
+    #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true", conflicts_with = "resume")]
+    pub immiscible: Option<bool>,
+    /// Hold out so many pictures, from all over the data, and measure the loss on them; 0 for none.
+    /// They are not trained on: where each class has one picture, as the emoji do, the model never
+    /// sees those classes. --validation-data spares them.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub validate: Option<u32>,
+    /// Take the pictures of --validate from here, and train on all of --data: another data set with
+    /// the same classes.
+    #[arg(long, value_name = "PATH", requires = "validate")]
+    pub validation_data: Option<PathBuf>,
+    /// Measure the loss on them whenever this many images have been seen; if nothing is said, as
+    /// often as grids are written.
+    #[arg(long, value_name = "IMAGES", value_parser = images)]
+    pub validate_every: Option<u64>,
     /// Seed of everything random: initial weights, order of the data, noise.
     #[arg(long, conflicts_with = "resume")]
     pub seed: Option<u64>,

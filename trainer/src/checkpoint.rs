@@ -41,6 +41,9 @@ pub struct Progress {
     pub seconds: f64,
     /// Loss per value over the last stretch that was reported.
     pub loss: Option<f64>,
+    /// Loss per value on the held-out pictures, when it was last measured.
+    #[serde(default)]
+    pub validation_loss: Option<f64>,
     /// Sum of the loss over the images seen since then, and their number.
     pub stretch: (f64, u64),
     /// Steps that were not taken, since their loss or gradient was not finite.
@@ -74,6 +77,7 @@ impl Progress {
             images: 0,
             seconds: 0.0,
             loss: None,
+            validation_loss: None,
             stretch: (0.0, 0),
             skipped: 0,
             skipped_in_row: 0,
@@ -99,7 +103,10 @@ impl Progress {
     /// What all machines that train together have to agree on: the recipe, but for where the data
     /// lie, and how far the run has come.
     pub fn identity(&self) -> anyhow::Result<String> {
-        let config = TrainConfig { data: PathBuf::new(), ..self.config.clone() };
+        let mut config = TrainConfig { data: PathBuf::new(), ..self.config.clone() };
+        if let Some(path) = config.validation.as_mut().and_then(|v| v.data.as_mut()) {
+            path.clear();
+        }
         Ok(serde_json::to_string(&(config, self.images, &self.latents_of, &self.times))?)
     }
 
@@ -112,7 +119,7 @@ impl Progress {
     }
 }
 
-/// Bytes of a checkpoint: weights, their average, and the two moments of Adam.
+/// Bytes of a checkpoint: weights, their average, and the two moments of Adam. (Muon has one.)
 pub fn size(network: &Network) -> usize {
     4 * 4 * network.parameter_count()
 }

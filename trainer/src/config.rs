@@ -53,6 +53,21 @@ pub struct TrainConfig {
     pub adam: AdamConfig,
     /// Images over which the learning rate rises from 0.
     pub lr_ramp: u64,
+    /// Part of the duration over which, at its end, the learning rate falls to 0; 0 for none.
+    #[serde(default)]
+    pub lr_decay: f64,
+    /// What takes the steps.
+    #[serde(default)]
+    pub optimizer: Optimizer,
+    /// Learning rate of Muon after the ramp, if it is not Adam's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub muon_lr: Option<f64>,
+    /// Whether the noise of a batch is dealt out so that each picture has noise that is near to it.
+    #[serde(default)]
+    pub immiscible: bool,
+    /// Pictures on which the loss is measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<ValidationConfig>,
     /// Moving average of the weights.
     pub ema: EmaConfig,
     /// Seed of everything random.
@@ -79,6 +94,29 @@ pub enum Precision {
     F32,
     /// Products and convolutions in bfloat16; normalisation, softmax and loss in single precision.
     Bf16,
+}
+
+/// What takes the steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Optimizer {
+    /// Adam for all parameters.
+    #[default]
+    Adam,
+    /// Muon for the matrices and kernels inside the network, Adam for the rest.
+    Muon,
+}
+
+/// Pictures on which the loss is measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValidationConfig {
+    /// How many.
+    pub images: usize,
+    /// The data that they are taken from. Without it they are taken from the training data, and
+    /// are not trained on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
 }
 
 /// Adam.
@@ -136,6 +174,11 @@ impl TrainConfig {
             duration,
             adam: AdamConfig { lr, betas: [0.9, 0.999], eps: 1e-8 },
             lr_ramp,
+            lr_decay: 0.0,
+            optimizer: Optimizer::Adam,
+            muon_lr: None,
+            immiscible: false,
+            validation: None,
             ema: EmaConfig { half_life: 500_000, ramp: 0.05 },
             seed: 0,
         };
@@ -199,6 +242,24 @@ impl TrainConfig {
         if let Some(clip) = self.clip {
             above_0("clip", clip)?;
         }
+        ensure!(
+            (0.0..=1.0).contains(&self.lr_decay),
+            "lr_decay is {}, not 0 to 1, a part of the duration",
+            self.lr_decay
+        );
+        if let Some(lr) = self.muon_lr {
+            above_0("muon_lr", lr)?;
+            ensure!(
+                self.optimizer == Optimizer::Muon,
+                "muon_lr is {lr}, and the optimizer is Adam: --optimizer muon makes it Muon"
+            );
+        }
+        if let Some(validation) = &self.validation {
+            ensure!(
+                validation.images > 0,
+                "validation.images is 0: there is nothing to measure on"
+            );
+        }
         above_0("adam.lr", self.adam.lr)?;
         above_0("adam.eps", self.adam.eps)?;
         for beta in self.adam.betas {
@@ -226,10 +287,23 @@ impl TrainConfig {
         Ok(())
     }
 
-    /// Learning rate after `images` have been seen: a linear ramp, then constant (EDM).
+    /// Learning rate after `images` have been seen: a linear ramp, then constant (EDM); then, if
+    /// that is wanted, linear to 0 at the end.
     pub fn lr(&self, images: u64) -> f64 {
         let ramp = if self.lr_ramp == 0 { 1.0 } else { images as f64 / self.lr_ramp as f64 };
-        self.adam.lr * ramp.min(1.0)
+        let decay = if self.lr_decay == 0.0 {
+            1.0
+        } else {
+            let left = self.duration.saturating_sub(images) as f64;
+            left / (self.lr_decay * self.duration as f64)
+        };
+        self.adam.lr * ramp.min(decay).min(1.0)
+    }
+
+    /// How many pictures of the training data are not trained on.
+    pub fn held_out(&self) -> usize {
+        let validation = self.validation.as_ref().filter(|validation| validation.data.is_none());
+        validation.map_or(0, |validation| validation.images)
     }
 
     /// How much of the moving average is kept in a step after `images` have been seen (EDM):
@@ -243,6 +317,7 @@ impl TrainConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn the_ramps_are_those_of_edm() {
@@ -254,6 +329,56 @@ mod tests {
         // At 2 M images the half-life is 0.1 M; past 10 M it stays at 0.5 M.
         assert_eq!(config.ema_beta(2_000_000), 0.5f64.powf(512.0 / 100_000.0));
         assert_eq!(config.ema_beta(200_000_000), 0.5f64.powf(512.0 / 500_000.0));
+    }
+
+    #[test]
+    fn the_learning_rate_falls_to_nothing_at_the_end() {
+        let preset = TrainConfig::preset("cifar10").expect("a preset");
+        let mut config = TrainConfig { lr_decay: 0.2, ..preset };
+        assert_eq!(config.lr(5_000_000), 0.5e-3);
+        assert_eq!(config.lr(160_000_000), 1e-3);
+        assert_eq!(config.lr(180_000_000), 0.5e-3);
+        assert_eq!([config.lr(200_000_000), config.lr(200_000_512)], [0.0, 0.0]);
+        // A run that is made longer follows the course of its new duration.
+        config.duration = 400_000_000;
+        assert_eq!([config.lr(200_000_000), config.lr(380_000_000)], [1e-3, 0.25e-3]);
+    }
+
+    proptest! {
+        #[test]
+        fn the_learning_rate_goes_without_jumps(
+            lr_ramp in 0u64..2_000,
+            lr_decay in 0.0f64..=1.0,
+            duration in 1u64..1_000,
+        ) {
+            let preset = TrainConfig::preset("tiny").expect("a preset");
+            let config = TrainConfig { lr_ramp, lr_decay, duration, ..preset };
+            let per_image = |images: f64| config.adam.lr / images.max(1.0);
+            let slope = per_image(lr_ramp as f64).max(per_image(lr_decay * duration as f64));
+            for images in 0..duration + 2 {
+                let [lr, next] = [config.lr(images), config.lr(images + 1)];
+                prop_assert!((0.0..=config.adam.lr).contains(&lr), "{lr} after {images}");
+                prop_assert!((next - lr).abs() <= 1.001 * slope, "{lr}, then {next}");
+            }
+            prop_assert!(lr_decay == 0.0 || config.lr(duration) == 0.0);
+            let plain = TrainConfig { lr_decay: 0.0, ..config.clone() };
+            let decays_from = (duration as f64 * (1.0 - lr_decay)) as u64;
+            for images in 0..decays_from {
+                prop_assert_eq!(config.lr(images), plain.lr(images));
+            }
+        }
+    }
+
+    /// Files that were written before there was a field for it are read, and mean what they meant.
+    #[test]
+    fn older_recipes_are_read() {
+        let preset = TrainConfig::preset("tiny").expect("a preset");
+        let mut value = serde_json::to_value(&preset).expect("plain data");
+        let fields = value.as_object_mut().expect("an object");
+        for newer in ["lr_decay", "optimizer", "immiscible"] {
+            fields.remove(newer).expect("a field");
+        }
+        assert_eq!(serde_json::from_value::<TrainConfig>(value).expect("valid"), preset);
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub fn card(progress: &Progress) -> Card {
         started_from: progress.started_from.clone(),
         images_seen: progress.images,
         loss: progress.loss,
+        validation_loss: progress.validation_loss,
         hardware: hardware(),
         training_seconds: progress.seconds,
         made_with: format!("trainer {}", env!("CARGO_PKG_VERSION")),

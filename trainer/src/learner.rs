@@ -1,4 +1,4 @@
-//! A step of training: gradients of a batch, Adam, the moving average.
+//! A step of training: gradients of a batch, Adam or Muon, the moving average.
 //!
 //! The batch may be computed in parts ([`TrainConfig::micro_batch`]), and by several workers, each
 //! with a copy of the model on a device of its own. The step is that of the whole batch either way,
@@ -15,10 +15,10 @@ use model::recompute::Recompute;
 use model::{Conditioning, Model};
 
 use crate::augment::Resampler;
-use crate::config::{Precision, TrainConfig};
+use crate::config::{Optimizer, Precision, TrainConfig};
 use crate::loader::Batch;
 use crate::nodes::Nodes;
-use crate::{ema, gradients};
+use crate::{ema, gradients, muon};
 
 /// What one step came to.
 pub struct Step {
@@ -63,6 +63,11 @@ impl Learner {
             .with_beta_1(beta_1)
             .with_beta_2(beta_2)
             .with_epsilon(config.adam.eps as f32);
+        let muon_lr = config.muon_lr.unwrap_or(config.adam.lr);
+        let optimizer = |model: &Model| match config.optimizer {
+            Optimizer::Adam => adam.init(),
+            Optimizer::Muon => muon::beside(&adam, muon_lr / config.adam.lr, model.network.specs()),
+        };
         let compute = match config.precision {
             Precision::F32 => DType::F32,
             Precision::Bf16 => DType::BF16,
@@ -73,9 +78,10 @@ impl Learner {
                 "this device cannot compute in {compute:?}; --precision f32 does without"
             );
             let device = device.clone().autodiff();
+            let model = model(&device)?.computing_in(compute);
             Ok(Worker {
-                model: model(&device)?.computing_in(compute),
-                optimizer: adam.init(),
+                optimizer: optimizer(&model),
+                model,
                 resampler: Resampler::new(side, &device.clone().inner()),
                 device,
             })

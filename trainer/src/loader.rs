@@ -6,7 +6,9 @@
 //! Training image number `k` of a run is a pure function of the seed and `k`: its place in the
 //! data, its augmentation, the latent that is drawn, whether it is shown without its class, its
 //! noise level and its noise. So nothing has to be saved to go on
-//! exactly, and any number of threads gives the same batches.
+//! exactly, and any number of threads gives the same batches. Where noise is immiscible, which of a
+//! batch's noise goes with which of its pictures is a function of the batch, or of the share of it
+//! that one machine has.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,6 +21,8 @@ use rayon::prelude::*;
 use crate::augment::{Affine, IDENTITY, LABELS, Transform, mirror_y};
 use crate::config::TrainConfig;
 use crate::data::{Dataset, Entry};
+use crate::immiscible::assign;
+use crate::validation::spread;
 
 /// The examples of one step, on the host.
 #[derive(Default)]
@@ -73,24 +77,29 @@ impl Batch {
 /// The order of the data: every pass is a permutation of its own.
 struct Order {
     seed: u64,
-    len: usize,
+    /// The pictures that are trained on.
+    pictures: Vec<usize>,
     pass: u64,
     permutation: Vec<u32>,
 }
 
 impl Order {
-    fn new(seed: u64, len: usize) -> Self {
-        Self { seed, len, pass: u64::MAX, permutation: Vec::new() }
+    /// Of `len` pictures, of which some are held out.
+    fn new(seed: u64, len: usize, held_out: usize) -> Self {
+        let mut held_out = spread(len, held_out).peekable();
+        let pictures = (0..len).filter(|&i| held_out.next_if_eq(&i).is_none()).collect();
+        Self { seed, pictures, pass: u64::MAX, permutation: Vec::new() }
     }
 
     /// Which picture training image number `k` is.
     fn picture(&mut self, k: u64) -> usize {
-        let (pass, place) = (k / self.len as u64, k % self.len as u64);
+        let len = self.pictures.len();
+        let (pass, place) = (k / len as u64, k % len as u64);
         if pass != self.pass {
-            self.permutation = Random::new(self.seed, Stream::Order, pass).permutation(self.len);
+            self.permutation = Random::new(self.seed, Stream::Order, pass).permutation(len);
             self.pass = pass;
         }
-        self.permutation[place as usize] as usize
+        self.pictures[self.permutation[place as usize] as usize]
     }
 }
 
@@ -142,6 +151,13 @@ fn batch(config: &TrainConfig, data: &Dataset, order: &mut Order, numbers: Range
         .into_par_iter()
         .map(|(k, picture)| Example::new(config, data, k, picture))
         .collect();
+    // Noise stays with the picture that it was drawn for, or goes to the one that it is near to.
+    let noise_of: Vec<usize> = if config.immiscible {
+        let all = |field: fn(&Example) -> &[f32]| examples.iter().map(field).collect::<Vec<_>>();
+        assign(&all(|example| &example.image), &all(|example| &example.noise))
+    } else {
+        (0..examples.len()).collect()
+    };
     let join = |field: fn(&Example) -> &[f32]| examples.iter().flat_map(field).copied().collect();
     // All pictures or none: resampling changes a picture a little even where it moves nothing, and
     // no picture should depend on its neighbours.
@@ -151,7 +167,7 @@ fn batch(config: &TrainConfig, data: &Dataset, order: &mut Order, numbers: Range
         inverses: if resampled { examples.iter().map(inverse).collect() } else { Vec::new() },
         images: join(|example| &example.image),
         classes: examples.iter().map(|example| example.class).collect(),
-        noise: join(|example| &example.noise),
+        noise: noise_of.iter().flat_map(|&i| &examples[i].noise).copied().collect(),
         sigma: examples.iter().map(|example| example.sigma).collect(),
         weight: vec![1.0; examples.len()],
         augment: join(|example| &example.augment),
@@ -170,7 +186,7 @@ impl Loader {
         let (sender, batches) = sync_channel(2);
         let config = config.clone();
         thread::spawn(move || {
-            let mut order = Order::new(config.seed, data.len());
+            let mut order = Order::new(config.seed, data.len(), config.held_out());
             let step = config.batch as u64;
             let mut next = first;
             loop {
@@ -198,6 +214,7 @@ impl Loader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ValidationConfig;
     use crate::data::{Origin, latents};
     use model::config::NetworkConfig;
     use model::vae::VaeConfig;
@@ -212,7 +229,7 @@ mod tests {
 
     #[test]
     fn every_pass_holds_every_picture_once_in_another_order() {
-        let mut order = Order::new(3, 100);
+        let mut order = Order::new(3, 100, 0);
         let pass = |order: &mut Order, pass: u64| -> Vec<usize> {
             (pass * 100..(pass + 1) * 100).map(|k| order.picture(k)).collect()
         };
@@ -226,9 +243,50 @@ mod tests {
     }
 
     #[test]
+    fn what_is_held_out_is_not_trained_on() {
+        let mut order = Order::new(3, 100, 7);
+        let mut seen: Vec<usize> = (0..93).map(|k| order.picture(k)).collect();
+        assert!(!seen.is_sorted());
+        seen.extend(spread(100, 7));
+        seen.sort_unstable();
+        assert_eq!(seen, (0..100).collect::<Vec<_>>());
+        // Of other data, nothing is missing, and all is as it is without.
+        let (mut config, data) = set_up(true);
+        let plain = Loader::new(&config, data.clone(), 0, 0..7).next();
+        let others = ValidationConfig { images: 7, data: Some("emoji".into()) };
+        config.validation = Some(others);
+        assert_eq!(Loader::new(&config, data, 0, 0..7).next().images, plain.images);
+    }
+
+    /// The same noise at the same levels, only with other pictures, which are nearer to it.
+    #[test]
+    fn immiscible_noise_is_dealt_out_within_the_batch() {
+        let (config, data) = set_up(true);
+        let immiscible = TrainConfig { immiscible: true, ..config.clone() };
+        let load = |config, share| Loader::new(config, data.clone(), 70, share).next();
+        let (plain, found) = (load(&config, 0..7), load(&immiscible, 0..7));
+        assert_eq!((&plain.images, &plain.sigma), (&found.images, &found.sigma));
+        let sorted = |batch: &Batch| {
+            let mut noise: Vec<Vec<f32>> = batch.noise.chunks(3072).map(<[f32]>::to_vec).collect();
+            noise.sort_by(|a, b| a[0].total_cmp(&b[0]));
+            noise
+        };
+        assert_ne!(plain.noise, found.noise);
+        assert_eq!(sorted(&plain), sorted(&found));
+        let distance = |batch: &Batch| -> f64 {
+            let pairs = batch.images.iter().zip(&batch.noise);
+            pairs.map(|(image, noise)| f64::from(image - noise).powi(2)).sum()
+        };
+        assert!(distance(&found) < distance(&plain));
+        // A share deals out its own.
+        let (plain, found) = (load(&config, 2..6), load(&immiscible, 2..6));
+        assert_eq!(sorted(&plain), sorted(&found));
+    }
+
+    #[test]
     fn starting_in_the_middle_gives_the_same_batches() {
         let (mut config, data) = set_up(true);
-        config.augment = 0.12;
+        (config.augment, config.immiscible) = (0.12, true);
         // Past the end of the first pass, 1911 images, and not at a batch's border.
         let whole = Loader::new(&config, data.clone(), 1900, 0..7);
         let _ = whole.next();

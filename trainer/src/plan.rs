@@ -121,6 +121,11 @@ impl Plan {
         let mut options = Options::new(&path.display().to_string(), &checkpoint.progress.config)?;
         options.put("flags", flags(args));
         let config = options.config()?;
+        ensure!(
+            config.held_out() == checkpoint.progress.config.held_out(),
+            "--validate: the pictures that are held out would be others, and so would those that this \
+             run is trained on; --validation-data takes them from elsewhere"
+        );
         let started_from = checkpoint.progress.started_from.clone();
         let origin = Origin::Checkpoint { folder, checkpoint: Box::new(checkpoint) };
         Ok(Self { options, config, origin, started_from, label: String::new() })
@@ -256,6 +261,11 @@ impl Plan {
 /// The values of the recipe that were given as flags.
 fn flags(args: &TrainArgs) -> Value {
     let data = args.data.as_ref().map(|path| path.display().to_string());
+    let validation = |images| match (images, &args.validation_data) {
+        (0, _) => Value::Null,
+        (images, None) => json!({ "images": images }),
+        (images, Some(path)) => json!({ "images": images, "data": path.display().to_string() }),
+    };
     let values = [
         ("data", data.map(Value::from)),
         ("batch", args.batch.map(Value::from)),
@@ -269,6 +279,11 @@ fn flags(args: &TrainArgs) -> Value {
         ("duration", args.duration.map(Value::from)),
         ("adam", args.lr.map(|lr| json!({ "lr": lr }))),
         ("lr_ramp", args.lr_ramp.map(Value::from)),
+        ("lr_decay", args.lr_decay.map(Value::from)),
+        ("optimizer", args.optimizer.map(|optimizer| json!(optimizer))),
+        ("muon_lr", args.muon_lr.map(Value::from)),
+        ("immiscible", args.immiscible.map(Value::from)),
+        ("validation", args.validate.map(validation)),
         ("seed", args.seed.map(Value::from)),
     ];
     let given = values.into_iter().filter_map(|(name, value)| Some((name.into(), value?)));

@@ -30,6 +30,8 @@ pub struct Status {
     /// Seconds per image, smoothed, and over how many steps.
     pace: (f64, u32),
     last_line: Instant,
+    /// The loss on held-out pictures, when it was last measured.
+    pub validation_loss: Option<f64>,
 }
 
 impl Status {
@@ -43,7 +45,14 @@ impl Status {
         let style = ProgressStyle::with_template("{bar:20} {msg}").expect("a valid template");
         bar.set_style(style);
         bar.set_position(images);
-        Self { verbosity, bar, duration, pace: (0.0, 0), last_line: Instant::now() }
+        Self {
+            verbosity,
+            bar,
+            duration,
+            pace: (0.0, 0),
+            last_line: Instant::now(),
+            validation_loss: None,
+        }
     }
 
     /// Images per second, smoothed.
@@ -60,8 +69,10 @@ impl Status {
         self.pace = (self.pace.0 + weight * (now - self.pace.0), self.pace.1.saturating_add(1));
         let rate = self.rate();
         let left = self.duration.saturating_sub(images) as f64 / rate;
+        let held_out =
+            self.validation_loss.map_or(String::new(), |of| format!(" (held out {of:.4})"));
         let message = format!(
-            "{} of {} images  {rate:.1} images/s  loss {loss:.4}  lr {lr:.2e}  {:#} left",
+            "{} of {} images  {rate:.1} images/s  loss {loss:.4}{held_out}  lr {lr:.2e}  {:#} left",
             HumanCount(images),
             HumanCount(self.duration),
             HumanDuration(Duration::from_secs_f64(left.min(1e9))),

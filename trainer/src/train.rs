@@ -14,6 +14,7 @@ use model::label::Label;
 use model::picture::Rgb;
 use model::vae::Vae;
 use model::weights::Precision;
+use serde_json::json;
 
 use crate::args::TrainArgs;
 use crate::autoencoder::Autoencoder;
@@ -28,6 +29,7 @@ use crate::report::{Status, Verbosity, warn};
 use crate::run_folder::{RunFolder, write_file};
 use crate::signals::Stop;
 use crate::tensorboard::Events;
+use crate::validation::Validation;
 use crate::{export, labelled, memory, sample};
 
 /// Images between two lines of `stats.jsonl`, at the least.
@@ -57,6 +59,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     }
     // Data that cannot be used should not leave a folder behind.
     let data = Arc::new(Dataset::open(&config.data, &config.model)?);
+    let validation = Validation::open(&config, &data)?;
     let vae = decoder(&args, &config, &data, &devices[0])?;
     if args.dry_run {
         return Ok(ExitCode::SUCCESS);
@@ -82,6 +85,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     let mut run = Run { progress, learner, vae, device: devices[0].clone() };
     let seldom = (config.duration / 3).clamp(STRETCH, 500_000);
     let sample_every = args.sample_every.unwrap_or(seldom).max(1);
+    let validate_every = args.validate_every.unwrap_or(sample_every).max(1);
     let save_every = args.save_every.unwrap_or(seldom).max(1);
     let verbosity = if args.quiet || args.json { Verbosity::Quiet } else { Verbosity::Full };
     if verbosity == Verbosity::Full {
@@ -91,6 +95,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     let mut stats = folder.stats(run.progress.images)?;
     let mut events = Events::create(folder.path(), run.progress.images)?;
     let mut status = Status::new(run.progress.images, config.duration, verbosity);
+    status.validation_loss = run.progress.validation_loss;
     let share = run.learner.share(config.batch);
     let loader = Loader::new(&config, data, run.progress.images, share);
     let started = Instant::now();
@@ -140,6 +145,15 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
         };
         let last = images >= config.duration || ending;
         let due = |every: u64| images / every != (images - config.batch as u64) / every;
+        if let Some(validation) = &validation
+            && (due(validate_every) || last && stopped.is_none())
+        {
+            let line = run.validate(validation, &mut events, &mut status)?;
+            stats.write_all(line.as_bytes()).context("cannot write stats.jsonl")?;
+            if args.json {
+                print!("{line}");
+            }
+        }
         if due(sample_every) || last && stopped.is_none() {
             run.grid(args.grid, &folder, &mut events, &status)?;
         }
@@ -162,10 +176,11 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     let weights = folder.weights();
     export::write(&weights, run.learner.ema(), &export::card(&run.progress), Precision::F32)?;
     if args.json {
-        let result = serde_json::json!({
+        let result = json!({
             "images": run.progress.images,
             "run": folder.path(),
             "weights": weights,
+            "validation_loss": run.progress.validation_loss,
         });
         println!("{result}");
         return Ok(ExitCode::SUCCESS);
@@ -373,7 +388,7 @@ impl Run {
     /// What was measured since the last time, as a line of JSON.
     fn stats(&self, loss: f64, norm: f64, lr: f64, rate: f64) -> String {
         let progress = &self.progress;
-        let line = serde_json::json!({
+        let line = json!({
             "images": progress.images,
             "loss": loss,
             "gradient_norm": norm,
@@ -384,6 +399,23 @@ impl Run {
             "seconds": progress.seconds,
         });
         format!("{line}\n")
+    }
+
+    /// Measures the loss on the pictures that are held out, and returns it as a line of JSON.
+    fn validate(
+        &mut self,
+        validation: &Validation,
+        events: &mut Events,
+        status: &mut Status,
+    ) -> anyhow::Result<String> {
+        let Progress { config, images, seconds, .. } = &self.progress;
+        let loss = validation.loss(self.learner.ema(), config, &self.device);
+        let line = json!({ "images": images, "validation_loss": loss, "seconds": seconds });
+        events.numbers(*images, &[("validation_loss", loss)])?;
+        status.say(&format!("after {images} images: loss {loss:.4} on held-out pictures"));
+        status.validation_loss = Some(loss);
+        self.progress.validation_loss = Some(loss);
+        Ok(format!("{line}\n"))
     }
 
     /// Writes a grid of `n` pictures, always from the same seeds.
