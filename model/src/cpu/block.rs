@@ -368,13 +368,17 @@ impl Block {
     }
 
     /// What the convolution reads of a row of an image.
-    #[inline(always)]
     fn row(&self, image: usize, y: usize, x: &[f32], norm: [&[f32]; 3], to: &mut [f32]) {
         let length = to.len();
-        self.norm.pixels(&x[y * length..][..length], norm, to);
-        if let Some(dropout) = &self.dropout {
-            dropout.values(image, y * length, to);
-        }
+        vectorize(
+            #[inline(always)]
+            || {
+                self.norm.pixels(&x[y * length..][..length], norm, to);
+                if let Some(dropout) = &self.dropout {
+                    dropout.values(image, y * length, to);
+                }
+            },
+        );
     }
 
     /// Some tokens from the convolution on.
@@ -524,14 +528,7 @@ impl<const N: usize> Kernel<N> for Block {
                 Some(Kept { conv, qkv, context, middle }) => (conv, Some([qkv, context, middle])),
                 None => (conv, None),
             };
-            vectorize(
-                #[inline(always)]
-                || {
-                    map.fill(first..first + task_rows, under, |y, to| {
-                        self.row(image, y, x, norm, to)
-                    })
-                },
-            );
+            map.fill(first..first + task_rows, under, |y, to| self.row(image, y, x, norm, to));
             let out = Out::with_bias(conv, Rows::At(&places), p.conv[1]);
             let left = map.left(under, &patches);
             product(left, Right::Packed(&packed.conv), out, task, c);
@@ -619,10 +616,7 @@ impl<const N: usize> Kernel<N> for Block {
                 // The convolution.
                 let statistics = &saved.statistics[image * 2 * c_in..][..2 * c_in];
                 let norm = [statistics, p.norm[0], p.norm[1]];
-                vectorize(
-                    #[inline(always)]
-                    || map.fill(0..s.h, under, |y, to| self.row(image, y, x, norm, to)),
-                );
+                map.fill(0..s.h, under, |y, to| self.row(image, y, x, norm, to));
                 let right = (&under_back[..], Rows::At(&pixels));
                 map.outer((under, &patches), right, c, sums.conv[0]);
                 let out = Out::new(dz, Rows::Every(c_in));

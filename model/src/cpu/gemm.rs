@@ -186,26 +186,27 @@ fn accumulate<S: Simd, const R: usize, const V: usize>(
 ) -> [[S::f32s; V]; R] {
     let width = V * S::F32_LANES;
     let len = left[0].len();
-    let left = left.map(|left| &left[..len]);
-    let mut k = 0;
-    if width <= distance {
-        for row in right.chunks_exact(distance).take(len) {
-            let (row, _) = S::as_simd_f32s(&row[..width]);
-            let mut vectors = [simd.splat_f32s(0.0); V];
+    // Rows that lie in `right` as wide as the tile.
+    let whole = if width <= distance { len.min(right.len() / distance) } else { 0 };
+    let mut rows: [&[f32]; R] = left;
+    for r in 0..R {
+        rows[r] = &left[r][..whole];
+    }
+    for (k, row) in (0..whole).zip(right.chunks_exact(distance)) {
+        let (row, _) = S::as_simd_f32s(&row[..width]);
+        let mut vectors = [simd.splat_f32s(0.0); V];
+        for v in 0..V {
+            vectors[v] = row[v];
+        }
+        for r in 0..R {
+            let value = simd.splat_f32s(rows[r][k]);
             for v in 0..V {
-                vectors[v] = row[v];
+                sums[r][v] = simd.mul_add_e_f32s(value, vectors[v], sums[r][v]);
             }
-            for r in 0..R {
-                let value = simd.splat_f32s(left[r][k]);
-                for v in 0..V {
-                    sums[r][v] = simd.mul_add_e_f32s(value, vectors[v], sums[r][v]);
-                }
-            }
-            k += 1;
         }
     }
     // The last row, if the matrix ends with it, and rows that are narrower than the tile.
-    for k in k..len {
+    for k in whole..len {
         let vectors = load_row::<S, V>(simd, &right[k * distance..]);
         for r in 0..R {
             let value = simd.splat_f32s(left[r][k]);
@@ -388,22 +389,43 @@ impl WithSimd for Outer<'_> {
 impl Outer<'_> {
     #[inline(always)]
     fn panel<S: Simd, const V: usize>(&mut self, simd: S, vector: usize, part: (usize, usize)) {
+        let (data, rows) = self.right;
+        let fits = |k: usize| rows.start(k) + (vector + V) * S::F32_LANES <= data.len();
+        let whole = match rows {
+            Rows::Every(_) => fits(part.1 - 1),
+            Rows::At(_) => (part.0..part.1).all(fits),
+        };
+        if whole {
+            self.tiles::<S, V, true>(simd, vector, part);
+        } else {
+            self.tiles::<S, V, false>(simd, vector, part);
+        }
+    }
+
+    /// `V` vectors of columns; `WHOLE` if they lie within the right factor in all rows of the part.
+    #[inline(always)]
+    fn tiles<S: Simd, const V: usize, const WHOLE: bool>(
+        &mut self,
+        simd: S,
+        vector: usize,
+        part: (usize, usize),
+    ) {
         let rows = if large::<S>() { 8 } else { 4 };
         let whole = self.m / rows * rows;
         for i in (0..whole).step_by(rows) {
             if large::<S>() {
-                self.tile::<S, 8, V>(simd, i, vector, part);
+                self.tile::<S, 8, V, WHOLE>(simd, i, vector, part);
             } else {
-                self.tile::<S, 4, V>(simd, i, vector, part);
+                self.tile::<S, 4, V, WHOLE>(simd, i, vector, part);
             }
         }
         for i in whole..self.m {
-            self.tile::<S, 1, V>(simd, i, vector, part);
+            self.tile::<S, 1, V, WHOLE>(simd, i, vector, part);
         }
     }
 
     #[inline(always)]
-    fn tile<S: Simd, const R: usize, const V: usize>(
+    fn tile<S: Simd, const R: usize, const V: usize, const WHOLE: bool>(
         &mut self,
         simd: S,
         i: usize,
@@ -411,14 +433,24 @@ impl Outer<'_> {
         (from, to): (usize, usize),
     ) {
         let first = vector * S::F32_LANES;
+        let ((left, left_rows), (right, right_rows)) = (self.left, self.right);
+        let (left, right) = (&left[i..], &right[first..]);
         let mut sums = [[simd.splat_f32s(0.0); V]; R];
-        for k in from..to {
-            let left = &self.left.0[self.left.1.start(k) + i..][..R];
-            let row = load_row::<S, V>(simd, &self.right.0[self.right.1.start(k) + first..]);
-            for r in 0..R {
-                let value = simd.splat_f32s(left[r]);
-                for v in 0..V {
-                    sums[r][v] = simd.mul_add_e_f32s(value, row[v], sums[r][v]);
+        match (left_rows, right_rows) {
+            (Rows::At(a), Rows::At(b)) => {
+                for (&a, &b) in a[from..to].iter().zip(&b[from..to]) {
+                    sums = step::<S, R, V, WHOLE>(simd, &left[a..], &right[b..], sums);
+                }
+            }
+            (Rows::At(a), Rows::Every(b)) => {
+                for (&a, k) in a[from..to].iter().zip(from..to) {
+                    sums = step::<S, R, V, WHOLE>(simd, &left[a..], &right[k * b..], sums);
+                }
+            }
+            (a, b) => {
+                for k in from..to {
+                    let (left, right) = (&left[a.start(k)..], &right[b.start(k)..]);
+                    sums = step::<S, R, V, WHOLE>(simd, left, right, sums);
                 }
             }
         }
@@ -426,6 +458,33 @@ impl Outer<'_> {
             self.out.write(simd, i + r, first, self.n, sums);
         }
     }
+}
+
+/// Adds the products of `R` values of one row with `V` vectors of another.
+#[inline(always)]
+fn step<S: Simd, const R: usize, const V: usize, const WHOLE: bool>(
+    simd: S,
+    left: &[f32],
+    right: &[f32],
+    mut sums: [[S::f32s; V]; R],
+) -> [[S::f32s; V]; R] {
+    let left = &left[..R];
+    let mut row = [simd.splat_f32s(0.0); V];
+    if WHOLE {
+        let (right, _) = S::as_simd_f32s(&right[..V * S::F32_LANES]);
+        for v in 0..V {
+            row[v] = right[v];
+        }
+    } else {
+        row = load_row::<S, V>(simd, right);
+    }
+    for r in 0..R {
+        let value = simd.splat_f32s(left[r]);
+        for v in 0..V {
+            sums[r][v] = simd.mul_add_e_f32s(value, row[v], sums[r][v]);
+        }
+    }
+    sums
 }
 
 #[cfg(test)]
