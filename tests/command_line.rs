@@ -436,7 +436,17 @@ fn pictures_to_measure_on_can_come_from_elsewhere() {
     let pictures = some_pictures(folder.path(), 3);
     let train = |name: &str, more: &[&str]| {
         let out = folder.path().join(name);
-        let args = ["train", "--options", &options, "--grid", "0", "--out", text(&out)];
+        let args = [
+            "train",
+            "--preset",
+            "tiny",
+            "--options",
+            &options,
+            "--grid",
+            "0",
+            "--out",
+            text(&out),
+        ];
         run(&[&args[..], &["--duration", "16"], more].concat());
         only_run(&out)
     };
@@ -456,7 +466,7 @@ fn pictures_to_measure_on_can_come_from_elsewhere() {
     assert_eq!(log(&plain).len(), 1);
 
     let out = folder.path().join("none");
-    let args = ["train", "--options", &options, "--out", text(&out)];
+    let args = ["train", "--preset", "tiny", "--options", &options, "--out", text(&out)];
     for (more, message) in [
         (&["--validate", "1911"][..], "some have to be left to train on"),
         (&["--validate", "4", "--validation-data", &pictures], "has 3 pictures"),
@@ -1306,10 +1316,13 @@ fn latents_are_trained_on_and_sampled_with_guidance() {
     run(&["train", "--resume", text(&parts), "--grid", "0", "--duration", "160"]);
     assert!(latest(&parts) == latest(&whole), "going on gives something else");
     // Without the autoencoder, channels of latents are shown; with it, pictures.
-    assert_eq!(png(&whole.join("grids/000000160.png")).dimensions(), (16, 8));
+    // Both are enlarged, with names below.
+    assert_eq!(png(&whole.join("grids/000000160.png")).dimensions(), (208, 132));
     let shown = ["--grid", "2", "--duration", "8"];
     let shown = train("shown", &[&shown[..], &decoder].concat());
-    assert_eq!(png(&shown.join("grids/000000008.png")).dimensions(), (64, 32));
+    assert_eq!(png(&shown.join("grids/000000008.png")).dimensions(), (208, 132));
+    let start = |run: &Path| fs::read(run.join("grids/000000000.png")).expect("a grid");
+    assert_ne!(start(&whole), start(&shown));
 
     // Classes are learned from: without them, something else comes out.
     let blind = ["--grid", "0", "--duration", "160", "--label-dropout", "1"];
