@@ -50,7 +50,8 @@ impl Label {
         if parts.len() > Self::MAX_CLASSES {
             return Err(LabelError::Many(parts.len()));
         }
-        match parts.iter().find(|(_, weight)| !(weight.abs() <= Self::MAX_WEIGHT)) {
+        let moderate = |weight: f64| weight.is_finite() && weight.abs() <= Self::MAX_WEIGHT;
+        match parts.iter().find(|(_, weight)| !moderate(*weight)) {
             Some(&(_, weight)) => Err(LabelError::Weight(weight)),
             None => Ok(Self(parts)),
         }
