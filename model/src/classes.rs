@@ -215,7 +215,7 @@ mod tests {
         for class in 0..names.len() {
             let label = Label::from(class);
             assert_eq!(
-                find_all(&names, &list(&names, &[label.clone()])),
+                find_all(&names, &list(&names, std::slice::from_ref(&label))),
                 Ok(vec![label]),
                 "{class}"
             );
