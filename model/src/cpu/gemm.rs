@@ -364,7 +364,8 @@ struct Outer<'a> {
     n: usize,
 }
 
-/// Rows of the factors that are gone through for all tiles before the next come: some L1 holds.
+/// Rows of the factors that are gone through for all tiles before the next come: about what L1 holds
+/// of one panel.
 const DEPTH: usize = 128;
 
 impl WithSimd for Outer<'_> {
@@ -434,23 +435,24 @@ impl Outer<'_> {
     ) {
         let first = vector * S::F32_LANES;
         let ((left, left_rows), (right, right_rows)) = (self.left, self.right);
-        let (left, right) = (&left[i..], &right[first..]);
         let mut sums = [[simd.splat_f32s(0.0); V]; R];
-        match (left_rows, right_rows) {
-            (Rows::At(a), Rows::At(b)) => {
-                for (&a, &b) in a[from..to].iter().zip(&b[from..to]) {
-                    sums = step::<S, R, V, WHOLE>(simd, &left[a..], &right[b..], sums);
+        // All in one loop: handed to a function and back, the sums would go through memory.
+        for k in from..to {
+            let left = &left[left_rows.start(k) + i..][..R];
+            let right = &right[right_rows.start(k) + first..];
+            let mut row = [simd.splat_f32s(0.0); V];
+            if WHOLE {
+                let (right, _) = S::as_simd_f32s(&right[..V * S::F32_LANES]);
+                for v in 0..V {
+                    row[v] = right[v];
                 }
+            } else {
+                row = load_row::<S, V>(simd, right);
             }
-            (Rows::At(a), Rows::Every(b)) => {
-                for (&a, k) in a[from..to].iter().zip(from..to) {
-                    sums = step::<S, R, V, WHOLE>(simd, &left[a..], &right[k * b..], sums);
-                }
-            }
-            (a, b) => {
-                for k in from..to {
-                    let (left, right) = (&left[a.start(k)..], &right[b.start(k)..]);
-                    sums = step::<S, R, V, WHOLE>(simd, left, right, sums);
+            for r in 0..R {
+                let value = simd.splat_f32s(left[r]);
+                for v in 0..V {
+                    sums[r][v] = simd.mul_add_e_f32s(value, row[v], sums[r][v]);
                 }
             }
         }
@@ -458,33 +460,6 @@ impl Outer<'_> {
             self.out.write(simd, i + r, first, self.n, sums);
         }
     }
-}
-
-/// Adds the products of `R` values of one row with `V` vectors of another.
-#[inline(always)]
-fn step<S: Simd, const R: usize, const V: usize, const WHOLE: bool>(
-    simd: S,
-    left: &[f32],
-    right: &[f32],
-    mut sums: [[S::f32s; V]; R],
-) -> [[S::f32s; V]; R] {
-    let left = &left[..R];
-    let mut row = [simd.splat_f32s(0.0); V];
-    if WHOLE {
-        let (right, _) = S::as_simd_f32s(&right[..V * S::F32_LANES]);
-        for v in 0..V {
-            row[v] = right[v];
-        }
-    } else {
-        row = load_row::<S, V>(simd, right);
-    }
-    for r in 0..R {
-        let value = simd.splat_f32s(left[r]);
-        for v in 0..V {
-            sums[r][v] = simd.mul_add_e_f32s(value, row[v], sums[r][v]);
-        }
-    }
-    sums
 }
 
 #[cfg(test)]
