@@ -1119,7 +1119,7 @@ async fn names_are_drawn_and_mixed() {
     browser.click("#count-1").await;
     browser.fill("#class", "otter").await;
     done(&browser, SOON).await;
-    browser.wait("!document.querySelector('#mix')", SOON).await;
+    browser.wait("!document.querySelector('#mix').checkVisibility()", SOON).await;
     browser.fill("#second", "pizza").await;
     done(&browser, SOON).await;
     let half = canvas(&browser, "canvas").await;
@@ -1165,7 +1165,7 @@ async fn names_are_drawn_and_mixed() {
     // Without the second name, the first is all of it.
     browser.press("#second", Key::Control + "a").await;
     browser.press("#second", Key::Backspace + Key::Tab).await;
-    browser.wait("!document.querySelector('#mix')", SOON).await;
+    browser.wait("!document.querySelector('#mix').checkVisibility()", SOON).await;
     done(&browser, SOON).await;
     assert_same(&canvas(&browser, "canvas").await, &native("otter"), 1);
     browser.upload("#file", &path).await;

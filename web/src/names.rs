@@ -47,10 +47,13 @@ pub fn matches(names: &[String], groups: &[ClassGroup], text: &str, most: usize)
         ];
         ranks.into_iter().position(|is| is)
     };
-    let mut found: Vec<(usize, usize)> =
-        (0..names.len()).filter_map(|class| Some((rank(class)?, class))).collect();
-    found.sort_unstable();
-    found.into_iter().take(most).map(|(_, class)| class).collect()
+    let mut found: [Vec<usize>; 5] = Default::default();
+    for class in 0..names.len() {
+        if let Some(rank) = rank(class) {
+            found[rank].push(class);
+        }
+    }
+    found.into_iter().flatten().take(most).collect()
 }
 
 /// At most `most` of `count` classes, spread evenly over the groups and within them; over all

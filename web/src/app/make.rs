@@ -300,9 +300,10 @@ fn Schedule(state: State) -> impl IntoView {
 pub fn Generate(state: State, engine: Engine) -> impl IntoView {
     let usable = move || state.ready.read().is_some() && *state.doing.read() != Doing::Broken;
     let resting = move || *state.doing.read() == Doing::Resting;
+    let outdated = Signal::derive(move || resting() && state.outdated());
     view! {
         <button
-            type="submit" class="primary" class:outdated=move || resting() && state.outdated()
+            type="submit" class="primary" class:outdated=outdated
             data-testid="generate"
             disabled=move || !usable() || !(resting() || *state.doing.read() == Doing::Generating)
         >

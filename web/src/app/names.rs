@@ -41,8 +41,8 @@ fn NamesAndGuidance(state: State) -> impl IntoView {
         };
         names.with(|names| list(names, &labels))
     });
-    let take_first = move |text: &str| {
-        let labels = names.with_untracked(|names| find_all(names, text));
+    let take_first = Callback::new(move |text: String| {
+        let labels = names.with_untracked(|names| find_all(names, &text));
         let labels = labels.map_err(|error| format!("{error}."))?;
         let plain: Option<Vec<usize>> = labels.iter().map(Label::class).collect();
         match plain {
@@ -51,13 +51,13 @@ fn NamesAndGuidance(state: State) -> impl IntoView {
             None => state.scene.update(|scene| scene.settings.classes = labels),
         }
         Ok(())
-    };
+    });
     let second = Signal::derive(move || {
         let second = mix.read().as_ref().and_then(|mix| mix.second);
         names.with(|names| list(names, &second.map(Label::from).into_iter().collect::<Vec<_>>()))
     });
     let second_problem = RwSignal::new(None);
-    let take_second = move |text: &str| {
+    let take_second = Callback::new(move |text: String| {
         let class = match text.trim() {
             "" => None,
             text => {
@@ -72,7 +72,7 @@ fn NamesAndGuidance(state: State) -> impl IntoView {
             mix.second = class;
         });
         Ok(())
-    };
+    });
     let random = move |_| {
         let count = names.read_untracked().len();
         let drawn = draw(count, untrack(|| different(state)), js_sys::Math::random);
@@ -80,10 +80,12 @@ fn NamesAndGuidance(state: State) -> impl IntoView {
         change(&|mix| mix.firsts.clone_from(&drawn));
     };
     // A second name goes with a first one; mixtures of more are for the text.
-    let mixes = move || mix.read().as_ref().is_some_and(|mix| !mix.firsts.is_empty());
-    let mixed = Memo::new(move |_| mix.read().as_ref().is_some_and(|mix| mix.second.is_some()));
-    let percent = move || mix.read().as_ref().map_or(0.0, |mix| mix.percent);
-    let said = move || {
+    let alone = Signal::derive(move || mix.read().as_ref().is_none_or(|mix| mix.firsts.is_empty()));
+    let unmixed =
+        Signal::derive(move || mix.read().as_ref().is_none_or(|mix| mix.second.is_none()));
+    let percent =
+        Signal::derive(move || mix.read().as_ref().map_or(0.0, |mix| mix.percent).to_string());
+    let said = Signal::derive(move || {
         let mix = mix.get().unwrap_or_default();
         let name = |class: Option<usize>| names.with(|names| caption(names, &Label::from(class)));
         let part = format!("{:.0} % {}", mix.percent, name(mix.second));
@@ -91,7 +93,7 @@ fn NamesAndGuidance(state: State) -> impl IntoView {
             [first] => format!("{:.0} % {}, {part}", 100.0 - mix.percent, name(Some(first))),
             _ => part,
         }
-    };
+    });
     view! {
         <section class="names" aria-label="Names and guidance">
             <div class="with-button">
@@ -102,27 +104,25 @@ fn NamesAndGuidance(state: State) -> impl IntoView {
                 <button type="button" class="plain" data-testid="random" on:click=random>"Random"</button>
             </div>
             <Problem id="class" problem=state.class_problem/>
-            <Show when=mixes>
+            <div class="mixing" hidden=alone>
                 <NameField
                     id="second" label="Mixed with" value=second state problem=second_problem
                     example="nothing" on_change=take_second
                 />
                 <Problem id="second" problem=second_problem/>
-                <Show when=move || mixed.get()>
-                    <div class="field">
-                        <label for="mix">"Mix: "{said}</label>
-                        <input
-                            type="range" id="mix" min="0" max="100" step="1" aria-valuetext=said
-                            prop:value=move || percent().to_string()
-                            on:input:target=move |e| {
-                                if let Some(percent) = number(&e.target().value(), 0.0..=100.0) {
-                                    change(&|mix| mix.percent = percent);
-                                }
+                <div class="field" hidden=unmixed>
+                    <label for="mix">"Mix: "{said}</label>
+                    <input
+                        type="range" id="mix" min="0" max="100" step="1" aria-valuetext=said
+                        prop:value=percent
+                        on:input:target=move |e| {
+                            if let Some(percent) = number(&e.target().value(), 0.0..=100.0) {
+                                change(&|mix| mix.percent = percent);
                             }
-                        />
-                    </div>
-                </Show>
-            </Show>
+                        }
+                    />
+                </div>
+            </div>
             <Guide state/>
             <Explain topic=explain::CLASS/>
             <Explain topic=explain::GUIDANCE/>
@@ -161,13 +161,15 @@ fn Guide(state: State) -> impl IntoView {
             none => *none = Some(Guidance { scale, ..first() }),
         });
     };
-    let classless = move || state.scene.read().settings.classes.is_empty();
+    let value = Signal::derive(move || scale().to_string());
+    let free = Signal::derive(move || get().is_none());
+    let named = Signal::derive(move || !state.scene.read().settings.classes.is_empty());
     view! {
         <div class="slider">
             <label for="guidance-scale">"Guidance"</label>
             <input
                 type="range" id="guidance" min="1" max=STRONG step="0.1" aria-label="Guidance, 1 for none"
-                prop:value=move || scale().to_string()
+                prop:value=value
                 on:input:target=move |e| {
                     if let Some(scale) = number(&e.target().value(), range::GUIDANCE) {
                         set(scale);
@@ -177,19 +179,19 @@ fn Guide(state: State) -> impl IntoView {
             <input
                 type="number" id="guidance-scale" step="any" inputmode="decimal"
                 min=range::GUIDANCE.start().to_string() max=range::GUIDANCE.end().to_string()
-                prop:value=move || scale().to_string()
+                prop:value=value
                 on:change:target=move |e| {
                     if let Some(scale) = number(&e.target().value(), range::GUIDANCE) {
                         set(scale);
                     }
-                    e.target().set_value(&untrack(scale).to_string());
+                    e.target().set_value(&value.get_untracked());
                 }
             />
         </div>
-        <Show when=move || get().is_some()>
-            <Show when=classless><p class="hint">"Guidance begins with a name to guide to."</p></Show>
+        <div hidden=free>
+            <p class="hint" hidden=named>"Guidance begins with a name to guide to."</p>
             <Course state/>
-        </Show>
+        </div>
     }
 }
 
@@ -242,11 +244,11 @@ fn Course(state: State) -> impl IntoView {
 /// Why what was typed into a field for names cannot be used.
 #[component]
 fn Problem(id: &'static str, problem: RwSignal<Option<String>>) -> impl IntoView {
+    let none = Signal::derive(move || problem.read().is_none());
+    let text = Signal::derive(move || problem.get().unwrap_or_default());
     view! {
         <div role="alert">
-            <p class="trouble" id=format!("{id}-problem") hidden=move || problem.read().is_none()>
-                {move || problem.get()}
-            </p>
+            <p class="trouble" id=format!("{id}-problem") hidden=none>{text}</p>
         </div>
     }
 }
@@ -272,7 +274,7 @@ fn NameField(
     /// Why the text was refused.
     problem: RwSignal<Option<String>>,
     /// Told of another text, which it takes or refuses.
-    on_change: impl Fn(&str) -> Result<(), String> + Copy + Send + Sync + 'static,
+    on_change: Callback<String, Result<(), String>>,
 ) -> impl IntoView {
     let value = Memo::new(move |_| value.get());
     // What is taken, or comes from elsewhere, is in order.
@@ -302,7 +304,7 @@ fn NameField(
     };
     let commit = move || {
         let Some(input) = input.get_untracked() else { return };
-        let taken = on_change(&input.value());
+        let taken = on_change.run(input.value());
         if taken.is_ok() {
             input.set_value(&value.get_untracked());
         }
@@ -381,16 +383,17 @@ fn NameField(
         let groups = ready.as_ref().map_or(&[][..], |ready| &ready.card.class_groups);
         let group_of = groups_of(names.len(), groups);
         let option = |(i, &class): (usize, &usize)| {
+            let selected = Signal::derive(move || yes(active.get() == Some(i)));
+            let group = group_of.get(class).map(|group| group.to_string());
             view! {
                 <li
-                    role="option" id=format!("{id}-option-{i}")
-                    aria-selected=move || if active.get() == Some(i) { "true" } else { "false" }
+                    role="option" id=format!("{id}-option-{i}") aria-selected=selected
                     // The field stays where one types.
                     on:mousedown=|event: MouseEvent| event.prevent_default()
                     on:click=move |_| choose(class)
                 >
-                    <span>{names.get(class).cloned()}</span>
-                    <span class="group">{group_of.get(class).map(|group| group.to_string())}</span>
+                    <span>{names.get(class).cloned().unwrap_or_default()}</span>
+                    <span class="group">{group.unwrap_or_default()}</span>
                 </li>
             }
         };
@@ -398,19 +401,22 @@ fn NameField(
     };
     let list_id = format!("{id}-names");
     let controls = list_id.clone();
+    let expanded = Signal::derive(move || yes(shown()));
+    let marked = Signal::derive(move || {
+        active.get().filter(|_| shown()).map(|at| format!("{id}-option-{at}"))
+    });
+    let wrong = move || problem.read().is_some();
+    let invalid = Signal::derive(move || wrong().then(|| "true".to_string()));
+    let described = Signal::derive(move || wrong().then(|| format!("{id}-problem")));
+    let closed = Signal::derive(move || !shown());
     view! {
         <div class="field combobox">
             <label for=id>{label}</label>
             <input
                 node_ref=input id=id type="text" role="combobox" autocomplete="off" spellcheck="false"
                 autocapitalize="none" placeholder=example aria-autocomplete="list" aria-controls=controls
-                aria-expanded=move || if shown() { "true" } else { "false" }
-                aria-activedescendant=move || {
-                    active.get().filter(|_| shown()).map(|at| format!("{id}-option-{at}"))
-                }
-                aria-invalid=move || problem.read().is_some().then_some("true")
-                aria-describedby=move || problem.read().is_some().then(|| format!("{id}-problem"))
-                prop:value=move || value.get()
+                aria-expanded=expanded aria-activedescendant=marked
+                aria-invalid=invalid aria-describedby=described prop:value=value
                 on:input:target=move |e| offer(e.target().value())
                 on:keydown=press
                 on:focus=move |_| {
@@ -423,7 +429,12 @@ fn NameField(
                 on:change=move |_| commit()
                 on:blur=move |_| open.set(false)
             />
-            <ul role="listbox" id=list_id aria-label=format!("{label}: names") hidden=move || !shown()>{options}</ul>
+            <ul role="listbox" id=list_id aria-label=format!("{label}: names") hidden=closed>{options}</ul>
         </div>
     }
+}
+
+/// A state as screen readers are told of it.
+fn yes(is: bool) -> String {
+    if is { "true" } else { "false" }.into()
 }

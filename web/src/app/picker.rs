@@ -19,28 +19,27 @@ pub fn Picker(state: State, engine: Engine) -> impl IntoView {
         let option = |file: String| {
             let name = title(&file);
             let this = file.clone();
-            let selected = move || used.read().as_ref() == Some(&this);
+            let selected = Signal::derive(move || used.read().as_ref() == Some(&this));
             view! { <option value=file selected=selected>{name}</option> }
         };
         files.get().into_iter().chain(own()).map(option).collect_view()
     };
+    let few = Signal::derive(move || files.read().len() < 2);
+    let busy = Signal::derive(move || *state.doing.read() != Doing::Resting);
     view! {
-        <Show when=move || { files.read().len() > 1 }>
-            <div class="picker">
-                <label for="model-choice">"Model"</label>
-                <select
-                    id="model-choice"
-                    disabled=move || *state.doing.read() != Doing::Resting
-                    on:change:target=move |e| {
-                        let file = e.target().value();
-                        if files.read_untracked().contains(&file) {
-                            state.anew.set(true);
-                            state.draws.set(true);
-                            engine.choose(file);
-                        }
+        <div class="picker" hidden=few>
+            <label for="model-choice">"Model"</label>
+            <select
+                id="model-choice" disabled=busy
+                on:change:target=move |e| {
+                    let file = e.target().value();
+                    if files.read_untracked().contains(&file) {
+                        state.anew.set(true);
+                        state.draws.set(true);
+                        engine.choose(file);
                     }
-                >{options}</select>
-            </div>
-        </Show>
+                }
+            >{options}</select>
+        </div>
     }
 }

@@ -152,46 +152,49 @@ fn Tiles(
     let captions = Memo::new(move |_| state.captions());
     let (what, name) =
         if noisy { ("Noisy picture", "noisy") } else { ("The denoiser's guess", "canvas") };
-    let columns = move || if large.get().is_some() { 1 } else { Rgb::square(count.get()).max(1) };
+    let columns =
+        Signal::derive(
+            move || if large.get().is_some() { 1 } else { Rgb::square(count.get()).max(1) },
+        );
+    let template = Signal::derive(move || format!("repeat({}, minmax(0, 1fr))", columns.get()));
     let tile = move |i: usize| {
         let pick = move |frame: &Frame| {
             let pictures = if noisy { &frame.noisy } else { &frame.guess };
             pictures.get(i).cloned()
         };
         let picture = Signal::derive(move || state.frame().and_then(|frame| pick(&frame)));
-        let caption = move || captions.read().get(i).cloned().unwrap_or_default();
-        let of = move || match count.get() {
+        let caption = Signal::derive(move || captions.read().get(i).cloned().unwrap_or_default());
+        let nameless = Signal::derive(move || captions.read().is_empty());
+        // Tiles are made anew when their number changes.
+        let of = match count.get_untracked() {
             1 => String::new(),
             count => format!(" {} of {count}", i + 1),
         };
+        let enlarge = format!("Enlarge picture{of}");
         let label = Signal::derive(move || {
             let place = state.frame().map_or(String::new(), |frame| level(frame.sigma));
             let run = state.run.read();
             let made = run.as_ref().map(|run| described(run, i, &captions.read()));
-            format!("{what}{} {place}: {}", of(), made.unwrap_or_default())
+            format!("{what}{of} {place}: {}", made.unwrap_or_default())
         });
-        let enlarge = move || {
-            let name = caption();
-            let name = if name.is_empty() { name } else { format!(": {name}") };
-            format!("Enlarge picture{}{name}", of())
-        };
+        let enlarge = Signal::derive(move || match &*caption.read() {
+            "" => enlarge.clone(),
+            name => format!("{enlarge}: {name}"),
+        });
+        let alone = large.get_untracked().is_some();
+        let over = (!noisy && !alone && count.get_untracked() > 1).then(|| view! {
+            <button type="button" class="over" aria-label=enlarge on:click=move |_| state.enlarged.set(Some(i))/>
+        });
+        let back = (!noisy && alone).then(|| view! {
+            <button type="button" class="back" data-testid="back" on:click=move |_| state.enlarged.set(None)>
+                "Show all"
+            </button>
+        });
         view! {
             <div class="tile">
-                <div class="frame">
-                    <Picture picture label name/>
-                    <Show when=move || { !noisy && count.get() > 1 && large.get().is_none() }>
-                        <button type="button" class="over" aria-label=enlarge on:click=move |_| state.enlarged.set(Some(i))/>
-                    </Show>
-                    <Show when=move || !noisy && large.get().is_some()>
-                        <button type="button" class="back" data-testid="back" on:click=move |_| state.enlarged.set(None)>
-                            "Show all"
-                        </button>
-                    </Show>
-                </div>
+                <div class="frame"><Picture picture label name/>{over}{back}</div>
                 // Those of the noisy ones keep both sides level.
-                <Show when=move || !captions.read().is_empty()>
-                    <p class="name" aria-hidden=noisy.then_some("true") title=caption>{caption}</p>
-                </Show>
+                <p class="name" aria-hidden=noisy.then_some("true") title=caption hidden=nameless>{caption}</p>
             </div>
         }
     };
@@ -202,7 +205,7 @@ fn Tiles(
     view! {
         <div
             class="tiles" data-testid=if noisy { "noises" } else { "pictures" } data-columns=columns
-            style:grid-template-columns=move || format!("repeat({}, minmax(0, 1fr))", columns())
+            style:grid-template-columns=template
         >{tiles}</div>
     }
 }
