@@ -512,7 +512,7 @@ async fn a_link_brings_everything_back() {
     assert_eq!(browser.run::<String>("return document.querySelector('#seed').value").await, "154");
     assert_eq!(browser.text("[data-testid=trouble]").await, "");
     browser.follow(&format!("{}=1&seed=%00", "a".repeat(50_000))).await;
-    browser.wait("document.querySelector('#steps')?.value === '18'", SOON).await;
+    browser.wait("document.querySelector('#steps')?.value === '12'", SOON).await;
     is(&browser, "ready", SOON).await;
     browser.close().await;
 }
@@ -957,7 +957,7 @@ async fn a_visit_begins_with_four_named_pictures() {
     }
     assert_eq!(browser.violations().await, Vec::<String>::new());
     let hash = async || browser.run::<String>("return location.hash").await;
-    assert_eq!(hash().await, "#seed=0&count=4&classes=2,3,4,1");
+    assert_eq!(hash().await, "#seed=0&count=4&steps=12&sampler=ipndm&classes=2,3,4,1");
 
     // They are the pictures of these names.
     make(&browser, (0, 4, 3, "euler"), SOON).await;
@@ -982,8 +982,7 @@ async fn a_visit_begins_with_four_named_pictures() {
         1,
     );
     // Nor is the usual scene, where someone comes back to it: nothing is made, nothing is named.
-    browser.fill("#seed", "154").await;
-    browser.click("[data-testid=paper]").await;
+    fill(&browser, (154, 1, 12, "ipndm")).await;
     browser.wait("location.hash === '#classes=none'", SOON).await;
     browser.open(&format!("{}?backend=cpu&again{}", site.url, hash().await)).await;
     ready(&browser, SOON).await;

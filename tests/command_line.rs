@@ -57,8 +57,9 @@ fn view<'a>(dtype: Dtype, shape: &[usize], bytes: &'a [u8]) -> TensorView<'a> {
     TensorView::new(dtype, shape.to_vec(), bytes).expect("as many bytes as the shape asks for")
 }
 
-/// Trains a few steps on `data`, exports, samples and looks at what came out.
-fn train_export_sample(data: &str) {
+/// Trains a few steps on `data`, exports, samples and looks at what came out: a grid of that size,
+/// and so many parameters.
+fn train_export_sample(data: &str, size: (u32, u32), parameters: u64) {
     let folder = TempDir::new().expect("a temporary folder");
     let out = folder.path().join("runs");
     let said = run(&[
@@ -79,7 +80,7 @@ fn train_export_sample(data: &str) {
     assert!(said.contains("trainer -- sample --weights"), "{said}");
     let run_folder = only_run(&out);
     let grid = png(&run_folder.join("grids/000000064.png"));
-    assert_eq!(grid.dimensions(), (32, 32));
+    assert_eq!(grid.dimensions(), size);
     let options = fs::read(run_folder.join("options.json")).expect("the recipe");
     let options: Value = serde_json::from_slice(&options).expect("JSON");
     assert_eq!((&options["batch"], &options["duration"]), (&16.into(), &64.into()));
@@ -102,7 +103,7 @@ fn train_export_sample(data: &str) {
         serde_json::from_str(&run(&["info", text(&half), "--json"])).expect("one JSON object");
     assert_eq!(info["card"]["images_seen"], 64);
     assert_eq!(info["card"]["licence"], "CC0");
-    assert_eq!(info["parameters"], 3150019);
+    assert_eq!(info["parameters"], parameters);
     let size = |path: &Path| fs::metadata(path).expect("there").len();
     let full = run_folder.join("weights.safetensors");
     assert!(size(&half) * 10 < size(&full) * 6);
@@ -129,13 +130,14 @@ fn train_export_sample(data: &str) {
 
 #[test]
 fn trains_on_the_embedded_set_exports_and_samples() {
-    train_export_sample("emoji");
+    // With names under the pictures.
+    train_export_sample("emoji", (104, 132), 3394627);
 }
 
 #[test]
 fn trains_on_cifar10_exports_and_samples() {
     match cifar10() {
-        Some(path) => train_export_sample(text(&path)),
+        Some(path) => train_export_sample(text(&path), (32, 32), 3150019),
         None => eprintln!("no CIFAR-10 here: this test has shown nothing"),
     }
 }
@@ -153,6 +155,85 @@ fn small_options(folder: &Path) -> String {
     });
     fs::write(&path, options.to_string()).expect("written");
     text(&path).to_string()
+}
+
+/// Classes of the emoji, from training to pictures.
+#[test]
+fn pictures_are_made_by_name() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let out = folder.path().join("runs");
+    let options = small_options(folder.path());
+    let train = |more: &[&str]| {
+        let usual = ["train", "--options", &options, "--data", "emoji", "--from", "scratch"];
+        let sizes = ["--grid", "2", "--duration", "16", "--out", text(&out)];
+        trainer().args(usual).args(sizes).args(more).assert().success()
+    };
+    train(&["--preset", "tiny-emoji"]);
+    let weights_file = only_run(&out).join("weights.safetensors");
+    let info: Value =
+        serde_json::from_str(&run(&["info", text(&weights_file), "--json"])).expect("JSON");
+    assert_eq!(info["card"]["classes"].as_array().map(Vec::len), Some(1911));
+    assert_eq!(info["card"]["class_groups"].as_array().map(Vec::len), Some(10));
+
+    // The head of the network has learned next to nothing, but what is asked for is told apart.
+    let sample = |name: &str, classes: &str, more: &[&str]| {
+        let path = folder.path().join(name);
+        let mut args = vec!["sample", "--weights", text(&weights_file), "--steps", "2"];
+        args.extend(["--seeds", "0-3", "-o", text(&path)]);
+        if !classes.is_empty() {
+            args.extend(["--class", classes]);
+        }
+        args.extend(more);
+        run(&args);
+        fs::read(&path).expect("a picture")
+    };
+    let origin = |png: &[u8]| {
+        let origin = model::picture::Origin::from_png(png).expect("settings");
+        serde_json::to_value(origin.settings.classes).expect("plain data")
+    };
+    let mixed = sample("mixed.png", "otter=0.6,pizza=0.4;rocket;red heart", &[]);
+    let classes =
+        [origin(&sample("otter.png", "otter", &[])), origin(&sample("p.png", "pizza", &[]))];
+    assert_eq!(origin(&mixed)[0], serde_json::json!([[classes[0][0], 0.6], [classes[1][0], 0.4]]));
+    assert_eq!(origin(&mixed).as_array().map(Vec::len), Some(3));
+    // A model with classes makes pictures of none too.
+    assert_eq!(origin(&sample("none.png", "", &[])), serde_json::json!([]));
+    // Names stand below the pictures, which grow.
+    sample("names.png", "otter,pizza", &["--labels"]);
+    let names = png(&folder.path().join("names.png"));
+    assert_eq!(names.dimensions(), (208, 264));
+    let said = fails(&["sample", "--weights", text(&weights_file), "--class", "otter=x"]);
+    assert!(said.contains("otter=x"), "{said}");
+
+    // Weights for other classes are a start: all but the vectors of the classes is kept.
+    fs::remove_dir_all(&out).expect("a folder");
+    train(&["--preset", "tiny", "--lr", "1e-12"]);
+    let started = only_run(&out).join("weights.safetensors");
+    let plain = weights(&started);
+    fs::rename(&started, folder.path().join("plain.safetensors")).expect("moved");
+    fs::remove_dir_all(&out).expect("a folder");
+    let from = folder.path().join("plain.safetensors");
+    let usual = ["train", "--options", &options, "--data", "emoji", "--from", text(&from)];
+    let more = ["--preset", "tiny-emoji", "--lr", "1e-12", "--grid", "0", "--duration", "16"];
+    trainer().args(usual).args(more).args(["--out", text(&out)]).assert().success();
+    let (mut kept, mut new) = (0, Vec::new());
+    for (name, values) in weights(&only_run(&out).join("weights.safetensors")) {
+        match plain.iter().find(|(known, _)| *known == name) {
+            Some((_, before)) => {
+                let floats = |bytes: &[u8]| -> Vec<f64> {
+                    let four = bytes.chunks_exact(4);
+                    four.map(|b| f32::from_le_bytes(b.try_into().expect("4")).into()).collect()
+                };
+                let (values, before) = (floats(&values), floats(before));
+                // Steps of 1e-12, and biases that began at zero.
+                let near = values.iter().zip(&before).all(|(a, b)| (a - b).abs() < 1e-9);
+                assert!(near && values.len() == before.len(), "{name}");
+                kept += 1;
+            }
+            None => new.push(name),
+        }
+    }
+    assert_eq!((kept, new), (plain.len(), vec!["time.class.weight".to_string()]));
 }
 
 /// The tensors of the latest checkpoint of a run: weights, moving average, optimizer.
@@ -449,7 +530,7 @@ fn a_dry_run_explains_every_value_and_writes_nothing() {
     };
     assert!(line("adam.lr").contains("0.25") && line("adam.lr").ends_with("flags"));
     assert!(line("batch").ends_with("small.json"));
-    assert!(line("lr_ramp").ends_with("preset tiny"));
+    assert!(line("lr_ramp").ends_with("preset tiny-emoji"));
     for part in ["parameters", "multiply-adds", "memory", "run folder"] {
         assert!(said.contains(part), "{part}");
     }
@@ -701,6 +782,37 @@ fn samplers_of_discrete_time_draw_pictures() {
     assert!(inside.contains("\"sections\":[2,4]") && inside.contains("\"clip_denoised\":true"));
     assert_eq!(ancestral, draw("again.png", &ddpm).0);
     assert_ne!(ancestral, ddim);
+}
+
+/// The samplers with a history come close to many steps of Heun in few.
+#[test]
+fn samplers_of_higher_order_draw_the_same_pictures() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let draw = |name: &str, more: &[&str]| {
+        let path = folder.path().join(name);
+        run(&[&["sample", "--seeds", "9", "-o", text(&path)], more].concat());
+        (png(&path), String::from_utf8_lossy(&fs::read(&path).expect("there")).into_owned())
+    };
+    let (heun, _) = draw("heun.png", &["--steps", "30"]);
+    for (sampler, inside) in [
+        (&["--sampler", "ipndm"][..], &["\"ipndm\":{\"order\":4}", "\"kind\":\"edm\""][..]),
+        (&["--sampler", "ipndm", "--order", "2"], &["\"ipndm\":{\"order\":2}"]),
+        (
+            &["--sampler", "dpmpp", "--levels", "log-snr"],
+            &["\"dpmpp\":{\"order\":3}", "\"kind\":\"log-snr\"", "\"sigma_max\":80.0"],
+        ),
+        (&["--sampler", "dpmpp", "--order", "2"], &["\"dpmpp\":{\"order\":2}"]),
+    ] {
+        let (picture, file) = draw("other.png", &[&["--steps", "30"], sampler].concat());
+        for part in inside {
+            assert!(file.contains(part), "{sampler:?}: {part} is not in the file");
+        }
+        let off: f64 =
+            picture.iter().zip(heun.iter()).map(|(a, b)| f64::from(a.abs_diff(*b))).sum();
+        let off = off / heun.len() as f64;
+        assert!(off < 3.0, "{sampler:?}: {off} levels off on the mean");
+        assert_ne!(picture, heun, "{sampler:?}");
+    }
 }
 
 /// Addresses on this machine that nothing listens on.
@@ -1585,6 +1697,11 @@ fn mistakes_on_the_command_line_are_explained() {
         (&["sample", "--respacing", "10", "--steps", "10"], "cannot be used with"),
         (&["sample", "--sampler", "ddim", "--eta", "2"], "eta is 2"),
         (&["sample", "--sampler", "ddpm", "--churn", "1"], "churn is for euler and heun"),
+        (&["sample", "--sampler", "dpmpp", "--churn", "1"], "churn is for euler and heun"),
+        (&["sample", "--sampler", "ipndm", "--order", "5"], "order is 5, not within 1 to 4"),
+        (&["sample", "--sampler", "dpmpp", "--order", "1"], "order is 1, not within 2 to 3"),
+        (&["sample", "--order", "2"], "--order is for the samplers ipndm and dpmpp"),
+        (&["sample", "--respacing", "10", "--levels", "log-snr"], "cannot be used with"),
         (&["sample", "--weights", "no-such-file"], "no-such-file"),
         (&["sample", "--device", "cuda"], "--features cuda"),
         (&["bench", "cifar11"], "no such preset"),

@@ -278,7 +278,13 @@ fn samplers_run_under_guidance() {
         }));
         values(x.expect("infallible").expect("not cancelled"))
     };
-    for method in [Method::Euler, Method::Heun] {
+    for method in [
+        Method::Euler,
+        Method::Heun,
+        Method::Ipndm { order: 4 },
+        Method::Dpmpp { order: 2 },
+        Method::Dpmpp { order: 3 },
+    ] {
         let plain = Settings { steps: 3, method, classes: labels(&[4, 1]), ..Settings::default() };
         let guided = |scale| Settings {
             guidance: Some(Guidance { scale, ..Guidance::default() }),

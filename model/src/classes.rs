@@ -230,7 +230,7 @@ mod tests {
         let text = "otter=0.6, pizza = 0.4; 207,3";
         assert_eq!(find_all(names, text), Ok(labels.clone()));
         let listed = list(names, &labels);
-        assert_eq!(listed, "otter=0.6, pizza=0.4; golden retriever; 3");
+        assert_eq!(listed, "otter=0.6, pizza=0.4; golden retriever; tiger shark");
         assert_eq!(find_all(names, &listed), Ok(labels));
         for (text, error) in [
             ("otter=0.6,pizza", ClassError::Weight("pizza".into())),

@@ -169,31 +169,43 @@ mod tests {
         (0..192).map(|i| (i as f32 / 7.0).sin()).collect()
     }
 
+    /// Settings with churn, and those of the methods that have a history.
+    fn ways() -> [Settings; 4] {
+        let of = |method| Settings { method, steps: 6, ..Settings::default() };
+        let [ipndm, dpmpp] = [Method::Ipndm { order: 4 }, Method::Dpmpp { order: 3 }].map(of);
+        let schedule = Schedule::LogSnr { sigma_min: 0.002, sigma_max: 80.0 };
+        [settings(), ipndm, dpmpp.clone(), Settings { schedule, ..dpmpp }]
+    }
+
     #[test]
     fn what_is_kept_stays_and_the_rest_is_made() {
         // The left half of every row.
         let keep: Vec<f32> = (0..64).map(|i| if i % 8 < 4 { 1.0 } else { 0.0 }).collect();
-        let guide = Guide { picture: picture(), sigma: 80.0, keep: Some(keep.clone()) };
-        let made = made(&settings(), start(Some(guide)));
-        for (i, (value, want)) in made.iter().zip(picture()).enumerate() {
-            let same = (value - want).abs() < 1e-3;
-            assert_eq!(
-                same,
-                keep[i % 64] == 1.0,
-                "value {i}: {value}, where the picture has {want}"
-            );
+        for settings in ways() {
+            let guide = Guide { picture: picture(), sigma: 80.0, keep: Some(keep.clone()) };
+            let made = made(&settings, start(Some(guide)));
+            for (i, (value, want)) in made.iter().zip(picture()).enumerate() {
+                let same = (value - want).abs() < 1e-3;
+                assert_eq!(
+                    same,
+                    keep[i % 64] == 1.0,
+                    "value {i}: {value}, where the picture has {want}: {settings:?}"
+                );
+            }
         }
     }
 
     #[test]
     fn little_noise_changes_a_picture_little() {
-        let distance = |sigma| {
-            let guide = Guide { picture: picture(), sigma, keep: None };
-            let made = made(&settings(), start(Some(guide)));
-            made.iter().zip(picture()).map(|(a, b)| (a - b).abs()).sum::<f32>() / 192.0
-        };
-        assert!(distance(0.01) < 0.05, "{}", distance(0.01));
-        assert!(distance(20.0) > 0.2, "{}", distance(20.0));
+        for settings in ways() {
+            let distance = |sigma| {
+                let guide = Guide { picture: picture(), sigma, keep: None };
+                let made = made(&settings, start(Some(guide)));
+                made.iter().zip(picture()).map(|(a, b)| (a - b).abs()).sum::<f32>() / 192.0
+            };
+            assert!(distance(0.01) < 0.05, "{} {settings:?}", distance(0.01));
+            assert!(distance(20.0) > 0.2, "{} {settings:?}", distance(20.0));
+        }
     }
 
     #[test]
@@ -231,11 +243,15 @@ mod tests {
             for method in [
                 Method::Euler,
                 Method::Heun,
+                Method::Ipndm { order: 4 },
+                Method::Dpmpp { order: 2 },
+                Method::Dpmpp { order: 3 },
                 Method::Ddim { eta: 0.5 },
                 Method::Ddpm { variance: Variance::Learned },
             ] {
                 let adm = Schedule::Adm { betas: LinearBetas::default(), spacing: Spacing::Even };
-                for schedule in [Schedule::default(), adm] {
+                let even = Schedule::LogSnr { sigma_min: 0.002, sigma_max: 80.0 };
+                for schedule in [Schedule::default(), even, adm] {
                     let settings = Settings {
                         steps: 4,
                         method,

@@ -6,6 +6,7 @@
 //! cancelling alike. Both may wait: in a browser they have to.
 
 use core::ops::ControlFlow;
+use std::collections::VecDeque;
 
 use burn::tensor::Tensor;
 
@@ -79,13 +80,13 @@ pub struct Evaluation<'a> {
 ///
 /// # Panics
 ///
-/// If `sigmas` has fewer than two levels.
+/// If `sigmas` has fewer than two levels, or the method has no such order.
 pub async fn sample<E, P: Into<Prediction>>(
     method: Method,
     churn: &Churn,
     sigmas: &[f64],
-    mut x: Tensor<4>,
-    mut noise: impl FnMut(usize) -> Tensor<4>,
+    x: Tensor<4>,
+    noise: impl FnMut(usize) -> Tensor<4>,
     mut denoise: impl AsyncFnMut(&Tensor<4>, f64) -> Result<P, E>,
     mut on_step: impl AsyncFnMut(Evaluation<'_>) -> Result<ControlFlow<()>, E>,
 ) -> Result<Option<Tensor<4>>, E> {
@@ -93,67 +94,280 @@ pub async fn sample<E, P: Into<Prediction>>(
     let steps = sigmas.len() - 1;
     let evaluations = method.evaluations(steps);
     let mut evaluation = 0;
-    // What is predicted at `x`, and the slope dx/dσ of the probability flow, which is the noise;
-    // `None` if `on_step` breaks off.
-    let mut evaluate = async |x: &Tensor<4>, sigma: f64, step: usize| -> Result<_, E> {
-        let prediction: Prediction = denoise(x, sigma).await?.into();
+    let evaluate = async |x: &Tensor<4>, sigma: f64, step: usize| -> Result<Prediction, Stop<E>> {
+        let prediction: Prediction = denoise(x, sigma).await.map_err(Stop::Failed)?.into();
         evaluation += 1;
         let denoised = &prediction.denoised;
         let told = Evaluation { step, steps, evaluation, evaluations, sigma, x, denoised };
-        let slope = (x.clone() - denoised.clone()) / sigma;
-        Ok(match on_step(told).await? {
-            ControlFlow::Continue(()) => Some((prediction, slope)),
-            ControlFlow::Break(()) => None,
-        })
-    };
-    for (step, pair) in sigmas.windows(2).enumerate() {
-        let (sigma, next) = (pair[0], pair[1]);
-        let raised = match method {
-            Method::Euler | Method::Heun => churn.raise(sigma, steps),
-            Method::Ddim { .. } | Method::Ddpm { .. } => sigma,
-        };
-        if raised > sigma {
-            let added = churn.s_noise * (raised.powi(2) - sigma.powi(2)).sqrt();
-            x = x + noise(step) * added;
+        match on_step(told).await.map_err(Stop::Failed)? {
+            ControlFlow::Continue(()) => Ok(prediction),
+            ControlFlow::Break(()) => Err(Stop::Broken),
         }
-        let Some((Prediction { denoised, variance }, d)) = evaluate(&x, raised, step).await? else {
-            return Ok(None);
+    };
+    let end = match method {
+        Method::Euler => euler(churn, sigmas, x, noise, evaluate).await,
+        Method::Heun => heun(churn, sigmas, x, noise, evaluate).await,
+        Method::Ipndm { order } => ipndm(order, sigmas, x, evaluate).await,
+        Method::Dpmpp { order } => dpmpp(order, sigmas, x, evaluate).await,
+        Method::Ddim { eta } => ddim(eta, sigmas, x, noise, evaluate).await,
+        Method::Ddpm { variance } => ddpm(variance, sigmas, x, noise, evaluate).await,
+    };
+    match end {
+        Ok(x) => Ok(Some(x)),
+        Err(Stop::Broken) => Ok(None),
+        Err(Stop::Failed(error)) => Err(error),
+    }
+}
+
+/// Why a method ends before its last step.
+enum Stop<E> {
+    /// `on_step` broke off.
+    Broken,
+    /// `denoise` or `on_step` failed.
+    Failed(E),
+}
+
+/// What a method asks for predictions: of `x` at a noise level, for a step by its number.
+trait Evaluate<E>: AsyncFnMut(&Tensor<4>, f64, usize) -> Result<Prediction, Stop<E>> {}
+impl<E, F: AsyncFnMut(&Tensor<4>, f64, usize) -> Result<Prediction, Stop<E>>> Evaluate<E> for F {}
+
+/// Each step's number, its noise level and the next.
+fn steps(sigmas: &[f64]) -> impl Iterator<Item = (usize, f64, f64)> {
+    sigmas.windows(2).enumerate().map(|(step, pair)| (step, pair[0], pair[1]))
+}
+
+/// The slope dx/dσ of the probability flow, which is the noise in `x`.
+fn slope(x: &Tensor<4>, denoised: &Tensor<4>, sigma: f64) -> Tensor<4> {
+    (x.clone() - denoised.clone()) / sigma
+}
+
+/// Adds churn's noise to `x`, and tells the noise level that it then has.
+fn churned(
+    churn: &Churn,
+    steps: usize,
+    sigma: f64,
+    x: Tensor<4>,
+    noise: impl FnOnce() -> Tensor<4>,
+) -> (Tensor<4>, f64) {
+    let raised = churn.raise(sigma, steps);
+    if raised > sigma {
+        let added = churn.s_noise * (raised.powi(2) - sigma.powi(2)).sqrt();
+        (x + noise() * added, raised)
+    } else {
+        (x, sigma)
+    }
+}
+
+/// Euler: along the slope. First order.
+async fn euler<E>(
+    churn: &Churn,
+    sigmas: &[f64],
+    mut x: Tensor<4>,
+    mut noise: impl FnMut(usize) -> Tensor<4>,
+    mut evaluate: impl Evaluate<E>,
+) -> Result<Tensor<4>, Stop<E>> {
+    for (step, sigma, next) in steps(sigmas) {
+        let (noisy, raised) = churned(churn, sigmas.len() - 1, sigma, x, || noise(step));
+        let Prediction { denoised, .. } = evaluate(&noisy, raised, step).await?;
+        let d = slope(&noisy, &denoised, raised);
+        x = noisy + d * (next - raised);
+    }
+    Ok(x)
+}
+
+/// Heun: along the mean of the slopes here and where Euler's step leads. Second order; the step to
+/// 0, where there is no slope, is Euler's. EDM, algorithm 2 (algorithm 1 without churn).
+async fn heun<E>(
+    churn: &Churn,
+    sigmas: &[f64],
+    mut x: Tensor<4>,
+    mut noise: impl FnMut(usize) -> Tensor<4>,
+    mut evaluate: impl Evaluate<E>,
+) -> Result<Tensor<4>, Stop<E>> {
+    for (step, sigma, next) in steps(sigmas) {
+        let (noisy, raised) = churned(churn, sigmas.len() - 1, sigma, x, || noise(step));
+        let Prediction { denoised, .. } = evaluate(&noisy, raised, step).await?;
+        let d = slope(&noisy, &denoised, raised);
+        x = if next > 0.0 {
+            let euler = noisy.clone() + d.clone() * (next - raised);
+            let Prediction { denoised, .. } = evaluate(&euler, next, step).await?;
+            let d_next = slope(&euler, &denoised, next);
+            noisy + (d + d_next) * (0.5 * (next - raised))
+        } else {
+            noisy + d * (next - raised)
         };
-        let StepVariance { small, large } = StepVariance::of(sigma, next);
-        x = match method {
-            Method::Heun if next > 0.0 => {
-                let euler = x.clone() + d.clone() * (next - raised);
-                let Some((_, d_next)) = evaluate(&euler, next, step).await? else {
-                    return Ok(None);
-                };
-                x + (d + d_next) * (0.5 * (next - raised))
-            }
-            Method::Euler | Method::Heun => x + d * (next - raised),
-            // A step of no width changes nothing, and the last adds no noise.
-            _ if next == sigma => x,
-            _ if next == 0.0 => denoised,
-            Method::Ddim { eta } => {
-                let fresh = eta * eta * small;
-                let x = denoised + d * (next * next - fresh).max(0.0).sqrt();
-                if fresh > 0.0 { x + noise(step) * fresh.sqrt() } else { x }
-            }
-            Method::Ddpm { variance: kind } => {
-                let mean = denoised + d * (next * next / sigma);
-                let added = match (kind, variance) {
-                    (Variance::Large, _) => noise(step) * large.sqrt(),
-                    (Variance::Learned, Some(place)) => {
-                        // Half the logarithm of the variance is that of the deviation.
-                        let (low, high) = (0.5 * small.ln(), 0.5 * large.ln());
-                        let log = (place + 1.0) * (0.5 * (high - low)) + low;
-                        noise(step) * log.exp()
-                    }
-                    (Variance::Small | Variance::Learned, _) => noise(step) * small.sqrt(),
-                };
-                mean + added
+    }
+    Ok(x)
+}
+
+/// Weights of the slopes, the newest first, of the Adams-Bashforth methods of order 1 to 4.
+const ADAMS_BASHFORTH: [&[f64]; 4] = [
+    &[1.0],
+    &[3.0 / 2.0, -1.0 / 2.0],
+    &[23.0 / 12.0, -16.0 / 12.0, 5.0 / 12.0],
+    &[55.0 / 24.0, -59.0 / 24.0, 37.0 / 24.0, -9.0 / 24.0],
+];
+
+/// iPNDM (arXiv 2204.13902): Adams-Bashforth, along a weighted sum of the last slopes, of as high
+/// an order as there are slopes, up to `order`.
+///
+/// The weights are those of steps of equal width, whatever the widths are. On such levels the
+/// error falls with `order`; on EDM's, where the widths change by a part in N from one step to the
+/// next, with the second order at the most, and what `order` changes is the factor in front.
+/// The step to 0 is Euler's: there the widths have nothing in common with those before.
+async fn ipndm<E>(
+    order: usize,
+    sigmas: &[f64],
+    mut x: Tensor<4>,
+    mut evaluate: impl Evaluate<E>,
+) -> Result<Tensor<4>, Stop<E>> {
+    assert!((1..=4).contains(&order), "iPNDM has the orders 1 to 4");
+    // The newest first.
+    let mut slopes = VecDeque::with_capacity(order);
+    for (step, sigma, next) in steps(sigmas) {
+        let Prediction { denoised, .. } = evaluate(&x, sigma, step).await?;
+        // A step of no width changes nothing, and is no part of the history.
+        if next == sigma {
+            continue;
+        }
+        if next == 0.0 {
+            x = denoised;
+            continue;
+        }
+        slopes.truncate(order - 1);
+        slopes.push_front(slope(&x, &denoised, sigma));
+        for (weight, d) in ADAMS_BASHFORTH[slopes.len() - 1].iter().zip(&slopes) {
+            x = x + d.clone() * (weight * (next - sigma));
+        }
+    }
+    Ok(x)
+}
+
+/// DPM-Solver++ (arXiv 2211.01095), multistep, 2M and 3M: in λ = -ln σ the flow is
+/// dx/dλ = D - x, and over a step of width h
+///
+/// ```text
+/// x(λ + h) = e^-h x + ∫ e^(τ - h) D(λ + τ) dτ,  τ from 0 to h
+/// ```
+///
+/// where D is continued from the last denoised pictures by a polynomial. The second order weighs the
+/// slope of D by h (1 - e^-h) / 2, as the paper does (its algorithm 2), the third by the integrals
+/// themselves. (The code published with the paper halves the last of them, which leaves 3M of second
+/// order.)
+///
+/// The order is lower at both ends: at first, since there is no history; at the end, as the
+/// published code has it for few steps, the step to the lowest level above 0 is of second order at the
+/// most, and that to 0, which is without end in λ, returns the denoised picture.
+async fn dpmpp<E>(
+    order: usize,
+    sigmas: &[f64],
+    mut x: Tensor<4>,
+    mut evaluate: impl Evaluate<E>,
+) -> Result<Tensor<4>, Stop<E>> {
+    assert!((2..=3).contains(&order), "DPM-Solver++ has the orders 2 and 3");
+    let lowest = sigmas[sigmas.len() - 2];
+    // λ and the denoised picture there, the newest first.
+    let mut past = VecDeque::with_capacity(order);
+    for (step, sigma, next) in steps(sigmas) {
+        let Prediction { denoised, .. } = evaluate(&x, sigma, step).await?;
+        // A step of no width changes nothing, and is no part of the history.
+        if next == sigma {
+            continue;
+        }
+        if next == 0.0 {
+            x = denoised;
+            continue;
+        }
+        past.truncate(order - 1);
+        past.push_front((-sigma.ln(), denoised));
+        let (lambda, denoised) = &past[0];
+        let h = (sigma / next).ln();
+        // The integrals of e^(τ - h) times 1, τ and τ².
+        let w0 = -(-h).exp_m1();
+        let w1 = h - w0;
+        let w2 = h * h - 2.0 * w1;
+        // Divided differences of D.
+        let rise = |i: usize| -> Tensor<4> {
+            let ((newer, to), (older, from)) = (&past[i], &past[i + 1]);
+            (to.clone() - from.clone()) / (newer - older)
+        };
+        x = x * (next / sigma) + denoised.clone() * w0;
+        x = match past.len().min(if next == lowest { 2 } else { order }) {
+            1 => x,
+            2 => x + rise(0) * (0.5 * h * w0),
+            _ => {
+                let bend = (rise(0) - rise(1)) / (lambda - past[2].0);
+                // Newton's polynomial through three points, in powers of τ.
+                let slope = rise(0) + bend.clone() * (lambda - past[1].0);
+                x + slope * w1 + bend * w2
             }
         };
     }
-    Ok(Some(x))
+    Ok(x)
+}
+
+/// DDIM: to the next noise level, with a part of its noise fresh.
+async fn ddim<E>(
+    eta: f64,
+    sigmas: &[f64],
+    mut x: Tensor<4>,
+    mut noise: impl FnMut(usize) -> Tensor<4>,
+    mut evaluate: impl Evaluate<E>,
+) -> Result<Tensor<4>, Stop<E>> {
+    for (step, sigma, next) in steps(sigmas) {
+        let Prediction { denoised, .. } = evaluate(&x, sigma, step).await?;
+        // A step of no width changes nothing, and the last adds no noise.
+        if next == sigma {
+            continue;
+        }
+        if next == 0.0 {
+            x = denoised;
+            continue;
+        }
+        let fresh = eta * eta * StepVariance::of(sigma, next).small;
+        let d = slope(&x, &denoised, sigma);
+        x = denoised + d * (next * next - fresh).max(0.0).sqrt();
+        if fresh > 0.0 {
+            x = x + noise(step) * fresh.sqrt();
+        }
+    }
+    Ok(x)
+}
+
+/// Ancestral sampling: a draw from the posterior of the next noise level.
+async fn ddpm<E>(
+    kind: Variance,
+    sigmas: &[f64],
+    mut x: Tensor<4>,
+    mut noise: impl FnMut(usize) -> Tensor<4>,
+    mut evaluate: impl Evaluate<E>,
+) -> Result<Tensor<4>, Stop<E>> {
+    for (step, sigma, next) in steps(sigmas) {
+        let Prediction { denoised, variance } = evaluate(&x, sigma, step).await?;
+        // A step of no width changes nothing, and the last adds no noise.
+        if next == sigma {
+            continue;
+        }
+        if next == 0.0 {
+            x = denoised;
+            continue;
+        }
+        let StepVariance { small, large } = StepVariance::of(sigma, next);
+        let d = slope(&x, &denoised, sigma);
+        let mean = denoised + d * (next * next / sigma);
+        let added = match (kind, variance) {
+            (Variance::Large, _) => noise(step) * large.sqrt(),
+            (Variance::Learned, Some(place)) => {
+                // Half the logarithm of the variance is that of the deviation.
+                let (low, high) = (0.5 * small.ln(), 0.5 * large.ln());
+                let log = (place + 1.0) * (0.5 * (high - low)) + low;
+                noise(step) * log.exp()
+            }
+            (Variance::Small | Variance::Learned, _) => noise(step) * small.sqrt(),
+        };
+        x = mean + added;
+    }
+    Ok(x)
 }
 
 #[cfg(test)]
@@ -192,9 +406,15 @@ mod tests {
         x.clone() * (STD.powi(2) / total) + MEAN * sigma.powi(2) / total
     }
 
-    /// Where the probability flow takes `x` from noise level `sigma` to 0.
+    /// Where the probability flow takes `x` from noise level `sigma` to `next`.
+    fn flow(x: f64, sigma: f64, next: f64) -> f64 {
+        let spread = |sigma: f64| (STD.powi(2) + sigma.powi(2)).sqrt();
+        MEAN + (x - MEAN) * spread(next) / spread(sigma)
+    }
+
+    /// Where it takes `x` from noise level `sigma` to 0.
     fn exact(x: f64, sigma: f64) -> f64 {
-        MEAN + (x - MEAN) * STD / (STD.powi(2) + sigma.powi(2)).sqrt()
+        flow(x, sigma, 0.0)
     }
 
     /// Values of many pictures of one value, sampled from `N(0, 80²)` noise.
@@ -221,17 +441,31 @@ mod tests {
         (mean, (x.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / n as f32).sqrt())
     }
 
-    fn run(method: Method, steps: usize, start: f64) -> f64 {
+    /// Along `levels`; what comes out, and the last noisy picture that the denoiser was shown.
+    fn follow(method: Method, levels: &[f64], start: f64) -> [f64; 2] {
+        let mut last = f64::NAN;
         let x = now(sample(
             method,
             &Churn::default(),
-            &Schedule::default().sigmas(steps),
+            levels,
             scalar(start),
-            |_| unreachable!("no churn"),
+            |_| unreachable!("no fresh noise"),
             async |x: &Tensor<4>, sigma| Ok::<_, Infallible>(gaussian(x, sigma)),
-            async |_| Ok(ControlFlow::Continue(())),
+            async |evaluation: Evaluation<'_>| {
+                last = value(evaluation.x);
+                Ok(ControlFlow::Continue(()))
+            },
         ));
-        value(&x.expect("infallible").expect("not cancelled"))
+        [value(&x.expect("infallible").expect("not cancelled")), last]
+    }
+
+    fn run(method: Method, steps: usize, start: f64) -> f64 {
+        follow(method, &Schedule::default().sigmas(steps), start)[0]
+    }
+
+    /// The order by which the error falls when there are twice as many steps.
+    fn order_seen(error: impl Fn(usize) -> f64, steps: usize) -> f64 {
+        (error(steps) / error(2 * steps)).log2()
     }
 
     #[test]
@@ -239,9 +473,112 @@ mod tests {
         for (method, order) in [(Method::Euler, 1.0), (Method::Heun, 2.0)] {
             let error = |steps| (run(method, steps, 50.0) - exact(50.0, 80.0)).abs();
             for steps in [64, 128, 256] {
-                let seen = (error(steps) / error(2 * steps)).log2();
+                let seen = order_seen(error, steps);
                 assert!((seen - order).abs() < 0.15, "{method:?} at {steps}: order {seen}");
             }
+        }
+    }
+
+    /// On steps of equal width, for which its weights are made. They are many and start high, where
+    /// the flow is nearly straight: the first steps are of lower order than the others.
+    #[test]
+    fn ipndm_is_of_its_order_on_even_levels() {
+        let (high, low, start) = (20.0, 0.5, 12.0);
+        for order in 1..=4 {
+            let method = Method::Ipndm { order };
+            let error = |steps: usize| {
+                let level = |i: usize| high + (low - high) * i as f64 / steps as f64;
+                let levels: Vec<f64> = (0..=steps).map(level).collect();
+                (follow(method, &levels, start)[0] - flow(start, high, low)).abs()
+            };
+            for steps in [256, 512] {
+                let seen = order_seen(error, steps);
+                assert!((seen - order as f64).abs() < 0.15, "{order} at {steps}: order {seen}");
+            }
+        }
+    }
+
+    /// How far `method` is off at the lowest noise level above 0, from which one step returns the
+    /// denoised picture.
+    fn off_at_the_lowest(method: Method, schedule: &Schedule, steps: usize) -> f64 {
+        let levels = schedule.sigmas(steps);
+        let (high, low) = (levels[0], levels[steps - 1]);
+        (follow(method, &levels, 50.0)[1] - flow(50.0, high, low)).abs()
+    }
+
+    /// On EDM's levels, whose widths differ, no order is more than the second.
+    #[test]
+    fn ipndm_is_of_second_order_on_the_levels_of_edm() {
+        for order in 1..=4 {
+            let method = Method::Ipndm { order };
+            for steps in [128, 256] {
+                let error = |steps| off_at_the_lowest(method, &Schedule::default(), steps);
+                let (seen, want) = (order_seen(error, steps), order.min(2) as f64);
+                assert!((seen - want).abs() < 0.15, "{order} at {steps}: order {seen}");
+            }
+        }
+    }
+
+    /// On levels even in ln σ, that is in λ, the errors of 3M's first steps and of the others nearly
+    /// cancel each other for such numbers of steps, so that the order seems higher.
+    #[test]
+    fn dpm_solver_is_of_its_order() {
+        let edm = Schedule::default();
+        let even = Schedule::LogSnr { sigma_min: 0.002, sigma_max: 80.0 };
+        for (schedule, order, seem) in
+            [(&edm, 2, 2.15), (&even, 2, 2.15), (&edm, 3, 3.15), (&even, 3, 5.0)]
+        {
+            for steps in [64, 128] {
+                let method = Method::Dpmpp { order };
+                let seen = order_seen(|steps| off_at_the_lowest(method, schedule, steps), steps);
+                let least = order as f64 - 0.15;
+                assert!((least..seem).contains(&seen), "{order} at {steps}: order {seen}");
+            }
+        }
+    }
+
+    /// What a multistep method continues by a polynomial is exact where it is one: from a full
+    /// history on, on levels of any width, D = λ² is followed exactly by 3M.
+    #[test]
+    fn three_steps_of_history_carry_a_parabola() {
+        let levels = [9.0, 5.0, 3.5, 2.0, 0.9, 0.4, 0.0];
+        let mut seen = Vec::new();
+        let x = now(sample(
+            Method::Dpmpp { order: 3 },
+            &Churn::default(),
+            &levels,
+            scalar(7.0),
+            |_| unreachable!("no fresh noise"),
+            async |_: &Tensor<4>, sigma| Ok::<_, Infallible>(scalar(sigma.ln().powi(2))),
+            async |evaluation: Evaluation<'_>| {
+                seen.push(value(evaluation.x));
+                Ok(ControlFlow::Continue(()))
+            },
+        ));
+        // dx/dλ = λ² - x is solved by λ² - 2 λ + 2 + c e^-λ.
+        let solution = |sigma: f64| sigma.ln().powi(2) + 2.0 * sigma.ln() + 2.0;
+        for i in 2..4 {
+            let (from, to) = (levels[i], levels[i + 1]);
+            let want = solution(to) + (seen[i] - solution(from)) * to / from;
+            assert!((seen[i + 1] - want).abs() < 1e-12, "step {i}: {}, not {want}", seen[i + 1]);
+        }
+        let end = value(&x.expect("infallible").expect("not cancelled"));
+        assert!((end - 0.4f64.ln().powi(2)).abs() < 1e-12, "{end}");
+    }
+
+    #[test]
+    fn methods_of_one_step_are_eulers() {
+        for method in [
+            Method::Heun,
+            Method::Ipndm { order: 4 },
+            Method::Dpmpp { order: 2 },
+            Method::Dpmpp { order: 3 },
+        ] {
+            assert!((run(method, 1, 50.0) - run(Method::Euler, 1, 50.0)).abs() < 1e-10);
+        }
+        for steps in [2, 7, 50] {
+            let first = run(Method::Ipndm { order: 1 }, steps, 50.0);
+            assert!((first - run(Method::Euler, steps, 50.0)).abs() < 1e-10);
         }
     }
 
@@ -331,9 +668,9 @@ mod tests {
 
     #[test]
     fn a_step_of_no_width_changes_nothing() {
-        let with = |levels: &[f64]| {
+        let with = |method, levels: &[f64]| {
             let x = now(sample(
-                Method::Ddpm { variance: Variance::Learned },
+                method,
                 &Churn::default(),
                 levels,
                 scalar(1.5),
@@ -346,7 +683,17 @@ mod tests {
             ));
             value(&x.expect("infallible").expect("not cancelled"))
         };
-        assert_eq!(with(&[2.0, 2.0, 1.0, 1.0, 0.0]), with(&[2.0, 1.0, 0.0]));
+        for method in [
+            Method::Ddpm { variance: Variance::Learned },
+            Method::Ipndm { order: 4 },
+            Method::Dpmpp { order: 3 },
+        ] {
+            for end in [0.0, 0.2] {
+                let twice = [3.0, 3.0, 2.0, 2.0, 2.0, 1.0, 0.5, 0.5, end];
+                let once = [3.0, 2.0, 1.0, 0.5, end];
+                assert_eq!(with(method, &twice), with(method, &once), "{method:?} to {end}");
+            }
+        }
     }
 
     #[test]
@@ -359,8 +706,14 @@ mod tests {
 
     #[test]
     fn the_callback_sees_every_evaluation_and_can_stop_at_any() {
-        let ddim = Method::Ddim { eta: 0.0 };
-        for (method, evaluations) in [(Method::Euler, 5), (Method::Heun, 9), (ddim, 5)] {
+        for (method, evaluations) in [
+            (Method::Euler, 5),
+            (Method::Heun, 9),
+            (Method::Ipndm { order: 4 }, 5),
+            (Method::Dpmpp { order: 2 }, 5),
+            (Method::Dpmpp { order: 3 }, 5),
+            (Method::Ddim { eta: 0.0 }, 5),
+        ] {
             for stop in 1..=evaluations {
                 let mut seen = Vec::new();
                 let result = now(sample(

@@ -20,6 +20,14 @@ pub enum Schedule {
         /// How much the steps crowd towards low noise.
         rho: f64,
     },
+    /// Evenly in ln σ, and so in log-SNR: `σ_i = σ_max (σ_min / σ_max)^(i / (N - 1))`, which is
+    /// EDM's spacing with ρ without bound.
+    LogSnr {
+        /// Noise level of the last step but one.
+        sigma_min: f64,
+        /// Noise level of the start.
+        sigma_max: f64,
+    },
     /// The noise levels of some steps of a process of discrete time (ADM).
     Adm {
         /// The process.
@@ -45,16 +53,23 @@ impl Schedule {
     /// If `steps` is 0, or there are not so many in a process of discrete time.
     pub fn sigmas(&self, steps: usize) -> Vec<f64> {
         assert!(steps > 0, "a schedule has at least one step");
+        // The ends are exact, whatever rounding does in between.
+        let between = |sigma_min: f64, sigma_max: f64, level: &dyn Fn(f64) -> f64| {
+            let level = |i| match i {
+                0 => sigma_max,
+                i if i == steps - 1 => sigma_min,
+                i => level(i as f64 / (steps - 1) as f64),
+            };
+            (0..steps).map(level).collect()
+        };
         let mut sigmas: Vec<f64> = match self {
             &Schedule::Edm { sigma_min, sigma_max, rho } => {
                 let (high, low) = (sigma_max.powf(1.0 / rho), sigma_min.powf(1.0 / rho));
-                let level = |i| match i {
-                    // The ends are exact, whatever rounding does in between.
-                    0 => sigma_max,
-                    i if i == steps - 1 => sigma_min,
-                    i => (high + i as f64 / (steps - 1) as f64 * (low - high)).powf(rho),
-                };
-                (0..steps).map(level).collect()
+                between(sigma_min, sigma_max, &|part| (high + part * (low - high)).powf(rho))
+            }
+            &Schedule::LogSnr { sigma_min, sigma_max } => {
+                let (high, low) = (sigma_max.ln(), sigma_min.ln());
+                between(sigma_min, sigma_max, &|part| (high + part * (low - high)).exp())
             }
             Schedule::Adm { betas, spacing } => {
                 let indices = spacing.indices(steps, betas.steps).expect("the steps fit");
@@ -66,8 +81,8 @@ impl Schedule {
         sigmas
     }
 
-    /// The same between the noise levels that a denoiser is defined for. EDM's spacing runs from
-    /// one end to the other, as EDM's sampler has it; a level of discrete time that lies beyond an
+    /// The same between the noise levels that a denoiser is defined for. EDM's spacing and the even
+    /// one run from one end to the other, as EDM's sampler has it; a level of discrete time that lies beyond an
     /// end is moved there, where a step of no width changes nothing.
     ///
     /// # Panics
@@ -79,6 +94,10 @@ impl Schedule {
             Schedule::Edm { sigma_min, sigma_max, rho } => {
                 let (sigma_min, sigma_max) = (sigma_min.max(low), sigma_max.min(high));
                 Schedule::Edm { sigma_min, sigma_max, rho }.sigmas(steps)
+            }
+            Schedule::LogSnr { sigma_min, sigma_max } => {
+                let (sigma_min, sigma_max) = (sigma_min.max(low), sigma_max.min(high));
+                Schedule::LogSnr { sigma_min, sigma_max }.sigmas(steps)
             }
             Schedule::Adm { .. } => {
                 let mut sigmas = self.sigmas(steps);
@@ -97,7 +116,8 @@ mod tests {
     #[test]
     fn levels_stay_where_the_denoiser_is_defined() {
         let adm = Schedule::Adm { betas: LinearBetas::default(), spacing: Spacing::Even };
-        for schedule in [Schedule::default(), adm] {
+        let even = Schedule::LogSnr { sigma_min: 0.002, sigma_max: 80.0 };
+        for schedule in [Schedule::default(), even, adm] {
             let sigmas = schedule.sigmas_within(0.02..=50.0, 5);
             assert_eq!((sigmas.len(), sigmas[0], sigmas[4], sigmas[5]), (6, 50.0, 0.02, 0.0));
             assert_eq!(schedule.sigmas_within(0.0..=200.0, 5), schedule.sigmas(5));
@@ -122,6 +142,18 @@ mod tests {
         for (sigma, want) in Schedule::default().sigmas(4).into_iter().zip(want) {
             assert!((sigma - want).abs() <= 1e-6 * want, "{sigma} is not {want}");
         }
+    }
+
+    #[test]
+    fn even_levels_fall_by_a_factor() {
+        let schedule = Schedule::LogSnr { sigma_min: 0.01, sigma_max: 100.0 };
+        let want = [100.0, 10.0, 1.0, 0.1, 0.01, 0.0];
+        for (sigma, want) in schedule.sigmas(5).into_iter().zip(want) {
+            assert!((sigma - want).abs() <= 1e-12 * want, "{sigma} is not {want}");
+        }
+        assert_eq!(schedule.sigmas(1), [100.0, 0.0]);
+        let text = r#"{"kind":"log-snr","sigma_min":0.01,"sigma_max":100.0}"#;
+        assert_eq!(serde_json::from_str::<Schedule>(text).expect("as written"), schedule);
     }
 
     proptest! {

@@ -1,5 +1,7 @@
 //! How pictures are made: plain values, which programs without tensors share.
 
+use core::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 use crate::classes;
@@ -60,9 +62,24 @@ impl Settings {
     /// Steps at the most.
     pub const MAX_STEPS: usize = 1000;
 
-    /// Settings to begin with, for a model: those of the paper, but where it takes many steps of
-    /// discrete time, 50 steps of DDIM, which come close to its 250.
+    /// Settings to begin with, for a model, where pictures are waited for: of those that need few
+    /// evaluations, which come closest to the paper's (docs/solvers.md); those of
+    /// [`Settings::paper_for`] where it has steps of discrete time.
     pub fn first_for(config: &ModelConfig) -> Self {
+        match config.precond {
+            PrecondConfig::Adm { .. } => Self::paper_for(config),
+            _ => Self::quick(),
+        }
+    }
+
+    /// Twelve evaluations by the solver whose pictures are then the closest to those of many steps.
+    pub fn quick() -> Self {
+        Self { steps: 12, method: Method::Ipndm { order: 4 }, ..Self::default() }
+    }
+
+    /// The paper's settings for a model; where it takes many steps of discrete time, 50 steps of
+    /// DDIM, which come close to its 250.
+    pub fn paper_for(config: &ModelConfig) -> Self {
         let PrecondConfig::Adm { .. } = config.precond else { return Self::default() };
         let guidance = match &config.network {
             NetworkConfig::Latent(latent) if latent.classes > 0 => Some(match latent.resolution {
@@ -95,14 +112,16 @@ impl Settings {
             (1..=Self::MAX_STEPS).contains(&self.steps),
             format!("steps is {}, not within 1 to {}", self.steps, Self::MAX_STEPS),
         )?;
+        let rise = |sigma_min: f64, sigma_max: f64| {
+            check(
+                sigma_min > 0.0 && sigma_min < sigma_max && sigma_max.is_finite(),
+                format!("sigma_min {sigma_min} and sigma_max {sigma_max} do not rise from above 0"),
+            )
+        };
         match &self.schedule {
+            &Schedule::LogSnr { sigma_min, sigma_max } => rise(sigma_min, sigma_max)?,
             &Schedule::Edm { sigma_min, sigma_max, rho } => {
-                check(
-                    sigma_min > 0.0 && sigma_min < sigma_max && sigma_max.is_finite(),
-                    format!(
-                        "sigma_min {sigma_min} and sigma_max {sigma_max} do not rise from above 0"
-                    ),
-                )?;
+                rise(sigma_min, sigma_max)?;
                 check(
                     (0.1..=100.0).contains(&rho),
                     format!("rho is {rho}, not within 0.1 to 100"),
@@ -119,12 +138,20 @@ impl Settings {
         {
             check(value >= 0.0 && value.is_finite(), format!("{name} is {value}, not 0 or more"))?;
         }
-        if let Method::Ddim { .. } | Method::Ddpm { .. } = self.method {
-            let message = "churn is for euler and heun; ddim and ddpm have noise of their own";
+        if !self.method.takes_churn() {
+            let message = "churn is for euler and heun; ddim and ddpm have noise of their own, and \
+                           ipndm and dpmpp go by a path that churn would leave";
             check(s_churn == 0.0, message.into())?;
         }
         if let Method::Ddim { eta } = self.method {
             check((0.0..=1.0).contains(&eta), format!("eta is {eta}, not within 0 to 1"))?;
+        }
+        if let Some((order, orders)) = self.method.order() {
+            let (least, most) = (orders.start(), orders.end());
+            check(
+                orders.contains(&order),
+                format!("order is {order}, not within {least} to {most}"),
+            )?;
         }
         match &self.guidance {
             Some(guidance) => guidance.validate().map_err(SettingsError),
@@ -166,6 +193,17 @@ pub enum Method {
     Euler,
     /// Heun: second order, two evaluations a step but one in the last (EDM, algorithm 1).
     Heun,
+    /// iPNDM (arXiv 2204.13902): goes by the last slopes too, one evaluation a step.
+    Ipndm {
+        /// Slopes that are looked at, 1 to 4: its order on levels of equal widths.
+        order: usize,
+    },
+    /// DPM-Solver++ (arXiv 2211.01095), multistep (2M, 3M): goes by the last denoised pictures, one
+    /// evaluation a step.
+    Dpmpp {
+        /// Its order, 2 or 3.
+        order: usize,
+    },
     /// DDIM (arXiv 2010.02502): a step to the next noise level, of which a part is fresh noise.
     Ddim {
         /// How much noise is fresh: 0 for none, which is Euler's step; 1 for as much as
@@ -186,6 +224,30 @@ impl Method {
         match self {
             Method::Heun => 2 * steps - 1,
             _ => steps,
+        }
+    }
+
+    /// Whether churn's noise can be added before its steps: it has no noise of its own, and no
+    /// history that fresh noise makes worthless.
+    pub fn takes_churn(self) -> bool {
+        matches!(self, Method::Euler | Method::Heun)
+    }
+
+    /// Its order and those that there are, where there is a choice.
+    pub fn order(self) -> Option<(usize, RangeInclusive<usize>)> {
+        match self {
+            Method::Ipndm { order } => Some((order, 1..=4)),
+            Method::Dpmpp { order } => Some((order, 2..=3)),
+            _ => None,
+        }
+    }
+
+    /// The same of another order, where there is a choice.
+    pub fn of_order(self, order: usize) -> Self {
+        match self {
+            Method::Ipndm { .. } => Method::Ipndm { order },
+            Method::Dpmpp { .. } => Method::Dpmpp { order },
+            other => other,
         }
     }
 }
@@ -271,9 +333,12 @@ mod tests {
             network: NetworkConfig::Image(ImageConfig::default()),
             precond: PrecondConfig::default(),
         };
-        assert_eq!(Settings::first_for(&image), Settings::default());
+        assert_eq!(Settings::paper_for(&image), Settings::default());
+        let quick = Settings::first_for(&image);
+        assert_eq!((quick.validate(), quick.method.evaluations(quick.steps)), (Ok(()), 12));
         let scale = |config: &ModelConfig| {
             let settings = Settings::first_for(config);
+            assert_eq!(settings, Settings::paper_for(config));
             assert_eq!((settings.validate(), settings.steps), (Ok(()), 50));
             settings.guidance.map(|guidance| guidance.scale)
         };
@@ -287,10 +352,13 @@ mod tests {
         for method in [
             Method::Euler,
             Method::Heun,
+            Method::Ipndm { order: 3 },
+            Method::Dpmpp { order: 2 },
             Method::Ddim { eta: 0.25 },
             Method::Ddpm { variance: Variance::Learned },
         ] {
-            for schedule in [Schedule::default(), adm(Spacing::Sections(vec![10, 8]))] {
+            let even = Schedule::LogSnr { sigma_min: 0.01, sigma_max: 50.0 };
+            for schedule in [Schedule::default(), even, adm(Spacing::Sections(vec![10, 8]))] {
                 let settings = Settings { method, schedule, ..Settings::default() };
                 settings.validate().expect("fit");
                 let text = serde_json::to_string(&settings).expect("plain data");
@@ -301,7 +369,21 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_named() {
-        let cases: [(fn(&mut Settings), &str); 6] = [
+        let cases: [(fn(&mut Settings), &str); 11] = [
+            (|s| s.method = Method::Ipndm { order: 0 }, "order is 0, not within 1 to 4"),
+            (|s| s.method = Method::Ipndm { order: 5 }, "order is 5"),
+            (|s| s.method = Method::Dpmpp { order: 1 }, "order is 1, not within 2 to 3"),
+            (
+                |s| {
+                    s.method = Method::Ipndm { order: 4 };
+                    s.churn.s_churn = 1.0;
+                },
+                "churn is for euler and heun",
+            ),
+            (
+                |s| s.schedule = Schedule::LogSnr { sigma_min: 0.0, sigma_max: 80.0 },
+                "sigma_min 0 and sigma_max 80",
+            ),
             (|s| s.method = Method::Ddim { eta: f64::NAN }, "eta is NaN"),
             (
                 |s| {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use burn::tensor::DType;
 use clap::{Parser, Subcommand, ValueEnum};
 use model::classes::find_all;
@@ -125,9 +125,10 @@ fn positive(text: &str) -> Result<f64, String> {
 #[derive(clap::Args, Clone)]
 pub struct TrainArgs {
     /// Model and recipe: tiny-emoji, tiny-cifar10, tiny, cifar10, cifar10-i, cifar10-256, ffhq64,
-    /// ffhq64-i, and for latents latent256, latent512, latent-tiny.
-    #[arg(long, default_value = "tiny-emoji", conflicts_with = "resume")]
-    pub preset: String,
+    /// ffhq64-i, and for latents latent256, latent512, latent-tiny. Without it: tiny-emoji for the
+    /// embedded emoji, tiny, which knows no classes, for other data.
+    #[arg(long, conflicts_with = "resume")]
+    pub preset: Option<String>,
     /// JSON file with values that replace those of the preset, such as a run's options.json; it
     /// may hold any part of them.
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
@@ -172,6 +173,9 @@ pub struct TrainArgs {
     /// Probability that a picture is shown without its class.
     #[arg(long, value_name = "P", value_parser = probability, conflicts_with = "resume")]
     pub label_dropout: Option<f64>,
+    /// How the vectors of the classes begin, where the weights to start from do not have them.
+    #[arg(long, value_enum, conflicts_with = "resume")]
+    pub class_vectors: Option<config::ClassVectors>,
     /// Learning rate after the ramp.
     #[arg(long, value_parser = positive, allow_negative_numbers = true)]
     pub lr: Option<f64>,
@@ -277,6 +281,9 @@ pub struct SettingsArgs {
     /// How a step is taken.
     #[arg(long, value_enum, default_value = "heun")]
     pub sampler: SamplerKind,
+    /// Order of the sampler: ipndm has 1 to 4 (4 if not given), dpmpp 2 and 3 (3 if not given).
+    #[arg(long)]
+    pub order: Option<usize>,
     /// Part of the noise that is fresh, with the sampler ddim: from 0 for none to 1.
     #[arg(long, default_value_t = 0.0)]
     pub eta: f64,
@@ -285,8 +292,11 @@ pub struct SettingsArgs {
     pub variance: VarianceKind,
     /// Take the noise levels of ADM's 1000 steps: a number of them evenly (250), by a whole stride
     /// (ddim50), or so many of each of equal parts (10,15,20).
-    #[arg(long, value_name = "STEPS", conflicts_with_all = ["steps", "sigma_min", "sigma_max", "rho"])]
+    #[arg(long, value_name = "STEPS", conflicts_with_all = ["steps", "levels", "sigma_min", "sigma_max", "rho"])]
     pub respacing: Option<Respacing>,
+    /// How the noise levels lie between the first and the last.
+    #[arg(long, value_enum, default_value_t)]
+    pub levels: LevelsKind,
     /// Clip every denoised picture to -1 to 1 before the step is taken.
     #[arg(long)]
     pub clip_denoised: bool,
@@ -298,7 +308,7 @@ pub struct SettingsArgs {
     /// Noise level of the start.
     #[arg(long, default_value_t = 80.0)]
     pub sigma_max: f64,
-    /// How much the steps crowd towards low noise.
+    /// How much the steps crowd towards low noise, with the levels edm.
     #[arg(long, default_value_t = 7.0)]
     pub rho: f64,
     /// Noise added on the way (S_churn); 0 for none.
@@ -315,10 +325,23 @@ pub struct SettingsArgs {
     pub churn_noise: f64,
 }
 
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub enum LevelsKind {
+    /// EDM's, with rho.
+    #[default]
+    Edm,
+    /// Evenly in log-SNR.
+    LogSnr,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 pub enum SamplerKind {
     Euler,
     Heun,
+    /// iPNDM.
+    Ipndm,
+    /// DPM-Solver++, multistep.
+    Dpmpp,
     /// DDIM.
     Ddim,
     /// Ancestral sampling.
@@ -376,10 +399,16 @@ impl GuidanceArgs {
 
 impl SettingsArgs {
     /// How a step is taken.
-    pub fn method(&self) -> Method {
-        match self.sampler {
+    ///
+    /// # Errors
+    ///
+    /// If an order is given for a sampler that has only one.
+    pub fn method(&self) -> anyhow::Result<Method> {
+        let method = match self.sampler {
             SamplerKind::Euler => Method::Euler,
             SamplerKind::Heun => Method::Heun,
+            SamplerKind::Ipndm => Method::Ipndm { order: self.order.unwrap_or(4) },
+            SamplerKind::Dpmpp => Method::Dpmpp { order: self.order.unwrap_or(3) },
             SamplerKind::Ddim => Method::Ddim { eta: self.eta },
             SamplerKind::Ddpm => Method::Ddpm {
                 variance: match self.variance {
@@ -388,7 +417,12 @@ impl SettingsArgs {
                     VarianceKind::Large => Variance::Large,
                 },
             },
-        }
+        };
+        ensure!(
+            self.order.is_none() || method.order().is_some(),
+            "--order is for the samplers ipndm and dpmpp"
+        );
+        Ok(method)
     }
 }
 

@@ -28,6 +28,9 @@ pub struct TrainConfig {
     /// Probability that a picture is shown without its class, which guidance needs.
     #[serde(default)]
     pub label_dropout: f64,
+    /// How the vectors of classes begin.
+    #[serde(default)]
+    pub class_vectors: ClassVectors,
     /// Images per step.
     pub batch: usize,
     /// Images computed at a time, where all of a step's do not fit into memory; it divides
@@ -54,6 +57,17 @@ pub struct TrainConfig {
     pub ema: EmaConfig,
     /// Seed of everything random.
     pub seed: u64,
+}
+
+/// How the vectors of the classes of an image-space network begin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum ClassVectors {
+    /// Random, as EDM's.
+    #[default]
+    Random,
+    /// Principal components of the mean picture of each class: for many classes of few pictures.
+    Components,
 }
 
 /// What the network computes in.
@@ -113,6 +127,7 @@ impl TrainConfig {
             augment,
             // What classifier-free guidance needs.
             label_dropout: if classes > 0 { 0.1 } else { 0.0 },
+            class_vectors: ClassVectors::default(),
             batch,
             micro_batch: None,
             gradient_checkpointing: false,
@@ -126,6 +141,12 @@ impl TrainConfig {
         };
         Some(match name {
             // Small batches: on a CPU it is steps that are scarce.
+            // Each class has one picture, which need not be its own mirror image: flags, letters.
+            "tiny-emoji" => Self {
+                flip: false,
+                class_vectors: ClassVectors::Components,
+                ..config(0.0, 32, 3_000, 5e-4, 2_000)
+            },
             name if name.starts_with("tiny") => config(0.0, 32, 3_000, 5e-4, 20_000),
             name if name.starts_with("ffhq64") => config(0.15, 256, 200_000_000, 2e-4, 10_000_000),
             "latent-tiny" => latent(config(0.0, 32, 3_000, 5e-4, 0)),
@@ -169,6 +190,11 @@ impl TrainConfig {
             (0.0..=1.0).contains(&self.label_dropout),
             "label_dropout is {}, which is no probability",
             self.label_dropout
+        );
+        ensure!(
+            self.class_vectors == ClassVectors::Random
+                || matches!(self.model.network, NetworkConfig::Image(_)),
+            "class_vectors is components, which is for image-space networks"
         );
         if let Some(clip) = self.clip {
             above_0("clip", clip)?;

@@ -7,6 +7,7 @@ mod augment;
 mod autoencoder;
 mod bench;
 mod checkpoint;
+mod class_vectors;
 mod config;
 mod data;
 mod denoise;

@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 
 use crate::args::TrainArgs;
 use crate::checkpoint::{self, Checkpoint, Part, Progress};
-use crate::config::TrainConfig;
+use crate::class_vectors;
+use crate::config::{ClassVectors, TrainConfig};
+use crate::data::Dataset;
 use crate::learner::Learner;
 use crate::memory;
 use crate::nodes::Nodes;
@@ -43,6 +45,9 @@ pub struct Plan {
     label: String,
 }
 
+/// The tensor with the vectors of the classes.
+const CLASS_VECTORS: &str = "time.class.weight";
+
 /// What `--from` calls random weights.
 const SCRATCH: &str = "scratch";
 
@@ -61,10 +66,14 @@ impl Plan {
 
     /// A new run.
     fn start(args: &TrainArgs) -> anyhow::Result<Self> {
-        let Some(preset) = TrainConfig::preset(&args.preset) else {
-            bail!("--preset {}: the presets are {}", args.preset, model::preset::names());
+        let emoji =
+            args.data.as_deref().is_none_or(|data| data == Path::new(crate::data::EMBEDDED));
+        let usual = if emoji { "tiny-emoji" } else { "tiny" };
+        let name = args.preset.as_deref().unwrap_or(usual);
+        let Some(preset) = TrainConfig::preset(name) else {
+            bail!("--preset {name}: the presets are {}", model::preset::names());
         };
-        let mut options = Options::new(&format!("preset {}", args.preset), &preset)?;
+        let mut options = Options::new(&format!("preset {name}"), &preset)?;
         if let Some(path) = &args.options {
             let context = || format!("--options {}", path.display());
             let text = std::fs::read_to_string(path).with_context(context)?;
@@ -79,7 +88,7 @@ impl Plan {
         let from = match &args.from {
             Some(from) => from.clone(),
             // What the bare command trains is what the shipped weights were trained on.
-            None if config.model == preset.model && args.preset == "tiny-emoji" && embedded => {
+            None if config.model == preset.model && name == "tiny-emoji" && embedded => {
                 shipped::NAME.into()
             }
             None => SCRATCH.into(),
@@ -95,15 +104,14 @@ impl Plan {
                 let same = weights.config().clone().with_classes(config.model.classes());
                 ensure!(
                     same == config.model,
-                    "--from {from}: these weights belong to another model than preset {}",
-                    args.preset
+                    "--from {from}: these weights belong to another model than preset {name}"
                 );
                 let name = weights.card().name.clone();
                 (Origin::Weights(bytes), name)
             }
         };
         let data = config.data.file_stem().unwrap_or_default().to_string_lossy();
-        let label = format!("{}-{data}-batch{}", args.preset, config.batch);
+        let label = format!("{name}-{data}-batch{}", config.batch);
         Ok(Self { options, config, origin, started_from, label })
     }
 
@@ -168,6 +176,30 @@ impl Plan {
         }
     }
 
+    /// Initial values of the tensors, by name, of those that are not among the weights to start
+    /// from: where the classes are others, what knows of them begins anew.
+    fn initial(
+        &self,
+        weights: Option<&Weights>,
+        data: &Dataset,
+    ) -> anyhow::Result<HashMap<String, Vec<f32>>> {
+        let config = &self.config;
+        let kept = |spec: &TensorSpec| weights.is_some_and(|w| w.specs().contains(spec));
+        let parameters =
+            Model::new(config.model.clone(), config.seed, &Device::flex())?.parameters();
+        let new = parameters.into_iter().filter(|(spec, _)| !kept(spec));
+        let values = new.map(|(spec, values)| match &spec.shape[..] {
+            &[channels, classes]
+                if spec.name == CLASS_VECTORS
+                    && config.class_vectors == ClassVectors::Components =>
+            {
+                (spec.name, class_vectors::components(data, classes, channels, config.seed))
+            }
+            _ => (spec.name, values),
+        });
+        Ok(values.collect())
+    }
+
     /// Builds it.
     ///
     /// # Errors
@@ -175,6 +207,7 @@ impl Plan {
     /// If the model or the optimizer cannot be made of what is there, or not on these devices.
     pub fn build(
         &self,
+        data: &Dataset,
         devices: &[Device],
         nodes: Option<Nodes>,
     ) -> anyhow::Result<(Progress, Learner)> {
@@ -182,22 +215,23 @@ impl Plan {
         let new = || Progress::new(config.clone(), self.started_from.clone());
         match &self.origin {
             Origin::Scratch => {
-                let make = |device: &_| Ok(Model::new(config.model.clone(), config.seed, device)?);
+                let values = self.initial(None, data)?;
+                let make = |device: &_| {
+                    let values = |spec: &TensorSpec| values[&spec.name].clone();
+                    Ok(Model::from_values(config.model.clone(), &values, device))
+                };
                 Ok((new(), Learner::new(config, devices, nodes, make, make)?))
             }
             Origin::Weights(bytes) => {
                 let weights = Weights::parse(bytes)?;
-                // Where the classes are others, what knows of them starts anew.
-                let kept = |spec: &TensorSpec| weights.specs().contains(spec);
-                let initial: HashMap<String, Vec<f32>> = if weights.config() == &config.model {
+                let initial = if weights.config() == &config.model {
                     HashMap::new()
                 } else {
-                    let new = Model::new(config.model.clone(), config.seed, &Device::flex())?;
-                    let parameters = new.parameters().into_iter();
-                    parameters.map(|(spec, values)| (spec.name, values)).collect()
+                    self.initial(Some(&weights), data)?
                 };
-                let values = |spec: &TensorSpec| {
-                    if kept(spec) { weights.values(spec) } else { initial[&spec.name].clone() }
+                let values = |spec: &TensorSpec| match initial.get(&spec.name) {
+                    Some(values) => values.clone(),
+                    None => weights.values(spec),
                 };
                 let make =
                     |device: &_| Ok(Model::from_values(config.model.clone(), &values, device));
@@ -231,6 +265,7 @@ fn flags(args: &TrainArgs) -> Value {
         ("clip", args.clip.map(Value::from)),
         ("augment", args.augment.map(Value::from)),
         ("label_dropout", args.label_dropout.map(Value::from)),
+        ("class_vectors", args.class_vectors.map(|vectors| json!(vectors))),
         ("duration", args.duration.map(Value::from)),
         ("adam", args.lr.map(|lr| json!({ "lr": lr }))),
         ("lr_ramp", args.lr_ramp.map(Value::from)),

@@ -18,7 +18,7 @@ use model::sampler::Churn;
 use model::schedule::Schedule;
 use model::vae::Vae;
 
-use crate::args::{SampleArgs, SettingsArgs, seeds};
+use crate::args::{LevelsKind, SampleArgs, SettingsArgs, seeds};
 use crate::autoencoder::Autoencoder;
 use crate::labelled;
 use crate::run_folder::write_file;
@@ -34,7 +34,13 @@ impl SettingsArgs {
     fn settings(&self) -> anyhow::Result<Vec<Settings>> {
         let Self { sigma_min, sigma_max, rho, .. } = *self;
         let (steps, schedule) = match &self.respacing {
-            None => (self.steps, Schedule::Edm { sigma_min, sigma_max, rho }),
+            None => {
+                let schedule = match self.levels {
+                    LevelsKind::Edm => Schedule::Edm { sigma_min, sigma_max, rho },
+                    LevelsKind::LogSnr => Schedule::LogSnr { sigma_min, sigma_max },
+                };
+                (self.steps, schedule)
+            }
             Some(Respacing { spacing, steps }) => {
                 let betas = LinearBetas::default();
                 (*steps, Schedule::Adm { betas, spacing: spacing.clone() })
@@ -42,7 +48,7 @@ impl SettingsArgs {
         };
         let settings = Settings {
             steps,
-            method: self.method(),
+            method: self.method()?,
             schedule,
             churn: Churn {
                 s_churn: self.churn,

@@ -63,7 +63,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     }
     memory::check(&config, &devices, args.workers())?;
     let nodes = args.node.map(|node| Nodes::join(&args.nodes, node)).transpose()?;
-    let (mut progress, mut learner) = plan.build(&devices, nodes)?;
+    let (mut progress, mut learner) = plan.build(&data, &devices, nodes)?;
     let latents_of = data.latents_of().map(Origin::hashes);
     ensure!(
         progress.images == 0 || progress.latents_of == latents_of,

@@ -66,9 +66,12 @@ pub const LEVELS: Topic = Topic {
     line: "The levels that the sampler steps through, from much noise to none.",
     more: "The curve shows each step's noise level on a logarithmic scale. σ max is where it \
            starts, σ min the last level above zero; ρ says how much the steps crowd towards low \
-           noise, where details are decided. 7 was found to work best for pictures.",
-    equation: "σ_i = (σ_max^(1/ρ) + i/(N-1) (σ_min^(1/ρ) - σ_max^(1/ρ)))^ρ,  σ_N = 0",
-    source: "EDM, eq 5",
+           noise, where details are decided. 7 was found to work best for pictures. Even in \
+           log-SNR, every step divides the noise by the same factor, as if ρ had no end; \
+           DPM-Solver++ was made for such levels.",
+    equation: "σ_i = (σ_max^(1/ρ) + i/(N-1) (σ_min^(1/ρ) - σ_max^(1/ρ)))^ρ,  σ_N = 0;  \
+               log-SNR: σ_i = σ_max (σ_min / σ_max)^(i/(N-1))",
+    source: "EDM, eq 5; DPM-Solver (arXiv 2206.00927), section 3",
 };
 
 /// The seed.
@@ -91,12 +94,16 @@ pub const SAMPLER: Topic = Topic {
     more: "The difference between the noisy picture and the guess, divided by the noise level, is \
            the slope of a path that leads to a picture. Euler follows the slope straight; Heun \
            looks at the slope at the end of the step too and takes the mean of both, which costs \
-           a second evaluation and follows the bend far better. DDIM goes to the next \
+           a second evaluation and follows the bend far better. iPNDM remembers the last slopes \
+           and DPM-Solver++ (DPM++) the last guesses, which tell the bend without a second \
+           evaluation: they need the fewest, and Order says how many they look at. DDIM goes to the next \
            level with a part η of its noise fresh, DDPM with all of it, by the variance that the model \
            has learned, or by one of its bounds. The paper uses Heun with 18 steps \
            for pictures of 32 pixels: 35 evaluations.",
-    equation: "dx/dσ = (x - D(x; σ)) / σ",
-    source: "EDM, eq 1 and 3, algorithm 1; DiffiT, eq 2 with β = 0",
+    equation: "dx/dσ = (x - D(x; σ)) / σ = d;  iPNDM, order 2: x + (σ_next - σ) (3 d - d_before) / 2;  \
+               DPM++: dx/dλ = D - x,  λ = -ln σ",
+    source: "EDM, eq 1 and 3, algorithm 1; DiffiT, eq 2 with β = 0; iPNDM: arXiv 2204.13902; \
+             DPM-Solver++: arXiv 2211.01095, algorithm 2",
 };
 
 /// Churn.

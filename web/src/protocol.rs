@@ -1,6 +1,7 @@
 //! What the page and the worker tell each other: JSON, and bytes beside it where there are any.
 
 use model::card::Card;
+use model::config::ModelConfig;
 use model::settings::Settings;
 use serde::{Deserialize, Serialize};
 
@@ -194,6 +195,29 @@ pub enum Event {
     },
 }
 
+/// How a model's pictures are made as long as nobody wants them otherwise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Usual {
+    /// At first: soon.
+    pub first: Settings,
+    /// By the paper.
+    pub paper: Settings,
+}
+
+impl Usual {
+    /// Of a model.
+    pub fn of(config: &ModelConfig) -> Self {
+        Self { first: Settings::first_for(config), paper: Settings::paper_for(config) }
+    }
+}
+
+impl Default for Usual {
+    /// Of a model of EDM's preconditioning, as the page's own are.
+    fn default() -> Self {
+        Self { first: Settings::quick(), paper: Settings::default() }
+    }
+}
+
 /// What is known of a model that can be used.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ready {
@@ -215,8 +239,8 @@ pub struct Ready {
     pub latent: Option<usize>,
     /// How many classes it has.
     pub classes: usize,
-    /// How pictures are made at first.
-    pub first: Settings,
+    /// How pictures are made at first, and by the paper.
+    pub usual: Usual,
     /// Its blocks, in the order of execution.
     pub blocks: Vec<Block>,
     /// By how much its known answer was missed, if it has one.

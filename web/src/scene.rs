@@ -1,8 +1,9 @@
 //! Everything that decides what the page shows, as one value: controls, link and PNG file are
 //! three views of it.
 //!
-//! A link is `name=value` pairs of what differs from the start. Each is read on its own: numbers
-//! are brought into their range, and what is not understood is passed over.
+//! A link is `name=value` pairs of what differs from the start; where it is about how pictures are
+//! made, from the paper's settings, whatever the page itself starts with. Each is read on its own:
+//! numbers are brought into their range, and what is not understood is passed over.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::manifest::is_plain;
 use crate::names::carried;
-use crate::protocol::{Guide, Noise, Order};
+use crate::protocol::{Guide, Noise, Order, Usual};
 
 /// What is looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,9 +72,11 @@ impl Game {
 }
 
 /// Samplers as they are first, with their names in links.
-pub const METHODS: [(Method, &str); 4] = [
+pub const METHODS: [(Method, &str); 6] = [
     (Method::Heun, "heun"),
     (Method::Euler, "euler"),
+    (Method::Ipndm { order: 4 }, "ipndm"),
+    (Method::Dpmpp { order: 3 }, "dpmpp"),
     (Method::Ddim { eta: 0.0 }, "ddim"),
     (Method::Ddpm { variance: Variance::Learned }, "ddpm"),
 ];
@@ -81,6 +84,20 @@ pub const METHODS: [(Method, &str); 4] = [
 /// Variances of ancestral sampling, with their names in links.
 pub const VARIANCES: [(Variance, &str); 3] =
     [(Variance::Learned, "learned"), (Variance::Small, "small"), (Variance::Large, "large")];
+
+/// Ways to lay noise levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Levels {
+    /// EDM's.
+    Edm,
+    /// Evenly in log-SNR.
+    LogSnr,
+    /// Of discrete time.
+    Adm,
+}
+
+/// Those of continuous time, with their names in links.
+pub const LEVELS: [(Levels, &str); 2] = [(Levels::Edm, "edm"), (Levels::LogSnr, "log-snr")];
 
 /// Which channels are guided, with their names in links.
 pub const CHANNELS: [(GuidedChannels, &str); 2] =
@@ -133,15 +150,21 @@ pub struct Scene {
     pub beside: Settings,
 }
 
+/// How a link says that pictures are made as the paper has it, where it says nothing else.
+const PAPER: &str = "sampler=heun";
+
 impl Default for Scene {
+    /// What the page starts with.
     fn default() -> Self {
+        let settings = Usual::default().first;
         Self {
             view: View::Form,
             model: String::new(),
             // One that shows what the first model makes when it does well.
             seed: 154,
             count: 1,
-            settings: Settings::default(),
+            beside: beside(&settings),
+            settings,
             // Of the first model: the first of those that see the whole picture.
             block: 5,
             head: None,
@@ -150,7 +173,6 @@ impl Default for Scene {
             game: Game::Between,
             others: [144, 148, 151],
             sigma: 2.0,
-            beside: beside(&Settings::default()),
         }
     }
 }
@@ -237,7 +259,9 @@ impl Pairs {
             None => {
                 let [sigma_min, sigma_max, rho] = edm(&settings.schedule);
                 let [low, high, usual_rho] = edm(&usual.schedule);
+                let levels = |settings: &Settings| name_of(&LEVELS, levels(&settings.schedule));
                 self.put(&name("steps"), settings.steps, usual.steps);
+                self.put(&name("levels"), levels(settings), levels(usual));
                 self.put(&name("rho"), rho, usual_rho);
                 self.put(&name("low"), sigma_min, low);
                 self.put(&name("high"), sigma_max, high);
@@ -253,6 +277,10 @@ impl Pairs {
                     name_of(&VARIANCES, variance),
                     name_of(&VARIANCES, usual),
                 );
+            }
+            Method::Ipndm { order } | Method::Dpmpp { order } => {
+                let usual = at_first(settings.method).and_then(|(method, _)| method.order());
+                self.put(&name("order"), order, usual.map_or(0, |(order, _)| order));
             }
             Method::Heun | Method::Euler => {}
         }
@@ -306,11 +334,15 @@ pub fn name_of<T: PartialEq>(all: &[(T, &'static str)], value: T) -> &'static st
     all.iter().find(|(known, _)| *known == value).map_or("", |(_, name)| name)
 }
 
+/// A sampler as it is first, and its name, however it is adjusted.
+fn at_first(method: Method) -> Option<(Method, &'static str)> {
+    let kind = std::mem::discriminant(&method);
+    METHODS.into_iter().find(|(known, _)| std::mem::discriminant(known) == kind)
+}
+
 /// A sampler's name in links, however it is adjusted.
 pub fn name_of_method(method: Method) -> &'static str {
-    let kind = std::mem::discriminant(&method);
-    let same = METHODS.iter().find(|(known, _)| std::mem::discriminant(known) == kind);
-    same.map_or("", |(_, name)| name)
+    at_first(method).map_or("", |(_, name)| name)
 }
 
 fn set<T>(place: &mut T, value: Option<T>) {
@@ -357,19 +389,44 @@ pub fn set_steps(settings: &mut Settings, steps: usize) {
     }
 }
 
-/// Lowest and highest noise level and rho of EDM's schedule.
+/// Lowest and highest noise level and rho of EDM's schedule, or what they would be in it.
 pub fn edm(schedule: &Schedule) -> [f64; 3] {
+    let usual = || edm(&Schedule::default());
     match *schedule {
         Schedule::Edm { sigma_min, sigma_max, rho } => [sigma_min, sigma_max, rho],
-        Schedule::Adm { .. } => edm(&Schedule::default()),
+        Schedule::LogSnr { sigma_min, sigma_max } => [sigma_min, sigma_max, usual()[2]],
+        Schedule::Adm { .. } => usual(),
+    }
+}
+
+/// How noise levels are laid.
+pub fn levels(schedule: &Schedule) -> Levels {
+    match schedule {
+        Schedule::Edm { .. } => Levels::Edm,
+        Schedule::LogSnr { .. } => Levels::LogSnr,
+        Schedule::Adm { .. } => Levels::Adm,
+    }
+}
+
+/// Lays noise levels otherwise, between the same ends where there are any.
+pub fn set_levels(settings: &mut Settings, levels: Levels) {
+    let [sigma_min, sigma_max, rho] = edm(&settings.schedule);
+    match levels {
+        Levels::Edm => settings.schedule = Schedule::Edm { sigma_min, sigma_max, rho },
+        Levels::LogSnr => settings.schedule = Schedule::LogSnr { sigma_min, sigma_max },
+        Levels::Adm => {
+            let steps = settings.steps.to_string();
+            // Any number of steps that can be chosen here fits.
+            let _ = set_respacing(settings, &steps);
+        }
     }
 }
 
 /// The settings, for a model of so many classes, without what makes no sense: churn where the
-/// sampler has noise of its own, classes that the model knows nothing of, guidance without one.
+/// sampler takes none, classes that the model knows nothing of, guidance without one.
 fn usable(settings: &Settings, classes: usize) -> Settings {
     let mut settings = settings.clone();
-    if let Method::Ddim { .. } | Method::Ddpm { .. } = settings.method {
+    if !settings.method.takes_churn() {
         settings.churn.s_churn = 0.0;
     }
     settings.classes.retain(|label| label.parts().iter().all(|(class, _)| *class < classes));
@@ -387,9 +444,15 @@ fn set_setting(settings: &mut Settings, name: &str, value: &str) -> bool {
     let mut nowhere = [0.0; 3];
     let [sigma_min, sigma_max, rho] = match &mut settings.schedule {
         Schedule::Edm { sigma_min, sigma_max, rho } => [sigma_min, sigma_max, rho],
+        Schedule::LogSnr { sigma_min, sigma_max } => [sigma_min, sigma_max, &mut nowhere[2]],
         Schedule::Adm { .. } => nowhere.each_mut(),
     };
     match name {
+        "levels" => {
+            if let Some(levels) = named(&LEVELS, value) {
+                set_levels(settings, levels);
+            }
+        }
         "rho" => set(rho, number(value, range::RHO)),
         "low" => set(sigma_min, number(value, range::SIGMA_MIN)),
         "high" => set(sigma_max, number(value, range::SIGMA_MAX)),
@@ -403,6 +466,13 @@ fn set_setting(settings: &mut Settings, name: &str, value: &str) -> bool {
             let _ = set_respacing(settings, value);
         }
         "sampler" => set(&mut settings.method, named(&METHODS, value)),
+        "order" => {
+            if let Some((_, orders)) = settings.method.order()
+                && let Some(order) = number(value, orders)
+            {
+                settings.method = settings.method.of_order(order);
+            }
+        }
         "eta" => {
             if let Method::Ddim { eta } = &mut settings.method {
                 set(eta, number(value, range::ETA));
@@ -451,9 +521,22 @@ fn set_class(settings: &mut Settings, name: &str, value: &str) {
 }
 
 impl Scene {
+    /// What links are read from: the start, but pictures made as the paper has it. So a link means
+    /// the same whatever the page starts with.
+    fn plain() -> Self {
+        let paper = Usual::default().paper;
+        Self { beside: beside(&paper), settings: paper, ..Self::default() }
+    }
+
     /// As a link has it, behind its `#`. A scene that is the usual one gives nothing.
     pub fn encode(&self) -> String {
-        let usual = Self::default();
+        if *self == Self::default() {
+            return String::new();
+        }
+        let usual = Self::plain();
+        if *self == usual {
+            return PAPER.into();
+        }
         let mut pairs = Pairs(Vec::new());
         pairs.put("view", name_of(&View::ALL, self.view), name_of(&View::ALL, usual.view));
         pairs.put("model", &self.model, &usual.model);
@@ -476,8 +559,9 @@ impl Scene {
 
     /// Reads a link, with or without its `#`.
     pub fn decode(link: &str) -> Self {
-        let mut scene = Self::default();
-        for pair in link.trim_start_matches('#').split('&') {
+        let mut scene = Self::plain();
+        let pairs = link.trim_start_matches('#').split('&');
+        for pair in pairs.clone() {
             let Some((name, value)) = pair.split_once('=') else { continue };
             match name {
                 "view" => set(&mut scene.view, named(&View::ALL, value)),
@@ -508,19 +592,28 @@ impl Scene {
                 },
             }
         }
+        // A link that says nothing is the start.
+        if scene == Self::plain() && !pairs.clone().any(|pair| pair == PAPER) {
+            return Self::default();
+        }
         scene
     }
 
-    /// Takes up the settings that a model begins with, where they still are those that the one
-    /// before began with; and its guidance as long as there is no class, when it changes nothing.
-    pub fn fit(&mut self, before: &Settings, first: &Settings) {
-        if self.settings == *before {
-            self.settings = first.clone();
+    /// Takes up what is usual for a model, where it still is what was for the one before: the
+    /// settings to begin with, or the paper's; and its guidance as long as there is no class, when it
+    /// changes nothing.
+    pub fn fit(&mut self, before: &Usual, usual: &Usual) {
+        if self.settings == before.first {
+            self.settings = usual.first.clone();
+        } else if self.settings == before.paper {
+            self.settings = usual.paper.clone();
         } else if self.settings.classes.is_empty() {
-            self.settings.guidance = first.guidance;
+            self.settings.guidance = usual.first.guidance;
         }
-        if self.beside == beside(before) {
-            self.beside = beside(first);
+        if self.beside == beside(&before.first) {
+            self.beside = beside(&usual.first);
+        } else if self.beside == beside(&before.paper) {
+            self.beside = beside(&usual.paper);
         }
     }
 
@@ -540,13 +633,13 @@ impl Scene {
         self.settings.classes = labels;
     }
 
-    /// Goes over to another model: to the settings that it begins with, where they still are those
-    /// that the one before began with, and to its classes of the same names.
-    pub fn change_model(&mut self, before: (&Settings, &[String]), now: (&Settings, &[String])) {
+    /// Goes over to another model: to what is usual for it, where it still is what was for the one
+    /// before, and to its classes of the same names.
+    pub fn change_model(&mut self, before: (&Usual, &[String]), now: (&Usual, &[String])) {
         let (classes, guidance) =
             (std::mem::take(&mut self.settings.classes), self.settings.guidance);
-        let usual = guidance == before.0.guidance;
-        self.settings.guidance = before.0.guidance;
+        let usual = guidance == before.0.first.guidance;
+        self.settings.guidance = before.0.first.guidance;
         self.fit(before.0, now.0);
         self.settings.classes = carried(&classes, before.1, now.1);
         if !usual {
@@ -610,10 +703,43 @@ mod tests {
     fn a_link_is_short_and_readable() {
         assert_eq!(Scene::default().encode(), "");
         let mut scene = Scene { seed: 7, count: 4, view: View::Attend, ..Scene::default() };
-        scene.settings.steps = 6;
+        scene.settings = Settings { steps: 6, ..Settings::default() };
         scene.head = Some(2);
         assert_eq!(scene.encode(), "view=attend&seed=7&count=4&steps=6&head=2");
         assert_eq!(Scene::decode("#view=attend&seed=7&count=4&steps=6&head=2"), scene);
+    }
+
+    /// Links were made before the page started with other settings than the paper's.
+    #[test]
+    fn a_link_means_what_it_meant() {
+        let paper = Settings::default();
+        let scene = Scene::decode("seed=5&count=4");
+        assert_eq!((scene.seed, scene.count, &scene.settings), (5, 4, &paper));
+        assert_eq!(scene.encode(), "seed=5&count=4");
+        let few = Scene::decode("steps=6").settings;
+        assert_eq!(few, Settings { steps: 6, ..paper.clone() });
+        // What the page starts with is said, and so are the paper's settings where all else is usual.
+        assert_ne!(Scene::default().settings, paper);
+        let other = Scene { seed: 7, ..Scene::default() };
+        assert_eq!(other.encode(), "seed=7&steps=12&sampler=ipndm");
+        let plain = Scene { settings: paper.clone(), ..Scene::default() };
+        assert_eq!(plain.encode(), "sampler=heun");
+        assert_eq!(Scene::decode("sampler=heun"), plain);
+        // They stay the paper's when the model is there, and become those of a model of discrete time.
+        let usual = Usual::default();
+        let ddim = Settings { steps: 50, method: METHODS[4].0, ..paper.clone() };
+        let adm = Usual { first: ddim.clone(), paper: ddim };
+        for (link, model, want) in [
+            ("", &usual, &usual.first),
+            ("", &adm, &adm.first),
+            ("seed=5", &usual, &paper),
+            ("seed=5", &adm, &adm.paper),
+            ("seed=5&steps=9", &adm, &Settings { steps: 9, ..paper.clone() }),
+        ] {
+            let mut scene = Scene::decode(link);
+            scene.fit(&Usual::default(), model);
+            assert_eq!(&scene.settings, want, "{link}");
+        }
     }
 
     #[test]
@@ -621,10 +747,16 @@ mod tests {
         let settings = |link: &str| Scene::decode(link).settings;
         assert_eq!(settings("steps=0").steps, 1);
         assert_eq!(settings("steps=99999").steps, 250);
-        assert_eq!(settings("steps=-3"), Settings::default());
-        assert_eq!(settings("steps=1e3"), Settings::default());
-        assert_eq!(settings("sampler=dpm"), Settings::default());
-        assert_eq!(settings("silent=1"), Settings::default());
+        for link in ["steps=-3", "steps=1e3", "sampler=dpm", "silent=1", "order=2", "levels=adm"] {
+            assert_eq!(Scene::decode(link), Scene::default(), "{link}");
+            assert_eq!(settings(&format!("seed=5&{link}")), Settings::default(), "{link}");
+        }
+        assert_eq!(settings("sampler=ipndm").method, Method::Ipndm { order: 4 });
+        assert_eq!(settings("sampler=ipndm&order=2").method, Method::Ipndm { order: 2 });
+        assert_eq!(settings("sampler=ipndm&order=9").method, Method::Ipndm { order: 4 });
+        assert_eq!(settings("sampler=dpmpp&order=0").method, Method::Dpmpp { order: 2 });
+        let even = settings("levels=log-snr&low=0.01&rho=3").schedule;
+        assert_eq!(even, Schedule::LogSnr { sigma_min: 0.01, sigma_max: 80.0 });
         let levels = edm(&settings("low=0&high=inf&rho=NaN").schedule);
         assert_eq!(levels, [0.0001, 1000.0, 7.0]);
         for link in ["count=3", "count=17", "seed=-1", "seed=18446744073709551616", "row=256x"] {
@@ -643,7 +775,7 @@ mod tests {
         // Where the spacing has no such number of steps, they are even.
         assert_eq!(respacing(&settings("respacing=10,15&steps=30")), Some("30".into()));
         for link in ["respacing=ddim300", "respacing=251", "respacing=", "respacing=0", "eta=1"] {
-            assert_eq!(settings(link), Settings::default(), "{link}");
+            assert_eq!(Scene::decode(link), Scene::default(), "{link}");
         }
         let guided = settings("classes=3,1&guidance=1.49&guidance-power=0&guidance-channels=all");
         assert_eq!(guided.classes, [3, 1].map(Label::from));
@@ -660,7 +792,7 @@ mod tests {
             "classes=1,",
             "guidance-power=2",
         ] {
-            assert_eq!(settings(link), Settings::default(), "{link}");
+            assert_eq!(Scene::decode(link), Scene::default(), "{link}");
         }
         // A model without classes has nothing to do with them, and guidance needs one.
         let scene = Scene::decode("classes=3&guidance=2");
@@ -675,17 +807,19 @@ mod tests {
 
     #[test]
     fn what_a_model_begins_with_is_taken_until_something_else_is_chosen() {
-        let usual = Settings::default();
-        let first = Settings { steps: 50, method: METHODS[2].0, ..usual.clone() };
+        let usual = Usual::default();
+        let first = Settings { steps: 50, method: METHODS[4].0, ..Settings::default() };
+        let discrete = Usual { first: first.clone(), paper: first };
         let mut scene = Scene { seed: 3, ..Scene::default() };
-        scene.fit(&usual, &first);
-        assert_eq!((&scene.settings, scene.beside.steps), (&first, 6));
+        scene.fit(&usual, &discrete);
+        assert_eq!((&scene.settings, scene.beside.steps), (&discrete.first, 6));
         scene.settings.steps = 20;
-        scene.fit(&first, &usual);
+        scene.fit(&discrete, &usual);
         assert_eq!((scene.settings.steps, &scene.beside), (20, &Scene::default().beside));
         // Guidance waits for a class.
         let guidance = Some(Guidance::default());
-        scene.fit(&usual, &Settings { guidance, ..usual.clone() });
+        let guided = Settings { guidance, ..usual.first.clone() };
+        scene.fit(&usual, &Usual { first: guided, ..usual.clone() });
         assert_eq!((scene.settings.steps, scene.settings.guidance), (20, guidance));
         scene.settings.classes = vec![3.into()];
         scene.fit(&usual, &usual);
@@ -697,7 +831,7 @@ mod tests {
         let four: Vec<Label> = [7, 3, 9, 1].map(Label::from).into();
         let mut scene = Scene::default();
         scene.open(four.clone());
-        assert_eq!(scene.encode(), "seed=0&count=4&classes=7,3,9,1");
+        assert_eq!(scene.encode(), "seed=0&count=4&steps=12&sampler=ipndm&classes=7,3,9,1");
         assert_eq!(Scene::decode(&scene.encode()), scene);
         // The pictures come in the order of the names.
         let order = scene.order(10);
@@ -724,18 +858,19 @@ mod tests {
     fn another_model_keeps_what_makes_sense() {
         let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
         let (emoji, cifar) = (names(&["otter", "ship", "dog"]), names(&["dog", "ship"]));
-        let usual = Settings::default();
+        let (usual, paper) = (Usual::default(), Settings::default());
         let guidance = Some(Guidance::default());
-        let first = Settings { steps: 50, method: METHODS[2].0, guidance, ..usual.clone() };
+        let first = Settings { steps: 50, method: METHODS[4].0, guidance, ..paper.clone() };
+        let discrete = Usual { first: first.clone(), paper: first.clone() };
         let mut scene = Scene::decode("seed=3&count=4&classes=0,1,2");
-        scene.change_model((&usual, &emoji), (&first, &cifar));
+        scene.change_model((&usual, &emoji), (&discrete, &cifar));
         assert_eq!((scene.seed, scene.count), (3, 4));
         assert_eq!(scene.settings, Settings { classes: vec![1.into(), 0.into()], ..first.clone() });
         // Back, with steps and guidance of one's own.
         scene.settings.steps = 20;
         let own = Guidance { scale: 2.0, ..Guidance::default() };
         scene.settings.guidance = Some(own);
-        scene.change_model((&first, &cifar), (&usual, &emoji));
+        scene.change_model((&discrete, &cifar), (&usual, &emoji));
         assert_eq!((scene.settings.steps, scene.settings.guidance), (20, Some(own)));
         assert_eq!(scene.settings.classes, [1, 2].map(Label::from));
         scene.change_model((&usual, &emoji), (&usual, &[]));
@@ -743,7 +878,7 @@ mod tests {
         // Classes that a model lacks are not asked of it.
         let order = Scene::decode("classes=1,9,1:0.5_9:0.5&guidance=2").order(5);
         assert_eq!(order.settings.classes, [Label::from(1)]);
-        assert_eq!(Scene::decode("classes=9&guidance=2").order(5).settings, usual);
+        assert_eq!(Scene::decode("classes=9&guidance=2").order(5).settings, paper);
     }
 
     #[test]
@@ -786,6 +921,8 @@ mod tests {
         let method = prop_oneof![
             Just(Method::Heun),
             Just(Method::Euler),
+            (1usize..=4).prop_map(|order| Method::Ipndm { order }),
+            (2usize..=3).prop_map(|order| Method::Dpmpp { order }),
             range::ETA.prop_map(|eta| Method::Ddim { eta }),
             (0usize..3).prop_map(|i| Method::Ddpm { variance: VARIANCES[i].0 }),
         ];
@@ -794,6 +931,9 @@ mod tests {
                 (steps, Schedule::Edm { sigma_min, sigma_max, rho })
             },
         );
+        let even = (range::STEPS, range::SIGMA_MIN, range::SIGMA_MAX).prop_map(
+            |(steps, sigma_min, sigma_max)| (steps, Schedule::LogSnr { sigma_min, sigma_max }),
+        );
         let spacing = prop_oneof!["[1-9][0-9]?", "ddim(10|20|25|50|100)", "[1-9],[1-9][0-9],[1-9]"];
         let adm = spacing.prop_map(|text| {
             let mut settings = Settings::default();
@@ -801,7 +941,7 @@ mod tests {
             (settings.steps, settings.schedule)
         });
         let churn = (range::CHURN, 0.0..1e3, 0.0..1e3, range::NOISE);
-        (method, prop_oneof![edm, adm], churn, any::<[bool; 2]>()).prop_map(
+        (method, prop_oneof![edm, even, adm], churn, any::<[bool; 2]>()).prop_map(
             |(method, (steps, schedule), (s_churn, s_min, s_max, s_noise), [silent, clip])| {
                 Settings {
                     steps,
@@ -872,8 +1012,10 @@ mod tests {
             pairs in proptest::collection::vec(
                 ("(b-)?(view|model|seed|count|steps|sampler|rho|low|high|churn|churn-low|churn-high|churn-noise\
                    |silent|block|head|row|column|play|seed-b|sigma|respacing|eta|variance|clip|classes\
+                   |order|levels\
                    |guidance|guidance-power|guidance-channels|guidance-low|guidance-high)",
                  "(-?[0-9]{0,25}(\\.[0-9]{0,9})?(e-?[0-9]{1,4})?|NaN|-?inf|true|ddim[0-9]{0,3}|ddpm\
+                   |heun|ipndm|dpmpp|log-snr\
                    |[0-9]{1,2}(,[0-9]{1,3}){0,4}|.{0,9})"), 0..12),
         ) {
             let link: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();

@@ -5,7 +5,7 @@ use burn_flex::FlexTensor;
 
 use super::kernel::{Kernel, values};
 use super::parallel::for_each;
-use super::vector::{sigmoid, vectorize};
+use super::vector::{sigmoid, update, vectorize};
 
 /// `x · Φ(x)` with `Φ` in its tanh form, which is a sigmoid:
 /// `0.5 (1 + tanh u) = sigmoid(2u)`, `u = sqrt(2/π) (x + 0.044715 x³)`.
@@ -16,24 +16,33 @@ pub(crate) struct Gelu;
 const SCALE: f32 = 1.595_769;
 const CUBIC: f32 = 0.044_715;
 
+/// Of one value.
+#[inline(always)]
+pub(super) fn gelu(x: f32) -> f32 {
+    x * sigmoid(SCALE * (x + CUBIC * x * x * x))
+}
+
+/// The derivative of [`gelu`].
+#[inline(always)]
+pub(super) fn slope(x: f32) -> f32 {
+    let s = sigmoid(SCALE * (x + CUBIC * x * x * x));
+    s + x * s * (1.0 - s) * SCALE * (1.0 + 3.0 * CUBIC * x * x)
+}
+
 /// Elements that one task works on.
 const CHUNK: usize = 1 << 14;
 
 impl Kernel<1> for Gelu {
     type Saved = ();
 
-    fn forward(&self, [x]: [&FlexTensor; 1]) -> (Vec<f32>, Shape, ()) {
+    fn forward(&self, [x]: [&FlexTensor; 1], _keep: bool) -> (Vec<f32>, Shape, ()) {
         let shape = x.layout().shape().clone();
         let x = values(x);
         let mut y = vec![0.0; x.len()];
         for_each(y.chunks_mut(CHUNK).zip(x.chunks(CHUNK)), |(y, x)| {
             vectorize(
                 #[inline(always)]
-                || {
-                    for (y, &x) in y.iter_mut().zip(x) {
-                        *y = x * sigmoid(SCALE * (x + CUBIC * x * x * x));
-                    }
-                },
+                || update(y, [x], |_, [x]| gelu(x)),
             );
         });
         (y, shape, ())
@@ -52,13 +61,7 @@ impl Kernel<1> for Gelu {
         for_each(chunks, |((dx, x), grad)| {
             vectorize(
                 #[inline(always)]
-                || {
-                    for ((dx, &x), &grad) in dx.iter_mut().zip(x).zip(grad) {
-                        let s = sigmoid(SCALE * (x + CUBIC * x * x * x));
-                        let slope = SCALE * (1.0 + 3.0 * CUBIC * x * x);
-                        *dx = grad * (s + x * s * (1.0 - s) * slope);
-                    }
-                },
+                || update(dx, [x, grad], |_, [x, grad]| grad * slope(x)),
             );
         });
         [dx]

@@ -5,9 +5,139 @@ use core::ops::Range;
 use burn::tensor::Shape;
 use burn_flex::FlexTensor;
 
+use super::gemm::{Left, Out, Right, Rows, outer, product};
 use super::kernel::{Kernel, dims, values};
-use super::parallel::{for_each, sum_rows};
-use super::vector::{Strided, exp, matmul, max, sum, update, vectorize};
+use super::parallel::{Room, for_each, for_each_with, sum_rows};
+use super::vector::{LANES, add_rows, exp, max, sum, update, update_sum, vectorize};
+
+/// The heads of one window, whose tokens lie one after the other: `[N, 3, width]`, the queries,
+/// keys and values of some heads, queries scaled by `1 / sqrt(d)`.
+#[derive(Clone, Copy)]
+pub(super) struct Heads {
+    /// Tokens in the window.
+    pub n: usize,
+    /// Channels of a head.
+    pub d: usize,
+    /// Channels of all heads.
+    pub width: usize,
+}
+
+impl Heads {
+    /// Lengths of what [`Heads::forward`] wants room for: transposed keys, attention weights.
+    pub fn room(self) -> [usize; 2] {
+        [self.n * self.d, self.n * self.n]
+    }
+
+    /// Lengths of what [`Heads::backward`] wants room for: the same, and the gradient of the
+    /// logits.
+    pub fn room_backward(self) -> [usize; 3] {
+        [self.n * self.d, self.n * self.n, self.n * self.n]
+    }
+
+    fn count(self) -> usize {
+        self.width / self.d
+    }
+
+    /// The attention weights of a head.
+    fn weights(self, qkv: &[f32], bias: &[f32], turned: &mut [f32], weights: &mut [f32]) {
+        let Self { n, d, width } = self;
+        transpose(&qkv[width..], 3 * width, turned, n, d);
+        let rows = Rows::Every(n);
+        let out = Out { add: [Some((bias, rows)), None], ..Out::new(weights, rows) };
+        let queries = Left::new(qkv, Rows::Every(3 * width), d);
+        product(queries, Right::Plain(turned, n), out, n, n);
+        vectorize(
+            #[inline(always)]
+            || {
+                for row in weights.chunks_exact_mut(n) {
+                    let max = max(row);
+                    let total = 1.0 / update_sum(row, |x| exp(x - max));
+                    update(row, [], |x, []| x * total);
+                }
+            },
+        );
+    }
+
+    /// The output `[N, width]`, with the bias `[heads, N, N]`.
+    pub fn forward(
+        self,
+        qkv: &[f32],
+        bias: &[f32],
+        [turned, weights]: [&mut [f32]; 2],
+        output: &mut [f32],
+    ) {
+        let Self { n, d, width } = self;
+        for (head, bias) in bias.chunks_exact(n * n).enumerate() {
+            let qkv = &qkv[head * d..];
+            self.weights(qkv, bias, turned, weights);
+            let out = Out::new(&mut output[head * d..], Rows::Every(width));
+            let values = Right::Plain(&qkv[2 * width..], 3 * width);
+            product(Left::new(weights, Rows::Every(n), n), values, out, n, d);
+        }
+    }
+
+    /// The gradient `[N, 3, width]` of `qkv` from that of the output; that of the bias is added to
+    /// `dbias`.
+    pub fn backward(
+        self,
+        [qkv, bias, grad]: [&[f32]; 3],
+        [turned, weights, dlogits]: [&mut [f32]; 3],
+        dqkv: &mut [f32],
+        dbias: &mut [f32],
+    ) {
+        let Self { n, d, width } = self;
+        let (rows, row) = (Rows::Every(3 * width), 3 * width);
+        for head in 0..self.count() {
+            let (qkv, grad) = (&qkv[head * d..], &grad[head * d..]);
+            let bias = &bias[head * n * n..][..n * n];
+            self.weights(qkv, bias, turned, weights);
+            // dS = P ∘ (dO Vᵀ - rowsum(P ∘ dO Vᵀ))
+            transpose(&qkv[2 * width..], row, turned, n, d);
+            let out = Out::new(dlogits, Rows::Every(n));
+            let grad_rows = Rows::Every(width);
+            product(Left::new(grad, grad_rows, d), Right::Plain(turned, n), out, n, n);
+            let dbias = &mut dbias[head * n * n..][..n * n];
+            vectorize(
+                #[inline(always)]
+                || {
+                    for (ds, p) in dlogits.chunks_exact_mut(n).zip(weights.chunks_exact(n)) {
+                        let total = sum([ds, p], |[ds, p]| ds * p);
+                        update(ds, [p], |ds, [p]| p * (ds - total));
+                    }
+                    update(dbias, [dlogits], |sum, [ds]| sum + ds);
+                },
+            );
+            // dQ = dS K; dK = dSᵀ Q; dV = Pᵀ dO
+            let dqkv = &mut dqkv[head * d..];
+            let keys = Right::Plain(&qkv[width..], row);
+            product(Left::new(dlogits, Rows::Every(n), n), keys, Out::new(dqkv, rows), n, d);
+            let out = Out::new(&mut dqkv[width..], rows);
+            outer((dlogits, Rows::Every(n)), (qkv, rows), out, [n, n, d]);
+            let out = Out::new(&mut dqkv[2 * width..], rows);
+            outer((weights, Rows::Every(n)), (grad, grad_rows), out, [n, n, d]);
+        }
+    }
+}
+
+/// `to[j][i] = from[i][j]` for `n` rows of `d` values, `distance` apart.
+fn transpose(from: &[f32], distance: usize, to: &mut [f32], n: usize, d: usize) {
+    let whole = n / LANES * LANES;
+    for first in (0..whole).step_by(LANES) {
+        let rows: [&[f32]; LANES] =
+            core::array::from_fn(|lane| &from[(first + lane) * distance..][..d]);
+        for j in 0..d {
+            let to = &mut to[j * n + first..][..LANES];
+            for lane in 0..LANES {
+                to[lane] = rows[lane][j];
+            }
+        }
+    }
+    for i in whole..n {
+        for j in 0..d {
+            to[j * n + i] = from[i * distance + j];
+        }
+    }
+}
 
 /// `softmax(Q Kᵀ / sqrt(d) + B) V` per head, in non-overlapping windows.
 ///
@@ -31,10 +161,6 @@ struct Geometry {
     /// Height and width of a window.
     window: [usize; 2],
     heads: usize,
-    /// Tokens in a window.
-    n: usize,
-    /// Channels of a head.
-    d: usize,
     /// Parts that the heads are shared out in.
     parts: usize,
 }
@@ -47,31 +173,38 @@ impl Geometry {
         (0..wh).flat_map(move |y| (0..ww).map(move |x| y * self.w + window * ww + x))
     }
 
-    /// The heads of a part.
-    #[inline(always)]
-    fn heads_of(self, part: usize) -> Range<usize> {
-        let heads = self.heads / self.parts;
-        part * heads..(part + 1) * heads
+    /// The heads of a part in a window.
+    fn part(self) -> Heads {
+        let width = self.c / self.parts;
+        Heads { n: self.window[0] * self.window[1], d: self.c / self.heads, width }
     }
 
-    /// Copies one of query (0), key (1) and value (2) of a head, with the time token's part
-    /// added, into `to` `[N, d]`.
-    #[inline(always)]
-    fn load(
-        &self,
-        qkv: &[f32],
-        time: &[f32],
-        window: usize,
-        head: usize,
-        part: usize,
-        to: &mut [f32],
-    ) {
-        let column = part * self.c + head * self.d;
-        let time = &time[column..column + self.d];
-        for (to, token) in to.chunks_exact_mut(self.d).zip(self.tokens(window)) {
-            to.copy_from_slice(&qkv[token * 3 * self.c + column..][..self.d]);
-            update(to, time, |x, time| x + time);
-        }
+    /// A part's slice of the biases, or of their gradients.
+    fn biases(self, part: usize) -> Range<usize> {
+        let heads = self.part();
+        let length = heads.count() * heads.n * heads.n;
+        part * length..(part + 1) * length
+    }
+
+    /// Copies queries, keys and values of a part of the heads in a window, with the time token's
+    /// part added, and scales the queries.
+    fn load(self, qkv: &[f32], time: &[f32], window: usize, part: usize, to: &mut [f32]) {
+        let Heads { d, width, .. } = self.part();
+        let scale = 1.0 / (d as f32).sqrt();
+        vectorize(
+            #[inline(always)]
+            || {
+                for (to, token) in to.chunks_exact_mut(3 * width).zip(self.tokens(window)) {
+                    for (i, to) in to.chunks_exact_mut(width).enumerate() {
+                        let column = i * self.c + part * width;
+                        let qkv = &qkv[token * 3 * self.c + column..][..width];
+                        let scale = if i == 0 { scale } else { 1.0 };
+                        let time = &time[column..column + width];
+                        update(to, [qkv, time], |_, [x, time]| (x + time) * scale);
+                    }
+                }
+            },
+        );
     }
 }
 
@@ -92,90 +225,17 @@ fn join(values: Vec<f32>, parts: usize, rows: usize, width: usize) -> Vec<f32> {
     joined
 }
 
-/// `to[j][i] = from[i][j]` for `from` `[m, n]`.
-#[inline(always)]
-fn transpose(from: &[f32], to: &mut [f32], m: usize, n: usize) {
-    for i in 0..m {
-        for j in 0..n {
-            to[j * m + i] = from[i * n + j];
-        }
-    }
-}
-
-/// Room for one head of one window.
-struct Scratch {
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-    /// A transposed operand.
-    t: Vec<f32>,
-    /// Attention weights.
-    p: Vec<f32>,
-}
-
-impl Scratch {
-    fn new(g: Geometry) -> Self {
-        let tokens = || vec![0.0; g.n * g.d];
-        Self { q: tokens(), k: tokens(), v: tokens(), t: tokens(), p: vec![0.0; g.n * g.n] }
-    }
-
-    /// Loads queries, keys and values and computes the attention weights.
-    #[inline(always)]
-    fn weights(
-        &mut self,
-        g: Geometry,
-        qkv: &[f32],
-        time: &[f32],
-        bias: &[f32],
-        window: usize,
-        head: usize,
-    ) {
-        g.load(qkv, time, window, head, 0, &mut self.q);
-        g.load(qkv, time, window, head, 1, &mut self.k);
-        g.load(qkv, time, window, head, 2, &mut self.v);
-        let scale = 1.0 / (g.d as f32).sqrt();
-        for q in &mut self.q {
-            *q *= scale;
-        }
-        transpose(&self.k, &mut self.t, g.n, g.d);
-        matmul(rows(&self.q, g.d), &self.t, &mut self.p, g.n, g.d, g.n);
-        let bias = &bias[head * g.n * g.n..][..g.n * g.n];
-        for (p, bias) in self.p.chunks_exact_mut(g.n).zip(bias.chunks_exact(g.n)) {
-            update(p, bias, |p, bias| p + bias);
-            let max = max(p);
-            update(p, bias, |p, _| exp(p - max));
-            let total = 1.0 / sum(p, bias, |p, _| p);
-            update(p, bias, |p, _| p * total);
-        }
-    }
-}
-
-/// A matrix stored row after row, as a left factor.
-#[inline(always)]
-fn rows(data: &[f32], width: usize) -> Strided<'_> {
-    Strided { data, rows: width, columns: 1 }
-}
-
-/// The transpose of a matrix stored row after row, as a left factor.
-#[inline(always)]
-fn transposed(data: &[f32], width: usize) -> Strided<'_> {
-    Strided { data, rows: 1, columns: width }
-}
-
 impl WindowAttention {
     fn geometry(&self, qkv: &FlexTensor) -> Geometry {
         let [_, h, w, c3] = dims(qkv);
-        let c = c3 / 3;
         // A task is one row of windows: contiguous in the input and in the output. Of a single
         // window, which is large as a rule, it is one head.
         let single = self.window == [h, w];
         Geometry {
             w,
-            c,
+            c: c3 / 3,
             window: self.window,
             heads: self.heads,
-            n: self.window[0] * self.window[1],
-            d: c / self.heads,
             parts: if single { self.heads } else { 1 },
         }
     }
@@ -184,35 +244,30 @@ impl WindowAttention {
 impl Kernel<3> for WindowAttention {
     type Saved = ();
 
-    fn forward(&self, [qkv, time, bias]: [&FlexTensor; 3]) -> (Vec<f32>, Shape, ()) {
+    fn forward(&self, [qkv, time, bias]: [&FlexTensor; 3], _keep: bool) -> (Vec<f32>, Shape, ()) {
         let g = self.geometry(qkv);
         let [b, h, w, _] = dims(qkv);
         let (qkv, time, bias) = (values(qkv), values(time), values(bias));
         let mut output = vec![0.0; b * h * w * g.c];
         let tokens = g.window[0] * w;
         let per_image = h / g.window[0];
-        let width = g.c / g.parts;
-        for_each(output.chunks_exact_mut(tokens * width).enumerate(), |(task, output)| {
+        let heads = g.part();
+        let Heads { n, width, .. } = heads;
+        let tasks = output.chunks_exact_mut(tokens * width).enumerate();
+        for_each_with(tasks, Room::default, |room, (task, output)| {
             let (row, part) = (task / g.parts, task % g.parts);
             let qkv = &qkv[row * tokens * 3 * g.c..][..tokens * 3 * g.c];
             let time = &time[row / per_image * 3 * g.c..][..3 * g.c];
-            let mut s = Scratch::new(g);
-            let mut o = vec![0.0; g.n * g.d];
-            vectorize(
-                #[inline(always)]
-                || {
-                    for window in 0..w / g.window[1] {
-                        for head in g.heads_of(part) {
-                            s.weights(g, qkv, time, bias, window, head);
-                            matmul(rows(&s.p, g.n), &s.v, &mut o, g.n, g.n, g.d);
-                            let column = head * g.d - part * width;
-                            for (o, token) in o.chunks_exact(g.d).zip(g.tokens(window)) {
-                                output[token * width + column..][..g.d].copy_from_slice(o);
-                            }
-                        }
-                    }
-                },
-            );
+            let [turned, weights] = heads.room();
+            let [local, context, turned, weights] =
+                room.parts([n * 3 * width, n * width, turned, weights]);
+            for window in 0..w / g.window[1] {
+                g.load(qkv, time, window, part, local);
+                heads.forward(local, &bias[g.biases(part)], [turned, weights], context);
+                for (context, token) in context.chunks_exact(width).zip(g.tokens(window)) {
+                    output[token * width..][..width].copy_from_slice(context);
+                }
+            }
         });
         let output = join(output, g.parts, tokens, width);
         (output, Shape::new([b, h, w, g.c]), ())
@@ -230,7 +285,9 @@ impl Kernel<3> for WindowAttention {
         let (qkv, time, bias, grad) = (values(qkv), values(time), values(bias), values(grad));
         let tokens = g.window[0] * w;
         let per_image = h / g.window[0];
-        let width = g.c / g.parts;
+        let heads = g.part();
+        let Heads { n, d, width } = heads;
+        let scale = 1.0 / (d as f32).sqrt();
         let mut dqkv = vec![0.0; qkv.len()];
         let mut dbias = vec![0.0; b * per_image * bias.len()];
         let mut dtime = vec![0.0; b * per_image * 3 * g.c];
@@ -239,55 +296,34 @@ impl Kernel<3> for WindowAttention {
             .zip(dbias.chunks_exact_mut(bias.len() / g.parts))
             .zip(dtime.chunks_exact_mut(3 * width))
             .enumerate();
-        for_each(tasks, |(task, ((dqkv, dbias), dtime))| {
+        for_each_with(tasks, Room::default, |room, (task, ((dqkv, dbias), dtime))| {
             let (row, part) = (task / g.parts, task % g.parts);
             let qkv = &qkv[row * tokens * 3 * g.c..][..tokens * 3 * g.c];
             let grad = &grad[row * tokens * g.c..][..tokens * g.c];
             let time = &time[row / per_image * 3 * g.c..][..3 * g.c];
-            let mut s = Scratch::new(g);
-            let mut dout = vec![0.0; g.n * g.d];
-            let mut ds = vec![0.0; g.n * g.n];
-            let mut product = vec![0.0; g.n * g.d];
-            let scale = 1.0 / (g.d as f32).sqrt();
-            vectorize(
-                #[inline(always)]
-                || {
-                    for window in 0..w / g.window[1] {
-                        for head in g.heads_of(part) {
-                            let place = head - g.heads_of(part).start;
-                            s.weights(g, qkv, time, bias, window, head);
-                            for (dout, token) in dout.chunks_exact_mut(g.d).zip(g.tokens(window)) {
-                                dout.copy_from_slice(&grad[token * g.c + head * g.d..][..g.d]);
-                            }
-                            // dS = P ∘ (dO Vᵀ - rowsum(P ∘ dO Vᵀ))
-                            transpose(&s.v, &mut s.t, g.n, g.d);
-                            matmul(rows(&dout, g.d), &s.t, &mut ds, g.n, g.d, g.n);
-                            for (ds, p) in ds.chunks_exact_mut(g.n).zip(s.p.chunks_exact(g.n)) {
-                                let total = sum(ds, p, |ds, p| ds * p);
-                                update(ds, p, |ds, p| p * (ds - total));
-                            }
-                            let dbias = &mut dbias[place * g.n * g.n..][..g.n * g.n];
-                            update(dbias, &ds, |dbias, ds| dbias + ds);
-                            // dQ = dS K / sqrt(d); dK = dSᵀ (Q / sqrt(d)); dV = Pᵀ dO
-                            let products = [
-                                (rows(&ds, g.n), &s.k, scale),
-                                (transposed(&ds, g.n), &s.q, 1.0),
-                                (transposed(&s.p, g.n), &dout, 1.0),
-                            ];
-                            for (of, (left, right, scale)) in products.into_iter().enumerate() {
-                                matmul(left, right, &mut product, g.n, g.n, g.d);
-                                let column = of * width + place * g.d;
-                                let dtime = &mut dtime[column..column + g.d];
-                                for (x, token) in product.chunks_exact(g.d).zip(g.tokens(window)) {
-                                    let to = &mut dqkv[token * 3 * width + column..][..g.d];
-                                    update(to, x, |_, x| x * scale);
-                                    update(dtime, to, |sum, x| sum + x);
-                                }
-                            }
+            let [turned, weights, dlogits] = heads.room_backward();
+            let all = n * 3 * width;
+            let [local, dlocal, dout, turned, weights, dlogits] =
+                room.parts([all, all, n * width, turned, weights, dlogits]);
+            for window in 0..w / g.window[1] {
+                g.load(qkv, time, window, part, local);
+                for (dout, token) in dout.chunks_exact_mut(width).zip(g.tokens(window)) {
+                    dout.copy_from_slice(&grad[token * g.c + part * width..][..width]);
+                }
+                let room = [&mut *turned, &mut *weights, &mut *dlogits];
+                let bias = &bias[g.biases(part)];
+                heads.backward([local, bias, dout], room, dlocal, dbias);
+                vectorize(
+                    #[inline(always)]
+                    || {
+                        for (x, token) in dlocal.chunks_exact_mut(3 * width).zip(g.tokens(window)) {
+                            update(&mut x[..width], [], |x, []| x * scale);
+                            dqkv[token * 3 * width..][..3 * width].copy_from_slice(x);
                         }
-                    }
-                },
-            );
+                        add_rows(dtime, dlocal);
+                    },
+                );
+            }
         });
         let dqkv = join(dqkv, g.parts, tokens * 3, width);
         let dtime = join(dtime, g.parts, 3, width)

@@ -1,14 +1,14 @@
-//! The 3x3 convolution over channels-last tensors, as a matrix product over gathered patches.
+//! The 3x3 convolution over channels-last maps, as a matrix product over patches that are never
+//! gathered: in a map with a border of zeros, a patch is three pieces of three pixels.
 
 use core::ops::Range;
 
-use burn::backend::Flex;
-use burn::backend::ops::FloatTensorOps;
 use burn::tensor::Shape;
 use burn_flex::FlexTensor;
 
-use super::kernel::{Kernel, dims, tensor, values};
-use super::parallel::{for_each, sum_rows};
+use super::gemm::{Left, Out, Packed, Right, Rows, outer, product};
+use super::kernel::{Kernel, dims, values};
+use super::parallel::{Room, for_each_with, sum_buffers, sum_rows};
 
 /// A 3x3 convolution with zero padding of 1 and stride 1 or 2.
 ///
@@ -19,167 +19,157 @@ pub(crate) struct Conv3x3 {
     pub stride: usize,
 }
 
-/// Patches are gathered in parts of about this many values (4 MiB), which the caches hold.
-const PART: usize = 1 << 20;
+/// Output pixels that one task computes, about.
+const PIXELS: usize = 512;
 
-/// Rows of output in a part at the least, so that all cores have some.
-const ROWS: usize = 16;
+/// Parts that the sum over images for the weights' gradient is taken in, at most. Each is a buffer.
+pub(super) const GROUPS: usize = 8;
 
-/// Sizes of one convolution.
+/// A map of rows of pixels with a border, of which a convolution with stride reads its patches.
 #[derive(Clone, Copy)]
-struct Geometry {
-    h: usize,
-    w: usize,
-    c_in: usize,
-    c_out: usize,
-    stride: usize,
+pub(super) struct Bordered {
+    /// Size of the map, without its border.
+    pub h: usize,
+    pub w: usize,
+    pub c: usize,
+    pub stride: usize,
 }
 
-impl Geometry {
-    fn new(x: &FlexTensor, weight: &FlexTensor, stride: usize) -> Self {
-        let [_, h, w, c_in] = dims(x);
-        let [c_out, _, _, _] = dims(weight);
-        Self { h, w, c_in, c_out, stride }
-    }
-
-    fn out_h(&self) -> usize {
+impl Bordered {
+    pub fn out_h(self) -> usize {
         self.h.div_ceil(self.stride)
     }
 
-    fn out_w(&self) -> usize {
+    pub fn out_w(self) -> usize {
         self.w.div_ceil(self.stride)
     }
 
-    fn pixels(&self) -> usize {
-        self.out_h() * self.out_w()
+    /// Values of a row with its border.
+    pub fn row(self) -> usize {
+        (self.w + 2) * self.c
     }
 
-    /// Values of the nine patches' channels for one output pixel.
-    fn patch(&self) -> usize {
-        9 * self.c_in
+    /// Rows that some rows of output are made of.
+    fn rows(self, out: usize) -> usize {
+        (out - 1) * self.stride + 3
     }
 
-    /// Images whose patches fit into one part.
-    fn images_per_part(&self) -> usize {
-        (PART / (self.pixels() * self.patch())).max(1)
+    /// Values under some rows of output.
+    pub fn len(self, out: usize) -> usize {
+        self.rows(out) * self.row()
     }
 
-    /// Rows of output whose patches fit into one part, whatever images they belong to.
-    fn rows_per_part(&self) -> usize {
-        (PART / (self.out_w() * self.patch())).max(ROWS)
+    /// Where the patches of some rows of output begin.
+    pub fn patches(self, out: usize) -> Vec<usize> {
+        let at = |y, x| y * self.stride * self.row() + x * self.stride * self.c;
+        (0..out).flat_map(|y| (0..self.out_w()).map(move |x| at(y, x))).collect()
     }
 
-    /// For row `oy` of the output, calls `copy(patch offset, image offset)` for every pixel of
-    /// the input that lies under the kernel, and `pad(patch offset)` where there is none.
-    fn row(&self, oy: usize, mut copy: impl FnMut(usize, usize), mut pad: impl FnMut(usize)) {
-        for ox in 0..self.out_w() {
-            for ky in 0..3 {
-                let y = (oy * self.stride + ky).wrapping_sub(1);
-                for kx in 0..3 {
-                    let x = (ox * self.stride + kx).wrapping_sub(1);
-                    let patch = ox * self.patch() + (ky * 3 + kx) * self.c_in;
-                    if y < self.h && x < self.w {
-                        copy(patch, (y * self.w + x) * self.c_in);
-                    } else {
-                        pad(patch);
-                    }
+    /// Where the pixels of the map begin, if the border is that of the whole map.
+    pub fn pixels(self) -> Vec<usize> {
+        let at = |y, x| (y + 1) * self.row() + (x + 1) * self.c;
+        (0..self.h).flat_map(|y| (0..self.w).map(move |x| at(y, x))).collect()
+    }
+
+    /// Writes what lies under some rows of output: `fill` is given the number of a row of the map
+    /// and room for its pixels.
+    #[inline(always)]
+    pub fn fill(self, out: Range<usize>, to: &mut [f32], mut fill: impl FnMut(usize, &mut [f32])) {
+        let first = out.start * self.stride;
+        let rows = to.chunks_exact_mut(self.row()).take(self.rows(out.len()));
+        for (y, row) in rows.enumerate() {
+            match (first + y).checked_sub(1) {
+                Some(y) if y < self.h => {
+                    let (left, row) = row.split_at_mut(self.c);
+                    let (row, right) = row.split_at_mut(self.w * self.c);
+                    left.fill(0.0);
+                    fill(y, row);
+                    right.fill(0.0);
                 }
+                _ => row.fill(0.0),
             }
         }
     }
 
-    /// The patches of some rows of the output, counted over all images, `[rows · W, 9 · C_in]`.
-    fn gather(&self, images: &[f32], rows: Range<usize>) -> Vec<f32> {
-        let row = self.out_w() * self.patch();
-        let mut patches = vec![0.0; rows.len() * row];
-        for_each(rows.zip(patches.chunks_exact_mut(row)), |(i, patches)| {
-            let image = i / self.out_h() * self.h * self.w * self.c_in;
-            let c = self.c_in;
-            self.row(
-                i % self.out_h(),
-                |to, from| {
-                    patches[to..to + c].copy_from_slice(&images[image + from..image + from + c]);
-                },
-                |_| {},
-            );
-        });
-        patches
+    /// The patches that begin at `starts` in `data`.
+    pub fn left<'a>(self, data: &'a [f32], starts: &'a [usize]) -> Left<'a> {
+        let rows = Rows::At(starts);
+        Left { data, rows, segments: 3, segment: self.row(), len: 3 * self.c }
     }
 
-    /// The transpose of [`Geometry::gather`]: adds every patch back to where it came from.
-    fn scatter(&self, patches: &[f32], images: &mut [f32]) {
-        let c = self.c_in;
-        let row = self.out_w() * self.patch();
-        let tasks = images
-            .chunks_exact_mut(self.h * self.w * c)
-            .zip(patches.chunks_exact(row * self.out_h()));
-        for_each(tasks, |(image, patches)| {
-            for (oy, patches) in patches.chunks_exact(row).enumerate() {
-                self.row(
-                    oy,
-                    |from, to| {
-                        for (x, p) in image[to..to + c].iter_mut().zip(&patches[from..from + c]) {
-                            *x += p;
-                        }
-                    },
-                    |_| {},
-                );
-            }
-        });
+    /// The gradient of the weights `[9 C, C_out]`, from patches and the gradient of the output.
+    pub fn outer(
+        self,
+        (data, starts): (&[f32], &[usize]),
+        grad: (&[f32], Rows),
+        c_out: usize,
+        to: &mut [f32],
+    ) {
+        for (y, to) in to.chunks_exact_mut(3 * self.c * c_out).enumerate() {
+            let out = Out::added(to, Rows::Every(c_out));
+            let left = (&data[y * self.row()..], Rows::At(starts));
+            outer(left, grad, out, [3 * self.c, starts.len(), c_out]);
+        }
     }
+}
 
-    /// The kernel as a matrix `[9 · C_in, C_out]`.
-    fn matrix(&self, weight: &[f32]) -> FlexTensor {
-        let mut matrix = vec![0.0; weight.len()];
-        for (o, weight) in weight.chunks_exact(self.patch()).enumerate() {
-            for i in 0..self.c_in {
-                for k in 0..9 {
-                    matrix[(k * self.c_in + i) * self.c_out + o] = weight[i * 9 + k];
-                }
+/// A kernel `[C_out, C_in, 3, 3]` as a matrix `[9 C_in, C_out]`.
+pub(super) fn pack(weight: &[f32], c_in: usize, c_out: usize) -> Packed {
+    Packed::new(9 * c_in, c_out, |k, o| weight[(o * c_in + k % c_in) * 9 + k / c_in])
+}
+
+/// The matrix `[9 C_out, C_in]` of the convolution that a gradient goes back through.
+pub(super) fn pack_back(weight: &[f32], c_in: usize, c_out: usize) -> Packed {
+    Packed::new(9 * c_out, c_in, |k, i| weight[(k % c_out * c_in + i) * 9 + 8 - k / c_out])
+}
+
+/// A kernel `[C_out, C_in, 3, 3]` from its matrix `[9 C_in, C_out]`.
+pub(super) fn unpack(matrix: &[f32], c_in: usize, c_out: usize) -> Vec<f32> {
+    let mut weight = vec![0.0; matrix.len()];
+    for (o, weight) in weight.chunks_exact_mut(9 * c_in).enumerate() {
+        for i in 0..c_in {
+            for k in 0..9 {
+                weight[i * 9 + k] = matrix[(k * c_in + i) * c_out + o];
             }
         }
-        tensor(matrix, [self.patch(), self.c_out])
     }
+    weight
+}
 
-    /// The inverse of [`Geometry::matrix`].
-    fn kernel(&self, matrix: &[f32]) -> Vec<f32> {
-        let mut weight = vec![0.0; matrix.len()];
-        for (o, weight) in weight.chunks_exact_mut(self.patch()).enumerate() {
-            for i in 0..self.c_in {
-                for k in 0..9 {
-                    weight[i * 9 + k] = matrix[(k * self.c_in + i) * self.c_out + o];
-                }
-            }
-        }
-        weight
-    }
+/// Rows of output that one task computes.
+fn rows_of_task(map: Bordered) -> usize {
+    (PIXELS / map.out_w()).clamp(1, map.out_h())
 }
 
 impl Kernel<3> for Conv3x3 {
     type Saved = ();
 
-    fn forward(&self, [x, weight, bias]: [&FlexTensor; 3]) -> (Vec<f32>, Shape, ()) {
-        let g = Geometry::new(x, weight, self.stride);
-        let [b, ..] = dims::<4>(x);
+    fn forward(&self, [x, weight, bias]: [&FlexTensor; 3], _keep: bool) -> (Vec<f32>, Shape, ()) {
+        let [b, h, w, c] = dims(x);
+        let [c_out, ..] = dims::<4>(weight);
         let (x, bias) = (values(x), values(bias));
-        let matrix = g.matrix(values(weight));
-        let (rows, part) = (b * g.out_h(), g.rows_per_part());
-        let mut y = vec![0.0; b * g.pixels() * g.c_out];
-        let parts = y.chunks_mut(part * g.out_w() * g.c_out);
-        for (y, start) in parts.zip((0..rows).step_by(part)) {
-            let patches = g.gather(x, start..rows.min(start + part));
-            let rows = patches.len() / g.patch();
-            let product = Flex::float_matmul(tensor(patches, [rows, g.patch()]), matrix.clone());
-            let tasks = y.chunks_mut(256 * g.c_out).zip(values(&product).chunks(256 * g.c_out));
-            for_each(tasks, |(y, product)| {
-                for (y, product) in y.chunks_exact_mut(g.c_out).zip(product.chunks_exact(g.c_out)) {
-                    for i in 0..g.c_out {
-                        y[i] = product[i] + bias[i];
-                    }
-                }
+        let map = Bordered { h, w, c, stride: self.stride };
+        let (out_h, out_w) = (map.out_h(), map.out_w());
+        let packed = pack(values(weight), c, c_out);
+        let mut y = vec![0.0; b * out_h * out_w * c_out];
+        let part = rows_of_task(map);
+        let patches = map.patches(part);
+        let images = y.chunks_exact_mut(out_h * out_w * c_out).zip(x.chunks_exact(h * w * c));
+        let tasks = images.flat_map(|(y, x)| {
+            y.chunks_mut(part * out_w * c_out).enumerate().map(move |(i, y)| (i * part, y, x))
+        });
+        for_each_with(tasks, Room::default, |room, (first, y, x)| {
+            let pixels = y.len() / c_out;
+            let rows = pixels / out_w;
+            let [under] = room.parts([map.len(rows)]);
+            map.fill(first..first + rows, under, |y, row| {
+                row.copy_from_slice(&x[y * w * c..][..w * c]);
             });
-        }
-        (y, Shape::new([b, g.out_h(), g.out_w(), g.c_out]), ())
+            let out = Out::with_bias(y, Rows::Every(c_out), bias);
+            let left = map.left(under, &patches[..pixels]);
+            product(left, Right::Packed(&packed), out, pixels, c_out);
+        });
+        (y, Shape::new([b, out_h, out_w, c_out]), ())
     }
 
     fn backward(
@@ -189,32 +179,75 @@ impl Kernel<3> for Conv3x3 {
         grad: &FlexTensor,
         wanted: [bool; 3],
     ) -> [Vec<f32>; 3] {
-        let g = Geometry::new(x, weight, self.stride);
-        let [b, ..] = dims::<4>(x);
-        let x = values(x);
-        let matrix = g.matrix(values(weight));
-        let part = g.images_per_part();
-        let rows = b * g.pixels();
-        let mut dx = vec![0.0; if wanted[0] { x.len() } else { 0 }];
-        let mut dmatrix = vec![0.0; g.patch() * g.c_out];
-        let dy = grad.reshape(Shape::new([rows, g.c_out]));
-        for start in (0..b).step_by(part) {
-            let images = part.min(b - start);
-            let input = start * g.h * g.w * g.c_in..(start + images) * g.h * g.w * g.c_in;
-            let dy = dy.narrow(0, start * g.pixels(), images * g.pixels());
-            if wanted[1] {
-                let patches = g.gather(&x[input.clone()], 0..images * g.out_h());
-                let patches = tensor(patches, [images * g.pixels(), g.patch()]);
-                let product = Flex::float_matmul(patches.transpose(0, 1), dy.clone());
-                for (d, p) in dmatrix.iter_mut().zip(values(&product)) {
-                    *d += p;
+        let [b, h, w, c] = dims(x);
+        let [c_out, ..] = dims::<4>(weight);
+        let (x, grad) = (values(x), values(grad));
+        let map = Bordered { h, w, c, stride: self.stride };
+        let pixels = map.out_h() * map.out_w();
+        let dx = if wanted[0] { self.dx(map, values(weight), grad, c_out, b) } else { vec![] };
+        let mut dweight = vec![];
+        if wanted[1] {
+            // Of a small map, a task takes some images; of a large one, some rows.
+            let part = rows_of_task(map);
+            let patches = map.patches(part);
+            let parts = map.out_h().div_ceil(part);
+            let all = b * parts;
+            let groups = all.min(GROUPS);
+            let mut sums: Vec<Vec<f32>> = (0..groups).map(|_| vec![0.0; 9 * c * c_out]).collect();
+            for_each_with(sums.iter_mut().enumerate(), Room::default, |room, (i, sum)| {
+                for task in i * all / groups..(i + 1) * all / groups {
+                    let (image, first) = (task / parts, task % parts * part);
+                    let rows = part.min(map.out_h() - first);
+                    let x = &x[image * h * w * c..];
+                    let grad = &grad[(image * pixels + first * map.out_w()) * c_out..];
+                    let [under] = room.parts([map.len(rows)]);
+                    map.fill(first..first + rows, under, |y, row| {
+                        row.copy_from_slice(&x[y * w * c..][..w * c]);
+                    });
+                    let patches = &patches[..rows * map.out_w()];
+                    map.outer((under, patches), (grad, Rows::Every(c_out)), c_out, sum);
                 }
-            }
-            if wanted[0] {
-                let patches = Flex::float_matmul(dy, matrix.transpose(0, 1));
-                g.scatter(values(&patches), &mut dx[input]);
-            }
+            });
+            dweight = unpack(&sum_buffers(sums), c, c_out);
         }
-        [dx, g.kernel(&dmatrix), sum_rows(values(grad), g.c_out)]
+        let dbias = if wanted[2] { sum_rows(grad, c_out) } else { vec![] };
+        [dx, dweight, dbias]
+    }
+}
+
+impl Conv3x3 {
+    /// The gradient of the input: the convolution with the kernel turned around. Between the pixels
+    /// of a stride lie zeros.
+    fn dx(&self, map: Bordered, weight: &[f32], grad: &[f32], c_out: usize, b: usize) -> Vec<f32> {
+        let Bordered { h, w, c, .. } = map;
+        let packed = pack_back(weight, c, c_out);
+        let back = Bordered { h, w, c: c_out, stride: 1 };
+        let mut dx = vec![0.0; b * h * w * c];
+        let part = rows_of_task(back);
+        let patches = back.patches(part);
+        let row = map.out_w() * c_out;
+        let images = dx.chunks_exact_mut(h * w * c).zip(grad.chunks_exact(map.out_h() * row));
+        let tasks = images.flat_map(|(dx, grad)| {
+            dx.chunks_mut(part * w * c).enumerate().map(move |(i, dx)| (i * part, dx, grad))
+        });
+        for_each_with(tasks, Room::default, |room, (first, dx, grad)| {
+            let pixels = dx.len() / c;
+            let [under] = room.parts([back.len(pixels / w)]);
+            back.fill(first..first + pixels / w, under, |y, to| {
+                if self.stride == 1 {
+                    return to.copy_from_slice(&grad[y * row..][..row]);
+                }
+                to.fill(0.0);
+                if y.is_multiple_of(self.stride) {
+                    let from = grad[y / self.stride * row..][..row].chunks_exact(c_out);
+                    for (to, from) in to.chunks_mut(self.stride * c_out).zip(from) {
+                        to[..c_out].copy_from_slice(from);
+                    }
+                }
+            });
+            let left = back.left(under, &patches[..pixels]);
+            product(left, Right::Packed(&packed), Out::new(dx, Rows::Every(c)), pixels, c);
+        });
+        dx
     }
 }

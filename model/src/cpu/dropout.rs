@@ -50,7 +50,7 @@ impl Dropout {
 impl Kernel<1> for Dropout {
     type Saved = ();
 
-    fn forward(&self, [x]: [&FlexTensor; 1]) -> (Vec<f32>, Shape, ()) {
+    fn forward(&self, [x]: [&FlexTensor; 1], _keep: bool) -> (Vec<f32>, Shape, ()) {
         (self.apply(x), x.layout().shape().clone(), ())
     }
 

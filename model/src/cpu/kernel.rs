@@ -11,8 +11,8 @@ pub(crate) trait Kernel<const N: usize>: Clone + Debug + Send + 'static {
     /// What the backward pass wants to remember besides the inputs.
     type Saved: Clone + Debug + Send + 'static;
 
-    /// The output, its shape, and what to remember.
-    fn forward(&self, inputs: [&FlexTensor; N]) -> (Vec<f32>, Shape, Self::Saved);
+    /// The output, its shape, and what to remember; without `keep` that is not used.
+    fn forward(&self, inputs: [&FlexTensor; N], keep: bool) -> (Vec<f32>, Shape, Self::Saved);
 
     /// The gradient of each input, from that of the output. `wanted` says which are used;
     /// for the others anything may be returned.
@@ -87,7 +87,7 @@ pub(crate) fn run<K: Kernel<N>, const N: usize, const D: usize>(
     inputs: [Input; N],
 ) -> Tensor<D> {
     let inputs = inputs.map(|input| input.0.to_contiguous());
-    let (output, shape, _) = kernel.forward(inputs.each_ref());
+    let (output, shape, _) = kernel.forward(inputs.each_ref(), false);
     Tensor::from_primitive::<Flex>(tensor(output, shape))
 }
 
@@ -107,7 +107,7 @@ pub(crate) fn run<K: Kernel<N>, const N: usize, const D: usize>(
             Primitive::Constant(tensor) => tensor.to_contiguous(),
             Primitive::Tracked(_) => unreachable!("no input is tracked"),
         });
-        let (output, shape, _) = kernel.forward(inputs.each_ref());
+        let (output, shape, _) = kernel.forward(inputs.each_ref(), false);
         return Tensor::from_primitive::<Flex>(tensor(output, shape));
     }
 
@@ -117,7 +117,7 @@ pub(crate) fn run<K: Kernel<N>, const N: usize, const D: usize>(
     });
     let nodes = inputs.each_ref().map(|input| input.node());
     let values = inputs.map(|input| input.into_primitive().to_contiguous());
-    let (output, shape, saved) = kernel.forward(values.each_ref());
+    let (output, shape, saved) = kernel.forward(values.each_ref(), true);
     let output = tensor(output, shape);
     let output = match (Differentiable { kernel })
         .prepare::<NoCheckpointing>(nodes)

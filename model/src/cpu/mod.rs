@@ -15,6 +15,7 @@ mod activation;
 mod attention;
 mod conv;
 mod dropout;
+mod gemm;
 mod kernel;
 mod norm;
 mod parallel;

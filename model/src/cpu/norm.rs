@@ -4,8 +4,8 @@ use burn::tensor::Shape;
 use burn_flex::FlexTensor;
 
 use super::kernel::{Kernel, dims, values};
-use super::parallel::{for_each, sum_rows};
-use super::vector::{sigmoid, sum, vectorize};
+use super::parallel::{Room, for_each, for_each_with, sum_rows};
+use super::vector::{add_rows, sigmoid, sum, update, vectorize};
 
 /// Rows that one task normalises.
 const ROWS: usize = 256;
@@ -18,11 +18,67 @@ pub(crate) struct LayerNorm {
     pub eps: f32,
 }
 
+impl LayerNorm {
+    /// Normalises some rows. Mean and reciprocal deviation of each are kept, side by side.
+    pub(super) fn rows(
+        &self,
+        x: &[f32],
+        [weight, bias]: [&[f32]; 2],
+        y: &mut [f32],
+        statistics: &mut [f32],
+    ) {
+        let c = weight.len();
+        vectorize(
+            #[inline(always)]
+            || {
+                let rows = y.chunks_exact_mut(c).zip(x.chunks_exact(c));
+                for ((y, x), statistics) in rows.zip(statistics.chunks_exact_mut(2)) {
+                    let mean = sum([x], |[x]| x) / c as f32;
+                    let var = sum([x], |[x]| (x - mean) * (x - mean)) / c as f32;
+                    let rstd = 1.0 / (var + self.eps).sqrt();
+                    statistics.copy_from_slice(&[mean, rstd]);
+                    update(y, [x, weight, bias], |_, [x, w, b]| (x - mean) * rstd * w + b);
+                }
+            },
+        );
+    }
+
+    /// Adds the gradients of some rows to `dx`, and those of weight and bias to theirs.
+    pub(super) fn rows_backward(
+        [x, weight, statistics]: [&[f32]; 3],
+        grad: &[f32],
+        dx: &mut [f32],
+        [dweight, dbias]: [&mut [f32]; 2],
+    ) {
+        let c = weight.len();
+        vectorize(
+            #[inline(always)]
+            || {
+                let rows = dx.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(grad.chunks_exact(c));
+                for (((dx, x), grad), statistics) in rows.zip(statistics.chunks_exact(2)) {
+                    let (mean, rstd) = (statistics[0], statistics[1]);
+                    let g = sum([grad, weight], |[g, w]| g * w) / c as f32;
+                    let gx = sum([grad, weight, x], |[g, w, x]| g * w * (x - mean));
+                    let gx = gx * rstd * rstd / c as f32;
+                    update(dweight, [grad, x], |d, [g, x]| d + g * ((x - mean) * rstd));
+                    update(dbias, [grad], |d, [g]| d + g);
+                    update(dx, [grad, weight, x], |dx, [grad, w, x]| {
+                        dx + rstd * (grad * w - g - (x - mean) * gx)
+                    });
+                }
+            },
+        );
+    }
+}
+
 impl Kernel<3> for LayerNorm {
-    /// Mean and reciprocal deviation of each row, side by side.
     type Saved = Vec<f32>;
 
-    fn forward(&self, [x, weight, bias]: [&FlexTensor; 3]) -> (Vec<f32>, Shape, Vec<f32>) {
+    fn forward(
+        &self,
+        [x, weight, bias]: [&FlexTensor; 3],
+        _keep: bool,
+    ) -> (Vec<f32>, Shape, Vec<f32>) {
         let shape = x.layout().shape().clone();
         let (x, weight, bias) = (values(x), values(weight), values(bias));
         let c = weight.len();
@@ -30,27 +86,7 @@ impl Kernel<3> for LayerNorm {
         let mut statistics = vec![0.0; x.len() / c * 2];
         let tasks =
             y.chunks_mut(ROWS * c).zip(x.chunks(ROWS * c)).zip(statistics.chunks_mut(ROWS * 2));
-        for_each(tasks, |((y, x), statistics)| {
-            vectorize(
-                #[inline(always)]
-                || {
-                    let (weight, bias) = (&weight[..c], &bias[..c]);
-                    let rows = y
-                        .chunks_exact_mut(c)
-                        .zip(x.chunks_exact(c))
-                        .zip(statistics.chunks_exact_mut(2));
-                    for ((y, x), statistics) in rows {
-                        let mean = sum(x, x, |x, _| x) / c as f32;
-                        let var = sum(x, x, |x, _| (x - mean) * (x - mean)) / c as f32;
-                        let rstd = 1.0 / (var + self.eps).sqrt();
-                        statistics.copy_from_slice(&[mean, rstd]);
-                        for i in 0..c {
-                            y[i] = (x[i] - mean) * rstd * weight[i] + bias[i];
-                        }
-                    }
-                },
-            );
-        });
+        for_each(tasks, |((y, x), statistics)| self.rows(x, [weight, bias], y, statistics));
         (y, shape, statistics)
     }
 
@@ -74,32 +110,7 @@ impl Kernel<3> for LayerNorm {
             .zip(statistics.chunks(ROWS * 2))
             .zip(dweight.chunks_exact_mut(c).zip(dbias.chunks_exact_mut(c)));
         for_each(items, |((((dx, x), grad), statistics), (dweight, dbias))| {
-            vectorize(
-                #[inline(always)]
-                || {
-                    let weight = &weight[..c];
-                    let (dweight, dbias) = (&mut dweight[..c], &mut dbias[..c]);
-                    let rows = dx
-                        .chunks_exact_mut(c)
-                        .zip(x.chunks_exact(c))
-                        .zip(grad.chunks_exact(c))
-                        .zip(statistics.chunks_exact(2));
-                    for (((dx, x), grad), statistics) in rows {
-                        let (mean, rstd) = (statistics[0], statistics[1]);
-                        for i in 0..c {
-                            dx[i] = grad[i] * weight[i];
-                        }
-                        let g = sum(dx, dx, |g, _| g) / c as f32;
-                        let gx = sum(dx, x, |g, x| g * (x - mean)) * rstd / c as f32;
-                        for i in 0..c {
-                            let normal = (x[i] - mean) * rstd;
-                            dweight[i] += grad[i] * normal;
-                            dbias[i] += grad[i];
-                            dx[i] = rstd * (dx[i] - g - normal * gx);
-                        }
-                    }
-                },
-            );
+            Self::rows_backward([x, weight, statistics], grad, dx, [dweight, dbias]);
         });
         [dx, sum_rows(&dweight, c), sum_rows(&dbias, c)]
     }
@@ -124,52 +135,132 @@ impl GroupNorm {
             group.fill(mean);
         }
     }
+
+    /// The mean of each channel's group in an image, then its reciprocal deviation, `[2, C]`.
+    pub(super) fn statistics(&self, x: &[f32], statistics: &mut [f32]) {
+        let c = statistics.len() / 2;
+        let (mean, rstd) = statistics.split_at_mut(c);
+        vectorize(
+            #[inline(always)]
+            || {
+                mean.fill(0.0);
+                rstd.fill(0.0);
+                add_rows(mean, x);
+                self.average_groups(mean, x.len() / c);
+                for x in x.chunks_exact(c) {
+                    update(rstd, [x, mean], |sum, [x, mean]| sum + (x - mean) * (x - mean));
+                }
+                self.average_groups(rstd, x.len() / c);
+                for r in rstd.iter_mut() {
+                    *r = 1.0 / (*r + self.eps).sqrt();
+                }
+            },
+        );
+    }
+
+    /// Normalises some pixels of an image.
+    #[inline(always)]
+    pub(super) fn pixels(&self, x: &[f32], [statistics, weight, bias]: [&[f32]; 3], y: &mut [f32]) {
+        let c = weight.len();
+        let (mean, rstd) = statistics.split_at(c);
+        for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+            update(y, [x, mean, rstd, weight, bias], |_, [x, mean, rstd, w, b]| {
+                let z = (x - mean) * rstd * w + b;
+                if self.swish { z * sigmoid(z) } else { z }
+            });
+        }
+    }
+
+    /// The slope of the Swish at some pixels of an image; 1 without one.
+    #[inline(always)]
+    pub(super) fn slopes(
+        &self,
+        x: &[f32],
+        [statistics, weight, bias]: [&[f32]; 3],
+        slope: &mut [f32],
+    ) {
+        if !self.swish {
+            return slope.fill(1.0);
+        }
+        let c = weight.len();
+        let (mean, rstd) = statistics.split_at(c);
+        for (slope, x) in slope.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+            update(slope, [x, mean, rstd, weight, bias], |_, [x, mean, rstd, w, b]| {
+                let z = (x - mean) * rstd * w + b;
+                let s = sigmoid(z);
+                s + z * s * (1.0 - s)
+            });
+        }
+    }
+
+    /// From the gradient `dz` of what comes before the Swish of an image: adds the gradient of the
+    /// image to `dx`, and those of weight and bias to theirs. `room` has room for `2 C` values.
+    pub(super) fn image_backward(
+        &self,
+        [x, statistics, weight]: [&[f32]; 3],
+        dz: &[f32],
+        dx: &mut [f32],
+        [dweight, dbias]: [&mut [f32]; 2],
+        room: &mut [f32],
+    ) {
+        let c = weight.len();
+        let (mean, rstd) = statistics.split_at(c);
+        let (g, gx) = room[..2 * c].split_at_mut(c);
+        vectorize(
+            #[inline(always)]
+            || {
+                g.fill(0.0);
+                gx.fill(0.0);
+                for (dz, x) in dz.chunks_exact(c).zip(x.chunks_exact(c)) {
+                    update(g, [dz], |sum, [dz]| sum + dz);
+                    update(gx, [dz, x, mean, rstd], |sum, [dz, x, mean, rstd]| {
+                        sum + dz * ((x - mean) * rstd)
+                    });
+                }
+                update(dbias, [g], |d, [g]| d + g);
+                update(dweight, [gx], |d, [gx]| d + gx);
+                update(g, [weight], |g, [w]| g * w);
+                update(gx, [weight], |gx, [w]| gx * w);
+                self.average_groups(g, x.len() / c);
+                self.average_groups(gx, x.len() / c);
+                let rows = dx.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(dz.chunks_exact(c));
+                for ((dx, x), dz) in rows {
+                    update(
+                        dx,
+                        [x, dz, mean, rstd, weight, g, gx],
+                        |dx, [x, dz, mean, rstd, w, g, gx]| {
+                            dx + rstd * (dz * w - g - (x - mean) * rstd * gx)
+                        },
+                    );
+                }
+            },
+        );
+    }
 }
 
 impl Kernel<3> for GroupNorm {
-    /// Per image: the mean of each channel's group, then its reciprocal deviation.
+    /// Of each image.
     type Saved = Vec<f32>;
 
-    fn forward(&self, [x, weight, bias]: [&FlexTensor; 3]) -> (Vec<f32>, Shape, Vec<f32>) {
+    fn forward(
+        &self,
+        [x, weight, bias]: [&FlexTensor; 3],
+        _keep: bool,
+    ) -> (Vec<f32>, Shape, Vec<f32>) {
         let shape = x.layout().shape().clone();
         let [b, h, w, c] = dims(x);
         let (x, weight, bias) = (values(x), values(weight), values(bias));
-        let pixels = h * w;
         let mut y = vec![0.0; x.len()];
         let mut statistics = vec![0.0; b * 2 * c];
         let images = y
-            .chunks_exact_mut(pixels * c)
-            .zip(x.chunks_exact(pixels * c))
+            .chunks_exact_mut(h * w * c)
+            .zip(x.chunks_exact(h * w * c))
             .zip(statistics.chunks_exact_mut(2 * c));
         for_each(images, |((y, x), statistics)| {
+            self.statistics(x, statistics);
             vectorize(
                 #[inline(always)]
-                || {
-                    let (weight, bias) = (&weight[..c], &bias[..c]);
-                    let (mean, rstd) = statistics.split_at_mut(c);
-                    let (mean, rstd) = (&mut mean[..c], &mut rstd[..c]);
-                    for x in x.chunks_exact(c) {
-                        for i in 0..c {
-                            mean[i] += x[i];
-                        }
-                    }
-                    self.average_groups(mean, pixels);
-                    for x in x.chunks_exact(c) {
-                        for i in 0..c {
-                            rstd[i] += (x[i] - mean[i]) * (x[i] - mean[i]);
-                        }
-                    }
-                    self.average_groups(rstd, pixels);
-                    for r in rstd.iter_mut() {
-                        *r = 1.0 / (*r + self.eps).sqrt();
-                    }
-                    for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                        for i in 0..c {
-                            let z = (x[i] - mean[i]) * rstd[i] * weight[i] + bias[i];
-                            y[i] = if self.swish { z * sigmoid(z) } else { z };
-                        }
-                    }
-                },
+                || self.pixels(x, [statistics, weight, bias], y),
             );
         });
         (y, shape, statistics)
@@ -184,53 +275,30 @@ impl Kernel<3> for GroupNorm {
     ) -> [Vec<f32>; 3] {
         let [b, h, w, c] = dims(x);
         let (x, weight, bias, grad) = (values(x), values(weight), values(bias), values(grad));
-        let pixels = h * w;
         let mut dx = vec![0.0; x.len()];
         let mut dweight = vec![0.0; b * c];
         let mut dbias = vec![0.0; b * c];
         let images = dx
-            .chunks_exact_mut(pixels * c)
-            .zip(x.chunks_exact(pixels * c))
-            .zip(grad.chunks_exact(pixels * c))
+            .chunks_exact_mut(h * w * c)
+            .zip(x.chunks_exact(h * w * c))
+            .zip(grad.chunks_exact(h * w * c))
             .zip(statistics.chunks_exact(2 * c))
             .zip(dweight.chunks_exact_mut(c).zip(dbias.chunks_exact_mut(c)));
-        for_each(images, |((((dx, x), grad), statistics), (dweight, dbias))| {
-            vectorize(
-                #[inline(always)]
-                || {
-                    let (weight, bias) = (&weight[..c], &bias[..c]);
-                    let (dweight, dbias) = (&mut dweight[..c], &mut dbias[..c]);
-                    let (mean, rstd) = (&statistics[..c], &statistics[c..2 * c]);
-                    // First the gradient before the Swish, kept in `dx` for the second pass.
-                    let rows =
-                        dx.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(grad.chunks_exact(c));
-                    for ((dz, x), grad) in rows {
-                        for i in 0..c {
-                            let normal = (x[i] - mean[i]) * rstd[i];
-                            dz[i] = grad[i];
-                            if self.swish {
-                                let z = normal * weight[i] + bias[i];
-                                let s = sigmoid(z);
-                                dz[i] *= s + z * s * (1.0 - s);
-                            }
-                            dweight[i] += dz[i] * normal;
-                            dbias[i] += dz[i];
-                        }
-                    }
-                    let mut g: Vec<f32> = dbias.iter().zip(weight).map(|(d, w)| d * w).collect();
-                    let mut gx: Vec<f32> = dweight.iter().zip(weight).map(|(d, w)| d * w).collect();
-                    self.average_groups(&mut g, pixels);
-                    self.average_groups(&mut gx, pixels);
-                    let (g, gx) = (&g[..c], &gx[..c]);
-                    for (dx, x) in dx.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                        for i in 0..c {
-                            let normal = (x[i] - mean[i]) * rstd[i];
-                            dx[i] = rstd[i] * (dx[i] * weight[i] - g[i] - normal * gx[i]);
-                        }
-                    }
-                },
-            );
-        });
+        for_each_with(
+            images,
+            Room::default,
+            |room, ((((dx, x), grad), statistics), (dweight, dbias))| {
+                let [dz, sums] = room.parts([x.len(), 2 * c]);
+                vectorize(
+                    #[inline(always)]
+                    || {
+                        self.slopes(x, [statistics, weight, bias], dz);
+                        update(dz, [grad], |slope, [grad]| slope * grad);
+                    },
+                );
+                self.image_backward([x, statistics, weight], dz, dx, [dweight, dbias], sums);
+            },
+        );
         [dx, sum_rows(&dweight, c), sum_rows(&dbias, c)]
     }
 }

@@ -4,8 +4,6 @@
 //! that [`vectorize`] compiles once per instruction set and picks at run time. No fused
 //! multiply-add is asked for: where the hardware has none, it would be a library call.
 
-use pulp::{Simd, WithSimd};
-
 /// Number of independent partial sums in a reduction: one AVX-512 register of `f32`.
 pub(super) const LANES: usize = 16;
 
@@ -46,39 +44,83 @@ pub(super) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// Sets every `x` to `f(x, y)`, for slices of one length.
+/// Sets every `y` to `f(y, x)`, where `x` are the values at its place in slices of the same length.
 ///
 /// Rows here are short. Written as one loop, the compiler unrolls it so far that a short row never
 /// reaches the vector part; so the width is spelled out.
 #[inline(always)]
-pub(super) fn update(x: &mut [f32], y: &[f32], f: impl Fn(f32, f32) -> f32) {
-    debug_assert_eq!(x.len(), y.len());
-    let (x, x_tail) = x.as_chunks_mut::<LANES>();
-    let (y, y_tail) = y.as_chunks::<LANES>();
-    for (x, y) in x.iter_mut().zip(y) {
+pub(super) fn update<const N: usize>(
+    y: &mut [f32],
+    x: [&[f32]; N],
+    f: impl Fn(f32, [f32; N]) -> f32,
+) {
+    let length = y.len();
+    let x = x.map(|x| x[..length].as_chunks::<LANES>());
+    let (y, y_tail) = y.as_chunks_mut::<LANES>();
+    for (i, y) in y.iter_mut().enumerate() {
+        let x = x.map(|(x, _)| &x[i]);
         for lane in 0..LANES {
-            x[lane] = f(x[lane], y[lane]);
+            y[lane] = f(y[lane], x.map(|x| x[lane]));
         }
     }
-    for (x, y) in x_tail.iter_mut().zip(y_tail) {
-        *x = f(*x, *y);
+    for (i, y) in y_tail.iter_mut().enumerate() {
+        *y = f(*y, x.map(|(_, x)| x[i]));
     }
 }
 
-/// Sum of `f(x, y)` over slices of one length.
+/// Sum of `f(x)`, where `x` are the values at one place in slices of the same length.
 #[inline(always)]
-pub(super) fn sum(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
-    debug_assert_eq!(x.len(), y.len());
-    let (x, x_tail) = x.as_chunks::<LANES>();
-    let (y, y_tail) = y.as_chunks::<LANES>();
+pub(super) fn sum<const N: usize>(x: [&[f32]; N], f: impl Fn([f32; N]) -> f32) -> f32 {
+    let length = x.first().map_or(0, |x| x.len());
+    let x = x.map(|x| x[..length].as_chunks::<LANES>());
     let mut lanes = [0.0; LANES];
-    for (x, y) in x.iter().zip(y) {
+    for i in 0..length / LANES {
+        let x = x.map(|(x, _)| &x[i]);
         for lane in 0..LANES {
-            lanes[lane] += f(x[lane], y[lane]);
+            lanes[lane] += f(x.map(|x| x[lane]));
         }
     }
-    let tail: f32 = x_tail.iter().zip(y_tail).map(|(x, y)| f(*x, *y)).sum();
-    tail + lanes.iter().sum::<f32>()
+    for i in 0..length % LANES {
+        lanes[i] += f(x.map(|(_, x)| x[i]));
+    }
+    total(lanes)
+}
+
+/// Sets every `y` to `f(y)`, and returns the sum of what they then are.
+#[inline(always)]
+pub(super) fn update_sum(y: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
+    let (y, tail) = y.as_chunks_mut::<LANES>();
+    let mut lanes = [0.0; LANES];
+    for y in y {
+        for lane in 0..LANES {
+            y[lane] = f(y[lane]);
+            lanes[lane] += y[lane];
+        }
+    }
+    for (lane, y) in lanes.iter_mut().zip(tail) {
+        *y = f(*y);
+        *lane += *y;
+    }
+    total(lanes)
+}
+
+/// Sum of all lanes: half and half, so that it takes four additions one after the other.
+#[inline(always)]
+fn total(mut lanes: [f32; LANES]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+    }
+    lanes[0]
+}
+
+/// Adds the rows of a matrix to `sums`.
+#[inline(always)]
+pub(super) fn add_rows(sums: &mut [f32], rows: &[f32]) {
+    for row in rows.chunks_exact(sums.len()) {
+        update(sums, [row], |sum, [x]| sum + x);
+    }
 }
 
 /// The largest of `x`; negative infinity if there is none. NaN is passed over.
@@ -93,93 +135,6 @@ pub(super) fn max(x: &[f32]) -> f32 {
         }
     }
     lanes.iter().chain(tail).copied().fold(f32::NEG_INFINITY, larger)
-}
-
-/// The left factor of [`matmul`]: element `(i, j)` is `data[i * rows + j * columns]`.
-#[derive(Clone, Copy)]
-pub(super) struct Strided<'a> {
-    pub data: &'a [f32],
-    pub rows: usize,
-    pub columns: usize,
-}
-
-/// `c = a · b` for small matrices: `a` is `[m, k]`, `b` is `[k, n]` and `c` is `[m, n]`,
-/// the last two row after row.
-///
-/// Left to itself, the compiler takes this loop apart into scalars; so here the vectors are
-/// written out.
-#[inline]
-pub(super) fn matmul(a: Strided, b: &[f32], c: &mut [f32], m: usize, k: usize, n: usize) {
-    pulp::Arch::new().dispatch(Product { a, b, c, m, k, n });
-}
-
-struct Product<'a> {
-    a: Strided<'a>,
-    b: &'a [f32],
-    c: &'a mut [f32],
-    m: usize,
-    k: usize,
-    n: usize,
-}
-
-impl WithSimd for Product<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(mut self, simd: S) {
-        const ROWS: usize = 4;
-        let whole = self.m / ROWS * ROWS;
-        for i in (0..whole).step_by(ROWS) {
-            self.rows::<S, ROWS>(simd, i);
-        }
-        for i in whole..self.m {
-            self.rows::<S, 1>(simd, i);
-        }
-    }
-}
-
-impl Product<'_> {
-    /// Rows `i` to `i + R`.
-    #[inline(always)]
-    fn rows<S: Simd, const R: usize>(&mut self, simd: S, i: usize) {
-        let mut j = 0;
-        while j + 2 * S::F32_LANES <= self.n {
-            self.tile::<S, R, 2>(simd, i, j);
-            j += 2 * S::F32_LANES;
-        }
-        while j + S::F32_LANES <= self.n {
-            self.tile::<S, R, 1>(simd, i, j);
-            j += S::F32_LANES;
-        }
-        let Self { a, b, ref mut c, k, n, .. } = *self;
-        for i in i..i + R {
-            for j in j..n {
-                let products = (0..k).map(|l| a.data[i * a.rows + l * a.columns] * b[l * n + j]);
-                c[i * n + j] = products.sum();
-            }
-        }
-    }
-
-    /// `R` rows by `V` vectors of sums, which stay in registers.
-    #[inline(always)]
-    fn tile<S: Simd, const R: usize, const V: usize>(&mut self, simd: S, i: usize, j: usize) {
-        let Self { a, b, ref mut c, k, n, .. } = *self;
-        let width = V * S::F32_LANES;
-        let mut sums = [[simd.splat_f32s(0.0); V]; R];
-        for l in 0..k {
-            let (b, _) = S::as_simd_f32s(&b[l * n + j..][..width]);
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let a = simd.splat_f32s(a.data[(i + r) * a.rows + l * a.columns]);
-                for (sum, b) in sums.iter_mut().zip(b) {
-                    *sum = simd.mul_add_f32s(a, *b, *sum);
-                }
-            }
-        }
-        for (r, sums) in sums.iter().enumerate() {
-            let (c, _) = S::as_mut_simd_f32s(&mut c[(i + r) * n + j..][..width]);
-            c.copy_from_slice(sums);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -202,28 +157,6 @@ mod tests {
     }
 
     #[test]
-    fn matmul_agrees_with_the_definition() {
-        for (m, k, n) in [(1, 1, 1), (4, 3, 16), (5, 7, 19), (16, 32, 16), (9, 2, 33)] {
-            let a: Vec<f32> = (0..m * k).map(|i| (i as f32 * 0.37).sin()).collect();
-            let b: Vec<f32> = (0..k * n).map(|i| (i as f32 * 0.71).cos()).collect();
-            let mut c = vec![f32::NAN; m * n];
-            let left = Strided { data: &a, rows: k, columns: 1 };
-            matmul(left, &b, &mut c, m, k, n);
-            let transposed: Vec<f32> = (0..k * m).map(|i| a[i % m * k + i / m]).collect();
-            let mut d = vec![f32::NAN; m * n];
-            let left = Strided { data: &transposed, rows: 1, columns: m };
-            matmul(left, &b, &mut d, m, k, n);
-            for i in 0..m {
-                for j in 0..n {
-                    let want: f32 = (0..k).map(|l| a[i * k + l] * b[l * n + j]).sum();
-                    assert!((c[i * n + j] - want).abs() < 1e-5);
-                    assert_eq!(c[i * n + j], d[i * n + j]);
-                }
-            }
-        }
-    }
-
-    #[test]
     fn max_looks_at_every_element() {
         for n in 1..40 {
             for place in 0..n {
@@ -239,7 +172,12 @@ mod tests {
         for n in [0, 1, 15, 16, 17, 64, 100u16] {
             let x: Vec<f32> = (0..n).map(f32::from).collect();
             let want: f32 = x.iter().map(|x| 2.0 * x).sum();
-            assert_eq!(sum(&x, &x, |x, y| x + y), want);
+            assert_eq!(sum([&x, &x], |[x, y]| x + y), want);
+            let mut doubled = x.clone();
+            assert_eq!(update_sum(&mut doubled, |x| 2.0 * x), want);
+            let mut zeros = vec![0.0; x.len()];
+            update(&mut zeros, [&x, &doubled], |zero, [x, doubled]| zero + doubled - 2.0 * x);
+            assert!(zeros.iter().all(|&zero| zero == 0.0));
         }
     }
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use leptos::prelude::*;
 use model::picture::Rgb;
-use model::settings::Settings;
 use wasm_bindgen::JsCast;
 use wasm_bindgen::prelude::Closure;
 use web_sys::{ErrorEvent, File, MessageEvent, Worker};
@@ -16,7 +15,7 @@ use crate::manifest::named;
 use crate::memory::{is_shortage, smaller};
 use crate::names::opening;
 use crate::plot::Maps;
-use crate::protocol::{Event, Fault, Look, Noise, Order, Ready, Request, Start, carry};
+use crate::protocol::{Event, Fault, Look, Noise, Order, Ready, Request, Start, Usual, carry};
 use crate::scene::View;
 
 /// Starts of the worker before the page gives up: a device may be lost, but not each time.
@@ -466,7 +465,7 @@ impl Engine {
         let mut draws = false;
         state.scene.update(|scene| match before {
             None => {
-                scene.fit(&Settings::default(), &ready.first);
+                scene.fit(&Usual::default(), &ready.usual);
                 if state.anew.get_untracked() && !begins.is_empty() {
                     draws = true;
                     scene.open(begins);
@@ -475,7 +474,7 @@ impl Engine {
             Some(before) if before.sha256 != ready.sha256 => {
                 let now = ready.card.class_names(ready.classes);
                 let named = !scene.settings.classes.is_empty();
-                scene.change_model((&before.first, &names), (&ready.first, &now));
+                scene.change_model((&before.usual, &names), (&ready.usual, &now));
                 // Whoever had names, or could have none, goes on with some.
                 let none = scene.settings.classes.is_empty() && state.anew.get_untracked();
                 if none && before.classes == 0 {

@@ -14,7 +14,8 @@ use super::names::Names;
 use super::state::{Doing, Guide, State};
 use crate::explain;
 use crate::scene::{
-    Game, METHODS, Scene, VARIANCES, View, edm, range, respacing, set_respacing, set_steps,
+    Game, LEVELS, Levels, METHODS, Scene, VARIANCES, View, edm, levels, range, respacing,
+    set_levels, set_respacing, set_steps,
 };
 
 /// Seeds that are remembered.
@@ -120,9 +121,9 @@ pub fn HowMade(
     beside: bool,
 ) -> impl IntoView {
     let (get, set) = settings(state, beside);
-    let texts = ["Heun", "Euler", "DDIM", "DDPM"];
+    let texts = ["Heun", "Euler", "iPNDM", "DPM++", "DDIM", "DDPM"];
     let kind = std::mem::discriminant::<Method>;
-    let methods = std::array::from_fn::<_, 4, _>(|i| (kind(&METHODS[i].0), METHODS[i].1, texts[i]));
+    let methods = std::array::from_fn::<_, 6, _>(|i| (kind(&METHODS[i].0), METHODS[i].1, texts[i]));
     let evaluations = move || get().method.evaluations(get().steps);
     view! {
         <Choice
@@ -142,18 +143,34 @@ pub fn HowMade(
     }
 }
 
-/// What DDIM and DDPM can be adjusted by, and clipping.
+/// What samplers can be adjusted by, and clipping.
 #[component]
 fn Finer(state: State) -> impl IntoView {
     let (get, set) = settings(state, false);
     let texts = ["Learned", "Small", "Large"];
     let variances = std::array::from_fn::<_, 3, _>(|i| (VARIANCES[i].0, VARIANCES[i].1, texts[i]));
+    let ipndm = move || matches!(get().method, Method::Ipndm { .. });
+    let dpmpp = move || matches!(get().method, Method::Dpmpp { .. });
+    let order = Signal::derive(move || get().method.order().map_or(0, |(order, _)| order));
+    let take = move |order| set(&|settings| settings.method = settings.method.of_order(order));
     let eta = move || if let Method::Ddim { eta } = get().method { Some(eta) } else { None };
     let variance = move || match get().method {
         Method::Ddpm { variance } => Some(variance),
         _ => None,
     };
     view! {
+        <Show when=ipndm>
+            <Choice
+                id="order" label="Order" value=order on_change=take
+                options=[(1, "1", "1"), (2, "2", "2"), (3, "3", "3"), (4, "4", "4")]
+            />
+        </Show>
+        <Show when=dpmpp>
+            <Choice
+                id="order" label="Order" value=order on_change=take
+                options=[(2, "2", "2"), (3, "3", "3")]
+            />
+        </Show>
         <Show when=move || eta().is_some()>
             <Number
                 id="eta" label="Fresh noise η" range=range::ETA
@@ -210,18 +227,23 @@ pub fn Silence(
 #[component]
 fn Schedule(state: State) -> impl IntoView {
     let settings = move || state.scene.read().settings.clone();
-    let levels = move || edm(&settings().schedule);
+    let ends = move || edm(&settings().schedule);
     let change = move |change: &dyn Fn(&mut Settings)| {
         state.scene.update(|scene| change(&mut scene.settings));
     };
-    let set_levels = move |edit: &dyn Fn(&mut f64, &mut f64, &mut f64)| {
+    let set_ends = move |edit: &dyn Fn(&mut f64, &mut f64, &mut f64)| {
         change(&|settings| {
+            let kind = levels(&settings.schedule);
             let [mut sigma_min, mut sigma_max, mut rho] = edm(&settings.schedule);
             edit(&mut sigma_min, &mut sigma_max, &mut rho);
             settings.schedule = Schedule::Edm { sigma_min, sigma_max, rho };
+            if kind == Levels::LogSnr {
+                set_levels(settings, kind);
+            }
         });
     };
-    let discrete = Memo::new(move |_| respacing(&settings()).is_some());
+    let laid = Memo::new(move |_| levels(&settings().schedule));
+    let discrete = move || laid.get() == Levels::Adm;
     let spaced = Signal::derive(move || respacing(&settings()).unwrap_or_default());
     let problem = RwSignal::new(None);
     let take = move |text: &str| {
@@ -231,25 +253,17 @@ fn Schedule(state: State) -> impl IntoView {
             .unwrap_or(Ok(()))
             .map_err(|error| format!("{error}."))
     };
-    let kinds = [(false, "edm", "EDM"), (true, "adm", "ADM")];
-    let choose = move |discrete: bool| {
-        change(&|settings| {
-            if discrete {
-                let steps = settings.steps.to_string();
-                // Any number of steps that can be chosen here fits.
-                let _ = set_respacing(settings, &steps);
-            } else {
-                settings.schedule = Schedule::default();
-            }
-        });
+    let [(edm_kind, edm_name), (even, even_name)] = LEVELS;
+    let kinds =
+        [(edm_kind, edm_name, "EDM"), (even, even_name, "Log-SNR"), (Levels::Adm, "adm", "ADM")];
+    let choose = move |kind| change(&|settings| set_levels(settings, kind));
+    let churns = move || settings().method.takes_churn();
+    let paper = move || {
+        state.ready.read().as_ref().map_or_else(Settings::default, |r| r.usual.paper.clone())
     };
-    // Churn is for samplers that have no noise of their own.
-    let churns = move || matches!(settings().method, Method::Heun | Method::Euler);
-    let first =
-        move || state.ready.read().as_ref().map_or_else(Settings::default, |r| r.first.clone());
     view! {
-        <Choice id="schedule" label="Noise levels" options=kinds value=discrete on_change=choose/>
-        <Show when=move || discrete.get()>
+        <Choice id="schedule" label="Noise levels" options=kinds value=laid on_change=choose/>
+        <Show when=discrete>
             <Text
                 id="respacing" label="Steps of discrete time" value=spaced problem
                 example="50" on_change=take
@@ -257,18 +271,20 @@ fn Schedule(state: State) -> impl IntoView {
             <Explain topic=explain::RESPACING/>
         </Show>
         <div class="fields">
-            <Show when=move || !discrete.get()>
+            <Show when=move || !discrete()>
                 <Number
-                    id="sigma-max" label="σ max" range=range::SIGMA_MAX value=Signal::derive(move || levels()[1])
-                    on_change=move |value| set_levels(&|_, high, _| *high = value)
+                    id="sigma-max" label="σ max" range=range::SIGMA_MAX value=Signal::derive(move || ends()[1])
+                    on_change=move |value| set_ends(&|_, high, _| *high = value)
                 />
                 <Number
-                    id="sigma-min" label="σ min" range=range::SIGMA_MIN value=Signal::derive(move || levels()[0])
-                    on_change=move |value| set_levels(&|low, _, _| *low = value)
+                    id="sigma-min" label="σ min" range=range::SIGMA_MIN value=Signal::derive(move || ends()[0])
+                    on_change=move |value| set_ends(&|low, _, _| *low = value)
                 />
+            </Show>
+            <Show when=move || laid.get() == Levels::Edm>
                 <Number
-                    id="rho" label="ρ" range=range::RHO value=Signal::derive(move || levels()[2])
-                    on_change=move |value| set_levels(&|_, _, rho| *rho = value)
+                    id="rho" label="ρ" range=range::RHO value=Signal::derive(move || ends()[2])
+                    on_change=move |value| set_ends(&|_, _, rho| *rho = value)
                 />
             </Show>
             <Show when=churns>
@@ -287,8 +303,8 @@ fn Schedule(state: State) -> impl IntoView {
         <Show when=churns><Explain topic=explain::CHURN/></Show>
         <button
             type="button" class="plain" data-testid="paper"
-            disabled=move || settings() == first()
-            on:click=move |_| state.scene.update(|scene| scene.settings = untrack(first))
+            disabled=move || settings() == paper()
+            on:click=move |_| state.scene.update(|scene| scene.settings = untrack(paper))
         >
             "The paper's settings"
         </button>

@@ -148,7 +148,7 @@ fn Guide(state: State) -> impl IntoView {
     let first = move || {
         let ready = state.ready.read_untracked();
         // What a model begins with, or the same guidance at every noise level.
-        ready.as_ref().and_then(|ready| ready.first.guidance).unwrap_or(Guidance {
+        ready.as_ref().and_then(|ready| ready.usual.first.guidance).unwrap_or(Guidance {
             course: Course::Constant,
             channels: GuidedChannels::All,
             ..Guidance::default()

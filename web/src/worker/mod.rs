@@ -10,7 +10,6 @@ use std::rc::Rc;
 use burn::tensor::{DType, Device};
 use model::Model;
 use model::config::{ModelConfig, NetworkConfig};
-use model::settings::Settings;
 use model::weights::{Answer, Weights};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::spawn_local;
@@ -20,7 +19,7 @@ use web_time::Instant;
 use crate::adapter::{Backend, Choice, Numbers, choose, numbers};
 use crate::manifest::{Entry, Manifest};
 use crate::memory::Room;
-use crate::protocol::{Block, Event, Fault, Ready, Request, Start, carry};
+use crate::protocol::{Block, Event, Fault, Ready, Request, Start, Usual, carry};
 use browser::{fetch, find_adapter};
 use files::Autoencoder;
 use pictures::Step;
@@ -236,7 +235,7 @@ impl Worker {
             size: [width, height],
             latent: is_latent(&model.config).then_some(channels),
             classes: model.config.classes(),
-            first: Settings::first_for(&model.config),
+            usual: Usual::of(&model.config),
             blocks: network.blocks().iter().map(block).collect(),
             deviation: deviation.ok().flatten(),
             backend: place.backend,
