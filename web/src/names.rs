@@ -11,7 +11,7 @@ const OPENING: [&str; 4] = ["otter", "pizza", "rocket", "red heart"];
 pub const OFFERED: usize = 12;
 
 /// The group of each class, by its number; nothing where it is in none.
-pub fn groups_of<'a>(count: usize, groups: &'a [ClassGroup]) -> Vec<&'a str> {
+pub fn groups_of(count: usize, groups: &[ClassGroup]) -> Vec<&str> {
     let mut of = vec![""; count];
     for group in groups {
         for &class in &group.classes {

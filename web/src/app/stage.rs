@@ -32,7 +32,7 @@ pub fn Stage(state: State) -> impl IntoView {
             <p hidden=move || !first() || waits()>"Made by this model earlier."</p>
             <p hidden=first>"Press Generate to watch this model make a picture."</p>
         </div>
-        <div class="pair" hidden=empty>
+        <div class="pair" class:forming=move || !comparing() hidden=empty>
             <Show
                 when=comparing
                 fallback=move || view! {
@@ -177,7 +177,7 @@ fn Tiles(
             let made = run.as_ref().map(|run| described(run, i, &captions.read()));
             format!("{what}{of} {place}: {}", made.unwrap_or_default())
         });
-        let enlarge = Signal::derive(move || match &*caption.read() {
+        let enlarge = Signal::derive(move || match caption.read().as_str() {
             "" => enlarge.clone(),
             name => format!("{enlarge}: {name}"),
         });
