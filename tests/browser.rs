@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use image::RgbImage;
-use model::picture::Origin;
+use model::picture::{Origin, Rgb};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use tests::browser::{Browser, Gpu};
@@ -20,10 +20,130 @@ const SOON: Duration = Duration::from_secs(90);
 /// Long enough for a program that plays a graphics processor.
 const LATE: Duration = Duration::from_secs(900);
 
+/// A link that says nothing of names, and is none: pictures of no class, when asked for.
+const PLAIN: &str = "#count=1";
+
 fn site() -> Site {
     let folder = root().join("dist");
     assert!(folder.join("index.html").exists(), "build the page first: `cargo xtask site`");
     Site::serve(folder)
+}
+
+/// A copy of the page, to which files can be added.
+fn copied() -> tempfile::TempDir {
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let dist = root().join("dist");
+    for part in ["", "weights"] {
+        std::fs::create_dir_all(folder.path().join(part)).expect("a folder");
+        for entry in std::fs::read_dir(dist.join(part)).expect("the built page") {
+            let path = entry.expect("an entry").path();
+            if path.is_file() {
+                let name = path.file_name().expect("a name");
+                std::fs::copy(&path, folder.path().join(part).join(name)).expect("copied");
+            }
+        }
+    }
+    folder
+}
+
+/// The classes of the first model of [`named_site`].
+const NAMES: [&str; 20] = [
+    "grinning",
+    "red heart",
+    "otter",
+    "pizza",
+    "rocket",
+    "slice of pizza",
+    "frog",
+    "flag of Fiji",
+    "mapizza",
+    "pizzeria",
+    "cat",
+    "dog",
+    "fox",
+    "ox",
+    "apple",
+    "bread",
+    "train",
+    "plane",
+    "ship",
+    "moon",
+];
+/// Those of its second model.
+const OTHERS: [&str; 5] = ["automobile", "otter", "horse", "ship", "truck"];
+
+/// The page with two small models that know classes by name, `named.safetensors` and
+/// `others.safetensors`, and none beside them.
+fn named_site() -> (Site, tempfile::TempDir) {
+    use model::card::ClassGroup;
+    use web::manifest::{Entry, Manifest};
+    let folder = copied();
+    let weights = folder.path().join("weights");
+    let group = |name: &str, classes: std::ops::Range<usize>| ClassGroup {
+        name: name.into(),
+        classes: classes.collect(),
+    };
+    let groups = vec![group("Mixed", 0..10), group("Animals", 10..14), group("Things", 14..20)];
+    let models =
+        [("named.safetensors", &NAMES[..], groups), ("others.safetensors", &OTHERS, vec![])];
+    let models = models.map(|(file, names, class_groups)| {
+        let bytes = named_model(names, class_groups);
+        std::fs::write(weights.join(file), &bytes).expect("written");
+        Entry::new(file.into(), &bytes)
+    });
+    let manifest = serde_json::to_string(&Manifest { models: models.into() }).expect("plain data");
+    std::fs::write(weights.join("manifest.json"), manifest).expect("written");
+    (Site::serve(folder.path().into()), folder)
+}
+
+/// The small image model of the golden values, with other classes.
+fn named_model(names: &[&str], class_groups: Vec<model::card::ClassGroup>) -> Vec<u8> {
+    use model::config::NetworkConfig;
+    use model::weights::{Precision, Weights, specs, to_bytes};
+    let golden = root().join("tests/golden/network_class.weights.safetensors");
+    let golden = std::fs::read(golden).expect("there");
+    let golden = Weights::parse(&golden).expect("a weights file");
+    let mut config = golden.config().clone();
+    let NetworkConfig::Image(image) = &mut config.network else { panic!("not of pictures") };
+    image.classes = names.len();
+    let parameters = specs(&config).into_iter().map(|spec| {
+        let values = match &*spec.name {
+            "time.class.weight" => {
+                let noise = model::noise::start_noise(names.len() as u64, spec.len());
+                noise.into_iter().map(|value| 0.5 * value).collect()
+            }
+            _ => golden.values(&spec),
+        };
+        (spec, values)
+    });
+    let card = model::card::Card {
+        name: "named".into(),
+        classes: names.iter().map(|name| name.to_string()).collect(),
+        class_groups,
+        ..Default::default()
+    };
+    to_bytes(&config, &card, None, parameters.collect(), Precision::F32).expect("finite")
+}
+
+/// What the command line makes with one of the models of [`named_site`].
+fn named_command_line(folder: &Path, file: &str, seeds: &str, classes: &str) -> RgbImage {
+    let path = folder.join("native.png");
+    let columns = if seeds.contains('-') { "2" } else { "1" };
+    trainer()
+        .args(["sample", "--steps", "3", "--sampler", "euler", "--seeds", seeds])
+        .args(["--columns", columns, "--class", classes, "--overwrite", "--weights"])
+        .arg(folder.join("weights").join(file))
+        .arg("--output")
+        .arg(&path)
+        .assert()
+        .success();
+    image::open(path).expect("a PNG file").into_rgb8()
+}
+
+/// What stands below the pictures.
+async fn captions(browser: &Browser) -> Vec<String> {
+    let script = "return [...document.querySelectorAll('[data-testid=pictures] .name')].map((e) => e.textContent)";
+    browser.run(script).await
 }
 
 async fn is(browser: &Browser, state: &str, limit: Duration) {
@@ -74,17 +194,24 @@ async fn view(browser: &Browser, name: &str) {
     browser.wait(&format!("document.querySelector('main').dataset.view === {name:?}"), SOON).await;
 }
 
-/// What a canvas shows.
+/// What a canvas shows, or several in a square, row after row.
 async fn canvas(browser: &Browser, name: &str) -> RgbImage {
-    let (width, height, rgba): (u32, u32, Vec<u8>) = browser
+    let shown: Vec<(u32, u32, Vec<u8>)> = browser
         .run(&format!(
-            "const c = document.querySelector('[data-testid={name}]');
+            "return [...document.querySelectorAll('[data-testid={name}]')].map((c) => {{
              const {{ data }} = c.getContext('2d').getImageData(0, 0, c.width, c.height);
-             return [c.width, c.height, Array.from(data)]"
+             return [c.width, c.height, Array.from(data)] }})"
         ))
         .await;
-    let rgb = rgba.chunks_exact(4).flat_map(|p| p[..3].to_vec()).collect();
-    RgbImage::from_raw(width, height, rgb).expect("as many values as pixels")
+    let pictures: Vec<Rgb> = shown
+        .into_iter()
+        .map(|(width, height, rgba)| {
+            let bytes = rgba.chunks_exact(4).flat_map(|p| p[..3].to_vec()).collect();
+            Rgb { width: width as usize, height: height as usize, bytes }
+        })
+        .collect();
+    let Rgb { width, height, bytes } = Rgb::grid(&pictures, Rgb::square(pictures.len()));
+    RgbImage::from_raw(width as u32, height as u32, bytes).expect("as many values as pixels")
 }
 
 /// What the command line makes of the same settings.
@@ -215,7 +342,7 @@ async fn number(browser: &Browser, id: &str) -> f64 {
 #[ignore = "needs the built page and Chromium"]
 async fn the_processor_makes_the_pictures_of_the_command_line() {
     let (site, browser) = (site(), Browser::start(Gpu::None).await);
-    browser.open(&site.url).await;
+    browser.open(&format!("{}{PLAIN}", site.url)).await;
     ready(&browser, SOON).await;
     // There is something to see before anything is made.
     let poster = "document.querySelector('.poster img')";
@@ -255,7 +382,7 @@ async fn the_processor_makes_the_pictures_of_the_command_line() {
 #[ignore = "needs the built page and Chromium"]
 async fn webgpu_makes_the_pictures_of_the_command_line() {
     let (site, browser) = (site(), Browser::start(Gpu::Software).await);
-    browser.open(&format!("{}?backend=webgpu", site.url)).await;
+    browser.open(&format!("{}?backend=webgpu{PLAIN}", site.url)).await;
     ready(&browser, LATE).await;
     assert_eq!(browser.text("[data-testid=note]").await, "");
     make(&browser, (3, 1, 2, "euler"), LATE).await;
@@ -276,7 +403,7 @@ async fn a_slow_adapter_is_not_used_unless_asked_for() {
     ready(&browser, SOON).await;
     let note = browser.text("[data-testid=note]").await;
     assert!(note.contains("without a graphics processor"), "{note}");
-    browser.open(&format!("{}?backend=cpu", site.url)).await;
+    browser.open(&format!("{}?backend=cpu{PLAIN}", site.url)).await;
     ready(&browser, SOON).await;
     assert_eq!(browser.text("[data-testid=note]").await, "");
     browser.close().await;
@@ -286,7 +413,7 @@ async fn a_slow_adapter_is_not_used_unless_asked_for() {
 #[ignore = "needs the built page and Chromium"]
 async fn cancel_stops_within_an_evaluation() {
     let (site, browser) = (site(), Browser::start(Gpu::None).await);
-    browser.open(&format!("{}?backend=cpu", site.url)).await;
+    browser.open(&format!("{}?backend=cpu{PLAIN}", site.url)).await;
     ready(&browser, SOON).await;
     fill(&browser, (1, 16, 200, "heun")).await;
     browser.click("[data-testid=generate]").await;
@@ -320,7 +447,7 @@ async fn cancel_stops_within_an_evaluation() {
 #[ignore = "needs the built page and Chromium"]
 async fn a_picture_can_be_followed_from_noise() {
     let (site, browser) = (site(), Browser::start(Gpu::None).await);
-    browser.open(&format!("{}?backend=cpu", site.url)).await;
+    browser.open(&format!("{}?backend=cpu{PLAIN}", site.url)).await;
     ready(&browser, SOON).await;
     make(&browser, (5, 4, 5, "euler"), SOON).await;
     let level = async || browser.text("[data-testid=level]").await;
@@ -347,7 +474,7 @@ async fn a_picture_can_be_followed_from_noise() {
     browser.wait("document.querySelector('[data-testid=play]').ariaLabel === 'Play'", SOON).await;
 
     // One of them, large.
-    browser.click("[data-testid=enlarge] button:nth-child(2)").await;
+    browser.click("[data-testid=pictures] > :nth-child(2) button").await;
     assert_same(&canvas(&browser, "canvas").await, &command_line("6", 1, 5, "euler"), 1);
     browser.click("[data-testid=download]").await;
     let origin = Origin::from_png(&browser.downloaded("diffit-6.png", SOON).await);
@@ -394,7 +521,7 @@ async fn a_link_brings_everything_back() {
 #[ignore = "needs the built page and Chromium"]
 async fn files_carry_settings_there_and_back() {
     let (site, browser) = (site(), Browser::start(Gpu::None).await);
-    browser.open(&format!("{}?backend=cpu", site.url)).await;
+    browser.open(&format!("{}?backend=cpu{PLAIN}", site.url)).await;
     ready(&browser, SOON).await;
     make(&browser, (21, 1, 4, "euler"), SOON).await;
     let made = canvas(&browser, "canvas").await;
@@ -541,7 +668,7 @@ async fn attention_can_be_looked_at() {
 #[ignore = "needs the built page and Chromium"]
 async fn noises_and_pictures_can_be_played_with() {
     let (site, browser) = (site(), Browser::start(Gpu::None).await);
-    browser.open(&format!("{}?backend=cpu", site.url)).await;
+    browser.open(&format!("{}?backend=cpu{PLAIN}", site.url)).await;
     ready(&browser, SOON).await;
     browser.follow("view=play&seed=5&seed-b=6&steps=2&sampler=euler").await;
     browser.wait("document.querySelector('#seed-b')?.value === '6'", SOON).await;
@@ -608,7 +735,7 @@ async fn latents_of_a_class_become_the_pictures_of_the_command_line() {
     let folder = tempfile::TempDir::new().expect("a temporary folder");
     let files = latent_files(folder.path());
     let [weights, vae, wide] = &files;
-    browser.open(&format!("{}?backend=cpu", site.url)).await;
+    browser.open(&format!("{}?backend=cpu{PLAIN}", site.url)).await;
     ready(&browser, SOON).await;
     assert_eq!(browser.text("#class").await, "");
     assert!(!browser.run::<bool>("return Boolean(document.querySelector('#class'))").await);
@@ -646,7 +773,7 @@ async fn latents_of_a_class_become_the_pictures_of_the_command_line() {
     open_file(&browser, &short, &says("trouble", "it may be cut short")).await;
     open_file(&browser, vae, &says("note", "latents become pictures")).await;
     browser.click("[data-testid=generate]").await;
-    browser.wait("document.querySelector('[data-testid=canvas]').width === 64", SOON).await;
+    browser.wait("document.querySelector('[data-testid=canvas]').width === 32", SOON).await;
     done(&browser, SOON).await;
     let made = canvas(&browser, "canvas").await;
     let common = ["--seeds", "0-3", "--columns", "2", "--sampler", "ddpm", "--clip-denoised"];
@@ -666,8 +793,7 @@ async fn latents_of_a_class_become_the_pictures_of_the_command_line() {
     assert_eq!(origin.vae_sha256.map(|hash| hash.len()), Some(64));
     browser.press("#class", Key::Control + "a").await;
     browser.press("#class", Key::Backspace + Key::Tab).await;
-    browser.click("#guidance").await;
-    browser.click("[data-testid=generate]").await;
+    // The device is fast enough for the pictures to follow.
     done(&browser, SOON).await;
     assert_same(&canvas(&browser, "canvas").await, &latent_command_line(&files, &how), 1);
     browser.upload("#file", &path).await;
@@ -682,6 +808,7 @@ async fn latents_of_a_class_become_the_pictures_of_the_command_line() {
     assert!(browser.text("[data-testid=trouble]").await.contains("any of 2 classes"));
     browser.fill("#class", "2,tiger").await;
     assert!(browser.run::<bool>("return location.hash.includes('classes=2,3')").await);
+    done(&browser, SOON).await;
     browser.fill("#respacing", "ddim3000").await;
     assert!(browser.text("#respacing-problem").await.contains("no whole stride"));
     browser.fill("#respacing", "2,2").await;
@@ -720,7 +847,7 @@ async fn latents_can_be_made_from_pictures() {
     let folder = tempfile::TempDir::new().expect("a temporary folder");
     let files = latent_files(folder.path());
     let [weights, vae, _] = &files;
-    browser.open(&format!("{}?backend=cpu", site.url)).await;
+    browser.open(&format!("{}?backend=cpu{PLAIN}", site.url)).await;
     ready(&browser, SOON).await;
     // In this order the autoencoder waits, and the model of pictures goes on.
     open_file(&browser, vae, &says("note", "waits for a model")).await;
@@ -764,18 +891,7 @@ async fn latents_can_be_made_from_pictures() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the built page and Chromium"]
 async fn the_address_names_files_beside_the_page() {
-    let folder = tempfile::TempDir::new().expect("a temporary folder");
-    let dist = root().join("dist");
-    for part in ["", "weights"] {
-        std::fs::create_dir_all(folder.path().join(part)).expect("a folder");
-        for entry in std::fs::read_dir(dist.join(part)).expect("the built page") {
-            let path = entry.expect("an entry").path();
-            if path.is_file() {
-                let name = path.file_name().expect("a name");
-                std::fs::copy(&path, folder.path().join(part).join(name)).expect("copied");
-            }
-        }
-    }
+    let folder = copied();
     let files = latent_files(&folder.path().join("weights"));
     let (site, browser) = (Site::serve(folder.path().into()), Browser::start(Gpu::None).await);
     let names = "weights=latent.safetensors&vae=vae.safetensors";
@@ -806,7 +922,9 @@ async fn the_address_names_files_beside_the_page() {
         assert!(note.contains(expected), "{note}");
     }
     // One that is not there, or lies elsewhere, is passed over; the shipped model is there.
-    browser.open(&format!("{}?backend=cpu&weights=none.safetensors&vae=../x", site.url)).await;
+    browser
+        .open(&format!("{}?backend=cpu&weights=none.safetensors&vae=../x{PLAIN}", site.url))
+        .await;
     browser.wait(&says("trouble", "the server answered 404"), SOON).await;
     is(&browser, "ready", SOON).await;
     make(&browser, (9, 1, 3, "euler"), SOON).await;
@@ -818,10 +936,321 @@ async fn the_address_names_files_beside_the_page() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the built page and Chromium"]
+async fn a_visit_begins_with_four_named_pictures() {
+    let (site, folder) = named_site();
+    let browser = Browser::start(Gpu::None).await;
+    let four = ["otter", "pizza", "rocket", "red heart"];
+    browser.open(&format!("{}?backend=cpu", site.url)).await;
+    done(&browser, SOON).await;
+    assert_eq!(captions(&browser).await, four);
+    let visible = "[...document.querySelectorAll('[data-testid=pictures] .name')].every((e) => e.checkVisibility())";
+    assert!(browser.run::<bool>(&format!("return {visible}")).await);
+    let labels =
+        "return [...document.querySelectorAll('[data-testid=canvas]')].map((e) => e.ariaLabel)";
+    let buttons = "return [...document.querySelectorAll('[data-testid=pictures] button')].map((e) => e.ariaLabel)";
+    let (labels, buttons): (Vec<String>, Vec<String>) =
+        (browser.run(labels).await, browser.run(buttons).await);
+    assert_eq!((labels.len(), buttons.len()), (4, 4));
+    for (i, name) in four.into_iter().enumerate() {
+        assert!(labels[i].contains(name) && labels[i].contains("without noise"), "{labels:?}");
+        assert_eq!(buttons[i], format!("Enlarge picture {} of 4: {name}", i + 1));
+    }
+    assert_eq!(browser.violations().await, Vec::<String>::new());
+    let hash = async || browser.run::<String>("return location.hash").await;
+    assert_eq!(hash().await, "#seed=0&count=4&steps=12&sampler=ipndm&classes=2,3,4,1");
+
+    // They are the pictures of these names.
+    make(&browser, (0, 4, 3, "euler"), SOON).await;
+    let shown = canvas(&browser, "canvas").await;
+    let native = named_command_line(folder.path(), "named.safetensors", "0-3", &four.join(","));
+    assert_same(&shown, &native, 1);
+    browser.click("[data-testid=pictures] > :nth-child(4) button").await;
+    assert_eq!(captions(&browser).await, ["red heart"]);
+    browser.click("[data-testid=download]").await;
+    let origin = Origin::from_png(&browser.downloaded("diffit-3.png", SOON).await);
+    let origin = origin.expect("an origin");
+    assert_eq!(origin.settings.labels_of(&origin.seeds), [1.into()]);
+    browser.click("[data-testid=back]").await;
+
+    // A link that says nothing of names is of none, as it always was.
+    browser.open(&format!("{}?backend=cpu&old#seed=9&steps=3&sampler=euler", site.url)).await;
+    done(&browser, SOON).await;
+    assert_eq!(captions(&browser).await, [""; 0]);
+    assert_same(
+        &canvas(&browser, "canvas").await,
+        &named_command_line(folder.path(), "named.safetensors", "9", ""),
+        1,
+    );
+    // Nor is the usual scene, where someone comes back to it: nothing is made, nothing is named.
+    fill(&browser, (154, 1, 12, "ipndm")).await;
+    browser.wait("location.hash === '#classes=none'", SOON).await;
+    browser.open(&format!("{}?backend=cpu&again{}", site.url, hash().await)).await;
+    ready(&browser, SOON).await;
+    browser.wait("document.querySelector('.poster').checkVisibility()", SOON).await;
+    assert_eq!(browser.run::<String>("return document.querySelector('#class').value").await, "");
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the built page and Chromium"]
+async fn names_are_found_as_one_types() {
+    let (site, folder) = named_site();
+    let browser = Browser::start(Gpu::None).await;
+    browser.open(&format!("{}?backend=cpu#steps=3&sampler=euler&classes=0", site.url)).await;
+    done(&browser, SOON).await;
+    let offered = async || -> Vec<String> {
+        let shown = "document.querySelector('#class-names').checkVisibility()";
+        let texts = "[...document.querySelectorAll('#class-names li > :first-child')].map((e) => e.textContent)";
+        browser.run(&format!("return {shown} ? {texts} : []")).await
+    };
+    let value =
+        async || browser.run::<String>("return document.querySelector('#class').value").await;
+    let input = "document.querySelector('#class')";
+    let marked = format!(
+        "return document.getElementById({input}.getAttribute('aria-activedescendant'))?.firstElementChild.textContent ?? ''"
+    );
+    let expanded = format!("return {input}.getAttribute('aria-expanded')");
+    let marked = async || browser.run::<String>(&marked).await;
+    let expanded = async || browser.run::<String>(&expanded).await;
+    let select_all = async || browser.press("#class", Key::Control + "a").await;
+
+    // Prefixes of names, then of words, then what has it anywhere.
+    assert_eq!((offered().await, expanded().await.as_str()), (vec![], "false"));
+    browser.press("#class", "PIZ").await;
+    assert_eq!(offered().await, ["pizza", "pizzeria", "slice of pizza", "mapizza"]);
+    assert_eq!((marked().await.as_str(), expanded().await.as_str()), ("", "true"));
+    assert!(browser.text("#class-names li").await.ends_with("Mixed"));
+    browser.press("#class", Key::Down + Key::Down + Key::Down).await;
+    assert_eq!(marked().await, "slice of pizza");
+    assert_eq!(browser.violations().await, Vec::<String>::new());
+    browser.press("#class", Key::Up + "").await;
+    assert_eq!(marked().await, "pizzeria");
+    browser.press("#class", Key::Enter + "").await;
+    assert_eq!((value().await.as_str(), expanded().await.as_str()), ("pizzeria", "false"));
+    // The device is fast: the picture follows by itself.
+    let follows = async |name: &str| {
+        let caption = "document.querySelector('[data-testid=pictures] .name')?.textContent";
+        browser.wait(&format!("{caption} === {name:?}"), SOON).await;
+        done(&browser, SOON).await;
+    };
+    follows("pizzeria").await;
+    let native = named_command_line(folder.path(), "named.safetensors", "154", "pizzeria");
+    assert_same(&canvas(&browser, "canvas").await, &native, 1);
+
+    // Escape closes, and then brings back what there was.
+    select_all().await;
+    browser.press("#class", "fro").await;
+    browser.press("#class", Key::Escape + "").await;
+    assert_eq!((value().await.as_str(), offered().await.len()), ("fro", 0));
+    browser.press("#class", Key::Escape + "").await;
+    assert_eq!(value().await, "pizzeria");
+    // Enter takes the best, arrows go around, a pointer does as well.
+    select_all().await;
+    browser.press("#class", "fr").await;
+    browser.press("#class", Key::Enter + "").await;
+    follows("frog").await;
+    select_all().await;
+    browser.press("#class", "animals").await;
+    assert_eq!(offered().await, ["cat", "dog", "fox", "ox"]);
+    browser.press("#class", Key::Up + "").await;
+    assert_eq!(marked().await, "ox");
+    browser.press("#class", Key::Down + "").await;
+    assert_eq!(marked().await, "cat");
+    browser.click("#class-names li:nth-child(2)").await;
+    follows("dog").await;
+    // Without a letter, there is some of everything, and no more than a screen of it.
+    browser.press("#class", Key::Down + "").await;
+    assert_eq!(offered().await.len(), 12);
+    browser.press("#class", Key::Escape + "").await;
+
+    // Lists, ranges and mixtures can be typed; the last name of a list is looked for.
+    browser.click("#count-4").await;
+    select_all().await;
+    browser.press("#class", "ship,ro").await;
+    assert_eq!(offered().await, ["rocket"]);
+    browser.press("#class", Key::Down + Key::Enter).await;
+    assert_eq!(value().await, "ship, rocket");
+    browser
+        .wait("document.querySelectorAll('[data-testid=pictures] .name').length === 4", SOON)
+        .await;
+    done(&browser, SOON).await;
+    assert_eq!(captions(&browser).await, ["ship", "rocket", "ship", "rocket"]);
+    browser.fill("#class", "10-12,otter").await;
+    assert_eq!(value().await, "cat, dog, fox, otter");
+    browser.fill("#class", "otter=0.6,pizza=0.4;moon").await;
+    assert_eq!(value().await, "otter=0.6, pizza=0.4; moon");
+    browser.wait("location.hash.includes('classes=2:0.6_3:0.4,19')", SOON).await;
+    done(&browser, SOON).await;
+    let mixed = "otter 60 % + pizza 40 %";
+    assert_eq!(captions(&browser).await, [mixed, "moon", mixed, "moon"]);
+    // What is no name is said so, and changes nothing.
+    browser.fill("#class", "unicorn").await;
+    assert!(browser.text("#class-problem").await.contains("no class is called `unicorn`"));
+    assert_eq!(browser.violations().await, Vec::<String>::new());
+    assert!(browser.run::<bool>("return location.hash.includes('classes=2:0.6_3:0.4,19')").await);
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the built page and Chromium"]
+async fn names_are_drawn_and_mixed() {
+    let (site, folder) = named_site();
+    let browser = Browser::start(Gpu::None).await;
+    browser
+        .open(&format!("{}?backend=cpu#seed=0&count=4&steps=3&sampler=euler&classes=0", site.url))
+        .await;
+    done(&browser, SOON).await;
+    // Four pictures, four names; another four with the next click.
+    let mut drawn = std::collections::BTreeSet::new();
+    for _ in 0..4 {
+        browser.click("[data-testid=random]").await;
+        done(&browser, SOON).await;
+        let names = captions(&browser).await;
+        let different: std::collections::BTreeSet<_> = names.iter().cloned().collect();
+        assert!(different.len() == 4 && names.iter().all(|n| NAMES.contains(&&**n)), "{names:?}");
+        let value = browser.run::<String>("return document.querySelector('#class').value").await;
+        assert_eq!(value, names.join(", "));
+        drawn.insert(names);
+    }
+    assert!(drawn.len() > 1, "always {drawn:?}");
+
+    // Two names and a slider.
+    browser.click("#count-1").await;
+    browser.fill("#class", "otter").await;
+    done(&browser, SOON).await;
+    browser.wait("!document.querySelector('#mix').checkVisibility()", SOON).await;
+    browser.fill("#second", "pizza").await;
+    done(&browser, SOON).await;
+    let half = canvas(&browser, "canvas").await;
+    assert_eq!(captions(&browser).await, ["otter 50 % + pizza 50 %"]);
+    let native = |class: &str| named_command_line(folder.path(), "named.safetensors", "0", class);
+    assert_same(&half, &native("otter=0.5,pizza=0.5"), 1);
+    browser.press("#mix", Key::Left + Key::Left + Key::Left).await;
+    browser
+        .wait(
+            "document.querySelector('[data-testid=pictures] .name').textContent.includes('47 %')",
+            SOON,
+        )
+        .await;
+    done(&browser, SOON).await;
+    let mixed = canvas(&browser, "canvas").await;
+    assert_same(&mixed, &native("otter=0.53,pizza=0.47"), 1);
+    assert_ne!(mixed, half);
+    assert_ne!(mixed, native("otter"));
+    let text = "document.querySelector('#mix').getAttribute('aria-valuetext')";
+    assert_eq!(browser.run::<String>(&format!("return {text}")).await, "53 % otter, 47 % pizza");
+
+    // Guided beyond it, and back: 1 is no guidance.
+    browser.fill("#guidance-scale", "3").await;
+    browser.wait("location.hash.includes('guidance=3')", SOON).await;
+    done(&browser, SOON).await;
+    assert_ne!(canvas(&browser, "canvas").await, mixed);
+    browser.fill("#guidance-scale", "1").await;
+    done(&browser, SOON).await;
+    assert_eq!(canvas(&browser, "canvas").await, mixed);
+
+    // Link and file bring all of it back.
+    browser.click("[data-testid=download]").await;
+    let origin = Origin::from_png(&browser.downloaded("diffit-0.png", SOON).await);
+    let path = browser.downloads().join("diffit-0.png");
+    assert_eq!(origin.expect("an origin").settings.classes[0].parts(), [(2, 0.53), (3, 0.47)]);
+    let hash = browser.run::<String>("return location.hash").await;
+    assert!(hash.contains("classes=2:0.53_3:0.47"), "{hash}");
+    browser.open(&format!("{}?backend=cpu&reloaded{hash}", site.url)).await;
+    done(&browser, SOON).await;
+    assert_eq!(canvas(&browser, "canvas").await, mixed);
+    let fields = "return ['class', 'second', 'mix'].map((id) => document.getElementById(id).value)";
+    assert_eq!(browser.run::<Vec<String>>(fields).await, ["otter", "pizza", "47"]);
+    // Without the second name, the first is all of it.
+    browser.press("#second", Key::Control + "a").await;
+    browser.press("#second", Key::Backspace + Key::Tab).await;
+    browser.wait("!document.querySelector('#mix').checkVisibility()", SOON).await;
+    done(&browser, SOON).await;
+    assert_same(&canvas(&browser, "canvas").await, &native("otter"), 1);
+    browser.upload("#file", &path).await;
+    browser.wait("document.querySelector('#mix')?.value === '47'", SOON).await;
+    done(&browser, SOON).await;
+    assert_eq!(canvas(&browser, "canvas").await, mixed);
+
+    // What does not follow by itself is pointed out.
+    let outdated = "document.querySelector('[data-testid=generate].outdated')";
+    browser.wait(&format!("!{outdated}"), SOON).await;
+    browser.fill("#seed", "7").await;
+    browser.wait(outdated, SOON).await;
+    browser.click("[data-testid=generate]").await;
+    browser.wait(&format!("!{outdated}"), SOON).await;
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the built page and Chromium"]
+async fn another_model_is_chosen_at_the_top() {
+    let (site, folder) = named_site();
+    let browser = Browser::start(Gpu::None).await;
+    browser
+        .open(&format!(
+            "{}?backend=cpu#seed=0&count=4&steps=3&sampler=euler&classes=2,3,4,18",
+            site.url
+        ))
+        .await;
+    done(&browser, SOON).await;
+    let models =
+        "return [...document.querySelectorAll('#model-choice option')].map((e) => e.textContent)";
+    assert_eq!(browser.run::<Vec<String>>(models).await, ["Named", "Others"]);
+    // Names that the other model has stay, and so does all else.
+    let uses = async |file: &str| {
+        browser
+            .wait(&format!("document.querySelector('#model-choice').value === {file:?}"), SOON)
+            .await;
+        browser.wait("document.querySelector('[data-testid=pictures] .name')", SOON).await;
+        done(&browser, SOON).await;
+    };
+    browser.fill("#model-choice", "others.safetensors").await;
+    uses("others.safetensors").await;
+    assert_eq!(captions(&browser).await, ["otter", "ship", "otter", "ship"]);
+    let native = named_command_line(folder.path(), "others.safetensors", "0-3", "otter,ship");
+    assert_same(&canvas(&browser, "canvas").await, &native, 1);
+    let hash = "#model=others.safetensors&seed=0&count=4&steps=3&sampler=euler&classes=1,3";
+    browser.wait(&format!("location.hash === {hash:?}"), SOON).await;
+    // A name that the first model has not gives way to its own.
+    browser.fill("#class", "horse").await;
+    done(&browser, SOON).await;
+    browser.fill("#model-choice", "named.safetensors").await;
+    uses("named.safetensors").await;
+    assert_eq!(captions(&browser).await, ["otter", "pizza", "rocket", "red heart"]);
+    // Where a model has none of these names, some of everything.
+    browser.open(&format!("{}?backend=cpu&own{PLAIN}", site.url)).await;
+    ready(&browser, SOON).await;
+    browser.fill("#class", "moon").await;
+    browser.fill("#model-choice", "others.safetensors").await;
+    uses("others.safetensors").await;
+    assert_eq!(captions(&browser).await, ["ship"]);
+
+    // A model of one's own is named there, as long as it is used.
+    browser.upload("#file", &root().join("tests/golden/network.weights.safetensors")).await;
+    browser
+        .wait(
+            "document.querySelector('#model-choice')?.value === 'network.weights.safetensors'",
+            SOON,
+        )
+        .await;
+    is(&browser, "ready", SOON).await;
+    assert_eq!(
+        browser
+            .run::<usize>("return document.querySelectorAll('#model-choice option').length")
+            .await,
+        3
+    );
+    assert!(!browser.run::<bool>("return Boolean(document.querySelector('#class'))").await);
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the built page and Chromium"]
 async fn where_memory_does_not_suffice_fewer_pictures_are_offered() {
     let (site, browser) = (site(), Browser::start(Gpu::None).await);
     // The program of the worker really finds no more, and ends.
-    browser.open(&format!("{}?backend=cpu&fault=memory4", site.url)).await;
+    browser.open(&format!("{}?backend=cpu&fault=memory4{PLAIN}", site.url)).await;
     ready(&browser, SOON).await;
     fill(&browser, (9, 9, 3, "euler")).await;
     browser.click("[data-testid=generate]").await;
@@ -835,7 +1264,7 @@ async fn where_memory_does_not_suffice_fewer_pictures_are_offered() {
     assert_eq!(browser.text("[data-testid=trouble]").await, "");
 
     // Here it is known before anything is tried: 12.6 MB of weights, and some 3 MB a picture.
-    browser.open(&format!("{}?backend=cpu&memory=20000000", site.url)).await;
+    browser.open(&format!("{}?backend=cpu&memory=20000000{PLAIN}", site.url)).await;
     ready(&browser, SOON).await;
     fill(&browser, (9, 4, 3, "euler")).await;
     browser.click("[data-testid=generate]").await;
@@ -844,7 +1273,7 @@ async fn where_memory_does_not_suffice_fewer_pictures_are_offered() {
     done(&browser, SOON).await;
     assert_same(&canvas(&browser, "canvas").await, &command_line("9", 1, 3, "euler"), 1);
     // So it is of a model that is too large.
-    browser.open(&format!("{}?backend=cpu&memory=10000", site.url)).await;
+    browser.open(&format!("{}?backend=cpu&memory=10000{PLAIN}", site.url)).await;
     ready(&browser, SOON).await;
     let own = root().join("tests/golden/network.weights.safetensors");
     open_file(&browser, &own, &says("trouble", "is too large to be used here")).await;
@@ -872,7 +1301,7 @@ async fn a_lost_device_costs_no_more_than_time() {
 #[ignore = "needs the built page and Chromium"]
 async fn a_lost_device_keeps_weights_of_ones_own() {
     let (site, browser) = (site(), Browser::start(Gpu::None).await);
-    browser.open(&format!("{}?backend=cpu&fault=2", site.url)).await;
+    browser.open(&format!("{}?backend=cpu&fault=2{PLAIN}", site.url)).await;
     ready(&browser, SOON).await;
     let own = root().join("tests/golden/network.weights.safetensors");
     browser.upload("#file", &own).await;
@@ -904,7 +1333,7 @@ async fn a_lost_graphics_processor_costs_no_more_than_time() {
 #[ignore = "needs the built page and Chromium"]
 async fn it_works_without_the_network_once_it_was_there() {
     let (site, browser) = (site(), Browser::start(Gpu::None).await);
-    browser.open(&format!("{}?backend=cpu", site.url)).await;
+    browser.open(&format!("{}?backend=cpu{PLAIN}", site.url)).await;
     ready(&browser, SOON).await;
     browser
         .run::<bool>(
@@ -1015,7 +1444,7 @@ const BUDGETS: [(&str, [usize; 2]); 2] = [("app", [512, 432]), ("worker", [4096,
 #[ignore = "needs the built page and Chromium"]
 async fn the_keyboard_is_enough() {
     let (site, browser) = (site(), Browser::start(Gpu::None).await);
-    browser.open(&format!("{}?backend=cpu", site.url)).await;
+    browser.open(&format!("{}?backend=cpu{PLAIN}", site.url)).await;
     ready(&browser, SOON).await;
     let focus = "const e = document.activeElement; return e.dataset.testid || e.id || e.tagName";
     let tab_to = async |name: &str| {
@@ -1058,7 +1487,7 @@ async fn the_keyboard_is_enough() {
 #[ignore = "needs the built page and Chromium"]
 async fn every_view_fits_every_width_in_light_and_dark() {
     let (site, browser) = (site(), Browser::start(Gpu::None).await);
-    browser.open(&format!("{}?backend=cpu", site.url)).await;
+    browser.open(&format!("{}?backend=cpu{PLAIN}", site.url)).await;
     ready(&browser, SOON).await;
     let folder = root().join("target/screenshots");
     std::fs::create_dir_all(&folder).expect("a folder");

@@ -135,13 +135,14 @@ pub const RESPACING: Topic = Topic {
 pub const CLASS: Topic = Topic {
     id: "class-topic",
     title: "Class",
-    line: "What the picture is to be of, among the kinds that the model was trained with.",
-    more: "Each class has a learned vector, which is added to the time token and so reaches every query, \
-           key and value. A name, a part of one that no other has, or a number will do; several, with \
-           commas between them, go to the seeds in turn. Without a class the model takes the vector \
-           that stands for any picture.",
-    equation: "x_t = embedding(t) + embedding(class)",
-    source: "DiffiT's released latent networks, after DiT (arXiv 2212.09748)",
+    line: "What the picture is to be of, among the names that the model was trained with.",
+    more: "Each class has a learned vector, which is added to the embedding of the noise level and so \
+           reaches every query, key and value. The map from classes to vectors is linear, so that two of \
+           them can be mixed. A name, a part of one that no other has, or a number will do; several, with \
+           commas between them, go to the seeds in turn, and otter=0.6, pizza=0.4 is a mixture. Without a \
+           class the vector is zero, or, in a latent model, the one that stands for any picture.",
+    equation: "e += √classes W onehot(class)",
+    source: "EDM's code for its class-conditional models (arXiv 2206.00364); latent: embedding(t) + embedding(class), after DiT (arXiv 2212.09748)",
 };
 
 /// Guidance.

@@ -11,6 +11,7 @@ pub mod adapter;
 pub mod explain;
 pub mod manifest;
 pub mod memory;
+pub mod names;
 pub mod plot;
 pub mod protocol;
 pub mod scene;

@@ -99,6 +99,19 @@ impl Entry {
     }
 }
 
+/// A model's name for people, from that of its file: what it was trained on, where the file says
+/// so as the shipped ones do.
+pub fn title(file: &str) -> String {
+    let stem = file.trim_end_matches(".safetensors");
+    let name = stem.strip_prefix("tiny-").unwrap_or(stem);
+    if name.starts_with("cifar10") {
+        return name.replacen("cifar10", "CIFAR-10", 1);
+    }
+    let mut letters = name.chars();
+    let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+    first + letters.as_str()
+}
+
 fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
@@ -143,6 +156,12 @@ mod tests {
         }
         assert_eq!(Manifest::parse(r#"{"models": []}"#), Err(ManifestError::Empty));
         assert!(matches!(Manifest::parse("<!DOCTYPE html>"), Err(ManifestError::Json(_))));
+    }
+
+    #[test]
+    fn models_are_called_by_what_they_were_trained_on() {
+        let titles = ["tiny-emoji.safetensors", "tiny-cifar10.safetensors", "mine.safetensors", ""];
+        assert_eq!(titles.map(title), ["Emoji", "CIFAR-10", "Mine", ""]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use model::settings::{Method, Settings, Variance};
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::is_plain;
+use crate::names::carried;
 use crate::protocol::{Guide, Noise, Order, Usual};
 
 /// What is looked at.
@@ -107,6 +108,13 @@ const CLASSES: usize = 64;
 
 /// Numbers of pictures that make a square.
 pub const COUNTS: [usize; 4] = [1, 4, 9, 16];
+
+/// The seed that a visit without a link begins with, where there are names: a multiple of their
+/// number, so that the pictures come in the order of the names.
+const OPENING_SEED: u64 = 0;
+
+/// A link to the usual scene, which is that of no class: one without anything is for a new visit.
+pub const NO_CLASS: &str = "classes=none";
 
 /// Pictures on a side of the plane between four seeds, and on the way between two.
 const SIDE: usize = 4;
@@ -421,9 +429,7 @@ fn usable(settings: &Settings, classes: usize) -> Settings {
     if !settings.method.takes_churn() {
         settings.churn.s_churn = 0.0;
     }
-    if classes == 0 {
-        settings.classes.clear();
-    }
+    settings.classes.retain(|label| label.parts().iter().all(|(class, _)| *class < classes));
     if settings.classes.is_empty() {
         settings.guidance = None;
     }
@@ -611,6 +617,36 @@ impl Scene {
         }
     }
 
+    /// Begins a visit with labels. What was chosen already stays.
+    pub fn open(&mut self, labels: Vec<Label>) {
+        let usual = Self::default();
+        if labels.is_empty() || !self.settings.classes.is_empty() {
+            return;
+        }
+        if self.seed == usual.seed {
+            self.seed = OPENING_SEED;
+        }
+        if self.count == usual.count {
+            let enough = COUNTS.into_iter().find(|&count| count >= labels.len());
+            self.count = enough.unwrap_or(usual.count);
+        }
+        self.settings.classes = labels;
+    }
+
+    /// Goes over to another model: to what is usual for it, where it still is what was for the one
+    /// before, and to its classes of the same names.
+    pub fn change_model(&mut self, before: (&Usual, &[String]), now: (&Usual, &[String])) {
+        let (classes, guidance) =
+            (std::mem::take(&mut self.settings.classes), self.settings.guidance);
+        let usual = guidance == before.0.first.guidance;
+        self.settings.guidance = before.0.first.guidance;
+        self.fit(before.0, now.0);
+        self.settings.classes = carried(&classes, before.1, now.1);
+        if !usual {
+            self.settings.guidance = guidance;
+        }
+    }
+
     /// What to make, with a model of so many classes.
     pub fn order(&self, classes: usize) -> Order {
         let settings = usable(&self.settings, classes);
@@ -788,6 +824,61 @@ mod tests {
         scene.settings.classes = vec![3.into()];
         scene.fit(&usual, &usual);
         assert_eq!(scene.settings.guidance, guidance);
+    }
+
+    #[test]
+    fn a_visit_begins_with_names_and_a_link_without_them_has_none() {
+        let four: Vec<Label> = [7, 3, 9, 1].map(Label::from).into();
+        let mut scene = Scene::default();
+        scene.open(four.clone());
+        assert_eq!(scene.encode(), "seed=0&count=4&steps=12&sampler=ipndm&classes=7,3,9,1");
+        assert_eq!(Scene::decode(&scene.encode()), scene);
+        // The pictures come in the order of the names.
+        let order = scene.order(10);
+        let seeds: Vec<u64> = order.noises.iter().map(Noise::seed).collect();
+        assert_eq!(order.settings.labels_of(&seeds), four);
+        // Links that say nothing of classes mean what they meant: no class, and all else as usual.
+        for link in [NO_CLASS, "count=1", "seed=154"] {
+            assert_eq!(Scene::decode(link), Scene::default(), "{link}");
+        }
+        assert_eq!(Scene::decode("steps=6").settings.classes, []);
+        assert_eq!((Scene::decode("steps=6").seed, Scene::decode("steps=6").count), (154, 1));
+        // What was chosen before the model was there stays.
+        let mut early = Scene { seed: 5, count: 9, ..Scene::default() };
+        early.open(four.clone());
+        assert_eq!((early.seed, early.count, &early.settings.classes), (5, 9, &four));
+        early.open(vec![2.into()]);
+        assert_eq!(early.settings.classes, four);
+        let mut none = Scene::default();
+        none.open(Vec::new());
+        assert_eq!(none, Scene::default());
+    }
+
+    #[test]
+    fn another_model_keeps_what_makes_sense() {
+        let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+        let (emoji, cifar) = (names(&["otter", "ship", "dog"]), names(&["dog", "ship"]));
+        let (usual, paper) = (Usual::default(), Settings::default());
+        let guidance = Some(Guidance::default());
+        let first = Settings { steps: 50, method: METHODS[4].0, guidance, ..paper.clone() };
+        let discrete = Usual { first: first.clone(), paper: first.clone() };
+        let mut scene = Scene::decode("seed=3&count=4&classes=0,1,2");
+        scene.change_model((&usual, &emoji), (&discrete, &cifar));
+        assert_eq!((scene.seed, scene.count), (3, 4));
+        assert_eq!(scene.settings, Settings { classes: vec![1.into(), 0.into()], ..first.clone() });
+        // Back, with steps and guidance of one's own.
+        scene.settings.steps = 20;
+        let own = Guidance { scale: 2.0, ..Guidance::default() };
+        scene.settings.guidance = Some(own);
+        scene.change_model((&discrete, &cifar), (&usual, &emoji));
+        assert_eq!((scene.settings.steps, scene.settings.guidance), (20, Some(own)));
+        assert_eq!(scene.settings.classes, [1, 2].map(Label::from));
+        scene.change_model((&usual, &emoji), (&usual, &[]));
+        assert_eq!(scene.settings.classes, []);
+        // Classes that a model lacks are not asked of it.
+        let order = Scene::decode("classes=1,9,1:0.5_9:0.5&guidance=2").order(5);
+        assert_eq!(order.settings.classes, [Label::from(1)]);
+        assert_eq!(Scene::decode("classes=9&guidance=2").order(5).settings, paper);
     }
 
     #[test]

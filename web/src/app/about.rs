@@ -101,11 +101,6 @@ pub fn Card(state: State) -> impl IntoView {
 #[component]
 pub fn Models(state: State, engine: Engine) -> impl IntoView {
     let in_use = move |file: &str| state.ready.read().as_ref().is_some_and(|r| r.file == file);
-    let choose = move |file: String| {
-        let first = state.models.read_untracked().first().is_some_and(|first| first.file == file);
-        state.scene.update(|scene| scene.model = if first { String::new() } else { file });
-        engine.use_shipped();
-    };
     let resting = move || *state.doing.read() == Doing::Resting;
     let rows = move || {
         let row = |entry: Entry| {
@@ -121,7 +116,7 @@ pub fn Models(state: State, engine: Engine) -> impl IntoView {
                         <Show when=is_used fallback=move || view! {
                             <button
                                 type="button" class="plain small" disabled=move || !resting()
-                                on:click=move |_| choose(used.get_value())
+                                on:click=move |_| engine.choose(used.get_value())
                             >"Use"</button>
                         }>
                             <strong>"in use"</strong>

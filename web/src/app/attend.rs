@@ -149,10 +149,14 @@ fn Token(state: State) -> impl IntoView {
             side()
         )
     };
+    let looked_at = move || match state.captions().get(state.picture()) {
+        Some(name) => format!("The denoiser's guess: {name}"),
+        None => "The denoiser's guess".into(),
+    };
     view! {
         <div class="frame">
             <div class="token-area" role="application" tabindex="0" aria-label=label data-testid="token" on:click=click on:keydown=press>
-                <Picture picture=Signal::derive(move || picture(state)) label="The denoiser's guess" name="looked-at"/>
+                <Picture picture=Signal::derive(move || picture(state)) label=Signal::derive(looked_at) name="looked-at"/>
                 <span
                     class="mark" aria-hidden="true"
                     style:top=move || percent(token()[0]) style:left=move || percent(token()[1])

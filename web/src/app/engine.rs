@@ -13,8 +13,10 @@ use super::state::{Doing, Frame, Run, State};
 use crate::adapter::Backend;
 use crate::manifest::named;
 use crate::memory::{is_shortage, smaller};
+use crate::names::opening;
 use crate::plot::Maps;
-use crate::protocol::{Event, Fault, Look, Noise, Order, Request, Start, carry};
+use crate::protocol::{Event, Fault, Look, Noise, Order, Ready, Request, Start, Usual, carry};
+use crate::scene::View;
 
 /// Starts of the worker before the page gives up: a device may be lost, but not each time.
 const STARTS: usize = 3;
@@ -227,8 +229,15 @@ impl Engine {
         }
     }
 
+    /// Uses one of the models beside the page.
+    pub fn choose(self, file: String) {
+        let first = self.state.models.read_untracked().first().is_some_and(|e| e.file == file);
+        self.state.scene.update(|scene| scene.model = if first { String::new() } else { file });
+        self.use_shipped();
+    }
+
     /// Uses the model that the scene names, instead of the visitor's own.
-    pub fn use_shipped(self) {
+    fn use_shipped(self) {
         self.asked.update_value(|asked| asked.weights = None);
         self.state.trouble.set(None);
         self.load();
@@ -317,8 +326,7 @@ impl Engine {
                     .read_untracked()
                     .as_ref()
                     .is_some_and(|before| before.sha256 != ready.sha256);
-                let before = state.ready.read_untracked().as_ref().map(|r| r.usual.clone());
-                state.scene.update(|scene| scene.fit(&before.unwrap_or_default(), &ready.usual));
+                self.fit(&ready);
                 if other {
                     // Pictures of another model cannot be looked into.
                     state.run.set(None);
@@ -445,6 +453,40 @@ impl Engine {
                 let usable = state.ready.read_untracked().is_some();
                 state.doing.set(if usable { Doing::Resting } else { Doing::Broken });
             }
+        }
+    }
+
+    /// Brings the scene to what a model begins with and has names for.
+    fn fit(self, ready: &Ready) {
+        let state = self.state;
+        let begins = opening(&ready.card.class_names(ready.classes), &ready.card.class_groups);
+        let before = state.ready.get_untracked();
+        let names = state.names.get_untracked();
+        let mut draws = false;
+        state.scene.update(|scene| match before {
+            None => {
+                scene.fit(&Usual::default(), &ready.usual);
+                if state.anew.get_untracked() && !begins.is_empty() {
+                    draws = true;
+                    scene.open(begins);
+                }
+            }
+            Some(before) if before.sha256 != ready.sha256 => {
+                let now = ready.card.class_names(ready.classes);
+                let named = !scene.settings.classes.is_empty();
+                scene.change_model((&before.usual, &names), (&ready.usual, &now));
+                // Whoever had names, or could have none, goes on with some.
+                let none = scene.settings.classes.is_empty() && state.anew.get_untracked();
+                if none && before.classes == 0 {
+                    scene.open(begins);
+                } else if none && named {
+                    scene.settings.classes = begins;
+                }
+            }
+            Some(_) => {}
+        });
+        if draws && state.scene.read_untracked().view != View::About {
+            state.draws.set(true);
         }
     }
 

@@ -69,9 +69,6 @@ pub fn Text(
     /// The text.
     #[prop(into)]
     value: Signal<String>,
-    /// The name of a list of texts to choose from.
-    #[prop(optional)]
-    list: Option<&'static str>,
     /// What it could be, where it is empty.
     #[prop(optional)]
     example: &'static str,
@@ -92,7 +89,7 @@ pub fn Text(
         <div class="field">
             <label for=id>{label}</label>
             <input
-                id=id type="text" autocomplete="off" spellcheck="false" list=list placeholder=example
+                id=id type="text" autocomplete="off" spellcheck="false" placeholder=example
                 aria-invalid=move || problem.read().is_some().then_some("true")
                 aria-describedby=move || problem.read().is_some().then(|| described.clone())
                 prop:value=move || value.get()

@@ -1,19 +1,21 @@
 //! Seed, number, sampler; Generate and Cancel.
 
+use std::time::Duration;
+
 use leptos::prelude::*;
-use model::classes::{find_all, list};
-use model::guidance::Guidance;
 use model::schedule::Schedule;
 use model::settings::{Method, Settings};
+use web_time::Instant;
 
 use super::engine::Engine;
 use super::explain::Explain;
 use super::fields::{Choice, Number, Text};
+use super::names::Names;
 use super::state::{Doing, Guide, State};
 use crate::explain;
 use crate::scene::{
-    CHANNELS, Game, LEVELS, Levels, METHODS, Scene, VARIANCES, View, course, edm, levels, power,
-    range, respacing, set_levels, set_respacing, set_steps,
+    Game, LEVELS, Levels, METHODS, Scene, VARIANCES, View, edm, levels, range, respacing,
+    set_levels, set_respacing, set_steps,
 };
 
 /// Seeds that are remembered.
@@ -25,14 +27,14 @@ pub fn Make(state: State, engine: Engine) -> impl IntoView {
     let counts = [(1, "1", "1"), (4, "4", "4"), (9, "9", "9"), (16, "16", "16")];
     view! {
         <form class="card make" aria-label="Settings" on:submit=move |event| submit(event, state, engine)>
-            <Seed state/>
-            <Classes state/>
+            <Names state/>
             <Choice
                 id="count" label="Pictures" options=counts
                 value=Signal::derive(move || state.scene.read().count)
                 on_change=move |count| state.scene.update(|scene| scene.count = count)
             />
             <Generate state engine/>
+            <Seed state/>
             <details class="more">
                 <summary data-testid="more">"Sampler and noise levels"</summary>
                 <HowMade id=["sampler", "steps"] state/>
@@ -69,7 +71,7 @@ pub fn Seed(state: State) -> impl IntoView {
         <div class="seed">
             <div class="with-button">
                 <Number id="seed" label="Seed" value=seed range=0..=u64::MAX on_change=set/>
-                <button type="button" class="plain" data-testid="dice" on:click=move |_| set(dice())>"Dice"</button>
+                <button type="button" class="plain" data-testid="dice" on:click=move |_| set(dice(state))>"Dice"</button>
             </div>
             <label class="check">
                 <input
@@ -85,9 +87,11 @@ pub fn Seed(state: State) -> impl IntoView {
     }
 }
 
-/// Another seed.
-fn dice() -> u64 {
-    (js_sys::Math::random() * 1e6) as u64
+/// Another seed: one of those whose pictures come in the order of their names.
+fn dice(state: State) -> u64 {
+    let seed = (js_sys::Math::random() * 1e6) as u64;
+    let names = state.scene.read_untracked().settings.classes.len().max(1) as u64;
+    seed - seed % names
 }
 
 /// The settings, or those to compare with, and how to change them.
@@ -104,112 +108,6 @@ fn settings(
         });
     };
     (move || state.scene.with(pick), change)
-}
-
-/// What the pictures are of, and how much: nothing where the model has no classes.
-#[component]
-pub fn Classes(state: State) -> impl IntoView {
-    view! { <Show when=move || { state.classes() > 0 }><ClassesAndGuidance state/></Show> }
-}
-
-#[component]
-fn ClassesAndGuidance(state: State) -> impl IntoView {
-    let names = Memo::new(move |_| state.class_names());
-    let text = Signal::derive(move || {
-        names.with(|names| list(names, &state.scene.read().settings.classes))
-    });
-    let take = move |text: &str| {
-        let classes = names.with_untracked(|names| find_all(names, text));
-        let classes = classes.map_err(|error| format!("{error}."))?;
-        state.scene.update(|scene| scene.settings.classes = classes);
-        Ok(())
-    };
-    let options = move || {
-        let option =
-            |class| view! { <option value=names.with(|names| list(names, &[class.into()]))/> };
-        (0..names.read().len()).map(option).collect_view()
-    };
-    let guided = Memo::new(move |_| state.scene.read().settings.guidance.is_some());
-    let classless = move || state.scene.read().settings.classes.is_empty();
-    view! {
-        <section class="apart" aria-label="Class and guidance">
-            <Text
-                id="class" label="Class, by name or number" value=text list="class-names"
-                example="none" problem=state.class_problem on_change=take
-            />
-            <datalist id="class-names">{options}</datalist>
-            <Explain topic=explain::CLASS/>
-            <label class="check">
-                <input
-                    type="checkbox" id="guidance" prop:checked=move || guided.get()
-                    on:change:target=move |e| {
-                        let on = e.target().checked();
-                        state.scene.update(|scene| {
-                            let first = || Guidance::default();
-                            scene.settings.guidance = on.then(first);
-                        });
-                    }
-                />
-                <span>"Guide to the class"</span>
-            </label>
-            <Show when=move || guided.get()>
-                <Guiding state/>
-                <Show when=classless><p class="hint">"Guidance begins with a class to guide to."</p></Show>
-            </Show>
-            <Explain topic=explain::GUIDANCE/>
-        </section>
-    }
-}
-
-/// Scale, course, channels and interval of guidance.
-#[component]
-fn Guiding(state: State) -> impl IntoView {
-    let get = move || state.scene.read().settings.guidance.unwrap_or_default();
-    let set = move |change: &dyn Fn(&mut Guidance)| {
-        state.scene.update(|scene| {
-            if let Some(guidance) = &mut scene.settings.guidance {
-                change(guidance);
-            }
-        });
-    };
-    let texts = ["First three", "All"];
-    let channels = std::array::from_fn::<_, 2, _>(|i| (CHANNELS[i].0, CHANNELS[i].1, texts[i]));
-    // A level above all others stands for no end.
-    const TOP: f64 = 1000.0;
-    view! {
-        <Number
-            id="guidance-scale" label="Scale" range=range::GUIDANCE
-            value=Signal::derive(move || get().scale)
-            on_change=move |scale| set(&|guidance| guidance.scale = scale)
-        />
-        <details class="fine">
-            <summary data-testid="fine">"Course, channels, interval"</summary>
-            <Number
-                id="guidance-power" label="Power of its course; 0: the scale throughout"
-                range=range::GUIDANCE_POWER value=Signal::derive(move || power(&get()))
-                on_change=move |power| set(&|guidance| guidance.course = course(power))
-            />
-            <Choice
-                id="guidance-channels" label="Channels" options=channels
-                value=Signal::derive(move || get().channels)
-                on_change=move |channels| set(&|guidance| guidance.channels = channels)
-            />
-            <div class="fields">
-                <Number
-                    id="guidance-low" label="Above σ" range=0.0..=TOP
-                    value=Signal::derive(move || get().sigma_low)
-                    on_change=move |low| set(&|guidance| guidance.sigma_low = low)
-                />
-                <Number
-                    id="guidance-high" label="Up to σ" range=0.0..=TOP
-                    value=Signal::derive(move || get().sigma_high.min(TOP))
-                    on_change=move |high| set(&|guidance| {
-                        guidance.sigma_high = if high < TOP { high } else { f64::MAX };
-                    })
-                />
-            </div>
-        </details>
-    }
 }
 
 /// Sampler and steps.
@@ -418,9 +316,11 @@ fn Schedule(state: State) -> impl IntoView {
 pub fn Generate(state: State, engine: Engine) -> impl IntoView {
     let usable = move || state.ready.read().is_some() && *state.doing.read() != Doing::Broken;
     let resting = move || *state.doing.read() == Doing::Resting;
+    let outdated = Signal::derive(move || resting() && state.outdated());
     view! {
         <button
-            type="submit" class="primary" data-testid="generate"
+            type="submit" class="primary" class:outdated=outdated
+            data-testid="generate"
             disabled=move || !usable() || !(resting() || *state.doing.read() == Doing::Generating)
         >
             {move || if state.busy() { "Cancel" } else { "Generate" }}
@@ -435,13 +335,56 @@ pub fn Generate(state: State, engine: Engine) -> impl IntoView {
 pub fn submit(event: leptos::ev::SubmitEvent, state: State, engine: Engine) {
     event.prevent_default();
     if untrack(|| state.busy()) {
-        engine.cancel();
+        // Whoever leaves the name for the button wants its pictures, which are on their way.
+        let followed = state.followed.get_value();
+        if followed.is_none_or(|at| at.elapsed() > LEAVING) {
+            engine.cancel();
+        }
         return;
     }
     if state.rolls.get_untracked() && state.run.read_untracked().is_some() {
-        state.scene.update(|scene| scene.seed = dice());
+        state.scene.update(|scene| scene.seed = dice(state));
     }
     generate(state, engine);
+}
+
+/// An evaluation that takes no longer than this, in milliseconds, is fast enough for pictures to
+/// follow their names.
+const FAST: f64 = 150.0;
+
+/// As long as it takes to get from a name to the button.
+const LEAVING: Duration = Duration::from_secs(1);
+
+/// Makes pictures again when their names or guidance have changed, where the device is fast. Where
+/// it is not, the button says so.
+pub fn keep_up(state: State, engine: Engine) {
+    let asked = Memo::new(move |_| {
+        let scene = state.scene.read();
+        (scene.settings.classes.clone(), scene.settings.guidance)
+    });
+    // What was made, or tried, last.
+    let tried = StoredValue::new(asked.get_untracked());
+    let fast = move || {
+        let finished = state.run.read().as_ref().is_some_and(|run| run.finished.is_some());
+        finished && state.progress.read().as_ref().is_some_and(|p| p.milliseconds <= FAST)
+    };
+    Effect::new(move || {
+        let asked = asked.get();
+        let resting = *state.doing.read() == Doing::Resting;
+        if !resting || !untrack(fast) || tried.with_value(|tried| *tried == asked) {
+            return;
+        }
+        tried.set_value(asked.clone());
+        let (classes, guidance) = asked;
+        let made = state.run.read_untracked().as_ref().is_some_and(|run| {
+            (&run.order.settings.classes, run.order.settings.guidance) == (&classes, guidance)
+        });
+        let needs_picture = state.scene.read_untracked().order(0).guide.is_some();
+        if !made && !needs_picture {
+            state.followed.set_value(Some(Instant::now()));
+            generate(state, engine);
+        }
+    });
 }
 
 /// Generates what the scene asks for.

@@ -10,7 +10,9 @@ mod explain;
 mod fields;
 mod keep;
 mod make;
+mod names;
 mod paint;
+mod picker;
 mod picture;
 mod play;
 mod stage;
@@ -22,13 +24,15 @@ use leptos::mount::mount_to;
 use leptos::prelude::*;
 use wasm_bindgen::{JsCast, JsValue};
 
-use crate::scene::{Scene, View, name_of};
+use crate::names::opening;
+use crate::scene::{NO_CLASS, Scene, View, name_of};
 
 use about::{Card, Machine, Models, Storage};
 use attend::{Attention, AttentionControls, Strip};
 use engine::Engine;
 use keep::{Keep, accept_drops};
-use make::Make;
+use make::{Make, generate, keep_up};
+use picker::Picker;
 use play::Play;
 use stage::Stage;
 use state::{Doing, State};
@@ -61,19 +65,16 @@ fn App() -> impl IntoView {
     let engine = Engine::start(state);
     accept_drops(state, engine);
     keep_link(state);
-    // Whoever follows a link came for its pictures.
-    if Scene::decode(&link) != Scene::default() {
-        let made = StoredValue::new(false);
-        Effect::new(move || {
-            if *state.doing.read() == Doing::Resting && !made.get_value() {
-                made.set_value(true);
-                let needs_picture = untrack(|| state.scene.read().order(0).guide.is_some());
-                if !needs_picture {
-                    make::generate(state, engine);
-                }
+    Effect::new(move || {
+        if *state.doing.read() == Doing::Resting && state.draws.get() {
+            state.draws.set(false);
+            let needs_picture = untrack(|| state.scene.read().order(0).guide.is_some());
+            if !needs_picture {
+                generate(state, engine);
             }
-        });
-    }
+        }
+    });
+    keep_up(state, engine);
     let view = Memo::new(move |_| state.scene.read().view);
     let is = move |wanted: View| move || view.get() == wanted;
     let tabs = VIEWS.map(|(this, name)| {
@@ -92,7 +93,10 @@ fn App() -> impl IntoView {
                     <h1>"DiffiT"</h1>
                     <p>"Watch a diffusion transformer turn noise into pictures. It runs here, in your browser."</p>
                 </div>
-                <nav aria-label="Views">{tabs}</nav>
+                <div class="top">
+                    <Picker state engine/>
+                    <nav aria-label="Views">{tabs}</nav>
+                </div>
             </header>
             <Show when=move || view.get() != View::About>
                 <div class="stage card">
@@ -164,13 +168,22 @@ fn keep_link(state: State) {
         let address = document().location().and_then(|location| location.href().ok());
         let address = address.unwrap_or_default();
         let page = address.split('#').next().unwrap_or_default();
-        let address = if link.is_empty() { page.into() } else { format!("{page}#{link}") };
+        // A page without a link would begin with names.
+        let link = if link.is_empty() { NO_CLASS } else { &link };
+        let address = format!("{page}#{link}");
         // A browser may refuse when this is done too often; the next change makes up for it.
         let history = window().history();
         let _ = history.map(|h| h.replace_state_with_url(&JsValue::NULL, "", Some(&address)));
     });
     let changed = window_event_listener(leptos::ev::hashchange, move |_| {
-        state.scene.set(Scene::decode(&hash()));
+        let (link, mut scene) = (hash(), Scene::decode(&hash()));
+        state.anew.set(link.trim_start_matches('#').is_empty());
+        if let Some(ready) =
+            state.ready.read_untracked().as_ref().filter(|_| state.anew.get_untracked())
+        {
+            scene.open(opening(&state.names.read_untracked(), &ready.card.class_groups));
+        }
+        state.scene.set(scene);
     });
     on_cleanup(move || changed.remove());
 }

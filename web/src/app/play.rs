@@ -5,7 +5,8 @@ use leptos::prelude::*;
 use super::engine::Engine;
 use super::explain::Explain;
 use super::fields::{Choice, Number};
-use super::make::{Classes, Generate, HowMade, Seed, Silence, submit};
+use super::make::{Generate, HowMade, Seed, Silence, submit};
+use super::names::Names;
 use super::paint::GuidePicture;
 use super::state::State;
 use crate::explain;
@@ -102,8 +103,8 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
                     state.scene.update(|scene| scene.game = game);
                 }
             />
+            <Names state/>
             <Seed state/>
-            <Classes state/>
             {fields}
             <Generate state engine/>
         </form>

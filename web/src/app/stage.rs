@@ -5,48 +5,39 @@ use model::picture::Rgb;
 
 use super::explain::Explain;
 use super::picture::{Picture, composed};
-use super::state::{Run, State};
+use super::state::{Doing, Frame, Run, State};
 use crate::explain;
 use crate::protocol::Noise;
-use crate::scene::{Game, View, list, name_of_method};
+use crate::scene::{Game, View, name_of_method};
 
 /// Both pictures, and a poster until there are any.
 #[component]
 pub fn Stage(state: State) -> impl IntoView {
     let empty = move || state.run.read().is_none();
     let comparing = move || state.beside.read().is_some() && compares(state);
-    let of = move |pick: fn(&super::state::Frame) -> &Vec<Rgb>| {
-        Signal::derive(move || {
-            state.frame().and_then(|frame| composed(pick(&frame), state.enlarged.get()))
-        })
-    };
-    let (noisy, guess) = (of(|frame| &frame.noisy), of(|frame| &frame.guess));
-    let label = move |what: &str| {
-        let place = state.frame().map_or(String::new(), |frame| level(frame.sigma));
-        let made = state.run.read().as_ref().map_or("nothing yet".into(), described);
-        format!("{what} {place}: {made}")
-    };
     // The poster is of the first model.
     let first = move || match (&*state.ready.read(), state.models.read().first()) {
         (Some(ready), Some(first)) => ready.sha256 == first.sha256,
         _ => true,
     };
     let latent = move || state.frame().is_some_and(|frame| frame.latent);
+    let waits = move || *state.doing.read() == Doing::Resting;
     view! {
         <div class="poster" hidden=move || !empty()>
             <img
                 src="./poster.png" width="128" height="128" hidden=move || !first()
                 alt="Sixteen small emoji-like pictures made by this model earlier"
             />
-            <p hidden=move || !first()>"Made by this model earlier. Press Generate to watch it make one for you."</p>
+            <p hidden=move || !first() || !waits()>"Made by this model earlier. Press Generate to watch it make one for you."</p>
+            <p hidden=move || !first() || waits()>"Made by this model earlier."</p>
             <p hidden=first>"Press Generate to watch this model make a picture."</p>
         </div>
-        <div class="pair" hidden=empty>
+        <div class="pair" class:forming=move || !comparing() hidden=empty>
             <Show
                 when=comparing
                 fallback=move || view! {
                     <figure>
-                        <div class="frame"><Picture picture=noisy label=Signal::derive(move || label("Noisy picture")) name="noisy"/></div>
+                        <Tiles state noisy=true/>
                         <figcaption>
                             <h2>"Noisy picture"</h2>
                             <Explain topic=explain::NOISY/>
@@ -57,10 +48,7 @@ pub fn Stage(state: State) -> impl IntoView {
                 <Beside state/>
             </Show>
             <figure>
-                <div class="frame">
-                    <Picture picture=guess label=Signal::derive(move || label("The denoiser's guess")) name="canvas"/>
-                    <Enlarge state/>
-                </div>
+                <Tiles state/>
                 <figcaption>
                     <h2>{move || if comparing() { settings_of(&state.run.read()) } else { "The model's guess".into() }}</h2>
                     <Show when=latent>
@@ -106,7 +94,9 @@ fn Beside(state: State) -> impl IntoView {
         composed(&beside.frames.get(at).or(beside.frames.last())?.guess, None)
     });
     let label = move || match &*state.beside.read() {
-        Some(run) => format!("For comparison: {}", described(run)),
+        Some(run) => {
+            format!("For comparison: {}", described(run, 0, &run.captions(&state.names.read())))
+        }
         None => String::new(),
     };
     view! {
@@ -125,25 +115,21 @@ fn settings_of(run: &Option<Run>) -> String {
     format!("{} {}{silent}", settings.steps, name_of_method(settings.method))
 }
 
-/// What a run makes, in words.
-fn described(run: &Run) -> String {
+/// One of the pictures that a run makes, in words.
+fn described(run: &Run, picture: usize, captions: &[String]) -> String {
     let steps = run.order.settings.steps;
-    let from = match run.order.noises[..] {
-        [noise] => format!("a picture from seed {}", noise.seed()),
-        [Noise::Between([a, b], _), ..] => format!("pictures between seeds {a} and {b}"),
-        [Noise::Among([a, b, c, d], _), ..] => {
-            format!("pictures among seeds {a}, {b}, {c} and {d}")
-        }
-        [first, .., last] => format!("pictures from seeds {} to {}", first.seed(), last.seed()),
-        [] => "no picture".into(),
+    let from = match run.order.noises.get(picture) {
+        Some(Noise::Seed(seed)) => format!("from seed {seed}"),
+        Some(Noise::Between([a, b], _)) => format!("between seeds {a} and {b}"),
+        Some(Noise::Among([a, b, c, d], _)) => format!("among seeds {a}, {b}, {c} and {d}"),
+        None => "none".into(),
+    };
+    let name = match captions.get(picture).map_or("", |name| name) {
+        "" => String::new(),
+        name => format!("{name}, "),
     };
     let guided = if run.order.guide.is_some() { ", made from another picture," } else { "" };
-    let classes = match &run.order.settings.classes[..] {
-        [] => String::new(),
-        [label] => format!(" of class {label}"),
-        labels => format!(" of classes {}", list(labels)),
-    };
-    format!("{from}{classes}{guided} in {steps} steps")
+    format!("{name}{from}{guided} in {steps} steps")
 }
 
 /// A noise level in words.
@@ -151,36 +137,75 @@ fn level(sigma: f64) -> String {
     if sigma == 0.0 { "without noise".into() } else { format!("at noise level {sigma:.2}") }
 }
 
-/// Over a grid, a button for each picture, which shows it large; over a large one, a button back.
+/// The pictures, each with its name, or the one that is shown large: the noisy ones, or what is made
+/// of them, which can be shown large.
 #[component]
-fn Enlarge(state: State) -> impl IntoView {
-    let count = move || state.run.read().as_ref().map_or(0, |run| run.order.noises.len());
-    let large = move || state.enlarged.get().is_some();
-    let buttons = move || {
-        let (count, columns) = (count(), Rgb::square(count()));
-        let rows = count.div_ceil(columns.max(1));
-        (0..count)
-            .map(|i| {
-                let percent = |part: usize, of: usize| format!("{}%", 100.0 * part as f64 / of as f64);
-                view! {
-                    <button
-                        type="button" aria-label=format!("Enlarge picture {} of {count}", i + 1)
-                        style:left=percent(i % columns, columns) style:top=percent(i / columns, rows)
-                        style:width=percent(1, columns) style:height=percent(1, rows)
-                        on:click=move |_| state.enlarged.set(Some(i))
-                    />
-                }
-            })
-            .collect_view()
-    };
-    view! {
-        <Show when=move || { count() > 1 && !large() }>
-            <div class="over" data-testid="enlarge">{buttons}</div>
-        </Show>
-        <Show when=large>
+fn Tiles(
+    state: State,
+    /// Whether it is the noisy ones.
+    #[prop(optional)]
+    noisy: bool,
+) -> impl IntoView {
+    let count =
+        Memo::new(move |_| state.run.read().as_ref().map_or(0, |run| run.order.noises.len()));
+    let large = Memo::new(move |_| state.enlarged.get().filter(|&i| i < count.get()));
+    let captions = Memo::new(move |_| state.captions());
+    let (what, name) =
+        if noisy { ("Noisy picture", "noisy") } else { ("The denoiser's guess", "canvas") };
+    let columns =
+        Signal::derive(
+            move || if large.get().is_some() { 1 } else { Rgb::square(count.get()).max(1) },
+        );
+    let template = Signal::derive(move || format!("repeat({}, minmax(0, 1fr))", columns.get()));
+    let tile = move |i: usize| {
+        let pick = move |frame: &Frame| {
+            let pictures = if noisy { &frame.noisy } else { &frame.guess };
+            pictures.get(i).cloned()
+        };
+        let picture = Signal::derive(move || state.frame().and_then(|frame| pick(&frame)));
+        let caption = Signal::derive(move || captions.read().get(i).cloned().unwrap_or_default());
+        let nameless = Signal::derive(move || captions.read().is_empty());
+        // Tiles are made anew when their number changes.
+        let of = match count.get_untracked() {
+            1 => String::new(),
+            count => format!(" {} of {count}", i + 1),
+        };
+        let enlarge = format!("Enlarge picture{of}");
+        let label = Signal::derive(move || {
+            let place = state.frame().map_or(String::new(), |frame| level(frame.sigma));
+            let run = state.run.read();
+            let made = run.as_ref().map(|run| described(run, i, &captions.read()));
+            format!("{what}{of} {place}: {}", made.unwrap_or_default())
+        });
+        let enlarge = Signal::derive(move || match caption.read().as_str() {
+            "" => enlarge.clone(),
+            name => format!("{enlarge}: {name}"),
+        });
+        let alone = large.get_untracked().is_some();
+        let over = (!noisy && !alone && count.get_untracked() > 1).then(|| view! {
+            <button type="button" class="over" aria-label=enlarge on:click=move |_| state.enlarged.set(Some(i))/>
+        });
+        let back = (!noisy && alone).then(|| view! {
             <button type="button" class="back" data-testid="back" on:click=move |_| state.enlarged.set(None)>
                 "Show all"
             </button>
-        </Show>
+        });
+        view! {
+            <div class="tile">
+                <div class="frame"><Picture picture label name/>{over}{back}</div>
+                // Those of the noisy ones keep both sides level.
+                <p class="name" aria-hidden=noisy.then_some("true") title=caption hidden=nameless>{caption}</p>
+            </div>
+        }
+    };
+    let tiles = move || match large.get() {
+        Some(i) => vec![tile(i)],
+        None => (0..count.get()).map(tile).collect(),
+    };
+    view! {
+        <div
+            class="tiles" data-testid=if noisy { "noises" } else { "pictures" } data-columns=columns
+            style:grid-template-columns=template
+        >{tiles}</div>
     }
 }

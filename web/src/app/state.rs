@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use leptos::prelude::*;
 use model::picture::{Origin, Rgb};
+use web_time::Instant;
 
 use crate::adapter::Backend;
 use crate::manifest::Entry;
+use crate::names::caption;
 use crate::plot::Maps;
 use crate::protocol::{AutoencoderInfo, Decoding, Evaluated, Look, Noise, Order, Ready};
 use crate::scene::Scene;
@@ -87,6 +89,14 @@ impl Run {
         }
     }
 
+    /// What each picture is of, with the names of the model's classes; nothing where there are
+    /// none.
+    pub fn captions(&self, names: &[String]) -> Vec<String> {
+        let seeds: Vec<u64> = self.order.noises.iter().map(Noise::seed).collect();
+        let labels = self.order.settings.labels_of(&seeds);
+        labels.iter().map(|label| caption(names, label)).collect()
+    }
+
     /// Its noise levels, those to come included.
     pub fn sigmas(&self) -> Vec<f64> {
         let most = self.order.guide.map_or(f64::MAX, |guide| guide.sigma);
@@ -140,6 +150,14 @@ pub struct State {
     pub models: RwSignal<Vec<Entry>>,
     /// The model.
     pub ready: RwSignal<Option<Ready>>,
+    /// What its classes are called.
+    pub names: Memo<Vec<String>>,
+    /// Whether nobody asked for pictures without names: a visit without a link, and a model that
+    /// was chosen, begin with some of the model's.
+    pub anew: RwSignal<bool>,
+    /// Whether pictures are to be made as soon as there is nothing else to do: for whoever followed
+    /// a link, came anew, or chose another model.
+    pub draws: RwSignal<bool>,
     /// The autoencoder that was opened.
     pub autoencoder: RwSignal<Option<AutoencoderInfo>>,
     /// How far latents have become pictures.
@@ -162,6 +180,9 @@ pub struct State {
     pub at: RwSignal<usize>,
     /// The picture that is shown large: the stage.
     pub enlarged: RwSignal<Option<usize>>,
+    /// When pictures were last made without being asked for, because their names had changed: the
+    /// controls.
+    pub followed: StoredValue<Option<Instant>>,
     /// Whether each generation rolls the dice first: the controls.
     pub rolls: RwSignal<bool>,
     /// Seeds used before, the last one first: the controls.
@@ -177,14 +198,24 @@ pub struct State {
 impl State {
     /// That of a page just opened, with a link.
     pub fn new(link: &str) -> Self {
+        let scene = Scene::decode(link);
+        let ready = RwSignal::new(None::<Ready>);
+        let names = move |_: Option<&Vec<String>>| {
+            let ready = ready.read();
+            ready.as_ref().map_or(Vec::new(), |ready| ready.card.class_names(ready.classes))
+        };
         Self {
-            scene: RwSignal::new(Scene::decode(link)),
+            // Whoever follows a link came for its pictures.
+            draws: RwSignal::new(scene != Scene::default()),
+            scene: RwSignal::new(scene),
             doing: RwSignal::new(Doing::Starting),
             device: RwSignal::new(None),
             note: RwSignal::new(None),
             trouble: RwSignal::new(None),
             models: RwSignal::new(Vec::new()),
-            ready: RwSignal::new(None),
+            ready,
+            names: Memo::new(names),
+            anew: RwSignal::new(link.trim_start_matches('#').is_empty()),
             autoencoder: RwSignal::new(None),
             decoding: RwSignal::new(None),
             smaller: RwSignal::new(None),
@@ -196,6 +227,7 @@ impl State {
             said: RwSignal::new(String::new()),
             at: RwSignal::new(0),
             enlarged: RwSignal::new(None),
+            followed: StoredValue::new(None),
             rolls: RwSignal::new(false),
             history: RwSignal::new(Vec::new()),
             class_problem: RwSignal::new(None),
@@ -241,10 +273,16 @@ impl State {
         self.ready.read().as_ref().map_or(0, |ready| ready.classes)
     }
 
-    /// What the model's classes are called.
-    pub fn class_names(self) -> Vec<String> {
-        let ready = self.ready.read();
-        ready.as_ref().map_or(Vec::new(), |ready| ready.card.class_names(ready.classes))
+    /// What each picture of the run is of; nothing where there are no classes.
+    pub fn captions(self) -> Vec<String> {
+        let run = self.run.read();
+        run.as_ref().map_or(Vec::new(), |run| run.captions(&self.names.read()))
+    }
+
+    /// Whether what is shown is no longer what is asked for.
+    pub fn outdated(self) -> bool {
+        let order = self.scene.read().order(self.classes());
+        self.run.read().as_ref().is_some_and(|run| run.order != order)
     }
 
     /// The look into the model that the scene asks for.
