@@ -107,9 +107,11 @@ pub fn title(file: &str) -> String {
     if name.starts_with("cifar10") {
         return name.replacen("cifar10", "CIFAR-10", 1);
     }
-    let mut letters = name.chars();
-    let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
-    first + letters.as_str()
+    let mut name = name.to_string();
+    if let Some(first) = name.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    name
 }
 
 fn sha256(bytes: &[u8]) -> String {

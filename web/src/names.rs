@@ -33,9 +33,10 @@ pub fn matches(names: &[String], groups: &[ClassGroup], text: &str, most: usize)
     }
     let group_of: Vec<String> =
         groups_of(names.len(), groups).iter().map(|group| group.to_lowercase()).collect();
-    let begins_word = |name: &str| {
-        name.match_indices(&wanted).any(|(at, _)| !name[..at].ends_with(char::is_alphanumeric))
-    };
+    // The tables of all letters there are would take more room in the page than they are worth.
+    let letter = |c: char| c.is_ascii_alphanumeric() || !c.is_ascii();
+    let begins_word =
+        |name: &str| name.match_indices(&wanted).any(|(at, _)| !name[..at].ends_with(letter));
     let rank = |class: usize| {
         let name = names[class].to_lowercase();
         let ranks = [

@@ -70,6 +70,8 @@ pub struct Engine {
     worker: StoredValue<Option<Worker>, LocalStorage>,
     asked: StoredValue<Asked, LocalStorage>,
     starts: StoredValue<usize>,
+    /// The model that the scene was brought to last.
+    settled: StoredValue<Option<Ready>>,
     /// Counts workers: what one that has been replaced still says is not heard.
     generation: StoredValue<usize>,
 }
@@ -85,6 +87,7 @@ impl Engine {
             worker: StoredValue::new_local(None),
             asked: StoredValue::new_local(asked),
             starts: StoredValue::new(0),
+            settled: StoredValue::new(None),
             generation: StoredValue::new(0),
         };
         engine.start_worker();
@@ -225,6 +228,7 @@ impl Engine {
     fn go_on(self) {
         self.state.doing.set(Doing::Resting);
         if !self.open_next() {
+            self.settle();
             self.send_order();
         }
     }
@@ -326,7 +330,6 @@ impl Engine {
                     .read_untracked()
                     .as_ref()
                     .is_some_and(|before| before.sha256 != ready.sha256);
-                self.fit(&ready);
                 if other {
                     // Pictures of another model cannot be looked into.
                     state.run.set(None);
@@ -456,38 +459,38 @@ impl Engine {
         }
     }
 
-    /// Brings the scene to what a model begins with and has names for.
-    fn fit(self, ready: &Ready) {
+    /// Brings the scene to what the model begins with and has names for, once no other is to come:
+    /// a file that the address names, or that a lost device took along.
+    fn settle(self) {
         let state = self.state;
-        let begins = opening(&ready.card.class_names(ready.classes), &ready.card.class_groups);
-        let before = state.ready.get_untracked();
-        let names = state.names.get_untracked();
-        let mut draws = false;
-        state.scene.update(|scene| match before {
-            None => {
+        let Some(ready) = state.ready.get_untracked() else { return };
+        let before = self.settled.get_value();
+        let names = ready.card.class_names(ready.classes);
+        let begins = opening(&names, &ready.card.class_groups);
+        let anew = state.anew.get_untracked();
+        match &before {
+            None => state.scene.update(|scene| {
                 scene.fit(&Usual::default(), &ready.usual);
-                if state.anew.get_untracked() && !begins.is_empty() {
-                    draws = true;
+                if anew && !begins.is_empty() {
+                    state.draws.set(scene.view != View::About);
                     scene.open(begins);
                 }
-            }
-            Some(before) if before.sha256 != ready.sha256 => {
-                let now = ready.card.class_names(ready.classes);
+            }),
+            Some(before) if before.sha256 != ready.sha256 => state.scene.update(|scene| {
+                let known = before.card.class_names(before.classes);
                 let named = !scene.settings.classes.is_empty();
-                scene.change_model((&before.usual, &names), (&ready.usual, &now));
+                scene.change_model((&before.usual, &known), (&ready.usual, &names));
                 // Whoever had names, or could have none, goes on with some.
-                let none = scene.settings.classes.is_empty() && state.anew.get_untracked();
+                let none = scene.settings.classes.is_empty() && anew;
                 if none && before.classes == 0 {
                     scene.open(begins);
                 } else if none && named {
                     scene.settings.classes = begins;
                 }
-            }
+            }),
             Some(_) => {}
-        });
-        if draws && state.scene.read_untracked().view != View::About {
-            state.draws.set(true);
         }
+        self.settled.set_value(Some(ready));
     }
 
     /// The first pictures of an order have arrived: they take the place of those before.
