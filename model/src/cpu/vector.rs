@@ -171,7 +171,7 @@ impl Product<'_> {
             for (r, sums) in sums.iter_mut().enumerate() {
                 let a = simd.splat_f32s(a.data[(i + r) * a.rows + l * a.columns]);
                 for (sum, b) in sums.iter_mut().zip(b) {
-                    *sum = simd.mul_add_f32s(a, *b, *sum);
+                    *sum = simd.mul_add_e_f32s(a, *b, *sum);
                 }
             }
         }
