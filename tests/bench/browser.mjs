@@ -214,7 +214,7 @@ const measure = async (page, backend, provider, rounds, count) => {
   await page.evaluate(() => { ours.terminate(); theirs.terminate(); });
   const [ours, waited, theirs] = [times.ours, times.waited, times.theirs].map(median);
   const computing = median(times.ours.map((time, i) => time - times.waited[i]));
-  const row = (name, value) => console.log(`  ${name.padEnd(46)}${value}`);
+  const row = (name, value) => console.log(`  ${name.padEnd(50)}${value}`);
   const ms = (time) => `${time.toFixed(1)} ms`;
   console.log(`\n${backend}: median of ${times.ours.length} evaluations of one picture`);
   row("ours, as the page reports it", ms(ours));
