@@ -150,7 +150,7 @@ def main():
         images = pictures(args.data)
         store(images, folder / "images.zip")
         (folder / "options.json").write_text(json.dumps(options))
-        lines = run("train", "--options", folder / "options.json", "--json", "--grid", 0, "--data",
+        lines = run("train", "--preset", "tiny", "--options", folder / "options.json", "--json", "--grid", 0, "--data",
                     folder / "images.zip", "--out", folder / "runs", "--from", folder / "begin.safetensors", "--duration", args.images)
     ours = [json.loads(line) for line in lines.splitlines()[:-1]]
     theirs = learn(network, images, options, -(-args.images // options["batch"]))

@@ -188,6 +188,8 @@ def main():
     with safe_open(args.weights, "pt") as file:
         config = json.loads(file.metadata()["diffit"])["config"]
         weights = {name: file.get_tensor(name).float() for name in file.keys()}
+    # No class adds nothing, so that the classes' vectors are not needed.
+    weights.pop("time.class.weight", None)
     network = Network(config["network"])
     network.load_state_dict(weights)
     sigma_data = config["precond"]["sigma_data"]
