@@ -141,6 +141,19 @@ fn slope(x: &Tensor<4>, denoised: &Tensor<4>, sigma: f64) -> Tensor<4> {
     (x.clone() - denoised.clone()) / sigma
 }
 
+/// The end of a step that is the same with every method but Euler's and Heun's, if it is one: a step
+/// of no width changes nothing, and the step to 0 returns the denoised picture. Neither draws noise or
+/// is part of a history.
+fn settled(x: &Tensor<4>, denoised: &Tensor<4>, sigma: f64, next: f64) -> Option<Tensor<4>> {
+    if next == sigma {
+        Some(x.clone())
+    } else if next == 0.0 {
+        Some(denoised.clone())
+    } else {
+        None
+    }
+}
+
 /// Adds churn's noise to `x`, and tells the noise level that it then has.
 fn churned(
     churn: &Churn,
@@ -226,12 +239,8 @@ async fn ipndm<E>(
     let mut slopes = VecDeque::with_capacity(order);
     for (step, sigma, next) in steps(sigmas) {
         let Prediction { denoised, .. } = evaluate(&x, sigma, step).await?;
-        // A step of no width changes nothing, and is no part of the history.
-        if next == sigma {
-            continue;
-        }
-        if next == 0.0 {
-            x = denoised;
+        if let Some(end) = settled(&x, &denoised, sigma, next) {
+            x = end;
             continue;
         }
         slopes.truncate(order - 1);
@@ -270,12 +279,8 @@ async fn dpmpp<E>(
     let mut past = VecDeque::with_capacity(order);
     for (step, sigma, next) in steps(sigmas) {
         let Prediction { denoised, .. } = evaluate(&x, sigma, step).await?;
-        // A step of no width changes nothing, and is no part of the history.
-        if next == sigma {
-            continue;
-        }
-        if next == 0.0 {
-            x = denoised;
+        if let Some(end) = settled(&x, &denoised, sigma, next) {
+            x = end;
             continue;
         }
         past.truncate(order - 1);
@@ -316,12 +321,8 @@ async fn ddim<E>(
 ) -> Result<Tensor<4>, Stop<E>> {
     for (step, sigma, next) in steps(sigmas) {
         let Prediction { denoised, .. } = evaluate(&x, sigma, step).await?;
-        // A step of no width changes nothing, and the last adds no noise.
-        if next == sigma {
-            continue;
-        }
-        if next == 0.0 {
-            x = denoised;
+        if let Some(end) = settled(&x, &denoised, sigma, next) {
+            x = end;
             continue;
         }
         let fresh = eta * eta * StepVariance::of(sigma, next).small;
@@ -344,12 +345,8 @@ async fn ddpm<E>(
 ) -> Result<Tensor<4>, Stop<E>> {
     for (step, sigma, next) in steps(sigmas) {
         let Prediction { denoised, variance } = evaluate(&x, sigma, step).await?;
-        // A step of no width changes nothing, and the last adds no noise.
-        if next == sigma {
-            continue;
-        }
-        if next == 0.0 {
-            x = denoised;
+        if let Some(end) = settled(&x, &denoised, sigma, next) {
+            x = end;
             continue;
         }
         let StepVariance { small, large } = StepVariance::of(sigma, next);
