@@ -219,6 +219,11 @@ impl Plan {
         let config = &self.config;
         let new = || Progress::new(config.clone(), self.started_from.clone());
         match &self.origin {
+            // Each device makes them itself: initial values of a large model take much memory.
+            Origin::Scratch if config.class_vectors == ClassVectors::Random => {
+                let make = |device: &_| Ok(Model::new(config.model.clone(), config.seed, device)?);
+                Ok((new(), Learner::new(config, devices, nodes, make, make)?))
+            }
             Origin::Scratch => {
                 let values = self.initial(None, data)?;
                 let make = |device: &_| {
