@@ -42,7 +42,7 @@ pub struct Card {
 /// Classes that belong together, such as animals.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClassGroup {
-    /// What the group is called.
+    /// Name of the group.
     pub name: String,
     /// The numbers of its classes.
     pub classes: Vec<usize>,

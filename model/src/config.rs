@@ -482,7 +482,7 @@ impl ModelConfig {
         }
     }
 
-    /// The same model for another number of classes.
+    /// This configuration with another number of classes.
     pub fn with_classes(mut self, classes: usize) -> Self {
         match &mut self.network {
             NetworkConfig::Image(image) => image.classes = classes,
@@ -664,7 +664,7 @@ impl Window {
     }
 }
 
-/// Whether a field that older programs do not know can be left out.
+/// Whether `n` is 0: serde leaves such a field out, so that older programs read the file.
 fn is_zero(n: &usize) -> bool {
     *n == 0
 }

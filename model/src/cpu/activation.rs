@@ -16,7 +16,7 @@ pub(crate) struct Gelu;
 const SCALE: f32 = 1.595_769;
 const CUBIC: f32 = 0.044_715;
 
-/// What `x` is multiplied with.
+/// Factor of `x` in GELU, `sigmoid(2u)`.
 #[inline(always)]
 pub(super) fn gate(x: f32) -> f32 {
     sigmoid(SCALE * (x + CUBIC * x * x * x))

@@ -57,7 +57,7 @@ struct Parameters<'a> {
     norm2: [&'a [f32]; 2],
     fc1: [&'a [f32]; 2],
     fc2: [&'a [f32]; 2],
-    /// Where the channels change.
+    /// Weight and bias of the 1x1 convolution, where the channels change.
     residual: Option<[&'a [f32]; 2]>,
 }
 
@@ -144,7 +144,7 @@ struct Sizes {
     chunk: usize,
     /// The pixel of each token of a chunk, counted from the chunk's first row.
     order: Vec<usize>,
-    /// Where those pixels begin in a map of `C_in` and one of `C` channels.
+    /// Offsets of those pixels in a map of `C_in` and one of `C` channels.
     order_in: Vec<usize>,
     order_out: Vec<usize>,
 }
@@ -191,7 +191,7 @@ impl Sizes {
         Heads { n: self.n, d: self.c / self.heads, width: self.c }
     }
 
-    /// What queries are scaled by; here, the weights that make them.
+    /// Scale of the queries, `1 / sqrt(d)`. It is folded into the weights that make them.
     fn scale(&self) -> f32 {
         1.0 / (self.heads().d as f32).sqrt()
     }
@@ -206,7 +206,7 @@ impl Sizes {
         Bordered { c: self.c, ..self.map() }
     }
 
-    /// Where the tokens of some chunks, pixel by pixel, are in the order of windows.
+    /// Offsets of the tokens of some chunks in the order of windows, pixel by pixel.
     fn places(&self, chunks: usize) -> Vec<usize> {
         let mut places = vec![0; chunks * self.chunk];
         for chunk in 0..chunks {
