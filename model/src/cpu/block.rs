@@ -136,6 +136,8 @@ struct Sizes {
     c: usize,
     hidden: usize,
     heads: usize,
+    /// `1 / sqrt(d)`, for heads of `d` channels.
+    query_scale: f32,
     /// Tokens of a window.
     n: usize,
     /// Tokens of an image.
@@ -178,6 +180,7 @@ impl Sizes {
             c,
             hidden,
             heads,
+            query_scale: 1.0 / ((c / heads) as f32).sqrt(),
             n: side * side,
             tokens: h * w,
             chunk: count * strip,
@@ -191,9 +194,10 @@ impl Sizes {
         Heads { n: self.n, d: self.c / self.heads, width: self.c }
     }
 
-    /// Scale of the queries, `1 / sqrt(d)`. It is folded into the weights that make them.
-    fn scale(&self) -> f32 {
-        1.0 / (self.heads().d as f32).sqrt()
+    /// Scale of column `i` of queries, keys and values: that of the queries, `1 / sqrt(d)`, is folded
+    /// into the weights that make them.
+    fn scale(&self, i: usize) -> f32 {
+        if i < self.c { self.query_scale } else { 1.0 }
     }
 
     /// The map that the convolution reads.
@@ -233,7 +237,7 @@ impl Sizes {
     /// The bias of queries, keys and values, with the time token's part, for an image.
     fn time_bias(&self, bias: &[f32], time: &[f32], to: &mut [f32]) {
         for (i, to) in to.iter_mut().enumerate() {
-            *to = (bias[i] + time[i]) * if i < self.c { self.scale() } else { 1.0 };
+            *to = (bias[i] + time[i]) * self.scale(i);
         }
     }
 }
@@ -296,11 +300,11 @@ struct Forward {
 
 impl Forward {
     fn new(p: &Parameters, s: &Sizes) -> Self {
-        let (c, hidden, scale) = (s.c, s.hidden, s.scale());
+        let (c, hidden) = (s.c, s.hidden);
         let qkv = p.qkv[0];
         Self {
             conv: pack(p.conv[0], s.c_in, c),
-            qkv: Packed::new(c, 3 * c, |k, j| qkv[k * 3 * c + j] * if j < c { scale } else { 1.0 }),
+            qkv: Packed::new(c, 3 * c, |k, j| qkv[k * 3 * c + j] * s.scale(j)),
             proj: Packed::of(p.proj[0], c, c),
             fc1: Packed::of(p.fc1[0], c, hidden),
             fc2: Packed::of(p.fc2[0], hidden, c),
@@ -322,11 +326,11 @@ struct Back {
 
 impl Back {
     fn new(p: &Parameters, s: &Sizes) -> Self {
-        let (c, hidden, scale) = (s.c, s.hidden, s.scale());
+        let (c, hidden) = (s.c, s.hidden);
         let qkv = p.qkv[0];
         Self {
             conv: pack_back(p.conv[0], s.c_in, c),
-            qkv: Packed::new(3 * c, c, |k, j| qkv[j * 3 * c + k] * if k < c { scale } else { 1.0 }),
+            qkv: Packed::new(3 * c, c, |k, j| qkv[j * 3 * c + k] * s.scale(k)),
             proj: Packed::transpose_of(p.proj[0], c, c),
             fc1: Packed::of(p.fc1[0], c, hidden),
             fc1_back: Packed::transpose_of(p.fc1[0], hidden, c),
@@ -647,14 +651,13 @@ impl<const N: usize> Kernel<N> for Block {
         });
 
         let mut sums = sum_buffers(sums);
-        let scale = s.scale();
         // Of the scaled queries, first.
         let before: usize = lengths[..6].iter().sum();
         for row in sums[before..][..lengths[6]].chunks_exact_mut(3 * c) {
-            row[..c].iter_mut().for_each(|x| *x *= scale);
+            row[..c].iter_mut().for_each(|x| *x *= s.query_scale);
         }
         for image in dtime.chunks_exact_mut(3 * c) {
-            image[..c].iter_mut().for_each(|x| *x *= scale);
+            image[..c].iter_mut().for_each(|x| *x *= s.query_scale);
         }
         let mut gradients = [const { Vec::new() }; N];
         let mut first = 0;
@@ -670,8 +673,9 @@ impl<const N: usize> Kernel<N> for Block {
                 }
                 8 => {
                     let mut table = vec![0.0; p.table.len()];
+                    let index = s.index();
                     for (head, sum) in sum.chunks_exact(s.n * s.n).enumerate() {
-                        for (row, x) in s.index().into_iter().zip(sum) {
+                        for (row, x) in index.iter().zip(sum) {
                             table[row * s.heads + head] += x;
                         }
                     }
