@@ -82,8 +82,8 @@ impl Schedule {
     }
 
     /// The same between the noise levels that a denoiser is defined for. EDM's spacing and the even
-    /// one run from one end to the other, as EDM's sampler has it; a level of discrete time that lies beyond an
-    /// end is moved there, where a step of no width changes nothing.
+    /// one run from one end to the other, as EDM's sampler has it; a level of discrete time that lies
+    /// beyond an end is moved there, where a step of no width changes nothing.
     ///
     /// # Panics
     ///

@@ -141,8 +141,8 @@ pub struct EmaConfig {
     pub ramp: f64,
 }
 
-/// What the latent models share: the noise is predicted, time steps are uniform, and 0.9999 of the moving average is kept in every step. How long the paper
-/// trained them, it does not say.
+/// What the latent models share: the noise is predicted, time steps are uniform, and 0.9999 of the
+/// moving average is kept in every step. How long the paper trained them, it does not say.
 fn latent(config: TrainConfig) -> TrainConfig {
     let half_life = config.batch as f64 * 0.5f64.ln() / 0.9999f64.ln();
     TrainConfig {

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -45,9 +46,9 @@ impl Emoji {
         {
             return name.clone();
         }
-        let short = self.short_names.iter().find(has_letters);
-        let name = [Some(&self.short_name), short].into_iter().flatten().find(has_letters);
-        let name = name.or(self.name.as_ref()).map(String::as_str).unwrap_or_default();
+        let mut short = iter::once(&self.short_name).chain(&self.short_names);
+        let name = short.find(has_letters).or(self.name.as_ref());
+        let name = name.map(String::as_str).unwrap_or_default();
         name.to_lowercase().replace(['_', '-'], " ")
     }
 }
