@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use burn::tensor::{Device, Tensor, TensorData};
 use model::config::{ModelConfig, PrecondConfig, VpSchedule};
 use model::generate::{Settings, generate};
-use model::guidance::{Course, Guidance, GuidedChannels};
+use model::guidance::{Guidance, GuidanceSchedule, GuidedChannels};
 use model::label::Label;
 use model::loss::LossConfig;
 use model::network::NetworkInput;
@@ -16,7 +16,7 @@ use model::noise::{churn_noise, start_noise};
 use model::sampler::{Churn, Evaluation, Method, sample};
 use model::schedule::Schedule;
 use model::weights::{Weights, shape_of};
-use model::{Conditioning, Model};
+use model::{Conditioning, Denoiser, Inspection, Model, NetworkOptions};
 use tests::{Tensors, assert_close, root};
 
 const NETWORKS: [&str; 3] = ["network", "network_other", "network_class"];
@@ -44,7 +44,7 @@ fn networks_and_their_denoisers() {
         let golden = Tensors::golden(&format!("{name}.expected.safetensors"));
         let sigma = golden.get("sigma").1;
         let run = |augment, labels| {
-            let conditioning = Conditioning { augment, labels, ..Conditioning::default() };
+            let conditioning = Conditioning { augment, labels };
             model.denoise(tensor(golden.get("x")), &sigma, conditioning)
         };
         let output = run(None, vec![]);
@@ -84,9 +84,9 @@ fn every_block_can_be_asked_for_its_attention_and_nothing_else_changes() {
         let sigma = golden.get("sigma").1;
         let want = golden.get("denoised").1;
         for (number, block) in model.network.blocks().into_iter().enumerate() {
-            let conditioning =
-                Conditioning { attention_of: Some(number), ..Conditioning::default() };
-            let output = model.denoise(tensor(golden.get("x")), &sigma, conditioning);
+            let inspection = Inspection { attention_of: Some(number), ..Inspection::default() };
+            let options = NetworkOptions { inspection, ..NetworkOptions::default() };
+            let output = model.denoise(tensor(golden.get("x")), &sigma, options);
             assert_close(name, &values(output.denoised), &want, 1e-5);
             let maps = output.attention.expect("they were asked for");
             assert_eq!(maps.window, block.window);
@@ -177,7 +177,11 @@ fn the_latent_network_with_a_class_and_without() {
         model.network.forward(NetworkInput {
             x,
             c_noise,
-            conditioning: Conditioning { labels, attention_of, ..Conditioning::default() },
+            options: NetworkOptions {
+                conditioning: Conditioning { labels, augment: None },
+                inspection: Inspection { attention_of, silence_time: false },
+                ..NetworkOptions::default()
+            },
         })
     };
     for (name, classes) in [
@@ -217,22 +221,25 @@ fn classifier_free_guidance_is_the_releases() {
     for (name, guidance) in [
         ("guided_three", released),
         ("guided_all", Guidance { channels: GuidedChannels::All, ..released }),
-        ("guided_constant", Guidance { scale: 1.49, course: Course::Constant, ..released }),
+        (
+            "guided_constant",
+            Guidance { scale: 1.49, course: GuidanceSchedule::Constant, ..released },
+        ),
         ("with_class", Guidance { scale: 1.0, ..released }),
         ("with_class", Guidance { sigma_low: 1e3, sigma_high: 1e4, ..released }),
         (
             "without",
             Guidance {
                 scale: 0.0,
-                course: Course::Constant,
+                course: GuidanceSchedule::Constant,
                 channels: GuidedChannels::All,
                 ..released
             },
         ),
     ] {
         let labels = classes(&golden).into_iter().map(Label::from).collect();
-        let conditioning = Conditioning { labels, ..Conditioning::default() };
-        let output = guidance.denoise(&model, x.clone(), &sigma, conditioning);
+        let denoiser = Denoiser { labels, guidance: Some(guidance), ..Denoiser::new(&model) };
+        let output = denoiser.denoise(x.clone(), &sigma);
         let want = tensor::<4>(golden.get(name));
         let eps = |raw: Tensor<4>| raw.narrow(1, 0, 4);
         assert_close(name, &values(eps(output.raw.clone())), &values(eps(want.clone())), 1e-5);
@@ -321,7 +328,13 @@ fn classes_that_are_not_there_are_refused() {
     }
     for (guidance, message) in [
         (Guidance { scale: f64::NAN, ..Guidance::default() }, "guidance scale NaN"),
-        (Guidance { course: Course::PowerCosine { power: 0.0 }, ..Guidance::default() }, "power 0"),
+        (
+            Guidance {
+                course: GuidanceSchedule::PowerCosine { power: 0.0 },
+                ..Guidance::default()
+            },
+            "power 0",
+        ),
         (Guidance { sigma_low: 2.0, sigma_high: 1.0, ..Guidance::default() }, "from sigma 2 to 1"),
     ] {
         let error = settings(vec![0], Some(guidance)).validate().expect_err(message).to_string();

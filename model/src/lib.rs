@@ -23,72 +23,41 @@
 
 #![forbid(unsafe_code)]
 
-#[cfg(feature = "tensor")]
-mod block;
-pub mod card;
-pub mod classes;
 pub mod config;
 #[cfg(feature = "tensor")]
-mod cpu;
-pub mod discrete;
-#[cfg(feature = "tensor")]
-pub mod generate;
+mod denoiser;
+pub mod diffusion;
 #[cfg(all(test, feature = "tensor"))]
 mod golden;
-pub mod guidance;
 #[cfg(feature = "tensor")]
-pub mod hybrid;
-pub mod image;
-#[cfg(feature = "tensor")]
-pub mod importance;
-pub mod label;
-#[cfg(feature = "tensor")]
-mod latent;
-#[cfg(feature = "tensor")]
-mod layers;
-#[cfg(feature = "tensor")]
-pub mod loss;
-#[cfg(feature = "tensor")]
-pub mod macs;
+mod kernels;
 #[cfg(feature = "tensor")]
 mod model;
 #[cfg(feature = "tensor")]
 pub mod network;
-pub mod noise;
-#[cfg(feature = "tensor")]
-pub mod official;
-#[cfg(feature = "tensor")]
-mod ops;
-#[cfg(feature = "tensor")]
-mod params;
 pub mod picture;
-pub mod precond;
 #[cfg(feature = "tensor")]
-pub mod preset;
-#[cfg(feature = "tensor")]
-pub mod process;
-#[cfg(feature = "train")]
-pub mod recompute;
-#[cfg(feature = "tensor")]
-pub mod sampler;
-pub mod schedule;
-pub mod settings;
-#[cfg(feature = "tensor")]
-pub mod tensor_file;
-#[cfg(feature = "tensor")]
-mod time;
-#[cfg(feature = "tensor")]
-mod tmsa;
-#[cfg(feature = "tensor")]
-mod unet;
+pub mod training;
 #[cfg(feature = "tensor")]
 pub mod vae;
-#[cfg(feature = "tensor")]
 pub mod weights;
-#[cfg(feature = "tensor")]
-pub mod window;
+
+// Short paths for what other crates use most.
+pub use diffusion::{discrete, guidance, label, noise, precond, schedule, settings};
+pub use picture::image;
+pub use weights::{card, classes};
 
 #[cfg(feature = "tensor")]
-pub use model::{Conditioning, Denoised, Model};
-#[cfg(feature = "tensor")]
-pub use params::TensorSpec;
+pub use {
+    config::preset,
+    denoiser::{Denoiser, KeptRegion},
+    diffusion::{generate, process, sampler},
+    model::{Denoised, Model},
+    network::params::TensorSpec,
+    network::{Conditioning, Inspection, NetworkOptions, TrainingOptions, macs, window},
+    training::{hybrid, importance, loss},
+    weights::{official, tensor_file},
+};
+
+#[cfg(feature = "train")]
+pub use training::recompute;

@@ -1,16 +1,14 @@
 //! A model: the network, its configuration, and the denoiser that both make.
 
-use std::borrow::Cow;
-
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, ExecutionError, Tensor, TensorData};
 
 use crate::config::{ConfigError, ModelConfig};
-use crate::label::Label;
-use crate::network::{AttentionMaps, Network, NetworkInput};
-use crate::noise::start_noise;
-use crate::params::{Source, TensorSpec, collect};
-use crate::precond::Coefficients;
+use crate::diffusion::label::Label;
+use crate::diffusion::noise::start_noise;
+use crate::diffusion::precond::Coefficients;
+use crate::network::params::{Source, TensorSpec, collect};
+use crate::network::{AttentionMaps, Network, NetworkInput, NetworkOptions};
 use crate::weights::{Answer, Weights};
 
 /// A denoiser that can be sampled from.
@@ -41,43 +39,6 @@ impl Denoised {
     pub fn variance(&self) -> Option<Tensor<4>> {
         let c = self.denoised.dims()[1];
         (self.raw.dims()[1] == 2 * c).then(|| self.raw.clone().narrow(1, c, c))
-    }
-}
-
-/// What a picture is denoised under, besides its noise level.
-#[derive(Clone, Debug, Default)]
-pub struct Conditioning {
-    /// Augmentation labels, `[B, labels]`; none when sampling.
-    pub augment: Option<Tensor<2>>,
-    /// A key for each picture, which decides what dropout leaves out of it; none when sampling.
-    pub dropout: Option<Vec<u32>>,
-    /// The label of each picture; one without a class is what classifier-free guidance calls the
-    /// null class. Left empty, no picture has a class.
-    pub labels: Vec<Label>,
-    /// The block whose attention maps are wanted, counted in the order of execution.
-    pub attention_of: Option<usize>,
-    /// Whether the time token is zero.
-    pub silence_time: bool,
-    /// Where blocks are noted that are to be computed again for their gradients.
-    #[cfg(feature = "train")]
-    pub recompute: Option<crate::recompute::Recompute>,
-}
-
-impl Conditioning {
-    /// The labels of `b` pictures.
-    pub(crate) fn labels_of(&self, b: usize) -> Cow<'_, [Label]> {
-        if self.labels.is_empty() { vec![Label::NONE; b].into() } else { (&self.labels[..]).into() }
-    }
-
-    /// The time token as blocks are given it, of a map's type.
-    pub(crate) fn time_token(&self, time: Tensor<2>, dtype: DType) -> Tensor<2> {
-        let time = time.cast(dtype);
-        let time = if self.silence_time { time.zeros_like() } else { time };
-        #[cfg(feature = "train")]
-        if let Some(recompute) = &self.recompute {
-            return recompute.time(time);
-        }
-        time
     }
 }
 
@@ -136,10 +97,16 @@ impl Model {
     ///
     /// If there are not as many noise levels as pictures, or classes neither as many nor none, or
     /// a class is not one of the model's.
-    pub fn denoise(&self, x: Tensor<4>, sigma: &[f64], conditioning: Conditioning) -> Denoised {
+    pub fn denoise(
+        &self,
+        x: Tensor<4>,
+        sigma: &[f64],
+        options: impl Into<NetworkOptions>,
+    ) -> Denoised {
+        let network: NetworkOptions = options.into();
         let b = x.dims()[0];
         assert_eq!(b, sigma.len(), "one noise level per picture");
-        let given = &conditioning.labels;
+        let given = &network.conditioning.labels;
         assert!(given.is_empty() || given.len() == b, "one label per picture");
         let known = self.config.classes();
         let mut classes = given.iter().flat_map(Label::parts);
@@ -154,7 +121,7 @@ impl Model {
         let output = self.network.forward(NetworkInput {
             x: (x.clone() * factor(|c| c.c_in)).cast(self.compute),
             c_noise: coefficients.iter().map(|c| c.c_noise).collect(),
-            conditioning,
+            options: network,
         });
         let raw = output.x.cast(x.dtype());
         // What follows the prediction's channels is the variance.
@@ -174,7 +141,7 @@ impl Model {
         let shape @ [c, h, w] = self.config.image_shape();
         let noise = TensorData::new(start_noise(0, shape.iter().product()), [1, c, h, w]);
         let x = Tensor::from_data(noise, device) * sigma;
-        let denoised = self.denoise(x, &[sigma], Conditioning::default()).denoised;
+        let denoised = self.denoise(x, &[sigma], NetworkOptions::default()).denoised;
         let values = denoised.into_data_async().await?;
         let values = values.try_into_vec::<f32>().expect("pictures are f32");
         let values = values.into_iter().step_by(stride).collect();

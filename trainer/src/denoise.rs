@@ -3,7 +3,7 @@
 use anstream::println;
 use anyhow::{Context, bail, ensure};
 use burn::tensor::{Tensor, TensorData};
-use model::Conditioning;
+use model::Denoiser;
 use model::generate::Settings;
 use model::weights::f32_values;
 use safetensors::SafeTensors;
@@ -63,12 +63,7 @@ pub fn run(args: DenoiseArgs) -> anyhow::Result<()> {
         let x = TensorData::new(x.to_vec(), [sigma.len(), c, h, w]);
         let x = Tensor::<4>::from_data(x, &device);
         let sigma: Vec<f64> = sigma.iter().map(|&sigma| sigma.into()).collect();
-        let conditioning =
-            Conditioning { labels: settings.labels_of(numbers), ..Conditioning::default() };
-        let output = match settings.guidance {
-            Some(guidance) => guidance.denoise(&model, x, &sigma, conditioning),
-            None => model.denoise(x, &sigma, conditioning),
-        };
+        let output = Denoiser::of_settings(&model, &settings, numbers).denoise(x, &sigma);
         for (tensor, bytes) in [(output.denoised, &mut denoised), (output.raw, &mut raw)] {
             let values = tensor.into_data().try_into_vec::<f32>().expect("pictures are f32");
             bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));

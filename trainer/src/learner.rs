@@ -12,7 +12,7 @@ use burn::optim::{AdamConfig, GradientsAccumulator, GradientsParams, ModuleOptim
 use burn::tensor::{Bytes, DType, Device, Gradients, Tensor, TensorData};
 use model::label::Label;
 use model::recompute::Recompute;
-use model::{Conditioning, Model};
+use model::{Conditioning, Model, NetworkOptions, TrainingOptions};
 
 use crate::augment::Resampler;
 use crate::config::{Optimizer, Precision, TrainConfig};
@@ -275,14 +275,16 @@ impl Worker {
             Tensor::<2>::from_data(TensorData::new(batch.augment, [b, labels]), &self.device)
         });
         let recompute = config.gradient_checkpointing.then(Recompute::default);
-        let conditioning = Conditioning {
-            augment,
-            labels: batch.classes.into_iter().map(Label::from).collect(),
-            dropout: Some(batch.dropout),
-            recompute: recompute.clone(),
-            ..Conditioning::default()
+        let labels = batch.classes.into_iter().map(Label::from).collect();
+        let options = NetworkOptions {
+            conditioning: Conditioning { labels, augment },
+            training: TrainingOptions {
+                dropout: Some(batch.dropout),
+                recompute: recompute.clone(),
+            },
+            ..NetworkOptions::default()
         };
-        let made = self.model.denoise(noisy, &batch.sigma, conditioning);
+        let made = self.model.denoise(noisy, &batch.sigma, options);
         // Summed over values, averaged over the pictures of the step, as EDM has it.
         let losses = config.loss.of(images, noise, &batch.sigma, made);
         let weight = Tensor::<1>::from_data(TensorData::new(batch.weight, [b]), &self.device);

@@ -7,11 +7,11 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::{Golden, close};
 use crate::config::{LinearBetas, PrecondConfig};
-use crate::discrete::{Diffusion, Respacing};
-use crate::hybrid::{Compared, HybridLoss};
-use crate::noise::{churn_noise, start_noise};
-use crate::sampler::{Churn, Evaluation, Method, Prediction, Variance, sample};
-use crate::schedule::Schedule;
+use crate::diffusion::discrete::{Diffusion, Respacing};
+use crate::diffusion::noise::{churn_noise, start_noise};
+use crate::diffusion::sampler::{Churn, Evaluation, Method, Prediction, Variance, sample};
+use crate::diffusion::schedule::Schedule;
+use crate::training::hybrid::{HybridInputs, HybridLoss};
 
 fn diffusion(text: &str) -> Diffusion {
     let Respacing { spacing, steps } = text.parse().expect("ADM's notation");
@@ -29,7 +29,7 @@ fn processes_are_adm_s() {
     for text in ["1000", "250", "ddim50", "10,15,20"] {
         let diffusion = diffusion(text);
         let posteriors: Vec<_> = (0..diffusion.len()).map(|t| diffusion.posterior(t)).collect();
-        let of = |value: fn(&crate::discrete::Posterior) -> f64| {
+        let of = |value: fn(&crate::diffusion::discrete::Posterior) -> f64| {
             posteriors.iter().map(value).collect::<Vec<_>>()
         };
         for (name, found) in [
@@ -63,14 +63,14 @@ fn the_hybrid_loss_is_adm_s_and_so_is_its_gradient() {
         let tensor = |name| golden.tensor::<4>(name, &device, dtype);
         let output = tensor("hybrid.output").require_grad();
         let channels = output.dims()[1] / 2;
-        let compared = Compared {
+        let inputs = HybridInputs {
             images: tensor("hybrid.images"),
             noise: tensor("hybrid.noise"),
             times: &times,
             predicted: output.clone().narrow(1, 0, channels),
             variance: output.clone().narrow(1, channels, channels),
         };
-        let loss = diffusion("100").hybrid_loss(compared);
+        let loss = diffusion("100").hybrid_loss(inputs);
         let HybridLoss { squared_error, variational } = loss.clone();
         close(squared_error.inner(), &golden, "hybrid.squared_error", tolerance);
         close(variational.inner(), &golden, "hybrid.variational", tolerance);
@@ -105,7 +105,7 @@ fn trajectories_are_adm_s() {
             method,
             &Churn::default(),
             &sigmas,
-            noise(&|seed| start_noise(seed, 9)) * precond.start(sigmas[0]),
+            noise(&|seed| start_noise(seed, 9)) * precond.initial_std(sigmas[0]),
             |step| noise(&|seed| churn_noise(seed, step, 9)),
             async |x: &Tensor<4>, sigma| {
                 let c = precond.coefficients(sigma);

@@ -4,12 +4,12 @@ use burn::module::{Module, Param};
 use burn::tensor::ops::PadMode;
 use burn::tensor::{Tensor, activation, module};
 
-use super::VaeConfig;
-use super::file::Names;
-use crate::layers::{Conv3x3, GroupNorm, Linear};
-use crate::macs::Macs;
-use crate::ops::upsample_nearest;
-use crate::params::{Init, Params};
+use super::config::VaeConfig;
+use super::names::Names;
+use crate::kernels::upsample_nearest;
+use crate::network::layers::{Conv3x3, GroupNorm, Linear};
+use crate::network::macs::Macs;
+use crate::network::params::{Init, Params};
 
 /// A 1x1 convolution, stored as one: `[out, in, 1, 1]`.
 #[derive(Module, Debug)]
@@ -229,8 +229,8 @@ impl Up {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::noise::start_noise;
-    use crate::params::Source;
+    use crate::diffusion::noise::start_noise;
+    use crate::network::params::Source;
     use burn::tensor::{Device, TensorData};
 
     #[test]

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ConfigError, GroupNormConfig, check, positive, within};
+use crate::config::GroupNormConfig;
+use crate::config::check::{ConfigError, check, positive, within};
 
 /// Sizes of an autoencoder. The defaults are those of Stable Diffusion's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -6,32 +6,18 @@
 
 use burn::tensor::Device;
 
-use super::network::{Autoencoder, specs};
-use super::{Vae, VaeConfig};
-use crate::params::{Source, TensorSpec};
-use crate::tensor_file::TensorFile;
-use crate::weights::{WeightsError, check, check_finite};
+use crate::network::params::{Source, TensorSpec};
+use crate::vae::autoencoder::Vae;
+use crate::vae::config::VaeConfig;
+use crate::vae::names::Names;
+use crate::vae::network::{Autoencoder, specs};
+use crate::weights::check::{check, check_finite};
+use crate::weights::error::WeightsError;
+use crate::weights::tensor_file::TensorFile;
 
 /// The metadata entry that holds the configuration of an autoencoder of other sizes than Stable
 /// Diffusion's.
 const KEY: &str = "diffit_vae";
-
-/// What the maps of attention are called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Names {
-    Old,
-    New,
-}
-
-impl Names {
-    /// The maps to queries, keys and values, and that of the result.
-    pub fn of_attention(self) -> [&'static str; 4] {
-        match self {
-            Names::Old => ["query", "key", "value", "proj_attn"],
-            Names::New => ["to_q", "to_k", "to_v", "to_out.0"],
-        }
-    }
-}
 
 impl Vae {
     /// An autoencoder with the weights of a published file, given whole. Without a configuration it

@@ -3,12 +3,12 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use super::VaeConfig;
 use super::blocks::{Conv1x1, Down, Middle, ResBlock, Up};
-use super::file::Names;
-use crate::layers::{Conv3x3, GroupNorm};
-use crate::macs::Macs;
-use crate::params::{Params, Source, TensorSpec};
+use super::config::VaeConfig;
+use super::names::Names;
+use crate::network::layers::{Conv3x3, GroupNorm};
+use crate::network::macs::Macs;
+use crate::network::params::{Params, Source, TensorSpec};
 
 /// A stage of the encoder, and at its end the way to the next.
 #[derive(Module, Debug)]

@@ -10,7 +10,7 @@ use core::ops::ControlFlow;
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::Vae;
+use super::autoencoder::Vae;
 use super::network::Step;
 
 /// How latents are cut into tiles.
@@ -183,8 +183,8 @@ impl Vae {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::noise::start_noise;
-    use crate::ops::upsample_nearest;
+    use crate::diffusion::noise::start_noise;
+    use crate::kernels::upsample_nearest;
     use crate::vae::VaeConfig;
     use burn::tensor::Device;
     use core::convert::Infallible;
@@ -253,7 +253,7 @@ mod tests {
         let weight = noise(7, [2, 2, 3, 3]);
         let bias = Tensor::zeros([2], &Device::flex());
         let decode = |x: Tensor<4>| {
-            let x = crate::ops::conv3x3(upsample_nearest(x), weight.clone(), bias.clone(), 1);
+            let x = crate::kernels::conv3x3(upsample_nearest(x), weight.clone(), bias.clone(), 1);
             x.permute([0, 3, 1, 2])
         };
         let latents = noise(2, [1, 6, 14, 2]);

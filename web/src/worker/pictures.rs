@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use burn::tensor::{Tensor, TensorData};
 use gloo_timers::future::TimeoutFuture;
-use model::Conditioning;
+use model::Denoiser;
 use model::generate::{Guide, Start, generate_from};
 use model::image::from_bytes;
 use model::label::Label;
@@ -179,14 +179,13 @@ impl Worker {
         let Some(block) = blocks.get(look.block).filter(|_| look.picture < step.x.dims()[0]) else {
             return Err("The model has no such block, or there is no such picture.".into());
         };
-        let conditioning = Conditioning {
-            attention_of: Some(look.block),
+        let denoiser = Denoiser {
             labels: step.labels.get(look.picture).cloned().into_iter().collect(),
             silence_time: step.silence_time,
-            ..Conditioning::default()
+            ..Denoiser::new(&loaded.model)
         };
         let x = step.x.narrow(0, look.picture, 1);
-        let maps = loaded.model.denoise(x, &[step.sigma], conditioning).attention;
+        let maps = denoiser.attention(x, &[step.sigma], look.block);
         let maps = maps.ok_or("This block has no attention.")?;
         let heads = maps.weights.dims()[2];
         let mut values = read(maps.weights).await?;

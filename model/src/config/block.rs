@@ -1,0 +1,114 @@
+//! Configuration of the DiffiT transformer block, which both networks are made of.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::check::{ConfigError, MAX_CHANNELS, MAX_WINDOW, check, positive, within};
+
+/// The DiffiT transformer block, Eq (3)-(8).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TransformerConfig {
+    /// Channels of an attention head.
+    pub head_dim: usize,
+    /// Width of the MLP's hidden layer, in channels of the block.
+    pub mlp_ratio: usize,
+    /// Activation of the MLP.
+    pub activation: Activation,
+    /// Whether layer normalisation has a scale and a shift.
+    pub layer_norm_affine: bool,
+    /// Added to the variance in layer normalisation.
+    pub layer_norm_eps: f64,
+    /// Whether the maps to queries, keys and values have biases.
+    pub qkv_bias: bool,
+    /// Relative position bias.
+    pub position: Position,
+}
+
+impl Default for TransformerConfig {
+    fn default() -> Self {
+        Self {
+            head_dim: 32,
+            mlp_ratio: 4,
+            activation: Activation::GeluTanh,
+            layer_norm_affine: true,
+            layer_norm_eps: 1e-6,
+            qkv_bias: true,
+            position: Position::Relative { init_std: 0.02 },
+        }
+    }
+}
+
+/// Activation of an MLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activation {
+    /// GELU in its tanh form.
+    GeluTanh,
+    /// GELU by the error function.
+    Gelu,
+}
+
+/// How attention knows positions.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Position {
+    /// A learned bias per head and offset, B of Eq (6).
+    Relative {
+        /// Standard deviation of the initial table.
+        init_std: f64,
+    },
+    /// No bias.
+    None,
+}
+
+/// Attention window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Window {
+    /// Square windows of this many tokens a side. It divides the map of every stage.
+    Size(usize),
+    /// One window: the whole map.
+    Global,
+}
+
+impl Window {
+    /// Tokens a side of a window on a map of `side` tokens a side.
+    pub fn on(self, side: usize) -> usize {
+        match self {
+            Window::Size(size) => size,
+            Window::Global => side,
+        }
+    }
+}
+
+impl TransformerConfig {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        within("transformer.head_dim", self.head_dim, 1, MAX_CHANNELS)?;
+        within("transformer.mlp_ratio", self.mlp_ratio, 1, 64)?;
+        positive("transformer.layer_norm_eps", self.layer_norm_eps)?;
+        if let Position::Relative { init_std } = self.position {
+            check((0.0..=1.0).contains(&init_std), || {
+                format!("transformer.position.init_std is {init_std}, not within 0 to 1")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Checks that `channels` can be shared out among heads.
+    pub(crate) fn divides(&self, field: &str, channels: usize) -> Result<(), ConfigError> {
+        check(channels.is_multiple_of(self.head_dim), || {
+            format!("transformer.head_dim {} does not divide {field} = {channels}", self.head_dim)
+        })
+    }
+}
+
+impl Window {
+    /// Checks that whole windows cover a map.
+    pub(crate) fn divides(self, side: usize, map: &str) -> Result<(), ConfigError> {
+        let window = self.on(side);
+        check(window > 0 && side.is_multiple_of(window), || {
+            format!("a window of {window} does not divide the {side}x{side} {map}")
+        })?;
+        within("window", window, 1, MAX_WINDOW)
+    }
+}

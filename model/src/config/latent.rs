@@ -1,0 +1,116 @@
+//! Configuration of the latent network.
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::config::block::{TransformerConfig, Window};
+use crate::config::check::{
+    ConfigError, MAX_BLOCKS, MAX_CHANNELS, MAX_CLASSES, MAX_RESOLUTION, MAX_TOKENS_PER_SIDE, check,
+    within,
+};
+
+/// The latent network: patches, a stack of DiffiT transformer blocks, a linear map back. The
+/// defaults are those of the preset `latent256`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LatentConfig {
+    /// Height and width of a latent: an eighth of those of the picture.
+    pub resolution: usize,
+    /// Channels of a latent.
+    pub channels: usize,
+    /// Height and width of a patch. Each becomes a token.
+    pub patch: usize,
+    /// Channels of a token, and width of the embeddings of time and class.
+    pub width: usize,
+    /// Transformer blocks.
+    pub depth: usize,
+    /// Classes that can be asked for; 0 for a network that knows of none.
+    pub classes: usize,
+    /// Values of the sinusoid of the time step: half cosines, half sines.
+    pub time_channels: usize,
+    /// The frequencies fall from 1 towards `1 / max_period`, the last not included.
+    pub max_period: f64,
+    /// The DiffiT transformer block.
+    #[serde(deserialize_with = "transformer")]
+    pub transformer: TransformerConfig,
+    /// Attention window.
+    pub window: Window,
+    /// Whether the network also says where between its bounds the variance of a step lies, in as
+    /// many channels again.
+    pub learned_variance: bool,
+}
+
+/// Reads the `transformer` object; fields that it lacks take the defaults of the latent network,
+/// which are not those of [`TransformerConfig`].
+fn transformer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TransformerConfig, D::Error> {
+    let given = serde_json::Map::deserialize(deserializer)?;
+    let default = LatentConfig::default().transformer;
+    let mut fields = serde_json::to_value(default).map_err(D::Error::custom)?;
+    if let Some(fields) = fields.as_object_mut() {
+        fields.extend(given);
+    }
+    serde_json::from_value(fields).map_err(D::Error::custom)
+}
+
+impl Default for LatentConfig {
+    fn default() -> Self {
+        Self {
+            resolution: 32,
+            channels: 4,
+            patch: 2,
+            width: 1152,
+            depth: 28,
+            classes: 1000,
+            time_channels: 256,
+            max_period: 10_000.0,
+            transformer: TransformerConfig {
+                head_dim: 72,
+                layer_norm_affine: false,
+                ..TransformerConfig::default()
+            },
+            window: Window::Global,
+            learned_variance: true,
+        }
+    }
+}
+
+impl LatentConfig {
+    /// Tokens a side of the map.
+    pub fn side(&self) -> usize {
+        self.resolution / self.patch
+    }
+
+    /// Channels of the output: the prediction's, then those of the variance.
+    pub fn channels_out(&self) -> usize {
+        if self.learned_variance { 2 * self.channels } else { self.channels }
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        within("resolution", self.resolution, 1, MAX_RESOLUTION)?;
+        within("channels", self.channels, 1, 64)?;
+        within("patch", self.patch, 1, 64)?;
+        check(self.resolution.is_multiple_of(self.patch), || {
+            format!("patch {} does not divide resolution {}", self.patch, self.resolution)
+        })?;
+        within("resolution / patch", self.side(), 1, MAX_TOKENS_PER_SIDE)?;
+        within("width", self.width, 4, MAX_CHANNELS)?;
+        check(self.width.is_multiple_of(4), || {
+            format!(
+                "width is {}, which 4 does not divide: the position embedding has 4 parts",
+                self.width
+            )
+        })?;
+        within("depth", self.depth, 1, MAX_BLOCKS)?;
+        within("classes", self.classes, 0, MAX_CLASSES)?;
+        within("time_channels", self.time_channels, 2, MAX_CHANNELS)?;
+        check(self.time_channels.is_multiple_of(2), || {
+            format!("time_channels is {}, which is odd", self.time_channels)
+        })?;
+        check(self.max_period.is_finite() && self.max_period >= 1.0, || {
+            format!("max_period is {}, which is below 1", self.max_period)
+        })?;
+        self.transformer.validate()?;
+        self.transformer.divides("width", self.width)?;
+        self.window.divides(self.side(), "map of tokens")
+    }
+}

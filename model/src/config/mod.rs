@@ -1,0 +1,235 @@
+//! What a model is made of: one serialisable struct, which the weights file carries.
+//!
+//! Every choice that the paper leaves open is a field here. The defaults are those of the preset
+//! `cifar10`; [`crate::config::preset`] holds the named configurations.
+
+mod block;
+pub(crate) mod check;
+mod image;
+mod latent;
+#[cfg(feature = "tensor")]
+pub mod preset;
+
+use serde::{Deserialize, Serialize};
+
+pub use crate::diffusion::discrete::LinearBetas;
+pub use crate::diffusion::precond::PrecondConfig;
+pub use crate::diffusion::vp::VpSchedule;
+pub use block::{Activation, Position, TransformerConfig, Window};
+pub use check::ConfigError;
+#[cfg(feature = "tensor")]
+pub(crate) use image::{BlockPlan, StagePlan};
+pub use image::{GroupNormConfig, ImageConfig, Resample, Residual, Skip, TimeConfig};
+pub use latent::LatentConfig;
+
+/// Everything that is needed to build a model around its weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// The network F.
+    pub network: NetworkConfig,
+    /// How F becomes the denoiser D.
+    #[serde(default)]
+    pub precond: PrecondConfig,
+}
+
+/// The network's kind and sizes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "space", rename_all = "kebab-case")]
+pub enum NetworkConfig {
+    /// The U-shaped network that works on pixels.
+    Image(ImageConfig),
+    /// The plain stack of blocks that works on the latents of an autoencoder.
+    Latent(LatentConfig),
+}
+
+impl ModelConfig {
+    /// Checks that the sizes fit together.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that does not, with the field and its value.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.precond.validate()?;
+        match &self.network {
+            NetworkConfig::Image(image) => image.validate(),
+            NetworkConfig::Latent(latent) => latent.validate(),
+        }
+    }
+
+    /// The shape of one picture, or of one latent, `[C, H, W]`.
+    pub fn image_shape(&self) -> [usize; 3] {
+        match &self.network {
+            NetworkConfig::Image(image) => {
+                [image.image_channels, image.resolution, image.resolution]
+            }
+            NetworkConfig::Latent(latent) => {
+                [latent.channels, latent.resolution, latent.resolution]
+            }
+        }
+    }
+
+    /// How many classes can be asked for; 0 if the network knows of none.
+    pub fn classes(&self) -> usize {
+        match &self.network {
+            NetworkConfig::Image(image) => image.classes,
+            NetworkConfig::Latent(latent) => latent.classes,
+        }
+    }
+
+    /// This configuration with another number of classes.
+    pub fn with_classes(mut self, classes: usize) -> Self {
+        match &mut self.network {
+            NetworkConfig::Image(image) => image.classes = classes,
+            NetworkConfig::Latent(latent) => latent.classes = classes,
+        }
+        self
+    }
+
+    /// Values of the largest result on the way from one picture to its denoised one: that of an
+    /// MLP's hidden layer, of queries, keys and values together, or of attention.
+    pub fn largest_map(&self) -> usize {
+        let of = |transformer: &TransformerConfig, side: usize, channels: usize, window: usize| {
+            let tokens = side * side;
+            let features = tokens * channels * transformer.mlp_ratio.max(3);
+            let heads = channels / transformer.head_dim.max(1);
+            features.max(heads * tokens * window * window)
+        };
+        match &self.network {
+            NetworkConfig::Image(image) => {
+                let stage = |(i, &channels): (usize, &usize)| {
+                    let side = image.side(i);
+                    of(&image.transformer, side, channels, image.window.on(side))
+                };
+                image.channels.iter().enumerate().map(stage).max().unwrap_or(0)
+            }
+            NetworkConfig::Latent(latent) => {
+                let side = latent.side();
+                of(&latent.transformer, side, latent.width, latent.window.on(side))
+            }
+        }
+    }
+
+    /// How many augmentation labels the network takes; 0 if it takes none.
+    pub fn augment_labels(&self) -> usize {
+        match &self.network {
+            NetworkConfig::Image(image) => image.time.augment_labels,
+            NetworkConfig::Latent(_) => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edited(edit: impl FnOnce(&mut ImageConfig)) -> Result<(), String> {
+        let mut image = ImageConfig::default();
+        edit(&mut image);
+        let network = NetworkConfig::Image(image);
+        let config = ModelConfig { network, precond: PrecondConfig::default() };
+        config.validate().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_named() {
+        assert_eq!(edited(|_| {}), Ok(()));
+        let cases: [(fn(&mut ImageConfig), &str); 10] = [
+            (|c| c.resolution = 30, "resolution 30 cannot be halved 2 times"),
+            (
+                |c| c.window = Window::Size(5),
+                "a window of 5 does not divide the 32x32 map of stage 0",
+            ),
+            (|c| c.window = Window::Size(0), "a window of 0"),
+            (|c| (c.resolution, c.window) = (512, Window::Global), "window is 512"),
+            (|c| c.blocks = vec![4, 4], "blocks lists 2 stages and channels 3"),
+            (|c| c.channels = vec![], "channels lists 0 stages"),
+            (|c| c.transformer.head_dim = 48, "head_dim 48 does not divide channels[0] = 128"),
+            (|c| c.channels[1] = 1 << 40, "channels[1] is 1099511627776"),
+            (|c| c.dropout = f64::NAN, "dropout is NaN"),
+            (|c| c.group_norm.eps = 0.0, "group_norm.eps is 0"),
+        ];
+        for (edit, message) in cases {
+            let error = edited(edit).expect_err(message);
+            assert!(error.contains(message), "{error:?} does not say {message:?}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_into_a_latent_network_is_named() {
+        let cases: [(fn(&mut LatentConfig), &str); 7] = [
+            (|c| c.patch = 5, "patch 5 does not divide resolution 32"),
+            (|c| c.patch = 0, "patch is 0"),
+            (|c| c.resolution = 4096, "resolution / patch is 2048"),
+            (|c| c.width = 1150, "width is 1150, which 4 does not divide"),
+            (|c| c.transformer.head_dim = 64 + 1, "head_dim 65 does not divide width = 1152"),
+            (|c| c.window = Window::Size(3), "a window of 3 does not divide the 16x16 map"),
+            (|c| c.depth = 1 << 40, "depth is 1099511627776"),
+        ];
+        for (edit, message) in cases {
+            let mut latent = LatentConfig::default();
+            edit(&mut latent);
+            let network = NetworkConfig::Latent(latent);
+            let config = ModelConfig { network, precond: PrecondConfig::default() };
+            let error = config.validate().expect_err(message).to_string();
+            assert!(error.contains(message), "{error:?} does not say {message:?}");
+        }
+    }
+
+    #[test]
+    fn the_largest_maps_are_those_of_mlps_and_of_attention() {
+        let latent = |resolution| ModelConfig {
+            network: NetworkConfig::Latent(LatentConfig { resolution, ..LatentConfig::default() }),
+            precond: PrecondConfig::default(),
+        };
+        // 256 tokens of 4 x 1152 hidden values; 16 heads over 1024 x 1024 tokens.
+        assert_eq!([32, 64].map(|side| latent(side).largest_map()), [256 * 4608, 16 << 20]);
+        let network = NetworkConfig::Image(ImageConfig {
+            resolution: 32,
+            channels: vec![32, 64],
+            ..ImageConfig::default()
+        });
+        let image = ModelConfig { network, precond: PrecondConfig::default() };
+        assert_eq!(image.largest_map(), 32 * 32 * 32 * 4);
+    }
+
+    #[test]
+    fn missing_fields_take_the_default_and_unknown_ones_are_refused() {
+        let config: ModelConfig = serde_json::from_str(r#"{"network": {"space": "image"}}"#)
+            .expect("all fields have defaults");
+        assert_eq!(config.network, NetworkConfig::Image(ImageConfig::default()));
+        let config: ModelConfig = serde_json::from_str(r#"{"network": {"space": "latent"}}"#)
+            .expect("all fields have defaults");
+        assert_eq!(config.network, NetworkConfig::Latent(LatentConfig::default()));
+        let text = r#"{"network": {"space": "image", "widnow": "global"}}"#;
+        let error = serde_json::from_str::<ModelConfig>(text).expect_err("a typing error");
+        assert!(error.to_string().contains("widnow"));
+    }
+
+    #[test]
+    fn a_partial_transformer_takes_the_defaults_of_its_network() {
+        let read = |text: &str| serde_json::from_str::<ModelConfig>(text);
+        let latent = r#"{"network": {"space": "latent", "transformer": {"mlp_ratio": 2}}}"#;
+        let NetworkConfig::Latent(config) = read(latent).expect("a part is enough").network else {
+            panic!("a latent network")
+        };
+        let default = LatentConfig::default().transformer;
+        assert_eq!(config.transformer, TransformerConfig { mlp_ratio: 2, ..default });
+        let image = r#"{"network": {"space": "image", "transformer": {"mlp_ratio": 2}}}"#;
+        let NetworkConfig::Image(config) = read(image).expect("a part is enough").network else {
+            panic!("an image network")
+        };
+        let default = TransformerConfig::default();
+        assert_eq!(config.transformer, TransformerConfig { mlp_ratio: 2, ..default });
+        let wrong = r#"{"network": {"space": "latent", "transformer": {"mpl_ratio": 2}}}"#;
+        assert!(read(wrong).expect_err("a typing error").to_string().contains("mpl_ratio"));
+    }
+
+    #[test]
+    fn a_configuration_survives_its_json() {
+        for (_, config) in crate::config::preset::all() {
+            let text = serde_json::to_string(&config).expect("a configuration is plain data");
+            assert_eq!(serde_json::from_str::<ModelConfig>(&text).expect("its own JSON"), config);
+        }
+    }
+}

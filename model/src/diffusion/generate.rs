@@ -1,0 +1,272 @@
+//! From seeds to pictures: the one path that the command line and the page both take.
+
+use core::ops::ControlFlow;
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::denoiser::{Denoiser, KeptRegion};
+use crate::diffusion::noise::{churn_noise, start_noise};
+use crate::diffusion::sampler::{Evaluation, Prediction, sample};
+use crate::model::Model;
+
+pub use crate::diffusion::settings::{Settings, SettingsError};
+
+/// One picture per seed, `[seeds, C, H, W]`, or `None` if `on_step` broke off.
+///
+/// # Errors
+///
+/// What `on_step` fails with.
+///
+/// # Panics
+///
+/// If there is no seed, or the settings are not valid.
+pub async fn generate<E>(
+    model: &Model,
+    settings: &Settings,
+    seeds: &[u64],
+    device: &Device,
+    on_step: impl AsyncFnMut(Evaluation<'_>) -> Result<ControlFlow<()>, E>,
+) -> Result<Option<Tensor<4>>, E> {
+    let size = model.config.image_shape().iter().product();
+    let noise = seeds.iter().flat_map(|&seed| start_noise(seed, size)).collect();
+    let start = Start { noise, seeds, guide: None };
+    generate_from(model, settings, start, device, on_step).await
+}
+
+/// What [`generate_from`] starts from.
+#[derive(Clone, Debug)]
+pub struct Start<'a> {
+    /// Unit noise of each picture in turn, `[C, H, W]`.
+    pub noise: Vec<f32>,
+    /// The seed of each picture's churn.
+    pub seeds: &'a [u64],
+    /// A picture that all of them keep to.
+    pub guide: Option<Reference>,
+}
+
+pub use Reference as Guide;
+
+/// A picture that others are made from.
+#[derive(Clone, Debug)]
+pub struct Reference {
+    /// Its values, `[C, H, W]`.
+    pub picture: Vec<f32>,
+    /// The noise level that is added to it, and where sampling starts: the less, the more is kept
+    /// of it. The schedule's own start is the most.
+    pub sigma: f64,
+    /// Where the picture is to stay as it is, `[H, W]`: 1 there, and 0 where it is made anew.
+    pub keep: Option<Vec<f32>>,
+}
+
+/// Like [`generate`], from other noise than that of seeds, or from a picture. Where a picture is
+/// kept, the denoised one is replaced by it after every evaluation, so that the noisy one keeps to
+/// it at every noise level.
+///
+/// # Errors
+///
+/// What `on_step` fails with.
+///
+/// # Panics
+///
+/// If there is no seed, sizes differ, or the settings are not valid.
+pub async fn generate_from<E>(
+    model: &Model,
+    settings: &Settings,
+    start: Start<'_>,
+    device: &Device,
+    on_step: impl AsyncFnMut(Evaluation<'_>) -> Result<ControlFlow<()>, E>,
+) -> Result<Option<Tensor<4>>, E> {
+    let [c, h, w] = model.config.image_shape();
+    let Start { noise, seeds, guide: reference } = start;
+    let tensor = |values: Vec<f32>, shape: [usize; 4]| {
+        Tensor::<4>::from_data(TensorData::new(values, shape), device)
+    };
+    let pictures = |values| tensor(values, [seeds.len(), c, h, w]);
+    let precond = &model.config.precond;
+    let mut range = precond.sigma_range();
+    if let Some(reference) = &reference {
+        range = *range.start()..=range.end().min(reference.sigma);
+    }
+    let sigmas = settings.schedule.sigmas_within(range, settings.steps);
+    let mut start = pictures(noise) * precond.initial_std(sigmas[0]);
+    let mut denoiser = Denoiser::of_settings(model, settings, seeds);
+    if let Some(Reference { picture, keep, .. }) = reference {
+        let picture = tensor(picture, [1, c, h, w]);
+        start = start + picture.clone();
+        denoiser.kept = keep.map(|keep| KeptRegion { picture, mask: tensor(keep, [1, 1, h, w]) });
+    }
+    sample(
+        settings.method,
+        &settings.churn,
+        &sigmas,
+        start,
+        |step| {
+            pictures(seeds.iter().flat_map(|&seed| churn_noise(seed, step, c * h * w)).collect())
+        },
+        async |x: &Tensor<4>, sigma| {
+            let output = denoiser.denoise(x.clone(), &vec![sigma; seeds.len()]);
+            Ok(Prediction { variance: output.variance(), denoised: output.denoised })
+        },
+        on_step,
+    )
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Window;
+    use crate::config::{ImageConfig, LinearBetas, ModelConfig, NetworkConfig, PrecondConfig};
+    use crate::diffusion::discrete::Spacing;
+    use crate::diffusion::sampler::{Churn, Method, Variance};
+    use crate::diffusion::schedule::Schedule;
+    use core::convert::Infallible;
+
+    fn model() -> Model {
+        let network = NetworkConfig::Image(ImageConfig {
+            blocks: vec![1, 1],
+            // Large enough for the blocks to matter in a network that has learned nothing.
+            branch_init: 1.0,
+            ..crate::golden::config()
+        });
+        let config = ModelConfig { network, precond: PrecondConfig::default() };
+        Model::new(config, 0, &Device::flex()).expect("it fits together")
+    }
+
+    fn made(settings: &Settings, start: Start<'_>) -> Vec<f32> {
+        let step = async |_: Evaluation<'_>| Ok::<_, Infallible>(ControlFlow::Continue(()));
+        let (model, device) = (model(), Device::flex());
+        let made = generate_from(&model, settings, start, &device, step);
+        let made = pollster::block_on(made).expect("infallible").expect("not cancelled");
+        made.into_data().try_to_vec().expect("f32")
+    }
+
+    fn settings() -> Settings {
+        let churn = Churn { s_churn: 2.0, ..Churn::default() };
+        Settings { steps: 4, churn, ..Settings::default() }
+    }
+
+    fn start(guide: Option<Reference>) -> Start<'static> {
+        Start { noise: start_noise(1, 192), seeds: &[1], guide }
+    }
+
+    fn picture() -> Vec<f32> {
+        (0..192).map(|i| (i as f32 / 7.0).sin()).collect()
+    }
+
+    /// Settings with churn, and those of the methods that have a history.
+    fn ways() -> [Settings; 4] {
+        let of = |method| Settings { method, steps: 6, ..Settings::default() };
+        let [ipndm, dpmpp] = [Method::Ipndm { order: 4 }, Method::Dpmpp { order: 3 }].map(of);
+        let schedule = Schedule::LogSnr { sigma_min: 0.002, sigma_max: 80.0 };
+        [settings(), ipndm, dpmpp.clone(), Settings { schedule, ..dpmpp }]
+    }
+
+    #[test]
+    fn what_is_kept_stays_and_the_rest_is_made() {
+        // The left half of every row.
+        let keep: Vec<f32> = (0..64).map(|i| if i % 8 < 4 { 1.0 } else { 0.0 }).collect();
+        for settings in ways() {
+            let reference = Reference { picture: picture(), sigma: 80.0, keep: Some(keep.clone()) };
+            let made = made(&settings, start(Some(reference)));
+            for (i, (value, want)) in made.iter().zip(picture()).enumerate() {
+                let same = (value - want).abs() < 1e-3;
+                assert_eq!(
+                    same,
+                    keep[i % 64] == 1.0,
+                    "value {i}: {value}, where the picture has {want}: {settings:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn little_noise_changes_a_picture_little() {
+        for settings in ways() {
+            let distance = |sigma| {
+                let reference = Reference { picture: picture(), sigma, keep: None };
+                let made = made(&settings, start(Some(reference)));
+                made.iter().zip(picture()).map(|(a, b)| (a - b).abs()).sum::<f32>() / 192.0
+            };
+            assert!(distance(0.01) < 0.05, "{} {settings:?}", distance(0.01));
+            assert!(distance(20.0) > 0.2, "{} {settings:?}", distance(20.0));
+        }
+    }
+
+    #[test]
+    fn a_silent_time_token_matters() {
+        let silent = Settings { silence_time: true, ..settings() };
+        assert_ne!(made(&settings(), start(None)), made(&silent, start(None)));
+        // Files of before know nothing of it.
+        let text = serde_json::to_string(&settings()).expect("plain data");
+        assert!(!text.contains("silence"));
+    }
+
+    /// Every method with every schedule drives networks of every kind of preconditioning.
+    #[test]
+    fn every_sampler_drives_every_network() {
+        let mut image = crate::config::ImageConfig {
+            resolution: 4,
+            channels: vec![16],
+            blocks: vec![1],
+            window: Window::Size(4),
+            ..Default::default()
+        };
+        image.transformer.head_dim = 8;
+        // A head that does something.
+        image.branch_init = 1.0;
+        let device = Device::flex();
+        for precond in [
+            PrecondConfig::default(),
+            PrecondConfig::Vp { schedule: Default::default() },
+            PrecondConfig::Ve { sigma_min: 0.02, sigma_max: 100.0 },
+            PrecondConfig::Adm { betas: LinearBetas::default() },
+        ] {
+            let network = NetworkConfig::Image(image.clone());
+            let config = ModelConfig { network, precond: precond.clone() };
+            let model = Model::new(config, 0, &device).expect("small");
+            for method in [
+                Method::Euler,
+                Method::Heun,
+                Method::Ipndm { order: 4 },
+                Method::Dpmpp { order: 2 },
+                Method::Dpmpp { order: 3 },
+                Method::Ddim { eta: 0.5 },
+                Method::Ddpm { variance: Variance::Learned },
+            ] {
+                let adm = Schedule::Adm { betas: LinearBetas::default(), spacing: Spacing::Even };
+                let even = Schedule::LogSnr { sigma_min: 0.002, sigma_max: 80.0 };
+                for schedule in [Schedule::default(), even, adm] {
+                    let settings = Settings {
+                        steps: 4,
+                        method,
+                        schedule,
+                        clip_denoised: true,
+                        ..Settings::default()
+                    };
+                    let make = |seeds: &[u64]| {
+                        let pictures = pollster::block_on(generate(
+                            &model,
+                            &settings,
+                            seeds,
+                            &device,
+                            async |_| Ok::<_, Infallible>(ControlFlow::Continue(())),
+                        ));
+                        let pictures = pictures.expect("infallible").expect("not cancelled");
+                        pictures.into_data().try_into_vec::<f32>().expect("f32")
+                    };
+                    let two = make(&[3, 9]);
+                    assert!(
+                        two.iter().all(|v| v.is_finite() && v.abs() < 2.0),
+                        "{precond:?} {settings:?}"
+                    );
+                    // A picture is its seed's, whatever is made beside it.
+                    let alone = make(&[9]);
+                    for (a, b) in two[alone.len()..].iter().zip(&alone) {
+                        assert!((a - b).abs() < 1e-4, "{a} {b} {precond:?} {settings:?}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Methods of discrete time: DDIM and ancestral sampling (DDPM).
+
+use burn::tensor::Tensor;
+
+use super::step::{Evaluate, Prediction, Stop, settled, slope, steps};
+use crate::diffusion::settings::Variance;
+
+/// The range of the variance of a step from noise level `sigma` to `next`, in units of the
+/// picture: those of discrete time, over `ᾱ = 1 / (1 + next²)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepVariance {
+    /// `next² (σ² - next²) / σ²`
+    pub small: f64,
+    /// `(1 + next²) (σ² - next²) / (1 + σ²)`
+    pub large: f64,
+}
+
+impl StepVariance {
+    /// Of a step from `sigma` down to `next`.
+    pub fn of(sigma: f64, next: f64) -> Self {
+        let fall = (sigma - next) * (sigma + next);
+        Self {
+            small: fall * (next / sigma).powi(2),
+            large: fall * (1.0 + next * next) / (1.0 + sigma * sigma),
+        }
+    }
+}
+
+/// DDIM: to the next noise level, with a part of its noise fresh.
+pub(super) async fn ddim<E>(
+    eta: f64,
+    sigmas: &[f64],
+    mut x: Tensor<4>,
+    mut noise: impl FnMut(usize) -> Tensor<4>,
+    mut evaluate: impl Evaluate<E>,
+) -> Result<Tensor<4>, Stop<E>> {
+    for (step, sigma, next) in steps(sigmas) {
+        let Prediction { denoised, .. } = evaluate(&x, sigma, step).await?;
+        if let Some(end) = settled(&x, &denoised, sigma, next) {
+            x = end;
+            continue;
+        }
+        let fresh = eta * eta * StepVariance::of(sigma, next).small;
+        let d = slope(&x, &denoised, sigma);
+        x = denoised + d * (next * next - fresh).max(0.0).sqrt();
+        if fresh > 0.0 {
+            x = x + noise(step) * fresh.sqrt();
+        }
+    }
+    Ok(x)
+}
+
+/// Ancestral sampling: a draw from the posterior of the next noise level.
+pub(super) async fn ddpm<E>(
+    kind: Variance,
+    sigmas: &[f64],
+    mut x: Tensor<4>,
+    mut noise: impl FnMut(usize) -> Tensor<4>,
+    mut evaluate: impl Evaluate<E>,
+) -> Result<Tensor<4>, Stop<E>> {
+    for (step, sigma, next) in steps(sigmas) {
+        let Prediction { denoised, variance } = evaluate(&x, sigma, step).await?;
+        if let Some(end) = settled(&x, &denoised, sigma, next) {
+            x = end;
+            continue;
+        }
+        let StepVariance { small, large } = StepVariance::of(sigma, next);
+        let d = slope(&x, &denoised, sigma);
+        let mean = denoised + d * (next * next / sigma);
+        let added = match (kind, variance) {
+            (Variance::Large, _) => noise(step) * large.sqrt(),
+            (Variance::Learned, Some(place)) => {
+                // Half the logarithm of the variance is that of the deviation.
+                let (low, high) = (0.5 * small.ln(), 0.5 * large.ln());
+                let log = (place + 1.0) * (0.5 * (high - low)) + low;
+                noise(step) * log.exp()
+            }
+            (Variance::Small | Variance::Learned, _) => noise(step) * small.sqrt(),
+        };
+        x = mean + added;
+    }
+    Ok(x)
+}

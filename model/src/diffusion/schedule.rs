@@ -1,0 +1,174 @@
+//! Noise levels that a sampler steps through: plain `f64`, largest first, ending in 0.
+
+use core::ops::RangeInclusive;
+
+use serde::{Deserialize, Serialize};
+
+use crate::diffusion::discrete::{LinearBetas, Spacing};
+
+/// How noise levels are spaced.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Schedule {
+    /// `σ_i = (σ_max^(1/ρ) + i / (N - 1) (σ_min^(1/ρ) - σ_max^(1/ρ)))^ρ` (EDM, eq 5).
+    Edm {
+        /// Noise level of the last step but one.
+        sigma_min: f64,
+        /// Noise level of the start.
+        sigma_max: f64,
+        /// How much the steps crowd towards low noise.
+        rho: f64,
+    },
+    /// Evenly in ln σ, and so in log-SNR: `σ_i = σ_max (σ_min / σ_max)^(i / (N - 1))`, which is
+    /// EDM's spacing with ρ without bound.
+    LogSnr {
+        /// Noise level of the last step but one.
+        sigma_min: f64,
+        /// Noise level of the start.
+        sigma_max: f64,
+    },
+    /// The noise levels of some steps of a process of discrete time (ADM).
+    Adm {
+        /// The process.
+        #[serde(default)]
+        betas: LinearBetas,
+        /// Which of its steps are taken.
+        #[serde(default)]
+        spacing: Spacing,
+    },
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self::Edm { sigma_min: 0.002, sigma_max: 80.0, rho: 7.0 }
+    }
+}
+
+impl Schedule {
+    /// `steps + 1` noise levels, the last of them 0.
+    ///
+    /// # Panics
+    ///
+    /// If `steps` is 0, or there are not so many in a process of discrete time.
+    pub fn sigmas(&self, steps: usize) -> Vec<f64> {
+        assert!(steps > 0, "a schedule has at least one step");
+        // The ends are exact, whatever rounding does in between.
+        let between = |sigma_min: f64, sigma_max: f64, level: &dyn Fn(f64) -> f64| {
+            let level = |i| match i {
+                0 => sigma_max,
+                i if i == steps - 1 => sigma_min,
+                i => level(i as f64 / (steps - 1) as f64),
+            };
+            (0..steps).map(level).collect()
+        };
+        let mut sigmas: Vec<f64> = match self {
+            &Schedule::Edm { sigma_min, sigma_max, rho } => {
+                let (high, low) = (sigma_max.powf(1.0 / rho), sigma_min.powf(1.0 / rho));
+                between(sigma_min, sigma_max, &|part| (high + part * (low - high)).powf(rho))
+            }
+            &Schedule::LogSnr { sigma_min, sigma_max } => {
+                let (high, low) = (sigma_max.ln(), sigma_min.ln());
+                between(sigma_min, sigma_max, &|part| (high + part * (low - high)).exp())
+            }
+            Schedule::Adm { betas, spacing } => {
+                let indices = spacing.indices(steps, betas.steps).expect("the steps fit");
+                let sigmas = betas.sigmas();
+                indices.into_iter().rev().map(|t| sigmas[t]).collect()
+            }
+        };
+        sigmas.push(0.0);
+        sigmas
+    }
+
+    /// The same between the noise levels that a denoiser is defined for. EDM's spacing and the even
+    /// one run from one end to the other, as EDM's sampler has it; a level of discrete time that lies
+    /// beyond an end is moved there, where a step of no width changes nothing.
+    ///
+    /// # Panics
+    ///
+    /// As [`Schedule::sigmas`].
+    pub fn sigmas_within(&self, range: RangeInclusive<f64>, steps: usize) -> Vec<f64> {
+        let (low, high) = range.into_inner();
+        match *self {
+            Schedule::Edm { sigma_min, sigma_max, rho } => {
+                let (sigma_min, sigma_max) = (sigma_min.max(low), sigma_max.min(high));
+                Schedule::Edm { sigma_min, sigma_max, rho }.sigmas(steps)
+            }
+            Schedule::LogSnr { sigma_min, sigma_max } => {
+                let (sigma_min, sigma_max) = (sigma_min.max(low), sigma_max.min(high));
+                Schedule::LogSnr { sigma_min, sigma_max }.sigmas(steps)
+            }
+            Schedule::Adm { .. } => {
+                let mut sigmas = self.sigmas(steps);
+                sigmas[..steps].iter_mut().for_each(|sigma| *sigma = sigma.clamp(low, high));
+                sigmas
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn levels_stay_where_the_denoiser_is_defined() {
+        let adm = Schedule::Adm { betas: LinearBetas::default(), spacing: Spacing::Even };
+        let even = Schedule::LogSnr { sigma_min: 0.002, sigma_max: 80.0 };
+        for schedule in [Schedule::default(), even, adm] {
+            let sigmas = schedule.sigmas_within(0.02..=50.0, 5);
+            assert_eq!((sigmas.len(), sigmas[0], sigmas[4], sigmas[5]), (6, 50.0, 0.02, 0.0));
+            assert_eq!(schedule.sigmas_within(0.0..=200.0, 5), schedule.sigmas(5));
+        }
+    }
+
+    #[test]
+    fn levels_of_discrete_time_are_those_of_its_steps() {
+        let betas = LinearBetas::default();
+        let sigmas = Schedule::Adm { betas, spacing: Spacing::Ddim }.sigmas(50);
+        assert_eq!(sigmas[49..], [betas.sigmas()[0], 0.0]);
+        assert_eq!(sigmas[0], betas.sigmas()[980]);
+        let text = r#"{"kind": "adm", "spacing": {"sections": [10, 15, 20]}}"#;
+        let schedule: Schedule = serde_json::from_str(text).expect("betas have a default");
+        assert_eq!(schedule.sigmas(45).len(), 46);
+    }
+
+    #[test]
+    fn edm_levels_of_four_steps() {
+        // (80^(1/7) + i/3 (0.002^(1/7) - 80^(1/7)))^7, computed apart.
+        let want = [80.0, 9.723_201, 0.469_979, 0.002, 0.0];
+        for (sigma, want) in Schedule::default().sigmas(4).into_iter().zip(want) {
+            assert!((sigma - want).abs() <= 1e-6 * want, "{sigma} is not {want}");
+        }
+    }
+
+    #[test]
+    fn even_levels_fall_by_a_factor() {
+        let schedule = Schedule::LogSnr { sigma_min: 0.01, sigma_max: 100.0 };
+        let want = [100.0, 10.0, 1.0, 0.1, 0.01, 0.0];
+        for (sigma, want) in schedule.sigmas(5).into_iter().zip(want) {
+            assert!((sigma - want).abs() <= 1e-12 * want, "{sigma} is not {want}");
+        }
+        assert_eq!(schedule.sigmas(1), [100.0, 0.0]);
+        let text = r#"{"kind":"log-snr","sigma_min":0.01,"sigma_max":100.0}"#;
+        assert_eq!(serde_json::from_str::<Schedule>(text).expect("as written"), schedule);
+    }
+
+    proptest! {
+        #[test]
+        fn levels_fall_from_end_to_end(
+            steps in 1usize..1000, low in 1e-4f64..0.1, high in 1.0f64..200.0, rho in 1.0f64..10.0,
+        ) {
+            let schedule = Schedule::Edm { sigma_min: low, sigma_max: high, rho };
+            let sigmas = schedule.sigmas(steps);
+            prop_assert_eq!(sigmas.len(), steps + 1);
+            prop_assert_eq!(sigmas[0], high);
+            prop_assert_eq!(sigmas[steps], 0.0);
+            if steps > 1 {
+                prop_assert_eq!(sigmas[steps - 1], low);
+            }
+            prop_assert!(sigmas.windows(2).all(|w| w[0] > w[1]));
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! How pictures are made: plain values, which programs without tensors share.
+
+use core::ops::RangeInclusive;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{LinearBetas, ModelConfig, NetworkConfig, PrecondConfig};
+use crate::diffusion::discrete::Spacing;
+use crate::diffusion::guidance::{Guidance, GuidanceSchedule};
+use crate::diffusion::label::Label;
+use crate::diffusion::schedule::Schedule;
+use crate::weights::classes;
+
+/// How pictures are made, all but the seeds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Number of steps.
+    pub steps: usize,
+    /// How a step is taken.
+    pub method: Method,
+    /// Noise levels.
+    pub schedule: Schedule,
+    /// Noise added on the way.
+    pub churn: Churn,
+    /// Labels of the pictures: that of seed `s` is number `s mod n` of these `n`, however the
+    /// seeds are batched. None are given for pictures of no class.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<Label>,
+    /// Classifier-free guidance towards the class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance: Option<Guidance>,
+    /// Whether every denoised picture is clipped to -1 to 1 before the step is taken.
+    pub clip_denoised: bool,
+    /// Whether the time token is zero everywhere, so that the network is not told the noise level.
+    #[serde(skip_serializing_if = "core::ops::Not::not")]
+    pub silence_time: bool,
+}
+
+impl Default for Settings {
+    /// The paper's settings for CIFAR-10: 18 steps of Heun, 35 evaluations, no churn.
+    fn default() -> Self {
+        Self {
+            steps: 18,
+            method: Method::Heun,
+            schedule: Schedule::default(),
+            churn: Churn::default(),
+            classes: Vec::new(),
+            guidance: None,
+            clip_denoised: false,
+            silence_time: false,
+        }
+    }
+}
+
+/// Why [`Settings`] cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SettingsError(String);
+
+impl Settings {
+    /// Steps at the most.
+    pub const MAX_STEPS: usize = 1000;
+
+    /// Settings to begin with, for a model, where pictures are waited for: of those that need few
+    /// evaluations, which come closest to the paper's (docs/solvers.md); those of
+    /// [`Settings::paper_for`] where it has steps of discrete time.
+    pub fn first_for(config: &ModelConfig) -> Self {
+        match config.precond {
+            PrecondConfig::Adm { .. } => Self::paper_for(config),
+            _ => Self::quick(),
+        }
+    }
+
+    /// Twelve evaluations by the solver whose pictures are then the closest to those of many steps.
+    pub fn quick() -> Self {
+        Self { steps: 12, method: Method::Ipndm { order: 4 }, ..Self::default() }
+    }
+
+    /// The paper's settings for a model; where it takes many steps of discrete time, 50 steps of
+    /// DDIM, which come close to its 250.
+    pub fn paper_for(config: &ModelConfig) -> Self {
+        let PrecondConfig::Adm { .. } = config.precond else { return Self::default() };
+        let guidance = match &config.network {
+            NetworkConfig::Latent(latent) if latent.classes > 0 => Some(match latent.resolution {
+                // Pictures of 512x512.
+                64.. => Guidance {
+                    scale: 1.49,
+                    course: GuidanceSchedule::Constant,
+                    ..Guidance::default()
+                },
+                _ => Guidance::default(),
+            }),
+            _ => None,
+        };
+        Self {
+            steps: 50,
+            method: Method::Ddim { eta: 0.0 },
+            schedule: Schedule::Adm { betas: LinearBetas::default(), spacing: Spacing::Ddim },
+            guidance,
+            ..Self::default()
+        }
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    ///
+    /// The first field that is out of its range, with the range.
+    pub fn validate(&self) -> Result<(), SettingsError> {
+        let check = |holds: bool, message: String| {
+            if holds { Ok(()) } else { Err(SettingsError(message)) }
+        };
+        let Churn { s_churn, s_min, s_max, s_noise } = self.churn;
+        check(
+            (1..=Self::MAX_STEPS).contains(&self.steps),
+            format!("steps is {}, not within 1 to {}", self.steps, Self::MAX_STEPS),
+        )?;
+        let rise = |sigma_min: f64, sigma_max: f64| {
+            check(
+                sigma_min > 0.0 && sigma_min < sigma_max && sigma_max.is_finite(),
+                format!("sigma_min {sigma_min} and sigma_max {sigma_max} do not rise from above 0"),
+            )
+        };
+        match &self.schedule {
+            &Schedule::LogSnr { sigma_min, sigma_max } => rise(sigma_min, sigma_max)?,
+            &Schedule::Edm { sigma_min, sigma_max, rho } => {
+                rise(sigma_min, sigma_max)?;
+                check(
+                    (0.1..=100.0).contains(&rho),
+                    format!("rho is {rho}, not within 0.1 to 100"),
+                )?;
+            }
+            Schedule::Adm { betas, spacing } => {
+                betas.validate().map_err(|e| SettingsError(e.to_string()))?;
+                let indices = spacing.indices(self.steps, betas.steps);
+                indices.map_err(|e| SettingsError(e.to_string()))?;
+            }
+        }
+        for (name, value) in
+            [("s_churn", s_churn), ("s_min", s_min), ("s_max", s_max), ("s_noise", s_noise)]
+        {
+            check(value >= 0.0 && value.is_finite(), format!("{name} is {value}, not 0 or more"))?;
+        }
+        if !self.method.takes_churn() {
+            let message = "churn is for euler and heun; ddim and ddpm have noise of their own, and \
+                           ipndm and dpmpp go by a path that churn would leave";
+            check(s_churn == 0.0, message.into())?;
+        }
+        if let Method::Ddim { eta } = self.method {
+            check((0.0..=1.0).contains(&eta), format!("eta is {eta}, not within 0 to 1"))?;
+        }
+        if let Some((order, orders)) = self.method.order() {
+            let (least, most) = (orders.start(), orders.end());
+            check(
+                orders.contains(&order),
+                format!("order is {order}, not within {least} to {most}"),
+            )?;
+        }
+        match &self.guidance {
+            Some(guidance) => guidance.validate().map_err(SettingsError),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that a model has the classes that are asked for.
+    ///
+    /// # Errors
+    ///
+    /// The first that it has not, or that guidance has no class to go by.
+    pub fn validate_for(&self, config: &ModelConfig) -> Result<(), SettingsError> {
+        let known = config.classes();
+        let mut classes = self.classes.iter().flat_map(Label::parts);
+        if let Some((class, _)) = classes.find(|(class, _)| *class >= known) {
+            return Err(SettingsError(format!("class {class}: {}", classes::known(known))));
+        }
+        if self.guidance.is_some() && self.classes.is_empty() {
+            return Err(SettingsError("guidance needs a class to guide to".into()));
+        }
+        Ok(())
+    }
+
+    /// The label of each seed's picture; nothing if there are no classes.
+    pub fn labels_of(&self, seeds: &[u64]) -> Vec<Label> {
+        match self.classes.len() as u64 {
+            0 => Vec::new(),
+            n => seeds.iter().map(|seed| self.classes[(seed % n) as usize].clone()).collect(),
+        }
+    }
+}
+
+/// How one step is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Method {
+    /// Euler: first order, one evaluation a step.
+    Euler,
+    /// Heun: second order, two evaluations a step but one in the last (EDM, algorithm 1).
+    Heun,
+    /// iPNDM (arXiv 2204.13902): goes by the last slopes too, one evaluation a step.
+    Ipndm {
+        /// Slopes that are looked at, 1 to 4: its order on levels of equal widths.
+        order: usize,
+    },
+    /// DPM-Solver++ (arXiv 2211.01095), multistep (2M, 3M): goes by the last denoised pictures, one
+    /// evaluation a step.
+    Dpmpp {
+        /// Its order, 2 or 3.
+        order: usize,
+    },
+    /// DDIM (arXiv 2010.02502): a step to the next noise level, of which a part is fresh noise.
+    Ddim {
+        /// How much noise is fresh: 0 for none, which is Euler's step; 1 for as much as
+        /// [`Variance::Small`].
+        eta: f64,
+    },
+    /// Ancestral sampling (DDPM, arXiv 2006.11239): a draw from the posterior of the next noise
+    /// level, as if the denoised picture were the picture.
+    Ddpm {
+        /// Variance of the draw.
+        variance: Variance,
+    },
+}
+
+impl Method {
+    /// Evaluations of the denoiser in `steps` steps.
+    pub fn evaluations(self, steps: usize) -> usize {
+        match self {
+            Method::Heun => 2 * steps - 1,
+            _ => steps,
+        }
+    }
+
+    /// Whether churn's noise can be added before its steps: it has no noise of its own, and no
+    /// history that fresh noise makes worthless.
+    pub fn takes_churn(self) -> bool {
+        matches!(self, Method::Euler | Method::Heun)
+    }
+
+    /// Its order and those that there are, where there is a choice.
+    pub fn order(self) -> Option<(usize, RangeInclusive<usize>)> {
+        match self {
+            Method::Ipndm { order } => Some((order, 1..=4)),
+            Method::Dpmpp { order } => Some((order, 2..=3)),
+            _ => None,
+        }
+    }
+
+    /// The same of another order, where there is a choice.
+    pub fn of_order(self, order: usize) -> Self {
+        match self {
+            Method::Ipndm { .. } => Method::Ipndm { order },
+            Method::Dpmpp { .. } => Method::Dpmpp { order },
+            other => other,
+        }
+    }
+}
+
+/// Variance of an ancestral step. See `sampler::StepVariance`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Variance {
+    /// Between the two others, as the network says for each value (ADM); the small one under a
+    /// network that says nothing.
+    #[default]
+    Learned,
+    /// That of the posterior: right if all pictures are one.
+    Small,
+    /// Beta: right if pictures are noise themselves.
+    Large,
+}
+
+/// Noise that is added before a step of Euler or Heun and removed by it ("churn"; EDM,
+/// algorithm 2).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Churn {
+    /// Amount over all steps; 0 for none, which makes the sampler deterministic.
+    pub s_churn: f64,
+    /// Lowest noise level it is added at.
+    pub s_min: f64,
+    /// Highest noise level it is added at.
+    pub s_max: f64,
+    /// Standard deviation of the added noise.
+    pub s_noise: f64,
+}
+
+impl Default for Churn {
+    fn default() -> Self {
+        Self { s_churn: 0.0, s_min: 0.0, s_max: f64::MAX, s_noise: 1.0 }
+    }
+}
+
+#[cfg(feature = "tensor")]
+impl Churn {
+    /// The raised noise level for a step from `sigma`, of `steps` in all.
+    pub(crate) fn raise(&self, sigma: f64, steps: usize) -> f64 {
+        if self.s_churn > 0.0 && (self.s_min..=self.s_max).contains(&sigma) {
+            sigma * (1.0 + (self.s_churn / steps as f64).min(core::f64::consts::SQRT_2 - 1.0))
+        } else {
+            sigma
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ImageConfig, LatentConfig};
+
+    /// As pictures made before there were other schedules than EDM's carry them.
+    const OLD: &str = r#"{"steps":18,"method":"heun",
+        "schedule":{"kind":"edm","sigma_min":0.002,"sigma_max":80.0,"rho":7.0},
+        "churn":{"s_churn":0.0,"s_min":0.0,"s_max":1.7976931348623157e308,"s_noise":1.0}}"#;
+
+    fn adm(spacing: Spacing) -> Schedule {
+        Schedule::Adm { betas: LinearBetas::default(), spacing }
+    }
+
+    #[test]
+    fn settings_of_old_pictures_can_be_read() {
+        assert_eq!(serde_json::from_str::<Settings>(OLD).expect("old"), Settings::default());
+    }
+
+    #[test]
+    fn every_model_has_settings_to_begin_with() {
+        let adm = PrecondConfig::Adm { betas: LinearBetas::default() };
+        let latent = |resolution, classes| ModelConfig {
+            network: NetworkConfig::Latent(LatentConfig {
+                resolution,
+                classes,
+                ..LatentConfig::default()
+            }),
+            precond: adm.clone(),
+        };
+        let image = ModelConfig {
+            network: NetworkConfig::Image(ImageConfig::default()),
+            precond: PrecondConfig::default(),
+        };
+        assert_eq!(Settings::paper_for(&image), Settings::default());
+        let quick = Settings::first_for(&image);
+        assert_eq!((quick.validate(), quick.method.evaluations(quick.steps)), (Ok(()), 12));
+        let scale = |config: &ModelConfig| {
+            let settings = Settings::first_for(config);
+            assert_eq!(settings, Settings::paper_for(config));
+            assert_eq!((settings.validate(), settings.steps), (Ok(()), 50));
+            settings.guidance.map(|guidance| guidance.scale)
+        };
+        // The paper's, at 256x256 and 512x512; none where there is no class to guide to.
+        let scales = [latent(32, 1000), latent(64, 1000), latent(32, 0)].map(|c| scale(&c));
+        assert_eq!(scales, [Some(4.4), Some(1.49), None]);
+    }
+
+    #[test]
+    fn all_settings_survive_their_json() {
+        for method in [
+            Method::Euler,
+            Method::Heun,
+            Method::Ipndm { order: 3 },
+            Method::Dpmpp { order: 2 },
+            Method::Ddim { eta: 0.25 },
+            Method::Ddpm { variance: Variance::Learned },
+        ] {
+            let even = Schedule::LogSnr { sigma_min: 0.01, sigma_max: 50.0 };
+            for schedule in [Schedule::default(), even, adm(Spacing::Sections(vec![10, 8]))] {
+                let settings = Settings { method, schedule, ..Settings::default() };
+                settings.validate().expect("fit");
+                let text = serde_json::to_string(&settings).expect("plain data");
+                assert_eq!(serde_json::from_str::<Settings>(&text).expect(&text), settings);
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        let cases: [(fn(&mut Settings), &str); 11] = [
+            (|s| s.method = Method::Ipndm { order: 0 }, "order is 0, not within 1 to 4"),
+            (|s| s.method = Method::Ipndm { order: 5 }, "order is 5"),
+            (|s| s.method = Method::Dpmpp { order: 1 }, "order is 1, not within 2 to 3"),
+            (
+                |s| {
+                    s.method = Method::Ipndm { order: 4 };
+                    s.churn.s_churn = 1.0;
+                },
+                "churn is for euler and heun",
+            ),
+            (
+                |s| s.schedule = Schedule::LogSnr { sigma_min: 0.0, sigma_max: 80.0 },
+                "sigma_min 0 and sigma_max 80",
+            ),
+            (|s| s.method = Method::Ddim { eta: f64::NAN }, "eta is NaN"),
+            (
+                |s| {
+                    s.method = Method::Ddpm { variance: Variance::Small };
+                    s.churn.s_churn = 1.0;
+                },
+                "churn is for euler and heun",
+            ),
+            (|s| s.schedule = adm(Spacing::Sections(vec![10])), "10 steps together, and 18"),
+            (|s| (s.schedule, s.steps) = (adm(Spacing::Ddim), 300), "no whole stride"),
+            (
+                |s| {
+                    let betas = LinearBetas { last: 1.0, ..LinearBetas::default() };
+                    s.schedule = Schedule::Adm { betas, spacing: Spacing::Even };
+                },
+                "betas.last is 1",
+            ),
+            (|s| s.steps = 1001, "steps is 1001"),
+        ];
+        for (edit, message) in cases {
+            let mut settings = Settings::default();
+            edit(&mut settings);
+            let error = settings.validate().expect_err(message).to_string();
+            assert!(error.contains(message), "{error:?} does not say {message:?}");
+        }
+    }
+}

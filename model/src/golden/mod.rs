@@ -1,0 +1,407 @@
+//! The paper's blocks against an independent computation in float64: `tests/golden/reference.py`
+//! makes the values. Whole networks are held against it in the crate `tests`.
+
+mod adm;
+mod vae;
+
+use std::path::Path;
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use safetensors::SafeTensors;
+use safetensors::tensor::Dtype;
+
+use crate::config::{
+    GroupNormConfig, ImageConfig, LatentConfig, TimeConfig, TransformerConfig, Window,
+};
+use crate::diffusion::label::Label;
+use crate::network::block::{ResBlock, Transformer};
+use crate::network::latent::position_embedding;
+use crate::network::params::{Init, Params, Source, TensorSpec};
+use crate::network::tmsa::{Tmsa, TransformerShape};
+use crate::network::window::{RelativePositions, relative_position_index};
+
+/// A golden file.
+struct Golden(Vec<u8>);
+
+impl Golden {
+    fn open(name: &str) -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(name);
+        Self(std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
+    }
+
+    /// Shape and values of a tensor.
+    fn values(&self, name: &str) -> (Vec<usize>, Vec<f64>) {
+        let file = SafeTensors::deserialize(&self.0).expect("a safetensors file");
+        let view = file.tensor(name).unwrap_or_else(|_| panic!("there is a tensor {name}"));
+        let values = match view.dtype() {
+            Dtype::F64 => view
+                .data()
+                .chunks_exact(8)
+                .map(|b| f64::from_le_bytes(b.try_into().expect("8")))
+                .collect(),
+            Dtype::F32 => view
+                .data()
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes(b.try_into().expect("4")).into())
+                .collect(),
+            Dtype::I64 => view
+                .data()
+                .chunks_exact(8)
+                .map(|b| i64::from_le_bytes(b.try_into().expect("8")) as f64)
+                .collect(),
+            other => panic!("{name} is {other:?}"),
+        };
+        (view.shape().to_vec(), values)
+    }
+
+    fn tensor<const D: usize>(&self, name: &str, device: &Device, dtype: DType) -> Tensor<D> {
+        let (shape, values) = self.values(name);
+        Tensor::from_data(TensorData::new(values, shape), (device, dtype))
+    }
+
+    /// Builds a part of the network with the parameters of the file.
+    fn build<T>(&self, device: &Device, make: impl FnOnce(&Params) -> T) -> T {
+        let values = |spec: &TensorSpec| {
+            let (shape, values) = self.values(&spec.name);
+            assert_eq!(shape, spec.shape, "{}", spec.name);
+            values.into_iter().map(|value| value as f32).collect()
+        };
+        let source = Source::Stored(&values);
+        make(&Params::new(device, &source))
+    }
+}
+
+/// The configuration that the golden values of the latent network were made with.
+pub(crate) fn latent_config() -> LatentConfig {
+    let transformer = TransformerConfig { head_dim: 8, ..LatentConfig::default().transformer };
+    LatentConfig {
+        resolution: 8,
+        width: 24,
+        depth: 2,
+        classes: 5,
+        time_channels: 16,
+        transformer,
+        ..LatentConfig::default()
+    }
+}
+
+/// The configuration that the golden values of the image-space network were made with.
+pub(crate) fn config() -> ImageConfig {
+    ImageConfig {
+        resolution: 8,
+        channels: vec![16, 32],
+        blocks: vec![2, 1],
+        time: TimeConfig { channels: 8, width: 12, ..TimeConfig::default() },
+        transformer: TransformerConfig { head_dim: 8, ..TransformerConfig::default() },
+        window: Window::Size(4),
+        group_norm: GroupNormConfig::default(),
+        dropout: 0.0,
+        ..ImageConfig::default()
+    }
+}
+
+fn shape(
+    channels: usize,
+    time_width: usize,
+    positions: &RelativePositions,
+) -> TransformerShape<'_> {
+    TransformerShape { channels, time_width, positions, branch_init: 1.0 }
+}
+
+fn tmsa(golden: &Golden, device: &Device) -> Tmsa {
+    golden.build(device, |params| {
+        let positions = RelativePositions::new(4, params);
+        Tmsa::new(params, &config().transformer, &shape(16, 12, &positions))
+    })
+}
+
+fn close<const D: usize>(found: Tensor<D>, golden: &Golden, name: &str, tolerance: f64) {
+    let (shape, want) = golden.values(name);
+    assert_eq!(found.dims().to_vec(), shape, "{name}");
+    let found: Vec<f64> = found.into_data().convert::<f64>().try_to_vec().expect("just converted");
+    let scale = want.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+    for (i, (a, b)) in found.iter().zip(&want).enumerate() {
+        // Not the largest difference: `max` would ignore NaN.
+        let error = (a - b).abs();
+        assert!(
+            error <= tolerance * scale,
+            "{name}[{i}]: off by {error:e} where values reach {scale}"
+        );
+    }
+}
+
+#[test]
+fn tmsa_is_the_papers() {
+    let golden = Golden::open("tmsa.safetensors");
+    let device = Device::flex();
+    let tmsa = tmsa(&golden, &device);
+    let input = || {
+        let x = golden.tensor::<4>("x", &device, DType::F32);
+        (x, golden.tensor::<2>("time", &device, DType::F32))
+    };
+    let (x, time) = input();
+    let output = tmsa.forward(x, time, false);
+    assert!(output.attention.is_none());
+    close(output.context, &golden, "output", 1e-5);
+    // Asked for its weights, it computes the same, and returns what it computed with.
+    let (x, time) = input();
+    let output = tmsa.forward(x, time, true);
+    close(output.context, &golden, "output", 1e-5);
+    let attended = output.attention.expect("asked for");
+    close(attended.weights, &golden, "weights", 1e-5);
+    assert_eq!(attended.bias.dims(), [2, 16, 16]);
+    // The lengths of what Eq (3)-(5) add, term by term.
+    let lengths: Vec<f32> = attended.lengths.into_data().try_to_vec().expect("f32");
+    for (i, (input, layer)) in [("x", "qkv"), ("time", "qkv_temb")].into_iter().enumerate() {
+        let (shape, x) = golden.values(input);
+        let (_, weight) = golden.values(&format!("{layer}.weight"));
+        let (_, bias) = golden.values(&format!("{layer}.bias"));
+        let width = *shape.last().expect("a width");
+        let tokens: Vec<&[f64]> = x.chunks_exact(width).take(x.len() / width / shape[0]).collect();
+        for part in 0..3 {
+            let length = |token: &[f64]| {
+                let value = |row: usize| {
+                    let row_of = &weight[row * width..][..width];
+                    bias[row] + token.iter().zip(row_of).map(|(x, w)| x * w).sum::<f64>()
+                };
+                (16 * part..16 * (part + 1)).map(|row| value(row).powi(2)).sum::<f64>().sqrt()
+            };
+            let want = tokens.iter().map(|t| length(t)).sum::<f64>() / tokens.len() as f64;
+            let found = f64::from(lengths[3 * i + part]);
+            assert!((found / want - 1.0).abs() < 1e-4, "{layer} {part}: {found}, not {want}");
+        }
+    }
+}
+
+#[test]
+fn the_transformer_block_is_the_papers() {
+    let golden = Golden::open("transformer.safetensors");
+    let device = Device::flex();
+    let block = golden.build(&device, |params| {
+        let positions = RelativePositions::new(4, params);
+        Transformer::new(params, &config().transformer, &shape(16, 12, &positions))
+    });
+    let x = golden.tensor("x", &device, DType::F32);
+    let time = golden.tensor("time", &device, DType::F32);
+    let (output, _) = block.forward(x, time, false);
+    close(output, &golden, "output", 1e-5);
+}
+
+#[test]
+fn the_res_block_is_the_papers() {
+    let golden = Golden::open("res_block.safetensors");
+    let device = Device::flex();
+    let block = golden.build(&device, |params| {
+        ResBlock::new(params, &config(), [48, 16], &RelativePositions::new(4, params))
+    });
+    let x = golden.tensor("x", &device, DType::F32);
+    let time = golden.tensor("time", &device, DType::F32);
+    let (output, _) = block.forward(x, time, None, false);
+    close(output, &golden, "output", 1e-5);
+}
+
+/// The latent network's block, bias and position embedding, under the names of the release.
+#[test]
+fn the_parts_of_the_latent_network_are_the_releases() {
+    let official = Golden::open("latent.official.safetensors");
+    let golden = Golden::open("latent.expected.safetensors");
+    let device = Device::flex();
+    let transformer =
+        TransformerConfig { head_dim: 8, layer_norm_affine: false, ..TransformerConfig::default() };
+    let (block, bias) = official.build(&device, |params| {
+        let positions = RelativePositions::new(4, params);
+        let params = params.enter("blocks");
+        let first = params.enter(0).enter("attn");
+        let table = first.tensor("relative_position_bias_table", [49, 3], Init::Zeros);
+        let block = Transformer::new(&params.enter(1), &transformer, &shape(24, 24, &positions));
+        (block, positions.bias(table.val()))
+    });
+    close(bias, &golden, "bias", 1e-7);
+    let tokens = golden.tensor("tokens", &device, DType::F32);
+    let condition = golden.tensor("condition", &device, DType::F32);
+    close(block.forward(tokens, condition, false).0, &golden, "block", 1e-5);
+    let positions = TensorData::new(position_embedding(4, 24), [1, 16, 24]);
+    close(Tensor::<3>::from_data(positions, &device), &golden, "positions", 1e-7);
+    let (shape, index) = official.values("blocks.1.attn.relative_position_index");
+    assert_eq!(shape, [16, 16]);
+    let ours: Vec<f64> = relative_position_index(4).into_iter().map(|i| i as f64).collect();
+    assert_eq!(ours, index);
+}
+
+/// Every parameter of the latent network is trained: each has a gradient, and none is zero.
+#[cfg(feature = "train")]
+#[test]
+fn the_whole_latent_network_is_trained() {
+    use crate::config::NetworkConfig;
+    use crate::network::Network;
+    use crate::network::io::{Conditioning, NetworkInput};
+    use burn::module::ModuleVisitor;
+    use burn::optim::GradientsParams;
+
+    struct Sizes<'a>(&'a GradientsParams, Vec<f32>);
+    impl ModuleVisitor for Sizes<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let gradient = self.0.get::<D>(param.id).expect("it has a gradient");
+            assert_eq!(gradient.dims(), param.val().dims());
+            self.1.push(gradient.square().sum().into_scalar::<f32>());
+        }
+    }
+
+    let official = Golden::open("latent.official.safetensors");
+    let golden = Golden::open("latent.expected.safetensors");
+    let device = Device::flex().autodiff();
+    let values = |spec: &TensorSpec| {
+        official.values(&spec.name).1.into_iter().map(|value| value as f32).collect()
+    };
+    let source = Source::Stored(&values);
+    let network = Network::new(&NetworkConfig::Latent(latent_config()), &device, &source);
+    let output = network.forward(NetworkInput {
+        x: golden.tensor("x", &device, DType::F32),
+        c_noise: golden.values("t").1,
+        options: Conditioning {
+            labels: [Some(0), None, Some(2), Some(4)].map(Label::from).to_vec(),
+            augment: None,
+        }
+        .into(),
+    });
+    let gradients = GradientsParams::from_grads(output.x.square().sum().backward(), &network);
+    let mut sizes = Sizes(&gradients, Vec::new());
+    network.visit(&mut sizes);
+    assert_eq!(sizes.1.len(), network.specs().len());
+    assert!(sizes.1.iter().all(|size| *size > 0.0 && size.is_finite()), "{:?}", sizes.1);
+}
+
+/// Turns parameters into `f64`, with gradients.
+#[cfg(feature = "train")]
+struct Widen;
+
+#[cfg(feature = "train")]
+impl ModuleMapper for Widen {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        Param::initialized(param.id, param.val().cast(DType::F64).detach().require_grad())
+    }
+}
+
+/// Adds `step` to one value of one parameter.
+#[cfg(feature = "train")]
+struct Nudge {
+    id: burn::module::ParamId,
+    place: usize,
+    step: f64,
+}
+
+#[cfg(feature = "train")]
+impl ModuleMapper for Nudge {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if param.id != self.id {
+            return param;
+        }
+        param.map(|tensor| nudge(tensor, self.place, self.step))
+    }
+}
+
+#[cfg(feature = "train")]
+fn nudge<const D: usize>(tensor: Tensor<D>, place: usize, step: f64) -> Tensor<D> {
+    let shape = tensor.dims();
+    let device = tensor.device();
+    let mut values = tensor.into_data().try_to_vec::<f64>().expect("f64");
+    values[place] += step;
+    Tensor::from_data(TensorData::new(values, shape), (&device, DType::F64))
+}
+
+/// Central differences in `f64`, for every input and every parameter of TMSA. The kernels that
+/// train are held against the same gradients in `f32`.
+#[cfg(feature = "train")]
+#[test]
+fn gradients_of_tmsa_are_those_of_finite_differences() {
+    use burn::module::ModuleVisitor;
+    use burn::optim::GradientsParams;
+    use burn::tensor::Distribution;
+
+    struct Parameters(Vec<(burn::module::ParamId, usize)>);
+    impl ModuleVisitor for Parameters {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0.push((param.id, param.val().shape().num_elements()));
+        }
+    }
+    struct Gradient {
+        id: burn::module::ParamId,
+        values: Vec<f64>,
+        gradients: GradientsParams,
+    }
+    impl ModuleVisitor for Gradient {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if param.id == self.id {
+                let gradient = self.gradients.get::<D>(param.id).expect("it has a gradient");
+                self.values = gradient.into_data().convert::<f64>().try_to_vec().expect("f64");
+            }
+        }
+    }
+
+    let golden = Golden::open("tmsa.safetensors");
+    let device = Device::flex().autodiff();
+    let narrow = tmsa(&golden, &device);
+    let wide = narrow.clone().map(&mut Widen);
+    let x = golden.tensor::<4>("x", &device, DType::F64).require_grad();
+    let time = golden.tensor::<2>("time", &device, DType::F64).require_grad();
+    // A fixed random projection of the output: a number that depends on everything.
+    device.seed(1);
+    let weight = x.random_like(Distribution::Normal(0.0, 1.0)).detach();
+    let loss = |tmsa: &Tmsa, x: Tensor<4>, time: Tensor<2>| {
+        (tmsa.forward(x, time, false).context * weight.clone()).sum()
+    };
+    let number = |tensor: Tensor<1>| tensor.into_scalar::<f64>();
+    const STEP: f64 = 1e-5;
+    let check = |what: &str, place: usize, gradient: f64, up: f64, down: f64| {
+        let want = (up - down) / (2.0 * STEP);
+        let scale = want.abs().max(1.0);
+        assert!(
+            (gradient - want).abs() < 1e-6 * scale,
+            "{what}[{place}]: {gradient} is not {want}"
+        );
+    };
+
+    let mut gradients = loss(&wide, x.clone(), time.clone()).backward();
+    let of_x: Vec<f64> =
+        x.grad(&gradients).expect("a gradient").into_data().try_to_vec().expect("f64");
+    let of_time: Vec<f64> =
+        time.grad(&gradients).expect("a gradient").into_data().try_to_vec().expect("f64");
+    for place in (0..of_x.len()).step_by(173) {
+        let at = |step| number(loss(&wide, nudge(x.clone(), place, step), time.clone()));
+        check("x", place, of_x[place], at(STEP), at(-STEP));
+    }
+    for (place, found) in of_time.into_iter().enumerate() {
+        let at = |step| number(loss(&wide, x.clone(), nudge(time.clone(), place, step)));
+        check("time", place, found, at(STEP), at(-STEP));
+    }
+    let mut parameters = Parameters(Vec::new());
+    wide.visit(&mut parameters);
+    assert_eq!(parameters.0.len(), 7);
+    let narrow_loss = {
+        let (x, time) =
+            (x.clone().detach().cast(DType::F32), time.clone().detach().cast(DType::F32));
+        (narrow.forward(x, time, false).context * weight.clone().cast(DType::F32)).sum()
+    };
+    let mut narrow_gradients = narrow_loss.backward();
+    for (id, len) in parameters.0 {
+        let of = |tmsa: &Tmsa, gradients: &mut _| {
+            let gradients = GradientsParams::from_params(gradients, tmsa, &[id]);
+            let mut gradient = Gradient { id, values: Vec::new(), gradients };
+            tmsa.visit(&mut gradient);
+            gradient.values
+        };
+        let gradient = of(&wide, &mut gradients);
+        for place in (0..len).step_by(len.div_ceil(12)) {
+            let at = |step| {
+                let nudged = wide.clone().map(&mut Nudge { id, place, step });
+                number(loss(&nudged, x.clone(), time.clone()))
+            };
+            check("parameter", place, gradient[place], at(STEP), at(-STEP));
+        }
+        let scale = gradient.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+        for (narrow, wide) in of(&narrow, &mut narrow_gradients).iter().zip(&gradient) {
+            assert!((narrow - wide).abs() < 1e-4 * scale, "{narrow} in f32, {wide} in f64");
+        }
+    }
+}

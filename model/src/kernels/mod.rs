@@ -1,0 +1,294 @@
+//! The network's operations on channels-last maps `[B, H, W, C]`, and the choice of an
+//! implementation for each.
+//!
+//! [`plain`] holds the reference implementation of every operation, written with plain tensor
+//! operations; it runs on every backend. [`cpu`] holds faster CPU kernels for the operations that
+//! cost most. Normalisation and softmax compute in `f32` even if a map has fewer bits.
+
+pub(crate) mod cpu;
+pub(crate) mod plain;
+mod scramble;
+
+use burn::tensor::Tensor;
+
+use crate::diffusion::noise::philox4x32;
+use plain::widened;
+pub(crate) use plain::{
+    Attention, downsample_bilinear, swish, upsample_bilinear, upsample_nearest, wide,
+};
+
+/// GELU in its tanh form.
+pub(crate) fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if cpu::supports(&x) {
+        return cpu::run(cpu::Gelu, [x.into()]);
+    }
+    plain::gelu_tanh(x)
+}
+
+/// Layer normalisation over the last dimension, with a scale and a shift `[C]`.
+pub(crate) fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    eps: f64,
+) -> Tensor<D> {
+    let dtype = x.dtype();
+    let x = widened(x);
+    let (weight, bias) = (weight.cast(x.dtype()), bias.cast(x.dtype()));
+    let y = if cpu::supports(&x) {
+        let kernel = cpu::LayerNorm { eps: eps as f32 };
+        cpu::run(kernel, [x.into(), weight.into(), bias.into()])
+    } else {
+        plain::layer_norm(x, weight, bias, eps)
+    };
+    y.cast(dtype)
+}
+
+/// Group normalisation over a map, with a scale and a shift `[C]`, then Swish if `with_swish`.
+pub(crate) fn group_norm(
+    x: Tensor<4>,
+    groups: usize,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    eps: f64,
+    with_swish: bool,
+) -> Tensor<4> {
+    let dtype = x.dtype();
+    let x = widened(x);
+    let (weight, bias) = (weight.cast(x.dtype()), bias.cast(x.dtype()));
+    let y = if cpu::supports(&x) {
+        let kernel = cpu::GroupNorm { groups, eps: eps as f32, swish: with_swish };
+        cpu::run(kernel, [x.into(), weight.into(), bias.into()])
+    } else {
+        plain::group_norm(x, groups, weight, bias, eps, with_swish)
+    };
+    y.cast(dtype)
+}
+
+/// Which values of a map dropout leaves out: a function of these keys and of where they stand.
+#[derive(Clone, Debug)]
+pub(crate) struct DropoutKeys(Vec<u32>);
+
+impl DropoutKeys {
+    /// From the keys of the pictures, for the block of that number.
+    pub(crate) fn new(pictures: &[u32], block: usize) -> Self {
+        let key = |&picture| philox4x32([block as u32, 0, 0, 0], [picture, 0])[0];
+        Self(pictures.iter().map(key).collect())
+    }
+}
+
+/// Replaces values by 0 with probability `p` and scales the others by `1 / (1 - p)`.
+///
+/// Value `i` of a picture with key `k` goes where the 31 high bits of [`scramble`]`(i, k)` are
+/// below `p 2^31`: a counter-based generator of 32 bits, which is the same on every device.
+pub(crate) fn dropout(x: Tensor<4>, p: f64, keys: DropoutKeys) -> Tensor<4> {
+    if cpu::supports(&x) {
+        return cpu::run(dropout_kernel(p, keys), [x.into()]);
+    }
+    let cpu::Dropout { keys, below, .. } = dropout_kernel(p, keys);
+    plain::dropout(x, &keys, below, 1.0 / (1.0 - p))
+}
+
+/// The kernel that [`dropout`] is on the CPU.
+pub(crate) fn dropout_kernel(p: f64, keys: DropoutKeys) -> cpu::Dropout {
+    let below = (p * f64::from(1u32 << 31)) as u32;
+    cpu::Dropout { keys: keys.0, below, scale: (1.0 / (1.0 - p)) as f32 }
+}
+
+/// A 3x3 convolution with zero padding of 1.
+///
+/// # Shapes
+///
+/// - x: `[B, H, W, C_in]`, weight: `[C_out, C_in, 3, 3]`, bias: `[C_out]`
+/// - output: `[B, H / stride, W / stride, C_out]`
+pub(crate) fn conv3x3(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Tensor<1>,
+    stride: usize,
+) -> Tensor<4> {
+    if cpu::supports(&x) {
+        return cpu::run(cpu::Conv3x3 { stride }, [x.into(), weight.into(), bias.into()]);
+    }
+    plain::conv3x3(x, weight, bias, stride)
+}
+
+/// Eq (6) inside non-overlapping windows. With `weights`, the attention weights
+/// `[B, windows, heads, N, N]` are returned too; windows are counted row after row.
+///
+/// # Shapes
+///
+/// - output: `[B, H, W, C]`
+pub(crate) fn window_attention(
+    attention: Attention,
+    weights: bool,
+) -> (Tensor<4>, Option<Tensor<5>>) {
+    if !weights && cpu::supports(&attention.qkv) {
+        let heads = attention.bias.dims()[0];
+        let kernel = cpu::WindowAttention { window: attention.window, heads };
+        let inputs = [attention.qkv.into(), attention.time.into(), attention.bias.into()];
+        return (cpu::run(kernel, inputs), None);
+    }
+    let (context, maps) = plain::window_attention(attention);
+    (context, weights.then_some(maps))
+}
+
+#[cfg(all(test, feature = "train"))]
+mod tests {
+    use super::*;
+    use crate::diffusion::noise::{Random, Stream};
+    use burn::tensor::{Device, TensorData};
+    use proptest::prelude::*;
+
+    /// Normal values of fixed seed on the autodiff CPU device, with a gradient.
+    fn normal<const D: usize>(shape: [usize; D], index: u64) -> Tensor<D> {
+        let mut values = vec![0.0; shape.iter().product()];
+        Random::new(1, Stream::Start, index).fill_normal(&mut values);
+        let device = Device::flex().autodiff();
+        Tensor::from_data(TensorData::new(values, shape), &device).require_grad()
+    }
+
+    fn close<const D: usize>(what: &str, a: Tensor<D>, b: Tensor<D>) {
+        let (a, b): (Vec<f32>, Vec<f32>) =
+            (a.into_data().try_to_vec().expect("f32"), b.into_data().try_to_vec().expect("f32"));
+        let scale = b.iter().fold(1e-3f32, |m, x| m.max(x.abs()));
+        assert_eq!(a.len(), b.len());
+        for (i, (a, b)) in a.iter().zip(&b).enumerate() {
+            // Not the largest difference: `max` would ignore NaN.
+            let error = (a - b).abs();
+            assert!(
+                error <= 1e-5 * scale,
+                "{what}[{i}]: off by {error} where values reach {scale}"
+            );
+        }
+    }
+
+    /// Holds the outputs and all gradients of two forms of an operation against each other.
+    macro_rules! twins {
+    ($inputs:expr, |$($x:ident),+| $fast:expr, $plain:expr) => {{
+        let ($($x,)+) = $inputs;
+        let fast = { $(let $x = $x.clone();)+ $fast };
+        let plain = { $(let $x = $x.clone();)+ $plain };
+        close("output", fast.clone().inner(), plain.clone().inner());
+        let cotangent = normal(plain.dims(), 99).detach();
+        let fast = (fast * cotangent.clone()).sum().backward();
+        let plain = (plain * cotangent).sum().backward();
+        $(close(
+            concat!("gradient of ", stringify!($x)),
+            $x.grad(&fast).expect("a gradient"),
+            $x.grad(&plain).expect("a gradient"),
+        );)+
+    }};
+}
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn gelu_has_a_faithful_twin(n in 1usize..200, c in 1usize..120) {
+            twins!(((normal([n, c], 1) * 3.0).detach().require_grad(),),
+                |x| gelu_tanh(x), plain::gelu_tanh(x));
+        }
+
+        #[test]
+        fn layer_norm_has_a_faithful_twin(n in 1usize..600, c in 2usize..80) {
+            twins!((normal([n, c], 1), normal([c], 2), normal([c], 3)),
+                |x, w, b| layer_norm(x, w, b, 1e-3), plain::layer_norm(x, w, b, 1e-3));
+        }
+
+        #[test]
+        fn group_norm_has_a_faithful_twin(
+            b in 1usize..4, side in 1usize..9, groups in 1usize..5, width in 2usize..9, with_swish: bool,
+        ) {
+            let c = groups * width;
+            twins!((normal([b, side, side + 1, c], 1), normal([c], 2), normal([c], 3)),
+                |x, w, bias| group_norm(x, groups, w, bias, 1e-3, with_swish),
+                plain::group_norm(x, groups, w, bias, 1e-3, with_swish));
+        }
+
+        #[test]
+        fn conv3x3_has_a_faithful_twin(
+            b in 1usize..4, h in 1usize..10, w in 1usize..10, c_in in 1usize..20,
+            c_out in 1usize..20, stride in 1usize..3,
+        ) {
+            twins!((normal([b, h, w, c_in], 1), normal([c_out, c_in, 3, 3], 2), normal([c_out], 3)),
+                |x, k, bias| conv3x3(x, k, bias, stride), plain::conv3x3(x, k, bias, stride));
+        }
+
+        #[test]
+        fn dropout_has_a_faithful_twin(
+            b in 1usize..4, side in 1usize..9, c in 1usize..20, p in 0.01f64..0.99, key: u32,
+        ) {
+            let keys = || DropoutKeys::new(&vec![key; b], 3);
+            let below = (p * 2f64.powi(31)) as u32;
+            twins!((normal([b, side, side, c], 1),),
+                |x| dropout(x, p, keys()), plain::dropout(x, &keys().0, below, 1.0 / (1.0 - p)));
+        }
+
+        #[test]
+        fn window_attention_has_a_faithful_twin(
+            b in 1usize..3, rows in 1usize..4, columns in 1usize..4, wh in 1usize..6, ww in 1usize..6,
+            heads in 1usize..4, d in 1usize..20,
+        ) {
+            let (c, n) = (heads * d, wh * ww);
+            let inputs = (
+                normal([b, rows * wh, columns * ww, 3 * c], 1),
+                normal([b, 3 * c], 2),
+                normal([heads, n, n], 3),
+            );
+            twins!(inputs,
+                |qkv, time, bias| window_attention(Attention { qkv, time, bias, window: [wh, ww] }, false).0,
+                plain::window_attention(Attention { qkv, time, bias, window: [wh, ww] }).0);
+        }
+    }
+
+    #[test]
+    fn parts_of_a_convolution_fit_together() {
+        // More images than one part of the patch matrix holds.
+        let (x, k, b) = (normal([10, 32, 32, 64], 1), normal([8, 64, 3, 3], 2), normal([8], 3));
+        twins!((x, k, b), |x, k, b| conv3x3(x, k, b, 1), plain::conv3x3(x, k, b, 1));
+    }
+
+    #[test]
+    fn attention_weights_are_those_the_output_was_made_with() {
+        let attention = || Attention {
+            qkv: normal([2, 8, 8, 24], 1),
+            time: normal([2, 24], 2),
+            bias: normal([2, 16, 16], 3),
+            window: [4, 4],
+        };
+        let (context, weights) = window_attention(attention(), true);
+        let (fast, none) = window_attention(attention(), false);
+        assert!(none.is_none());
+        close("context", fast, context);
+        let weights = weights.expect("weights were asked for");
+        assert_eq!(weights.dims(), [2, 4, 2, 16, 16]);
+        let sums = weights.sum_dim(4);
+        close("sum of weights", sums.clone(), sums.ones_like());
+    }
+
+    #[test]
+    fn bilinear_resampling_reproduces_a_linear_ramp() {
+        let device = Device::flex();
+        let ramp: Vec<f32> = (0..8).flat_map(|y| (0..8).map(move |x| (3 * y + x) as f32)).collect();
+        let x = Tensor::from_data(TensorData::new(ramp, [1, 8, 8, 1]), &device);
+        let up: Vec<f32> = upsample_bilinear(x.clone()).into_data().try_to_vec().unwrap();
+        for y in 1..15 {
+            for x in 1..15 {
+                let want = 3.0 * (y as f32 * 0.5 - 0.25) + (x as f32 * 0.5 - 0.25);
+                assert!((up[y * 16 + x] - want).abs() < 1e-5);
+            }
+        }
+        let down: Vec<f32> = downsample_bilinear(x).into_data().try_to_vec().unwrap();
+        assert_eq!(down[0], (0.0 + 1.0 + 3.0 + 4.0) / 4.0);
+        assert_eq!(down.len(), 16);
+    }
+
+    #[test]
+    fn nearest_upsampling_repeats() {
+        let x =
+            Tensor::<1>::from_floats([1.0, 2.0, 3.0, 4.0], &Device::flex()).reshape([1, 2, 2, 1]);
+        let up: Vec<f32> = upsample_nearest(x).into_data().try_to_vec().unwrap();
+        assert_eq!(up, [1., 1., 2., 2., 1., 1., 2., 2., 3., 3., 4., 4., 3., 3., 4., 4.]);
+    }
+}

@@ -1,0 +1,165 @@
+//! Reference operations: plain tensor operations, as the paper writes them, for every backend.
+
+use burn::tensor::ops::ConvOptions;
+use burn::tensor::{DType, Int, Tensor, TensorData, activation, module};
+
+use crate::kernels::scramble::SCRAMBLE;
+
+/// Swish, `x · sigmoid(x)`.
+pub(crate) fn swish<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activation::silu(x)
+}
+
+/// The type for what wants more bits than a `dtype` of 16 has: `f32`, or `dtype` if it is wider.
+pub(crate) fn wide(dtype: DType) -> DType {
+    if dtype == DType::F64 { dtype } else { DType::F32 }
+}
+
+pub(crate) fn widened<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let dtype = wide(x.dtype());
+    x.cast(dtype)
+}
+
+/// What [`window_attention`] attends with.
+pub(crate) struct Attention {
+    /// Spatial part of queries, keys and values, `[B, H, W, 3 C]`.
+    pub qkv: Tensor<4>,
+    /// Their part from the time token, `[B, 3 C]`.
+    pub time: Tensor<2>,
+    /// Relative position bias, `[heads, N, N]` for `N` tokens in a window.
+    pub bias: Tensor<3>,
+    /// Height and width of a window. They divide those of the map.
+    pub window: [usize; 2],
+}
+
+pub(crate) fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    // The cube is written as products: a power would be a logarithm and an exponential.
+    let cube = x.clone() * x.clone() * x.clone();
+    let u = (x.clone() + cube * 0.044715) * (2.0 / core::f64::consts::PI).sqrt();
+    x * (u.tanh() + 1.0) * 0.5
+}
+
+pub(crate) fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    eps: f64,
+) -> Tensor<D> {
+    module::layer_norm(x, weight, Some(bias), eps)
+}
+
+pub(crate) fn group_norm(
+    x: Tensor<4>,
+    groups: usize,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    eps: f64,
+    with_swish: bool,
+) -> Tensor<4> {
+    let [b, h, w, c] = x.dims();
+    // (b, h w, groups, c / groups)
+    let x = x.reshape([b, h * w, groups, c / groups]);
+    let mean = x.clone().mean_dim(3).mean_dim(1);
+    let x = x - mean;
+    let var = x.clone().square().mean_dim(3).mean_dim(1);
+    let x = (x / (var + eps).sqrt()).reshape([b, h, w, c]);
+    let x = x * weight.reshape([1, 1, 1, c]) + bias.reshape([1, 1, 1, c]);
+    if with_swish { swish(x) } else { x }
+}
+
+pub(crate) fn dropout(x: Tensor<4>, keys: &[u32], below: u32, scale: f64) -> Tensor<4> {
+    let [b, h, w, c] = x.dims();
+    let device = x.device().without_autodiff();
+    // As i32, whose products wrap around like those of u32.
+    let keys: Vec<i32> = keys.iter().map(|&key| key as i32).collect();
+    let keys = TensorData::new(keys, [b, 1, 1, 1]);
+    let keys = Tensor::<4, Int>::from_data(keys, (&device, DType::I32));
+    let values = Tensor::<1, Int>::arange(0..(h * w * c) as i64, (&device, DType::I32));
+    let shift = |x: Tensor<4, Int>, n: u32| {
+        // Signed numbers are shifted with their sign, which has no place here.
+        let low = ((1u64 << (32 - n)) - 1) as i32;
+        x.bitwise_right_shift_scalar(n as i32).bitwise_and_scalar(low)
+    };
+    let [golden, first, second] = SCRAMBLE.map(|multiplier| multiplier as i32);
+    let x0 = (values * golden).reshape([1, h, w, c]).expand([b, h, w, c]);
+    let x1 = x0.bitwise_xor(keys.expand([b, h, w, c]));
+    let x2 = x1.clone().bitwise_xor(shift(x1, 16)) * first;
+    let x3 = x2.clone().bitwise_xor(shift(x2, 15)) * second;
+    let x4 = x3.clone().bitwise_xor(shift(x3, 16));
+    let dropped = shift(x4, 1).lower_elem(below as i32);
+    x.mask_fill(dropped, 0.0) * scale
+}
+
+pub(crate) fn conv3x3(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Tensor<1>,
+    stride: usize,
+) -> Tensor<4> {
+    let options = ConvOptions::new([stride, stride], [1, 1], [1, 1], 1);
+    // (b, h, w, c) -> (b, c, h, w) and back
+    module::conv2d(x.permute([0, 3, 1, 2]), weight, Some(bias), options).permute([0, 2, 3, 1])
+}
+
+pub(crate) fn window_attention(attention: Attention) -> (Tensor<4>, Tensor<5>) {
+    let Attention { qkv, time, bias, window: [wh, ww] } = attention;
+    let [b, h, w, c3] = qkv.dims();
+    let [heads, n, _] = bias.dims();
+    let (rows, columns, d) = (h / wh, w / ww, c3 / 3 / heads);
+    // Eq (3)-(5): the spatial and the temporal part of q, k and v are added.
+    let qkv = qkv + time.reshape([b, 1, 1, c3]);
+    // (b rows, wh, columns, ww, 3, heads, d) -> (3, b rows, columns, heads, wh, ww, d)
+    let qkv = qkv
+        .reshape([b * rows, wh, columns, ww, 3, heads, d])
+        .permute([4, 0, 2, 5, 1, 3, 6])
+        .reshape([3, b * rows * columns, heads, n, d]);
+    let part = |i| qkv.clone().narrow(0, i, 1).squeeze_dim::<4>(0);
+    let (q, k, v) = (part(0), part(1), part(2));
+    let scale = (d as f64).powf(-0.5);
+    let logits = widened((q * scale).matmul(k.swap_dims(2, 3)));
+    let bias = bias.cast(logits.dtype()).unsqueeze::<4>();
+    let weights = activation::softmax(logits + bias, 3);
+    // (b rows, columns, heads, wh, ww, d) -> (b rows, wh, columns, ww, heads, d)
+    let context = weights
+        .clone()
+        .cast(v.dtype())
+        .matmul(v)
+        .reshape([b * rows, columns, heads, wh, ww, d])
+        .permute([0, 3, 1, 4, 2, 5])
+        .reshape([b, h, w, heads * d]);
+    (context, weights.reshape([b, rows * columns, heads, n, n]))
+}
+
+/// Doubles height and width by repeating every value.
+pub(crate) fn upsample_nearest(x: Tensor<4>) -> Tensor<4> {
+    let [b, h, w, c] = x.dims();
+    x.reshape([b, h, 1, w, 1, c]).expand([b, h, 2, w, 2, c]).reshape([b, 2 * h, 2 * w, c])
+}
+
+/// Doubles height and width by bilinear interpolation between pixel centres.
+pub(crate) fn upsample_bilinear(x: Tensor<4>) -> Tensor<4> {
+    /// Doubles dimension `dim`: the neighbours of an even row are the row itself and the one
+    /// before it, with weights 3/4 and 1/4; those of an odd row, itself and the one after it.
+    fn double(x: Tensor<4>, dim: usize) -> Tensor<4> {
+        let n = x.dims()[dim];
+        let before =
+            Tensor::cat(vec![x.clone().narrow(dim, 0, 1), x.clone().narrow(dim, 0, n - 1)], dim);
+        let after = Tensor::cat(
+            vec![x.clone().narrow(dim, 1, n - 1), x.clone().narrow(dim, n - 1, 1)],
+            dim,
+        );
+        let x = x * 0.75;
+        let even = x.clone() + before * 0.25;
+        let odd = x + after * 0.25;
+        let mut shape = even.dims();
+        shape[dim] = 2 * n;
+        Tensor::stack::<5>(vec![even, odd], dim + 1).reshape(shape)
+    }
+    double(double(x, 1), 2)
+}
+
+/// Halves height and width by bilinear interpolation, which is the mean of 2x2 pixels.
+pub(crate) fn downsample_bilinear(x: Tensor<4>) -> Tensor<4> {
+    let [b, h, w, c] = x.dims();
+    x.reshape([b, h / 2, 2, w / 2, 2, c]).mean_dim(2).mean_dim(4).reshape([b, h / 2, w / 2, c])
+}

@@ -1,0 +1,378 @@
+//! The DiffiT transformer block (Eq 7-8) and the DiffiT ResBlock (Eq 9-10).
+
+use burn::module::Module;
+use burn::tensor::{Tensor, activation};
+
+use crate::config::{Activation, ImageConfig, Residual, TransformerConfig};
+use crate::kernels::cpu::{self, Input};
+use crate::kernels::{self, DropoutKeys};
+use crate::network::io::AttentionMaps;
+use crate::network::layers::{Conv3x3, GroupNorm, LayerNorm, Linear};
+use crate::network::macs::Macs;
+use crate::network::params::Params;
+use crate::network::tmsa::{Tmsa, TmsaOutput, TransformerShape};
+use crate::network::window::RelativePositions;
+
+/// Two linear maps with an activation between them.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    fc1: Linear,
+    fc2: Linear,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl Mlp {
+    fn new(params: &Params, config: &TransformerConfig, channels: usize, branch_init: f64) -> Self {
+        let hidden = config.mlp_ratio * channels;
+        Self {
+            fc1: Linear::new(&params.enter("fc1"), [channels, hidden], true, 1.0),
+            fc2: Linear::new(&params.enter("fc2"), [hidden, channels], true, branch_init),
+            activation: config.activation,
+        }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let x = self.fc1.forward(x);
+        let x = match self.activation {
+            Activation::GeluTanh => kernels::gelu_tanh(x),
+            Activation::Gelu => activation::gelu(x),
+        };
+        self.fc2.forward(x)
+    }
+
+    fn macs(&self, tokens: usize) -> Macs {
+        self.fc1.macs(tokens) + self.fc2.macs(tokens)
+    }
+}
+
+/// `h = TMSA(LN(x), x_t) + x` (Eq 7), `MLP(LN(h)) + h` (Eq 8).
+#[derive(Module, Debug)]
+pub struct Transformer {
+    norm1: LayerNorm,
+    attn: Tmsa,
+    norm2: LayerNorm,
+    mlp: Mlp,
+}
+
+impl Transformer {
+    pub(crate) fn new(
+        params: &Params,
+        config: &TransformerConfig,
+        shape: &TransformerShape,
+    ) -> Self {
+        let TransformerShape { channels, branch_init, .. } = *shape;
+        let norm = |name| {
+            let TransformerConfig { layer_norm_affine, layer_norm_eps, .. } = *config;
+            LayerNorm::new(&params.enter(name), channels, layer_norm_affine, layer_norm_eps)
+        };
+        let attn = params.enter("attn");
+        Self {
+            norm1: norm("norm1"),
+            attn: Tmsa::new(&attn, config, shape),
+            norm2: norm("norm2"),
+            mlp: Mlp::new(&params.enter("mlp"), config, channels, branch_init),
+        }
+    }
+
+    /// The output, and what was attended to if it was asked for.
+    ///
+    /// # Shapes
+    ///
+    /// - x, output: `[B, H, W, C]`; time: `[B, time width]`
+    pub fn forward(
+        &self,
+        x: Tensor<4>,
+        time: Tensor<2>,
+        weights: bool,
+    ) -> (Tensor<4>, Option<AttentionMaps>) {
+        let TmsaOutput { context, attention } =
+            self.attn.forward(self.norm1.forward(x.clone()), time, weights);
+        let h = context + x;
+        (self.mlp.forward(self.norm2.forward(h.clone())) + h, attention)
+    }
+
+    pub(crate) fn macs(&self, tokens: usize, channels: usize) -> Macs {
+        self.attn.macs(tokens, channels) + self.mlp.macs(tokens)
+    }
+}
+
+/// `h = Conv3x3(Swish(GN(x)))` (Eq 9), `Transformer(h, x_t) + x` (Eq 10).
+#[derive(Module, Debug)]
+pub struct ResBlock {
+    norm: GroupNorm,
+    conv: Conv3x3,
+    transformer: Transformer,
+    /// The 1x1 convolution of the residual, where the channels change.
+    residual: Option<Linear>,
+    has_residual: bool,
+    dropout: f64,
+    channels: usize,
+}
+
+impl ResBlock {
+    /// A block that turns maps of `c_in` into maps of `c_out` channels.
+    pub(crate) fn new(
+        params: &Params,
+        config: &ImageConfig,
+        [c_in, c_out]: [usize; 2],
+        positions: &RelativePositions,
+    ) -> Self {
+        let has_residual = config.residual == Residual::Projection;
+        Self {
+            norm: GroupNorm::new(&params.enter("norm"), c_in, &config.group_norm),
+            conv: Conv3x3::new(&params.enter("conv"), [c_in, c_out], 1, 1.0),
+            transformer: Transformer::new(
+                &params.enter("transformer"),
+                &config.transformer,
+                &TransformerShape {
+                    channels: c_out,
+                    time_width: config.time.width,
+                    positions,
+                    branch_init: config.branch_init,
+                },
+            ),
+            residual: (has_residual && c_in != c_out)
+                .then(|| Linear::new(&params.enter("residual"), [c_in, c_out], true, 1.0)),
+            has_residual,
+            dropout: config.dropout,
+            channels: c_out,
+        }
+    }
+
+    /// The output, and what was attended to if it was asked for.
+    ///
+    /// # Shapes
+    ///
+    /// - x: `[B, H, W, C_in]`; time: `[B, time width]`
+    /// - output: `[B, H, W, C_out]`
+    pub fn forward(
+        &self,
+        x: Tensor<4>,
+        time: Tensor<2>,
+        dropout: Option<DropoutKeys>,
+        weights: bool,
+    ) -> (Tensor<4>, Option<AttentionMaps>) {
+        let dropout = dropout.filter(|_| self.dropout > 0.0);
+        if !weights
+            && cpu::supports(&x)
+            && let Some(output) = self.fused(x.clone(), time.clone(), dropout.clone())
+        {
+            return (output, None);
+        }
+        self.composed(x, time, dropout, weights)
+    }
+
+    /// All of it as one kernel of the CPU, where it is of the form that the kernel knows.
+    fn fused(
+        &self,
+        x: Tensor<4>,
+        time: Tensor<2>,
+        dropout: Option<DropoutKeys>,
+    ) -> Option<Tensor<4>> {
+        let Transformer { norm1, attn, norm2, mlp } = &self.transformer;
+        if !self.has_residual || mlp.activation != Activation::GeluTanh {
+            return None;
+        }
+        let kernel = cpu::Block {
+            norm: self.norm.kernel(),
+            dropout: dropout.map(|keys| kernels::dropout_kernel(self.dropout, keys)),
+            layer_norms: [norm1.kernel(), norm2.kernel()],
+            window: attn.window(),
+        };
+        let (time, attn) = attn.inputs(time)?;
+        let mut inputs: Vec<Input> = vec![x.into(), time.into()];
+        inputs.extend(self.norm.inputs());
+        inputs.extend(self.conv.inputs());
+        inputs.extend(norm1.inputs()?);
+        inputs.extend(attn);
+        inputs.extend(norm2.inputs()?);
+        inputs.extend(mlp.fc1.inputs()?);
+        inputs.extend(mlp.fc2.inputs()?);
+        if let Some(residual) = &self.residual {
+            inputs.extend(residual.inputs()?);
+        }
+        match <[Input; 19]>::try_from(inputs) {
+            Ok(inputs) => Some(cpu::run(kernel, inputs)),
+            Err(inputs) => Some(cpu::run(kernel, <[Input; 21]>::try_from(inputs).ok()?)),
+        }
+    }
+
+    /// One operation after the other.
+    fn composed(
+        &self,
+        x: Tensor<4>,
+        time: Tensor<2>,
+        dropout: Option<DropoutKeys>,
+        weights: bool,
+    ) -> (Tensor<4>, Option<AttentionMaps>) {
+        let h = self.norm.swish(x.clone());
+        let h = match dropout {
+            Some(keys) => kernels::dropout(h, self.dropout, keys),
+            None => h,
+        };
+        let h = self.conv.forward(h);
+        let (h, attention) = self.transformer.forward(h, time, weights);
+        let output = match (&self.residual, self.has_residual) {
+            (_, false) => h,
+            (Some(projection), true) => h + projection.forward(x),
+            (None, true) => h + x,
+        };
+        (output, attention)
+    }
+
+    pub(crate) fn macs(&self, pixels: usize) -> Macs {
+        self.conv.macs(pixels)
+            + self.transformer.macs(pixels, self.channels)
+            + self.residual.iter().map(|linear| linear.macs(pixels)).sum::<Macs>()
+    }
+}
+
+#[cfg(all(test, feature = "train"))]
+mod tests {
+    use super::*;
+    use crate::config::{GroupNormConfig, Window};
+    use crate::diffusion::noise::{Random, Stream};
+    use crate::network::params::Source;
+    use burn::module::{ModuleMapper, ModuleVisitor, Param};
+    use burn::tensor::{Device, Gradients, TensorData};
+    use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
+
+    fn normal<const D: usize>(shape: [usize; D], index: u64) -> Tensor<D> {
+        let mut values = vec![0.0; shape.iter().product()];
+        Random::new(1, Stream::Start, index).fill_normal(&mut values);
+        let device = Device::flex().autodiff();
+        Tensor::from_data(TensorData::new(values, shape), &device)
+    }
+
+    /// Moves every parameter away from its initial value, which is often 0 or 1.
+    struct Shake(u64);
+
+    impl ModuleMapper for Shake {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            self.0 += 1;
+            let index = self.0;
+            param.map(|tensor| {
+                let noise = normal(tensor.dims(), index);
+                (tensor + noise * 0.2).detach().require_grad()
+            })
+        }
+    }
+
+    /// The gradients of all parameters, by name.
+    struct Collect<'a>(&'a Gradients, Vec<Vec<f32>>);
+
+    impl ModuleVisitor for Collect<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let gradient = param.val().grad(self.0).expect("a gradient");
+            self.1.push(gradient.into_data().try_into_vec().expect("f32"));
+        }
+    }
+
+    /// Output and all gradients, those of the parameters last.
+    fn everything(
+        block: &ResBlock,
+        [x, time]: [Tensor<2>; 2],
+        shape: [usize; 4],
+        dropout: Option<DropoutKeys>,
+        fused: bool,
+    ) -> Vec<Vec<f32>> {
+        let (x, time) = (x.require_grad(), time.require_grad());
+        let map = x.clone().reshape(shape);
+        let output = if fused {
+            block.fused(map, time.clone(), dropout).expect("the kernel knows this form")
+        } else {
+            block.composed(map, time.clone(), dropout, false).0
+        };
+        let cotangent = normal(output.dims(), 99);
+        let gradients = (output.clone() * cotangent).sum().backward();
+        let mut collect = Collect(&gradients, Vec::new());
+        block.visit(&mut collect);
+        let mut all = vec![output.into_data().try_into_vec().expect("f32")];
+        for input in [x, time] {
+            let gradient = input.grad(&gradients).expect("a gradient").into_data();
+            all.push(gradient.try_into_vec().expect("f32"));
+        }
+        all.extend(collect.1);
+        all
+    }
+
+    fn block(ends: [usize; 2], side: usize, head_dim: usize, dropout: f64) -> ResBlock {
+        let eps = 0.1;
+        let config = ImageConfig {
+            window: Window::Size(side),
+            dropout,
+            branch_init: 1.0,
+            // Over two values that are nearly the same, a smaller number would make a normalisation
+            // multiply rounding errors, of either form, by a thousand.
+            group_norm: GroupNormConfig { eps, ..GroupNormConfig::default() },
+            transformer: TransformerConfig {
+                head_dim,
+                layer_norm_eps: eps,
+                ..TransformerConfig::default()
+            },
+            time: crate::config::TimeConfig { width: 12, ..Default::default() },
+            ..ImageConfig::default()
+        };
+        let device = Device::flex().autodiff();
+        let params = Params::new(&device, &Source::Random { seed: 1 });
+        let positions = RelativePositions::new(side, &params);
+        ResBlock::new(&params, &config, ends, &positions).map(&mut Shake(0))
+    }
+
+    proptest! {
+        // The same cases each time: in one of some thousands a gradient is a sum that nearly cancels, and
+        // the rounding errors of either form are more than is allowed for what is left.
+        #![proptest_config(ProptestConfig {
+            cases: 256,
+            rng_seed: RngSeed::Fixed(1),
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn the_fused_block_is_the_composed_one(
+            b in 1usize..12, side in 1usize..5, rows in 1usize..4, columns in 1usize..4,
+            heads in 1usize..4, d in 1usize..20, c_in in 1usize..40, same: bool, dropped: bool,
+        ) {
+            let c = heads * d;
+            let c_in = if same { c } else { c_in };
+            prop_assume!(c_in.is_multiple_of(GroupNormConfig::default().groups(c_in)));
+            let block = block([c_in, c], side, d, if dropped { 0.3 } else { 0.0 });
+            let shape = [b, rows * side, columns * side, c_in];
+            let pixels = rows * side * columns * side;
+            let inputs = || [normal([b, pixels * c_in], 1), normal([b, 12], 2)];
+            let keys = || dropped.then(|| DropoutKeys::new(&vec![7; b], 3));
+            let fused = everything(&block, inputs(), shape, keys(), true);
+            let composed = everything(&block, inputs(), shape, keys(), false);
+            assert_eq!(fused.len(), composed.len());
+            for (i, (fused, composed)) in fused.iter().zip(&composed).enumerate() {
+                assert_eq!(fused.len(), composed.len());
+                let scale = composed.iter().fold(1e-2f32, |m, x| m.max(x.abs()));
+                for (a, b) in fused.iter().zip(composed) {
+                    assert!((a - b).abs() <= 1e-4 * scale, "{i}: {a} and {b}, of up to {scale}");
+                }
+            }
+        }
+    }
+
+    #[cfg(feature = "rayon")]
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        let run = |threads: usize, b: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            pool.expect("threads").install(|| {
+                let block = block([24, 32], 4, 16, 0.2);
+                let inputs = [normal([b, 16 * 8 * 24], 1), normal([b, 12], 2)];
+                let keys = DropoutKeys::new(&vec![5; b], 1);
+                everything(&block, inputs, [b, 16, 8, 24], Some(keys), true)
+            })
+        };
+        for b in [1, 3, 19] {
+            let one = run(1, b);
+            for threads in [2, 3, 5] {
+                assert!(one == run(threads, b), "{threads} threads");
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The latent network: patches of a latent, a stack of DiffiT transformer blocks that attend over
+//! the whole map, and a linear map back to patches.
+
+use burn::module::Module;
+use burn::tensor::{Tensor, TensorData};
+
+use crate::config::LatentConfig;
+use crate::kernels::{swish, wide};
+use crate::network::block::Transformer;
+use crate::network::io::{BlockInfo, NetworkInput, NetworkOutput};
+use crate::network::layers::{Embedding, LayerNorm, Linear};
+use crate::network::macs::Macs;
+use crate::network::params::{Init, Params};
+use crate::network::time::TimestepEmbedding;
+use crate::network::tmsa::TransformerShape;
+use crate::network::window::RelativePositions;
+
+/// Standard deviation of the initial embeddings of time and class.
+const EMBEDDING_INIT: Init = Init::Normal { std: 0.02 };
+
+/// The network of section 3.2 of the paper, as it was released.
+#[derive(Module, Debug)]
+pub struct LatentNetwork {
+    patches: Linear,
+    /// Fixed, `[1, H, W, C]`.
+    positions: Option<Tensor<4>>,
+    time: TimestepEmbedding,
+    /// The last row stands for no class.
+    classes: Option<Embedding>,
+    blocks: Vec<Transformer>,
+    head_norm: LayerNorm,
+    head: Linear,
+    #[module(skip)]
+    config: LatentConfig,
+}
+
+impl LatentNetwork {
+    /// The network of a valid configuration.
+    pub(crate) fn new(params: &Params, config: &LatentConfig) -> Self {
+        let LatentConfig { channels, patch, width, depth, classes, .. } = *config;
+        let side = config.side();
+        let relative = RelativePositions::new(config.window.on(side), params);
+        let block = |i: usize| {
+            let params = params.enter("blocks").enter(i);
+            let shape = TransformerShape {
+                channels: width,
+                time_width: width,
+                positions: &relative,
+                branch_init: 1.0,
+            };
+            Transformer::new(&params, &config.transformer, &shape)
+        };
+        let head = params.enter("final_layer");
+        Self {
+            patches: Linear::of_patches(
+                &params.enter("x_embedder").enter("proj"),
+                [channels, patch, width],
+            ),
+            positions: params.device().map(|device| {
+                let values = position_embedding(side, width);
+                Tensor::from_data(TensorData::new(values, [1, side, side, width]), device)
+            }),
+            time: TimestepEmbedding::new(&params.enter("t_embedder"), config, EMBEDDING_INIT),
+            classes: (classes > 0).then(|| {
+                let params = params.enter("y_embedder").enter("embedding_table");
+                Embedding::new(&params, [classes + 1, width], EMBEDDING_INIT)
+            }),
+            blocks: (0..depth).map(block).collect(),
+            head_norm: LayerNorm::new(
+                &head.enter("norm_final"),
+                width,
+                false,
+                config.transformer.layer_norm_eps,
+            ),
+            head: Linear::with_init(
+                &head.enter("linear"),
+                [width, patch * patch * config.channels_out()],
+                true,
+                Init::Zeros,
+            ),
+            config: config.clone(),
+        }
+    }
+
+    pub(crate) fn forward(&self, input: NetworkInput) -> NetworkOutput {
+        let NetworkInput { x, c_noise, options } = input;
+        let (device, dtype) = (x.device(), x.dtype());
+        let LatentConfig { channels, patch: p, .. } = self.config;
+        let channels_out = self.config.channels_out();
+        let [b, side] = [x.dims()[0], self.config.side()];
+        // (b, c, h p, w q) -> (b, h, w, c p q)
+        let x = x.reshape([b, channels, side, p, side, p]).permute([0, 2, 4, 1, 3, 5]).reshape([
+            b,
+            side,
+            side,
+            channels * p * p,
+        ]);
+        let positions = self.positions.clone().expect("the network was not built for its shapes");
+        let mut x = self.patches.forward(x) + positions.cast(dtype);
+
+        let mut condition = self.time.forward(&c_noise, (&device, wide(dtype)));
+        if let Some(table) = &self.classes {
+            let labels = options.conditioning.labels_of(b);
+            condition = condition + table.of_labels(&labels, self.config.classes).cast(wide(dtype));
+        }
+        let condition = options.time_token(condition, dtype);
+
+        let mut attention = None;
+        for (number, block) in self.blocks.iter().enumerate() {
+            #[cfg(feature = "train")]
+            if let Some(recompute) = &options.training.recompute {
+                x = recompute.block(block, x, condition.clone(), |block: &Transformer, x, time| {
+                    block.forward(x, time, false).0
+                });
+                continue;
+            }
+            let wanted = options.inspection.attention_of == Some(number);
+            let (output, maps) = block.forward(x, condition.clone(), wanted);
+            x = output;
+            attention = attention.or(maps);
+        }
+
+        let x = self.head.forward(swish(self.head_norm.forward(x)));
+        // (b, h, w, p q c) -> (b, c, h p, w q)
+        let x = x
+            .reshape([b, side, side, p, p, channels_out])
+            .permute([0, 5, 1, 3, 2, 4])
+            .reshape([b, channels_out, side * p, side * p]);
+        NetworkOutput { x, attention }
+    }
+
+    pub(crate) fn macs(&self) -> Macs {
+        let tokens = self.config.side().pow(2);
+        let blocks = self.blocks.iter().map(|block| block.macs(tokens, self.config.width));
+        self.patches.macs(tokens) + self.time.macs() + blocks.sum() + self.head.macs(tokens)
+    }
+
+    pub(crate) fn blocks(&self) -> Vec<BlockInfo> {
+        let side = self.config.side();
+        let window = self.config.window.on(side);
+        let block = BlockInfo { part: "stack", side, channels: self.config.width, window };
+        vec![block; self.blocks.len()]
+    }
+}
+
+/// The fixed embedding of the places of a `side x side` map in `channels` values each, token after
+/// token: the first half of the values from the column, the second from the row, and in each half
+/// first `sin(place f_i)`, then `cos(place f_i)`, with `f_i = 10000^(-i / n)`, `n = channels / 4`.
+pub(crate) fn position_embedding(side: usize, channels: usize) -> Vec<f32> {
+    let n = channels / 4;
+    // One row for each number of a column or row.
+    let wave = |place: usize| {
+        let angle = move |i: usize| place as f64 * 10_000f64.powf(-(i as f64) / n as f64);
+        let sines = (0..n).map(move |i| libm::sin(angle(i)) as f32);
+        sines.chain((0..n).map(move |i| libm::cos(angle(i)) as f32)).collect::<Vec<f32>>()
+    };
+    let waves: Vec<Vec<f32>> = (0..side).map(wave).collect();
+    let mut values = Vec::with_capacity(side * side * channels);
+    for row in &waves {
+        for column in &waves {
+            values.extend_from_slice(column);
+            values.extend_from_slice(row);
+        }
+    }
+    values
+}

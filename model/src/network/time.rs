@@ -1,0 +1,132 @@
+//! The time token `x_t`, which all blocks share: of the image-space network, and of the latent one.
+
+use burn::module::Module;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use crate::config::{LatentConfig, TimeConfig};
+use crate::diffusion::label::Label;
+use crate::kernels::swish;
+use crate::network::layers::{ClassEmbedding, Linear};
+use crate::network::macs::Macs;
+use crate::network::params::{Init, Params};
+
+/// A sinusoid of the noise level, class and augmentation labels, and an MLP with Swish.
+#[derive(Module, Debug)]
+pub struct TimeEmbedding {
+    class: Option<ClassEmbedding>,
+    augment: Option<Linear>,
+    fc1: Linear,
+    fc2: Linear,
+    channels: usize,
+    max_period: f64,
+}
+
+impl TimeEmbedding {
+    /// Of a network that knows of so many classes.
+    pub(crate) fn new(params: &Params, config: &TimeConfig, classes: usize) -> Self {
+        let TimeConfig { channels, width, augment_labels, max_period } = *config;
+        Self {
+            class: (classes > 0)
+                .then(|| ClassEmbedding::new(&params.enter("class"), classes, channels)),
+            augment: (augment_labels > 0).then(|| {
+                Linear::new(&params.enter("augment"), [augment_labels, channels], false, 1.0)
+            }),
+            fc1: Linear::new(&params.enter("fc1"), [channels, width], true, 1.0),
+            fc2: Linear::new(&params.enter("fc2"), [width, width], true, 1.0),
+            channels,
+            max_period,
+        }
+    }
+
+    /// # Shapes
+    ///
+    /// - c_noise, labels: one a picture; augment: `[B, labels]`, zero where there is none
+    /// - output: `[B, width]`
+    pub fn forward(
+        &self,
+        c_noise: &[f64],
+        labels: &[Label],
+        augment: Option<Tensor<2>>,
+        options: (&Device, DType),
+    ) -> Tensor<2> {
+        // f_i = max_period^(-i / (n - 1)), and the sines come first.
+        let n = self.channels / 2;
+        let frequency = |i| self.max_period.powf(-(i as f64) / (n - 1) as f64);
+        let mut x = sinusoid(c_noise, n, frequency, [libm::sin, libm::cos], options);
+        if let Some(class) = &self.class {
+            x = x + class.forward(labels, options);
+        }
+        if let (Some(linear), Some(labels)) = (&self.augment, augment) {
+            x = x + linear.forward(labels);
+        }
+        swish(self.fc2.forward(swish(self.fc1.forward(x))))
+    }
+
+    pub(crate) fn macs(&self) -> Macs {
+        self.class.iter().map(ClassEmbedding::macs).sum::<Macs>()
+            + self.augment.iter().map(|linear| linear.macs(1)).sum::<Macs>()
+            + self.fc1.macs(1)
+            + self.fc2.macs(1)
+    }
+}
+
+/// A sinusoid of the time step and an MLP with Swish between its maps: the latent network's.
+#[derive(Module, Debug)]
+pub struct TimestepEmbedding {
+    fc1: Linear,
+    fc2: Linear,
+    channels: usize,
+    max_period: f64,
+}
+
+impl TimestepEmbedding {
+    pub(crate) fn new(params: &Params, config: &LatentConfig, init: Init) -> Self {
+        let LatentConfig { time_channels, width, max_period, .. } = *config;
+        let linear = |place: usize, d_in| {
+            Linear::with_init(&params.enter("mlp").enter(place), [d_in, width], true, init)
+        };
+        // As PyTorch counts them: number 1 is the activation.
+        Self {
+            fc1: linear(0, time_channels),
+            fc2: linear(2, width),
+            channels: time_channels,
+            max_period,
+        }
+    }
+
+    /// # Shapes
+    ///
+    /// - t: time steps, one a picture
+    /// - output: `[B, width]`
+    pub fn forward(&self, t: &[f64], options: (&Device, DType)) -> Tensor<2> {
+        // f_i = max_period^(-i / n), and the cosines come first.
+        let n = self.channels / 2;
+        let frequency = |i| self.max_period.powf(-(i as f64) / n as f64);
+        let x = sinusoid(t, n, frequency, [libm::cos, libm::sin], options);
+        self.fc2.forward(swish(self.fc1.forward(x)))
+    }
+
+    pub(crate) fn macs(&self) -> Macs {
+        self.fc1.macs(1) + self.fc2.macs(1)
+    }
+}
+
+/// `[g(t f_0), .., g(t f_(n-1)), h(t f_0), ..]` for the two `waves` g and h, `[B, 2 n]`.
+///
+/// It is computed here and not on the device: a graphics processor need not know the sine of 999.
+fn sinusoid(
+    t: &[f64],
+    n: usize,
+    frequency: impl Fn(usize) -> f64,
+    waves: [fn(f64) -> f64; 2],
+    options: (&Device, DType),
+) -> Tensor<2> {
+    let frequencies: Vec<f64> = (0..n).map(frequency).collect();
+    let mut values = Vec::with_capacity(t.len() * 2 * n);
+    for t in t {
+        for wave in waves {
+            values.extend(frequencies.iter().map(|f| wave(t * f)));
+        }
+    }
+    Tensor::from_data(TensorData::new(values, [t.len(), 2 * n]), options)
+}

@@ -1,0 +1,295 @@
+//! PNG files: single pictures and grids, with the settings they were made with inside.
+
+pub mod image;
+
+use serde::{Deserialize, Serialize};
+
+use crate::diffusion::settings::Settings;
+use crate::picture::image::to_bytes;
+
+/// Keyword of the text chunk that holds [`Origin`] as JSON.
+pub const KEYWORD: &str = "diffit";
+
+/// How a picture came about: enough to make it again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Name of the model, from its card.
+    pub model: String,
+    /// SHA-256 of the weights file.
+    pub weights_sha256: String,
+    /// SHA-256 of the file of the autoencoder that made pictures of latents, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vae_sha256: Option<String>,
+    /// The seed of each picture, row after row.
+    pub seeds: Vec<u64>,
+    /// All other settings.
+    pub settings: Settings,
+    /// What the page was showing, as its links have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<String>,
+}
+
+/// Why a file tells nothing of its origin.
+#[derive(Debug, thiserror::Error)]
+pub enum OriginError {
+    /// Not a PNG file, or a damaged one.
+    #[error("this is no PNG file, or a damaged one")]
+    Damaged,
+    /// A PNG file of another program.
+    #[error("this PNG file holds no settings: it was not made here, or was saved anew elsewhere")]
+    Absent,
+    /// What it holds cannot be used.
+    #[error("the settings in this PNG file cannot be used: {0}")]
+    Unusable(String),
+}
+
+impl Origin {
+    /// Reads what a PNG file holds beside its picture. The picture itself is not unpacked.
+    ///
+    /// # Errors
+    ///
+    /// If it is no such file, or holds settings that are not valid.
+    pub fn from_png(file: &[u8]) -> Result<Self, OriginError> {
+        let limits = png::Limits { bytes: 1 << 20 };
+        let decoder = png::Decoder::new_with_limits(std::io::Cursor::new(file), limits);
+        let reader = decoder.read_info().map_err(|_| OriginError::Damaged)?;
+        let chunk = reader.info().utf8_text.iter().find(|chunk| chunk.keyword == KEYWORD);
+        let text =
+            chunk.ok_or(OriginError::Absent)?.get_text().map_err(|_| OriginError::Damaged)?;
+        let unusable = |why: String| OriginError::Unusable(why);
+        let origin: Self = serde_json::from_str(&text).map_err(|e| unusable(e.to_string()))?;
+        origin.settings.validate().map_err(|e| unusable(e.to_string()))?;
+        if origin.seeds.is_empty() {
+            return Err(unusable("there is no seed".into()));
+        }
+        Ok(origin)
+    }
+}
+
+/// A picture of bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rgb {
+    /// Width in pixels.
+    pub width: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// Red, green and blue of each pixel, row after row.
+    pub bytes: Vec<u8>,
+}
+
+impl Rgb {
+    /// Takes apart a batch of pictures, `[B, C, H, W]` with one or three channels.
+    ///
+    /// # Panics
+    ///
+    /// If there are other channels, or `values` does not hold whole pictures.
+    pub fn from_values(values: &[f32], [c, height, width]: [usize; 3]) -> Vec<Rgb> {
+        assert!(c == 1 || c == 3, "pictures of {c} channels have no colours");
+        values
+            .chunks_exact(c * height * width)
+            .map(|picture| {
+                let mut bytes = to_bytes(picture, c);
+                if c == 1 {
+                    bytes = bytes.iter().flat_map(|&grey| [grey; 3]).collect();
+                }
+                Rgb { width, height, bytes }
+            })
+            .collect()
+    }
+
+    /// Puts pictures of one size side by side, `columns` to a row, from the top left. Places
+    /// that are left over stay white.
+    pub fn grid(pictures: &[Rgb], columns: usize) -> Rgb {
+        let Some(first) = pictures.first() else {
+            return Rgb { width: 0, height: 0, bytes: Vec::new() };
+        };
+        let columns = columns.clamp(1, pictures.len());
+        let (width, height) = (first.width, first.height);
+        let row = columns * width * 3;
+        let mut bytes = vec![255; pictures.len().div_ceil(columns) * height * row];
+        for (i, picture) in pictures.iter().enumerate() {
+            let corner = i / columns * height * row + i % columns * width * 3;
+            for (y, line) in picture.bytes.chunks_exact(width * 3).enumerate() {
+                bytes[corner + y * row..][..line.len()].copy_from_slice(line);
+            }
+        }
+        Rgb { width: columns * width, height: bytes.len() / row, bytes }
+    }
+
+    /// Columns of a grid of `n` pictures that is about as wide as high.
+    pub fn square(n: usize) -> usize {
+        (n as f64).sqrt().ceil() as usize
+    }
+
+    /// The picture as a PNG file.
+    ///
+    /// # Errors
+    ///
+    /// If it is empty or too large for PNG.
+    pub fn to_png(&self, origin: Option<&Origin>) -> Result<Vec<u8>, png::EncodingError> {
+        let mut file = Vec::new();
+        let size = |n: usize| u32::try_from(n).unwrap_or(0);
+        let mut png = png::Encoder::new(&mut file, size(self.width), size(self.height));
+        png.set_color(png::ColorType::Rgb);
+        describe(&mut png, origin)?;
+        png.write_header()?.write_image_data(&self.bytes)?;
+        Ok(file)
+    }
+
+    /// Each pixel as a square of `times` pixels a side.
+    pub fn enlarged(&self, times: usize) -> Rgb {
+        let mut bytes = Vec::with_capacity(self.bytes.len() * times * times);
+        for line in self.bytes.chunks_exact(3 * self.width) {
+            let line: Vec<u8> =
+                line.chunks_exact(3).flat_map(|pixel| pixel.repeat(times)).collect();
+            bytes.extend(line.repeat(times));
+        }
+        Rgb { width: times * self.width, height: times * self.height, bytes }
+    }
+}
+
+/// Pictures of one size as an animated PNG file. Each is shown for `milliseconds`, the last one
+/// for ten times that; then it begins again.
+///
+/// # Errors
+///
+/// If there is none, or they are too large for PNG, or of different sizes.
+pub fn to_animation(
+    pictures: &[Rgb],
+    milliseconds: u16,
+    origin: Option<&Origin>,
+) -> Result<Vec<u8>, png::EncodingError> {
+    let mut file = Vec::new();
+    let size = |n: Option<usize>| n.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+    let (first, count) = (pictures.first(), size(Some(pictures.len())));
+    let (width, height) = (size(first.map(|p| p.width)), size(first.map(|p| p.height)));
+    let mut png = png::Encoder::new(&mut file, width, height);
+    png.set_color(png::ColorType::Rgb);
+    png.set_animated(count, 0)?;
+    png.set_frame_delay(milliseconds, 1000)?;
+    describe(&mut png, origin)?;
+    let mut writer = png.write_header()?;
+    for (i, picture) in pictures.iter().enumerate() {
+        if i + 1 == pictures.len() {
+            writer.set_frame_delay(milliseconds.saturating_mul(10), 1000)?;
+        }
+        writer.write_image_data(&picture.bytes)?;
+    }
+    writer.finish()?;
+    Ok(file)
+}
+
+/// Writes the origin into a file to be.
+fn describe<W: std::io::Write>(
+    png: &mut png::Encoder<W>,
+    origin: Option<&Origin>,
+) -> Result<(), png::EncodingError> {
+    let Some(origin) = origin else { return Ok(()) };
+    let text = serde_json::to_string(origin).expect("it is plain data");
+    png.add_itxt_chunk(KEYWORD.into(), text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(value: u8) -> Rgb {
+        Rgb { width: 2, height: 1, bytes: vec![value; 6] }
+    }
+
+    #[test]
+    fn grey_pictures_get_three_equal_channels() {
+        let pictures = Rgb::from_values(&[-1.0, 1.0, 0.0, 0.0], [1, 1, 2]);
+        assert_eq!(pictures[0].bytes, [0, 0, 0, 255, 255, 255]);
+        assert_eq!(pictures[1].bytes, [128; 6]);
+    }
+
+    #[test]
+    fn a_grid_goes_row_after_row() {
+        let grid = Rgb::grid(&[plain(1), plain(2), plain(3)], 2);
+        assert_eq!((grid.width, grid.height), (4, 2));
+        let want = [[1; 6], [2; 6], [3; 6], [255; 6]].concat();
+        assert_eq!(grid.bytes, want);
+        assert_eq!(Rgb::grid(&[plain(1)], 9).width, 2);
+        assert_eq!([1, 4, 5, 64].map(Rgb::square), [1, 2, 3, 8]);
+    }
+
+    fn origin() -> Origin {
+        Origin {
+            model: "µ-model".into(),
+            weights_sha256: "00".into(),
+            vae_sha256: Some("11".into()),
+            seeds: vec![3],
+            settings: Settings::default(),
+            page: Some("v=play".into()),
+        }
+    }
+
+    #[test]
+    fn an_animation_holds_every_picture_and_the_settings() {
+        let pictures = [plain(1), plain(2), plain(3)];
+        let file = to_animation(&pictures, 80, Some(&origin())).expect("small pictures");
+        assert_eq!(Origin::from_png(&file).expect("its own"), origin());
+        let mut reader = png::Decoder::new(std::io::Cursor::new(file)).read_info().expect("a PNG");
+        assert_eq!(
+            reader.info().animation_control.map(|a| (a.num_frames, a.num_plays)),
+            Some((3, 0))
+        );
+        for value in 1..4 {
+            let mut bytes = vec![0; 6];
+            reader.next_frame(&mut bytes).expect("pixels");
+            assert_eq!(bytes, [value; 6]);
+        }
+        assert!(to_animation(&[], 80, None).is_err());
+    }
+
+    #[test]
+    fn pixels_become_squares() {
+        let picture = Rgb { width: 2, height: 1, bytes: vec![1, 1, 1, 2, 2, 2] };
+        let large = picture.enlarged(2);
+        assert_eq!((large.width, large.height), (4, 2));
+        assert_eq!(large.bytes, [[1; 6], [2; 6], [1; 6], [2; 6]].concat());
+    }
+
+    proptest::proptest! {
+        /// Whatever is done to a file, reading it ends in settings that are valid, or an error.
+        #[test]
+        fn damaged_files_lead_to_an_error(
+            changes in proptest::collection::vec((0usize..2000, 0u8..), 0..6), length in 0usize..2000,
+        ) {
+            let mut file = plain(7).to_png(Some(&origin())).expect("a small picture");
+            for (place, byte) in changes {
+                let place = place % file.len();
+                file[place] = byte;
+            }
+            file.truncate(length);
+            if let Ok(origin) = Origin::from_png(&file) {
+                assert!(origin.settings.validate().is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn files_that_are_not_ours_are_named() {
+        let error = |file: &[u8]| Origin::from_png(file).expect_err("not ours").to_string();
+        assert!(error(b"<!DOCTYPE html>").contains("no PNG file"));
+        assert!(error(&plain(7).to_png(None).expect("a PNG")).contains("no settings"));
+        let mut wrong = origin();
+        wrong.settings.steps = 0;
+        let file = plain(7).to_png(Some(&wrong)).expect("a PNG");
+        assert!(error(&file).contains("steps is 0"), "{}", error(&file));
+    }
+
+    #[test]
+    fn the_settings_travel_inside() {
+        let origin = origin();
+        let file = plain(7).to_png(Some(&origin)).expect("a small picture");
+        let mut reader = png::Decoder::new(std::io::Cursor::new(file)).read_info().expect("a PNG");
+        let text = reader.info().utf8_text[0].get_text().expect("text");
+        assert_eq!(reader.info().utf8_text[0].keyword, KEYWORD);
+        assert_eq!(serde_json::from_str::<Origin>(&text).expect("JSON"), origin);
+        let mut bytes = vec![0; 6];
+        reader.next_frame(&mut bytes).expect("pixels");
+        assert_eq!(bytes, [7; 6]);
+    }
+}

@@ -1,0 +1,174 @@
+//! Gradient checkpointing (Chen et al., arXiv 1604.06174): what is inside a block is computed again
+//! when its gradient is wanted, instead of being kept. A step takes one more forward pass, and the
+//! memory of one block instead of that of all.
+//!
+//! On the way forward each block runs without backpropagation, and its output is a leaf from which
+//! the graph begins anew. On the way back, last block first, a block is run again with
+//! backpropagation, on the piece of graph that leads to it from the leaves before it.
+
+use core::fmt;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use burn::module::Module;
+use burn::tensor::{Gradients, Tensor};
+
+/// The pieces of one forward pass, given to [`crate::Model::denoise`] and then to
+/// [`Recompute::backward`].
+#[derive(Clone, Default)]
+pub struct Recompute(Rc<RefCell<Pieces>>);
+
+#[derive(Default)]
+struct Pieces {
+    /// The time token: as it was computed, and the leaf that blocks were given for it.
+    time: Option<[Tensor<2>; 2]>,
+    blocks: Vec<Piece>,
+}
+
+struct Piece {
+    /// Computes the output again.
+    again: Box<dyn FnOnce() -> Tensor<4>>,
+    /// The output as a leaf.
+    output: Tensor<4>,
+}
+
+impl Recompute {
+    /// The time token as blocks are to be given it.
+    pub(crate) fn time(&self, time: Tensor<2>) -> Tensor<2> {
+        let leaf = time.clone().detach().require_grad();
+        self.0.borrow_mut().time = Some([time, leaf.clone()]);
+        leaf
+    }
+
+    /// The output of a block.
+    pub(crate) fn block<B: Module + 'static>(
+        &self,
+        block: &B,
+        x: Tensor<4>,
+        time: Tensor<2>,
+        forward: impl Fn(&B, Tensor<4>, Tensor<2>) -> Tensor<4> + 'static,
+    ) -> Tensor<4> {
+        let output = forward(&block.valid(), x.clone().inner(), time.clone().inner());
+        let output = Tensor::from_inner(output).require_grad();
+        let block = block.clone();
+        let again = Box::new(move || forward(&block, x, time));
+        self.0.borrow_mut().blocks.push(Piece { again, output: output.clone() });
+        output
+    }
+
+    /// Backpropagates from a scalar. `take` is given the gradients of the parameters in parts, which
+    /// add up.
+    pub fn backward(self, objective: Tensor<1>, mut take: impl FnMut(Gradients)) {
+        let Pieces { time, mut blocks } = self.0.take();
+        let mut outputs: Vec<_> = blocks.iter().map(|piece| piece.output.clone()).collect();
+        let mut of_outputs: Vec<Option<Tensor<4>>> = vec![None; blocks.len()];
+        let mut of_time: Option<Tensor<2>> = None;
+        let mut gradients = objective.backward();
+        loop {
+            for (output, sum) in outputs.iter().zip(&mut of_outputs) {
+                add(sum, output.grad(&gradients));
+            }
+            if let Some([_, leaf]) = &time {
+                add(&mut of_time, leaf.grad(&gradients));
+            }
+            take(gradients);
+            let Some(Piece { again, .. }) = blocks.pop() else { break };
+            outputs.pop();
+            let of_output = of_outputs.pop().flatten().expect("every block leads to the output");
+            gradients = (again() * Tensor::from_inner(of_output)).sum().backward();
+        }
+        if let (Some([time, _]), Some(of_time)) = (time, of_time) {
+            take((time * Tensor::from_inner(of_time)).sum().backward());
+        }
+    }
+}
+
+fn add<const D: usize>(sum: &mut Option<Tensor<D>>, part: Option<Tensor<D>>) {
+    *sum = match (sum.take(), part) {
+        (Some(sum), Some(part)) => Some(sum + part),
+        (sum, part) => sum.or(part),
+    };
+}
+
+impl fmt::Debug for Recompute {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "Recompute({} blocks)", self.0.borrow().blocks.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ImageConfig, NetworkConfig, PrecondConfig, Skip, Window};
+    use crate::diffusion::noise::start_noise;
+    use crate::network::io::{NetworkOptions, TrainingOptions};
+    use crate::{Model, preset};
+    use burn::optim::{GradientsAccumulator, GradientsParams};
+    use burn::tensor::{Device, TensorData};
+
+    /// All gradients, by parameter, in the order of the network.
+    fn gradients(model: &Model, recompute: bool) -> Vec<Vec<f32>> {
+        let device = Device::flex().autodiff();
+        let shape @ [c, h, w] = model.config.image_shape();
+        let noise = start_noise(1, 2 * shape.iter().product::<usize>());
+        let x = Tensor::<4>::from_data(TensorData::new(noise, [2, c, h, w]), &device);
+        let recompute = recompute.then(Recompute::default);
+        let training = TrainingOptions { dropout: Some(vec![3, 4]), recompute: recompute.clone() };
+        let options = NetworkOptions { training, ..NetworkOptions::default() };
+        let objective = model.denoise(x, &[0.5, 2.0], options).denoised.square().sum();
+        let mut sum = GradientsAccumulator::new();
+        let mut take = |gradients| {
+            sum.accumulate(&model.network, GradientsParams::from_grads(gradients, &model.network));
+        };
+        match recompute {
+            Some(recompute) => recompute.backward(objective, take),
+            None => take(objective.backward()),
+        }
+        let sum = sum.grads();
+        struct Collect<'a>(&'a GradientsParams, Vec<Vec<f32>>);
+        impl burn::module::ModuleVisitor for Collect<'_> {
+            fn visit_float<const D: usize>(&mut self, param: &burn::module::Param<Tensor<D>>) {
+                // That of the augmentation labels has none, where there are none.
+                let gradient = self.0.get::<D>(param.id).map(|gradient| gradient.into_data());
+                self.1.push(gradient.map_or(Vec::new(), |data| data.try_into_vec().expect("f32")));
+            }
+        }
+        let mut collect = Collect(&sum, Vec::new());
+        model.network.visit(&mut collect);
+        collect.1
+    }
+
+    #[test]
+    fn gradients_are_those_of_one_backward_pass() {
+        let image = ImageConfig {
+            resolution: 8,
+            channels: vec![32, 64],
+            blocks: vec![2, 1],
+            window: Window::Size(4),
+            dropout: 0.3,
+            branch_init: 1.0,
+            skip: Skip::Block,
+            ..ImageConfig::default()
+        };
+        let Some(crate::config::ModelConfig { network: NetworkConfig::Latent(latent), .. }) =
+            preset::by_name("latent-tiny")
+        else {
+            unreachable!()
+        };
+        let latent = crate::config::LatentConfig { resolution: 4, depth: 3, ..latent };
+        for network in [NetworkConfig::Image(image), NetworkConfig::Latent(latent)] {
+            let config = crate::config::ModelConfig { network, precond: PrecondConfig::default() };
+            let model = Model::new(config, 1, &Device::flex().autodiff()).expect("fits together");
+            let (whole, parts) = (gradients(&model, false), gradients(&model, true));
+            assert_eq!(whole.len(), parts.len());
+            assert!(whole.iter().filter(|values| values.is_empty()).count() < 2);
+            for (whole, part) in whole.iter().zip(&parts) {
+                assert_eq!(whole.len(), part.len());
+                let largest = whole.iter().fold(0f32, |m, x| m.max(x.abs()));
+                for (a, b) in whole.iter().zip(part) {
+                    assert!((a - b).abs() <= 1e-5 * largest, "{a} and {b}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The weights file: safetensors with the configuration and the model card inside.
+//!
+//! Tensors lie in PyTorch's layout under stable names; `docs/weights.md` lists them. The header's
+//! metadata has one entry, `diffit`, which is JSON:
+//! `{"version": 1, "config": .., "card": .., "answer": ..}`.
+//! The files of the official release have no such entry, and are known by their tensors.
+//! Nothing is built before names, shapes, types and sizes have been checked.
+
+pub mod card;
+pub mod classes;
+
+#[cfg(feature = "tensor")]
+mod answer;
+#[cfg(feature = "tensor")]
+pub(crate) mod check;
+#[cfg(feature = "tensor")]
+pub(crate) mod error;
+#[cfg(feature = "tensor")]
+pub mod official;
+#[cfg(feature = "tensor")]
+mod read;
+#[cfg(feature = "tensor")]
+pub mod tensor_file;
+#[cfg(feature = "tensor")]
+mod write;
+
+#[cfg(feature = "tensor")]
+pub use {
+    answer::Answer,
+    error::{Precision, TensorProblem, WeightsError},
+    read::{Weights, shape_of, specs},
+    tensor_file::f32_values,
+    write::to_bytes,
+};
