@@ -7,9 +7,10 @@ use crate::config::{ConfigError, ModelConfig};
 use crate::diffusion::label::Label;
 use crate::diffusion::noise::start_noise;
 use crate::diffusion::precond::Coefficients;
+use crate::network::Network;
+use crate::network::io::{AttentionMaps, Conditioning, NetworkInput, NetworkOptions};
 use crate::network::params::{Source, TensorSpec, collect};
-use crate::network::{AttentionMaps, Network, NetworkInput, NetworkOptions};
-use crate::weights::{Answer, Weights};
+use crate::weights::{Answer, AnswerAt, Weights};
 
 /// A denoiser that can be sampled from.
 #[derive(Clone, Debug)]
@@ -137,15 +138,32 @@ impl Model {
     ///
     /// If the device fails.
     pub async fn answer(&self, device: &Device) -> Result<Answer, ExecutionError> {
-        let (sigma, stride) = (0.5, 31);
-        let shape @ [c, h, w] = self.config.image_shape();
-        let noise = TensorData::new(start_noise(0, shape.iter().product()), [1, c, h, w]);
-        let x = Tensor::from_data(noise, device) * sigma;
-        let denoised = self.denoise(x, &[sigma], NetworkOptions::default()).denoised;
+        let stride = 31;
+        let (low, high) = self.config.precond.sigma_range().into_inner();
+        let mut points =
+            vec![(0.5, Label::NONE), (low.max(0.05), Label::NONE), (high.min(20.0), Label::NONE)];
+        if let classes @ 1.. = self.config.classes() {
+            points.push((0.5, Label::from(classes / 2)));
+        }
+        let b = points.len();
+        let (sigma, labels): (Vec<f64>, Vec<Label>) = points.into_iter().unzip();
+        let [c, h, w] = self.config.image_shape();
+        let size = c * h * w;
+        let noise = TensorData::new(start_noise(0, size), [1, c, h, w]);
+        let levels = TensorData::new(sigma.clone(), [b, 1, 1, 1]);
+        let x = Tensor::<4>::from_data(noise, device) * Tensor::from_data(levels, device);
+        let conditioning = Conditioning { labels: labels.clone(), augment: None };
+        let denoised = self.denoise(x, &sigma, conditioning).denoised;
         let values = denoised.into_data_async().await?;
         let values = values.try_into_vec::<f32>().expect("pictures are f32");
-        let values = values.into_iter().step_by(stride).collect();
-        Ok(Answer { sigma, values, stride })
+        let mut answers =
+            values.chunks(size).zip(sigma).zip(labels).map(|((picture, sigma), label)| AnswerAt {
+                sigma,
+                label,
+                values: picture.iter().copied().step_by(stride).collect(),
+            });
+        let AnswerAt { sigma, values, .. } = answers.next().expect("the first noise level");
+        Ok(Answer { sigma, values, stride, further: answers.collect() })
     }
 
     /// The parameters, each with its values in the order of the weights file.
@@ -181,6 +199,46 @@ mod tests {
         let answer = |model: &Model| pollster::block_on(model.answer(&device)).expect("a CPU");
         let off = answer(&model).deviation(&answer(&half));
         assert!(off > 0.0 && off < 1e-2, "off by {off}");
+    }
+
+    /// Parameters stored in 16 bits are brought to the type of the computation, in both networks.
+    #[test]
+    fn weights_stored_in_16_bits_compute_in_32() {
+        use crate::config::{ImageConfig, LatentConfig, NetworkConfig, PrecondConfig, preset};
+        let device = Device::flex();
+        let Some(ModelConfig { network: NetworkConfig::Latent(latent), .. }) =
+            preset::by_name("latent-tiny")
+        else {
+            panic!("a latent preset")
+        };
+        let latent = LatentConfig { depth: 1, classes: 3, ..latent };
+        let image = ImageConfig {
+            resolution: 8,
+            channels: vec![32, 64],
+            blocks: vec![1, 1],
+            classes: 3,
+            branch_init: 1.0,
+            ..ImageConfig::default()
+        };
+        for network in [NetworkConfig::Image(image), NetworkConfig::Latent(latent)] {
+            let config = ModelConfig { network, precond: PrecondConfig::default() };
+            let model = Model::new(config, 3, &device).expect("it fits together");
+            let half = model.clone().stored_as(DType::F16);
+            let answer = |model: &Model| pollster::block_on(model.answer(&device)).expect("a CPU");
+            let deviation = answer(&model).deviation(&answer(&half));
+            assert!(deviation < 1e-2, "off by {deviation}");
+            // Attention maps take another path.
+            let [c, h, w] = half.config.image_shape();
+            let options = NetworkOptions {
+                inspection: crate::network::io::Inspection {
+                    attention_of: Some(0),
+                    silence_time: false,
+                },
+                ..NetworkOptions::default()
+            };
+            let x = Tensor::<4>::ones([1, c, h, w], &device);
+            assert!(half.denoise(x, &[0.5], options).attention.is_some());
+        }
     }
 
     #[test]

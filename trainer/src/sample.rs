@@ -13,7 +13,7 @@ use model::classes::list;
 use model::config::LinearBetas;
 use model::discrete::Respacing;
 use model::generate::{Settings, generate};
-use model::picture::{Origin, Rgb};
+use model::picture::{NotFinite, Origin, Rgb};
 use model::sampler::Churn;
 use model::schedule::Schedule;
 use model::vae::Vae;
@@ -83,7 +83,7 @@ pub fn pictures(
     batch: usize,
     device: &Device,
     mut done: impl FnMut(usize),
-) -> Vec<Rgb> {
+) -> Result<Vec<Rgb>, NotFinite> {
     let mut pictures = Vec::with_capacity(seeds.len());
     for seeds in seeds.chunks(batch) {
         let images = pollster::block_on(generate(model, settings, seeds, device, async |_| {
@@ -101,10 +101,10 @@ pub fn pictures(
             let c = if c < 3 { 1 } else { 3 };
             let images = images.narrow(1, 0, c);
             let values = images.into_data().try_into_vec::<f32>().expect("pictures are f32");
-            pictures.extend(Rgb::from_values(&values, [c, h, w]));
+            pictures.extend(Rgb::from_values(&values, [c, h, w])?);
         }
     }
-    pictures
+    Ok(pictures)
 }
 
 /// Writes a picture as a PNG file.
@@ -159,7 +159,7 @@ pub fn run(args: SampleArgs) -> anyhow::Result<()> {
     let batch = args.batch as usize;
     for settings in &sweep {
         let done = |n| bar.inc(n as u64);
-        let pictures = pictures(&loaded.model, vae, settings, &seeds, batch, &device, done);
+        let pictures = pictures(&loaded.model, vae, settings, &seeds, batch, &device, done)?;
         let output = match settings.guidance {
             Some(guidance) if sweep.len() > 1 => with_scale(&args.output, guidance.scale),
             _ => args.output.clone(),

@@ -435,7 +435,14 @@ impl Run {
         let labels = classes.iter().copied().map(Label::from).collect();
         let settings = Settings { classes: labels, ..Settings::default() };
         let vae = self.vae.as_ref();
-        let pictures = sample::pictures(ema, vae, &settings, &seeds, 16, &self.device, |_| {});
+        let made = sample::pictures(ema, vae, &settings, &seeds, 16, &self.device, |_| {});
+        let pictures = match made {
+            Ok(pictures) => pictures,
+            Err(error) => {
+                eprintln!("no grid after {} images: {error}", self.progress.images);
+                return Ok(());
+            }
+        };
         let images = self.progress.images;
         let path = folder.grid(images);
         let columns = Rgb::square(pictures.len());

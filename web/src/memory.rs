@@ -18,8 +18,8 @@ const AT_ONCE: u64 = 6;
 impl Need {
     /// That of a network with so many parameters, of `bytes` each, for `pictures` at a time.
     /// `largest_map` is as its configuration gives it. Results are computed in `f32`.
-    pub fn of(parameters: usize, bytes: u64, largest_map: usize, pictures: usize) -> Self {
-        let largest = (largest_map as u64).saturating_mul(4).saturating_mul(pictures as u64);
+    pub fn of(parameters: usize, bytes: u64, largest_map: u64, pictures: usize) -> Self {
+        let largest = largest_map.saturating_mul(4).saturating_mul(pictures as u64);
         Self { parameters: (parameters as u64).saturating_mul(bytes), largest }
     }
 
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(room.lacks(need(128 << 20)), None);
         assert!(room.lacks(need(129 << 20)).expect("too large").contains("135 MB of memory"));
         assert_eq!(Room::of_graphics(None).lacks(need(u64::MAX)), None);
-        assert_eq!(Room::default().lacks(Need::of(usize::MAX, 8, usize::MAX, 9)), None);
+        assert_eq!(Room::default().lacks(Need::of(usize::MAX, 8, u64::MAX, 9)), None);
     }
 
     #[test]

@@ -86,14 +86,16 @@ impl ModelConfig {
         self
     }
 
-    /// Values of the largest result on the way from one picture to its denoised one: that of an
-    /// MLP's hidden layer, of queries, keys and values together, or of attention.
-    pub fn largest_map(&self) -> usize {
+    /// Values of the largest intermediate result for one picture: the hidden layer of an MLP;
+    /// queries, keys and values together; or attention weights. At most [`u64::MAX`].
+    pub fn largest_map(&self) -> u64 {
+        let product = |factors: &[usize]| {
+            factors.iter().fold(1u64, |product, &factor| product.saturating_mul(factor as u64))
+        };
         let of = |transformer: &TransformerConfig, side: usize, channels: usize, window: usize| {
-            let tokens = side * side;
-            let features = tokens * channels * transformer.mlp_ratio.max(3);
+            let features = product(&[side, side, channels, transformer.mlp_ratio.max(3)]);
             let heads = channels / transformer.head_dim.max(1);
-            features.max(heads * tokens * window * window)
+            features.max(product(&[heads, side, side, window, window]))
         };
         match &self.network {
             NetworkConfig::Image(image) => {
@@ -191,6 +193,12 @@ mod tests {
         });
         let image = ModelConfig { network, precond: PrecondConfig::default() };
         assert_eq!(image.largest_map(), 32 * 32 * 32 * 4);
+        // A hostile configuration does not wrap around to a small number.
+        let mut hostile = LatentConfig { resolution: 1 << 31, patch: 1, ..LatentConfig::default() };
+        hostile.transformer.mlp_ratio = 1 << 20;
+        let network = NetworkConfig::Latent(hostile);
+        let hostile = ModelConfig { network, precond: PrecondConfig::default() };
+        assert_eq!(hostile.largest_map(), u64::MAX);
     }
 
     #[test]

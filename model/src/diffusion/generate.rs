@@ -83,12 +83,12 @@ pub async fn generate_from<E>(
     };
     let pictures = |values| tensor(values, [seeds.len(), c, h, w]);
     let precond = &model.config.precond;
-    let mut range = precond.sigma_range();
-    if let Some(reference) = &reference {
-        range = *range.start()..=range.end().min(reference.sigma);
-    }
-    let sigmas = settings.schedule.sigmas_within(range, settings.steps);
-    let mut start = pictures(noise) * precond.initial_std(sigmas[0]);
+    let highest = reference.as_ref().map(|reference| reference.sigma);
+    let sigmas = settings.sigmas(precond, highest).expect("valid settings");
+    // With a picture, the noise has the level itself: the picture is at full strength. Without one,
+    // it has the standard deviation of what the network was trained on.
+    let std = if reference.is_some() { sigmas[0] } else { precond.initial_std(sigmas[0]) };
+    let mut start = pictures(noise) * std;
     let mut denoiser = Denoiser::of_settings(model, settings, seeds);
     if let Some(Reference { picture, keep, .. }) = reference {
         let picture = tensor(picture, [1, c, h, w]);
@@ -190,6 +190,38 @@ mod tests {
             };
             assert!(distance(0.01) < 0.05, "{} {settings:?}", distance(0.01));
             assert!(distance(20.0) > 0.2, "{} {settings:?}", distance(20.0));
+        }
+    }
+
+    /// The first evaluation sees the picture plus noise of the level it is told, under every
+    /// preconditioner.
+    #[test]
+    fn sampling_from_a_picture_starts_at_its_noise_level() {
+        let device = Device::flex();
+        for precond in [
+            PrecondConfig::default(),
+            PrecondConfig::Vp { schedule: Default::default() },
+            PrecondConfig::Ve { sigma_min: 0.02, sigma_max: 100.0 },
+            PrecondConfig::Adm { betas: LinearBetas::default() },
+        ] {
+            let mut model = model();
+            model.config.precond = precond;
+            let reference = Reference { picture: picture(), sigma: 1.5, keep: None };
+            let settings = Settings { steps: 2, ..Settings::default() };
+            let mut seen = None;
+            let step = async |e: Evaluation<'_>| {
+                seen.get_or_insert((e.sigma, e.x.clone()));
+                Ok::<_, Infallible>(ControlFlow::Continue(()))
+            };
+            let made = generate_from(&model, &settings, start(Some(reference)), &device, step);
+            pollster::block_on(made).expect("infallible").expect("not cancelled");
+            let (sigma, x) = seen.expect("an evaluation");
+            assert_eq!(sigma, 1.5);
+            let x: Vec<f32> = x.into_data().try_to_vec().expect("f32");
+            let want = picture().into_iter().zip(start_noise(1, 192)).map(|(y, n)| y + 1.5 * n);
+            for (x, want) in x.iter().zip(want) {
+                assert!((x - want).abs() < 1e-5, "{x} is not {want}: {:?}", model.config.precond);
+            }
         }
     }
 

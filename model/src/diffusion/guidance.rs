@@ -32,7 +32,7 @@ pub struct Guidance {
 pub enum GuidanceSchedule {
     /// `s = w`: what the paper has at 512x512, with w = 1.49.
     Constant,
-    /// `s(t) = 1 + (w - 1) (1 - cos(π (1 - t/1000)^p)) / 2`, from 1 at the noisiest time step to w
+    /// `s(t) = 1 + (w - 1) (1 - cos(π (1 - t/T)^p)) / 2` for `T` time steps, from 1 at the noisiest time step to w
     /// at the last: what the paper has at 256x256.
     PowerCosine {
         /// The power p.
@@ -90,8 +90,9 @@ impl Guidance {
         match self.course {
             GuidanceSchedule::Constant => self.scale,
             GuidanceSchedule::PowerCosine { power } => {
-                let t = precond.time_step(sigma).clamp(0.0, 1000.0);
-                let angle = core::f64::consts::PI * (1.0 - t / 1000.0).powf(power);
+                let steps = precond.time_steps() as f64;
+                let t = precond.time_step(sigma).clamp(0.0, steps);
+                let angle = core::f64::consts::PI * (1.0 - t / steps).powf(power);
                 1.0 + (self.scale - 1.0) * 0.5 * (1.0 - angle.cos())
             }
         }
@@ -116,6 +117,20 @@ mod tests {
         assert!((at(1e-3) - 3.0).abs() < 1e-6);
         // Half of the way where (1 - t/1000)^4 is 1/2.
         assert!((at(1000.0 * (1.0 - 0.5f64.powf(0.25))) - 2.0).abs() < 1e-9);
+    }
+
+    /// A process of another length has its own last time step.
+    #[test]
+    fn time_is_counted_in_the_model_s_steps() {
+        use crate::diffusion::discrete::LinearBetas;
+        let guidance = Guidance { scale: 3.0, ..Guidance::default() };
+        let betas = LinearBetas { steps: 200, ..LinearBetas::default() };
+        let half = 200.0 * (1.0 - 0.5f64.powf(0.25));
+        let sigmas = betas.sigmas();
+        let (low, high) = (sigmas[half as usize], sigmas[half as usize + 1]);
+        let sigma = low * (high / low).powf(half.fract());
+        let scale = guidance.scale_at(&PrecondConfig::Adm { betas }, sigma);
+        assert!((scale - 2.0).abs() < 1e-9, "{scale}");
     }
 
     proptest! {

@@ -138,6 +138,15 @@ impl PrecondConfig {
         }
     }
 
+    /// Time steps of the discrete process that [`PrecondConfig::time_step`] counts.
+    pub fn time_steps(&self) -> usize {
+        match *self {
+            PrecondConfig::Vp { schedule } => schedule.steps,
+            PrecondConfig::Adm { betas } => betas.steps,
+            PrecondConfig::Edm { .. } | PrecondConfig::Ve { .. } => LinearBetas::default().steps,
+        }
+    }
+
     /// The noise levels that the denoiser is defined for.
     pub fn sigma_range(&self) -> RangeInclusive<f64> {
         match *self {

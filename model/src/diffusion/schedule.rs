@@ -80,16 +80,31 @@ impl Schedule {
         sigmas
     }
 
-    /// The same between the noise levels that a denoiser is defined for. EDM's spacing and the even
-    /// one run from one end to the other, as EDM's sampler has it; a level of discrete time that lies
-    /// beyond an end is moved there, where a step of no width changes nothing.
+    /// The noise levels inside the range that a denoiser is defined for. The EDM and log-SNR
+    /// spacings run from one end of the range to the other, as in EDM's sampler; a level of discrete
+    /// time outside the range is moved to its end, where a step of no width changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the schedule lies outside the range.
     ///
     /// # Panics
     ///
     /// As [`Schedule::sigmas`].
-    pub fn sigmas_within(&self, range: RangeInclusive<f64>, steps: usize) -> Vec<f64> {
+    pub fn sigmas_within(
+        &self,
+        range: RangeInclusive<f64>,
+        steps: usize,
+    ) -> Result<Vec<f64>, OutOfRange> {
         let (low, high) = range.into_inner();
-        match *self {
+        let whole = self.sigmas(steps);
+        let (first, last) = (whole[0], whole[steps - 1]);
+        // One step has one level, which may be any.
+        let apart = steps == 1 || first.min(high) > last.max(low);
+        if low > high || first < low || last > high || !apart {
+            return Err(OutOfRange { first, last, low, high });
+        }
+        Ok(match *self {
             Schedule::Edm { sigma_min, sigma_max, rho } => {
                 let (sigma_min, sigma_max) = (sigma_min.max(low), sigma_max.min(high));
                 Schedule::Edm { sigma_min, sigma_max, rho }.sigmas(steps)
@@ -99,12 +114,29 @@ impl Schedule {
                 Schedule::LogSnr { sigma_min, sigma_max }.sigmas(steps)
             }
             Schedule::Adm { .. } => {
-                let mut sigmas = self.sigmas(steps);
+                let mut sigmas = whole;
                 sigmas[..steps].iter_mut().for_each(|sigma| *sigma = sigma.clamp(low, high));
                 sigmas
             }
-        }
+        })
     }
+}
+
+/// A schedule that does not fit into the noise levels that a model is defined for.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[error(
+    "noise levels from {first} down to {last} do not fit into those that can be used here, {low} to \
+     {high}: choose sigma_min below {high} and sigma_max above {low}"
+)]
+pub struct OutOfRange {
+    /// Highest noise level of the schedule.
+    pub first: f64,
+    /// Its lowest noise level above 0.
+    pub last: f64,
+    /// Lowest noise level that can be used.
+    pub low: f64,
+    /// Highest noise level that can be used.
+    pub high: f64,
 }
 
 #[cfg(test)]
@@ -117,9 +149,14 @@ mod tests {
         let adm = Schedule::Adm { betas: LinearBetas::default(), spacing: Spacing::Even };
         let even = Schedule::LogSnr { sigma_min: 0.002, sigma_max: 80.0 };
         for schedule in [Schedule::default(), even, adm] {
-            let sigmas = schedule.sigmas_within(0.02..=50.0, 5);
+            let sigmas = schedule.sigmas_within(0.02..=50.0, 5).expect("they overlap");
             assert_eq!((sigmas.len(), sigmas[0], sigmas[4], sigmas[5]), (6, 50.0, 0.02, 0.0));
-            assert_eq!(schedule.sigmas_within(0.0..=200.0, 5), schedule.sigmas(5));
+            assert_eq!(schedule.sigmas_within(0.0..=200.0, 5), Ok(schedule.sigmas(5)));
+            // Levels that would rise, or be one and the same.
+            for range in [0.001..=0.0015, 300.0..=400.0, 5.0..=1.0] {
+                let error = schedule.sigmas_within(range.clone(), 5).expect_err("outside");
+                assert_eq!((error.low, error.high), range.into_inner());
+            }
         }
     }
 
@@ -156,6 +193,25 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever the range, levels fall, or an error says that they cannot.
+        #[test]
+        fn levels_inside_a_range_fall(
+            steps in 1usize..40, low in 1e-4f64..100.0, high in 1e-4f64..100.0, kind in 0usize..3,
+        ) {
+            let schedule = match kind {
+                0 => Schedule::default(),
+                1 => Schedule::LogSnr { sigma_min: 0.01, sigma_max: 50.0 },
+                _ => Schedule::Adm { betas: LinearBetas::default(), spacing: Spacing::Even },
+            };
+            if let Ok(sigmas) = schedule.sigmas_within(low..=high, steps) {
+                prop_assert_eq!((sigmas.len(), sigmas[steps]), (steps + 1, 0.0));
+                prop_assert!(sigmas.windows(2).all(|w| w[0] >= w[1]));
+                prop_assert!(sigmas[..steps].iter().all(|s| (low..=high).contains(s)));
+            } else {
+                prop_assert!(low >= 0.002f64.min(high) || high <= 0.02);
+            }
+        }
+
         #[test]
         fn levels_fall_from_end_to_end(
             steps in 1usize..1000, low in 1e-4f64..0.1, high in 1.0f64..200.0, rho in 1.0f64..10.0,

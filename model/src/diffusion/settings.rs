@@ -4,7 +4,7 @@ use core::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{LinearBetas, ModelConfig, NetworkConfig, PrecondConfig};
+use crate::config::{ModelConfig, NetworkConfig, PrecondConfig};
 use crate::diffusion::discrete::Spacing;
 use crate::diffusion::guidance::{Guidance, GuidanceSchedule};
 use crate::diffusion::label::Label;
@@ -80,7 +80,7 @@ impl Settings {
     /// The paper's settings for a model; where it takes many steps of discrete time, 50 steps of
     /// DDIM, which come close to its 250.
     pub fn paper_for(config: &ModelConfig) -> Self {
-        let PrecondConfig::Adm { .. } = config.precond else { return Self::default() };
+        let PrecondConfig::Adm { betas } = config.precond else { return Self::default() };
         let guidance = match &config.network {
             NetworkConfig::Latent(latent) if latent.classes > 0 => Some(match latent.resolution {
                 // Pictures of 512x512.
@@ -93,10 +93,16 @@ impl Settings {
             }),
             _ => None,
         };
+        // DDIM's spacing, where a whole stride takes exactly so many of the model's steps.
+        let steps = betas.steps.min(50);
+        let ddim = Spacing::Ddim.indices(steps, betas.steps).is_ok();
         Self {
-            steps: 50,
+            steps,
             method: Method::Ddim { eta: 0.0 },
-            schedule: Schedule::Adm { betas: LinearBetas::default(), spacing: Spacing::Ddim },
+            schedule: Schedule::Adm {
+                betas,
+                spacing: if ddim { Spacing::Ddim } else { Spacing::Even },
+            },
             guidance,
             ..Self::default()
         }
@@ -177,7 +183,29 @@ impl Settings {
         if self.guidance.is_some() && self.classes.is_empty() {
             return Err(SettingsError("guidance needs a class to guide to".into()));
         }
-        Ok(())
+        self.sigmas(&config.precond, None).map(|_| ())
+    }
+
+    /// The noise levels of the steps for a model with this preconditioner, the last of them 0. With
+    /// `highest`, sampling starts from a picture with noise of at most that level.
+    ///
+    /// # Errors
+    ///
+    /// If the schedule lies outside the noise levels that the model is defined for, or those below
+    /// `highest`.
+    ///
+    /// # Panics
+    ///
+    /// If the settings are not valid.
+    pub fn sigmas(
+        &self,
+        precond: &PrecondConfig,
+        highest: Option<f64>,
+    ) -> Result<Vec<f64>, SettingsError> {
+        let (low, high) = precond.sigma_range().into_inner();
+        let high = highest.map_or(high, |highest| high.min(highest));
+        let sigmas = self.schedule.sigmas_within(low..=high, self.steps);
+        sigmas.map_err(|error| SettingsError(error.to_string()))
     }
 
     /// The label of each seed's picture; nothing if there are no classes.
@@ -306,7 +334,7 @@ impl Churn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{ImageConfig, LatentConfig};
+    use crate::config::{ImageConfig, LatentConfig, LinearBetas};
 
     /// As pictures made before there were other schedules than EDM's carry them.
     const OLD: &str = r#"{"steps":18,"method":"heun",
@@ -346,9 +374,37 @@ mod tests {
             assert_eq!((settings.validate(), settings.steps), (Ok(()), 50));
             settings.guidance.map(|guidance| guidance.scale)
         };
+        // A model's own process, of another length and with other betas.
+        for (steps, spacing) in [(400, Spacing::Ddim), (30, Spacing::Ddim), (77, Spacing::Even)] {
+            let betas = LinearBetas { steps, first: 2e-4, last: 0.03 };
+            let precond = PrecondConfig::Adm { betas };
+            let config = ModelConfig { precond, ..latent(32, 0) };
+            let settings = Settings::first_for(&config);
+            assert_eq!(settings.schedule, Schedule::Adm { betas, spacing });
+            assert_eq!((settings.validate(), settings.validate_for(&config)), (Ok(()), Ok(())));
+            assert_eq!(settings.steps, steps.min(50));
+        }
         // The paper's, at 256x256 and 512x512; none where there is no class to guide to.
         let scales = [latent(32, 1000), latent(64, 1000), latent(32, 0)].map(|c| scale(&c));
         assert_eq!(scales, [Some(4.4), Some(1.49), None]);
+    }
+
+    #[test]
+    fn schedules_outside_the_model_s_noise_levels_are_refused() {
+        let network = NetworkConfig::Image(ImageConfig::default());
+        let precond = PrecondConfig::Adm { betas: LinearBetas::default() };
+        let model = ModelConfig { network, precond };
+        let with = |sigma_min, sigma_max| Settings {
+            schedule: Schedule::Edm { sigma_min, sigma_max, rho: 7.0 },
+            ..Settings::default()
+        };
+        // The lowest level of this process is 0.01.
+        let error = with(0.002, 0.009).validate_for(&model).expect_err("below the model's levels");
+        assert!(error.to_string().contains("do not fit"), "{error}");
+        assert_eq!(with(0.002, 80.0).validate_for(&model), Ok(()));
+        let from = |sigma| with(0.002, 80.0).sigmas(&model.precond, Some(sigma));
+        assert!(from(0.009).is_err());
+        assert_eq!(from(0.5).expect("within")[0], 0.5);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use burn::tensor::Tensor;
 use crate::diffusion::noise::philox4x32;
 use plain::widened;
 pub(crate) use plain::{
-    Attention, downsample_bilinear, swish, upsample_bilinear, upsample_nearest, wide,
+    Attention, downsample_bilinear, swish, tanh, upsample_bilinear, upsample_nearest, wide,
 };
 
 /// GELU in its tanh form.
@@ -265,6 +265,24 @@ mod tests {
         assert_eq!(weights.dims(), [2, 4, 2, 16, 16]);
         let sums = weights.sum_dim(4);
         close("sum of weights", sums.clone(), sums.ones_like());
+    }
+
+    #[test]
+    fn the_bounded_tanh_is_tanh() {
+        let values: Vec<f64> = (-400..=400).map(|i| f64::from(i) * 0.1).collect();
+        let n = values.len();
+        let x = Tensor::<1>::from_data(
+            TensorData::new(values.clone(), [n]),
+            (&Device::flex(), burn::tensor::DType::F64),
+        );
+        let found: Vec<f64> = tanh(x).into_data().try_to_vec().expect("f64");
+        for (x, found) in values.iter().zip(found) {
+            assert!((x.tanh() - found).abs() < 1e-12, "{x}: {found}");
+        }
+        // GELU is 0 or its argument far out.
+        let x = Tensor::<1>::from_floats([-1e4, 1e4], &Device::flex());
+        let y: Vec<f32> = plain::gelu_tanh(x).into_data().try_to_vec().expect("f32");
+        assert_eq!(y, [0.0, 1e4]);
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl Linear {
     }
 
     pub(crate) fn macs(&self, rows: usize) -> Macs {
-        Macs::weights(rows * self.weight.lazy_shape().num_elements())
+        Macs::weights(&[rows, self.weight.lazy_shape().num_elements()])
     }
 }
 
@@ -203,7 +203,7 @@ impl Conv3x3 {
 
     /// For an output of `pixels`.
     pub(crate) fn macs(&self, pixels: usize) -> Macs {
-        Macs::weights(pixels * self.weight.lazy_shape().num_elements())
+        Macs::weights(&[pixels, self.weight.lazy_shape().num_elements()])
     }
 }
 

@@ -13,30 +13,54 @@ pub struct Macs {
 }
 
 impl Macs {
-    pub(crate) fn weights(count: usize) -> Self {
-        Self { weights: count as u64, attention: 0 }
+    /// The product of these factors, in linear maps and convolutions. In `u64`: the count of a large
+    /// network does not fit into the 32 bits that WebAssembly's `usize` has.
+    pub(crate) fn weights(factors: &[usize]) -> Self {
+        Self { weights: product(factors), attention: 0 }
     }
 
-    pub(crate) fn attention(count: usize) -> Self {
-        Self { weights: 0, attention: count as u64 }
+    /// The product of these factors, in attention.
+    pub(crate) fn attention(factors: &[usize]) -> Self {
+        Self { weights: 0, attention: product(factors) }
     }
 
     /// Both together.
     pub fn total(self) -> u64 {
-        self.weights + self.attention
+        self.weights.saturating_add(self.attention)
     }
+}
+
+/// The product of sizes, at most [`u64::MAX`].
+pub(crate) fn product(factors: &[usize]) -> u64 {
+    factors.iter().fold(1, |product: u64, &factor| product.saturating_mul(factor as u64))
 }
 
 impl Add for Macs {
     type Output = Macs;
 
     fn add(self, other: Macs) -> Macs {
-        Macs { weights: self.weights + other.weights, attention: self.attention + other.attention }
+        Macs {
+            weights: self.weights.saturating_add(other.weights),
+            attention: self.attention.saturating_add(other.attention),
+        }
     }
 }
 
 impl Sum for Macs {
     fn sum<I: Iterator<Item = Macs>>(iter: I) -> Macs {
         iter.fold(Macs::default(), Add::add)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_do_not_overflow() {
+        // More than 32 bits hold, and more than 64.
+        assert_eq!(Macs::weights(&[1 << 16, 1 << 17]).total(), 1 << 33);
+        let most = Macs::attention(&[usize::MAX, usize::MAX]);
+        assert_eq!((most + most).total(), u64::MAX);
     }
 }

@@ -5,7 +5,7 @@ use burn::tensor::{DType, Tensor};
 
 use crate::config::{Position, TransformerConfig};
 use crate::kernels::cpu::Input;
-use crate::kernels::{Attention, window_attention};
+use crate::kernels::{Attention, wide, window_attention};
 use crate::network::io::AttentionMaps;
 use crate::network::layers::Linear;
 use crate::network::macs::Macs;
@@ -83,7 +83,7 @@ impl Tmsa {
         let window = self.positions.side;
         let n = window * window;
         let bias = match &self.relative_position_bias_table {
-            Some(table) => self.positions.bias(table.val()),
+            Some(table) => self.positions.bias(table.val().cast(wide(x.dtype()))),
             None => Tensor::zeros([self.heads, n, n], (&x.device(), DType::F32)),
         };
         let attention = Attention {
@@ -125,7 +125,7 @@ impl Tmsa {
         self.qkv.macs(tokens)
             + self.qkv_temb.macs(1)
             + self.proj.macs(tokens)
-            + Macs::attention(2 * tokens * self.positions.side.pow(2) * channels)
+            + Macs::attention(&[2, tokens, self.positions.side.pow(2), channels])
     }
 }
 

@@ -10,6 +10,9 @@ use crate::picture::image::to_bytes;
 /// Keyword of the text chunk that holds [`Origin`] as JSON.
 pub const KEYWORD: &str = "diffit";
 
+/// Bytes of text that are read from a PNG file.
+const MAX_TEXT: usize = 1 << 20;
+
 /// How a picture came about: enough to make it again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Origin {
@@ -50,12 +53,14 @@ impl Origin {
     ///
     /// If it is no such file, or holds settings that are not valid.
     pub fn from_png(file: &[u8]) -> Result<Self, OriginError> {
-        let limits = png::Limits { bytes: 1 << 20 };
+        let limits = png::Limits { bytes: MAX_TEXT };
         let decoder = png::Decoder::new_with_limits(std::io::Cursor::new(file), limits);
         let reader = decoder.read_info().map_err(|_| OriginError::Damaged)?;
         let chunk = reader.info().utf8_text.iter().find(|chunk| chunk.keyword == KEYWORD);
-        let text =
-            chunk.ok_or(OriginError::Absent)?.get_text().map_err(|_| OriginError::Damaged)?;
+        // A small chunk can be compressed from gigabytes.
+        let mut chunk = chunk.ok_or(OriginError::Absent)?.clone();
+        chunk.decompress_text_with_limit(MAX_TEXT).map_err(|_| OriginError::Damaged)?;
+        let text = chunk.get_text().map_err(|_| OriginError::Damaged)?;
         let unusable = |why: String| OriginError::Unusable(why);
         let origin: Self = serde_json::from_str(&text).map_err(|e| unusable(e.to_string()))?;
         origin.settings.validate().map_err(|e| unusable(e.to_string()))?;
@@ -64,6 +69,20 @@ impl Origin {
         }
         Ok(origin)
     }
+}
+
+/// Values that are no picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{pictures} of the pictures hold values that are not finite (the first is number {picture}): \
+     the weights or the settings lead the model out of its range; try other settings (fewer noise \
+     levels, no churn, guidance nearer to 1), 32-bit computation, or an earlier checkpoint"
+)]
+pub struct NotFinite {
+    /// Number of the first such picture, counted from 0.
+    pub picture: usize,
+    /// How many of them there are.
+    pub pictures: usize,
 }
 
 /// A picture of bytes.
@@ -80,12 +99,24 @@ pub struct Rgb {
 impl Rgb {
     /// Takes apart a batch of pictures, `[B, C, H, W]` with one or three channels.
     ///
+    /// # Errors
+    ///
+    /// If a value is not finite.
+    ///
     /// # Panics
     ///
     /// If there are other channels, or `values` does not hold whole pictures.
-    pub fn from_values(values: &[f32], [c, height, width]: [usize; 3]) -> Vec<Rgb> {
+    pub fn from_values(
+        values: &[f32],
+        [c, height, width]: [usize; 3],
+    ) -> Result<Vec<Rgb>, NotFinite> {
         assert!(c == 1 || c == 3, "pictures of {c} channels have no colours");
-        values
+        let size = c * height * width;
+        if let Some(i) = values.iter().position(|value| !value.is_finite()) {
+            let bad = values.chunks_exact(size).filter(|v| v.iter().any(|v| !v.is_finite()));
+            return Err(NotFinite { picture: i / size, pictures: bad.count() });
+        }
+        let pictures = values
             .chunks_exact(c * height * width)
             .map(|picture| {
                 let mut bytes = to_bytes(picture, c);
@@ -94,7 +125,8 @@ impl Rgb {
                 }
                 Rgb { width, height, bytes }
             })
-            .collect()
+            .collect();
+        Ok(pictures)
     }
 
     /// Puts pictures of one size side by side, `columns` to a row, from the top left. Places
@@ -199,7 +231,7 @@ mod tests {
 
     #[test]
     fn grey_pictures_get_three_equal_channels() {
-        let pictures = Rgb::from_values(&[-1.0, 1.0, 0.0, 0.0], [1, 1, 2]);
+        let pictures = Rgb::from_values(&[-1.0, 1.0, 0.0, 0.0], [1, 1, 2]).expect("finite");
         assert_eq!(pictures[0].bytes, [0, 0, 0, 255, 255, 255]);
         assert_eq!(pictures[1].bytes, [128; 6]);
     }
@@ -212,6 +244,30 @@ mod tests {
         assert_eq!(grid.bytes, want);
         assert_eq!(Rgb::grid(&[plain(1)], 9).width, 2);
         assert_eq!([1, 4, 5, 64].map(Rgb::square), [1, 2, 3, 8]);
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_an_error() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let error = Rgb::from_values(&[0.0, 0.0, 0.5, bad, 1.0, bad], [1, 1, 2]);
+            assert_eq!(error, Err(NotFinite { picture: 1, pictures: 2 }));
+        }
+    }
+
+    /// A megabyte of compressed text that would be a gigabyte.
+    #[test]
+    fn compressed_text_is_bounded() {
+        let mut file = Vec::new();
+        let png = png::Encoder::new(&mut file, 1, 1);
+        let mut chunk = png::text_metadata::ITXtChunk::new(KEYWORD, " ".repeat(2 * MAX_TEXT));
+        chunk.compressed = true;
+        chunk.compress_text().expect("plain text");
+        let mut writer = png.write_header().expect("a small picture");
+        writer.write_text_chunk(&chunk).expect("a small chunk");
+        writer.write_image_data(&[0]).expect("one pixel");
+        writer.finish().expect("in memory");
+        assert!(file.len() < MAX_TEXT, "{}", file.len());
+        assert!(matches!(Origin::from_png(&file), Err(OriginError::Damaged)));
     }
 
     fn origin() -> Origin {

@@ -41,7 +41,7 @@ impl Conv1x1 {
     }
 
     pub fn macs(&self, pixels: usize) -> Macs {
-        Macs::weights(pixels * self.weight.lazy_shape().num_elements())
+        Macs::weights(&[pixels, self.weight.lazy_shape().num_elements()])
     }
 }
 
@@ -135,7 +135,7 @@ impl Attention {
     fn macs(&self, tokens: usize) -> Macs {
         let maps = [&self.q, &self.k, &self.v, &self.out];
         maps.into_iter().map(|map| map.macs(tokens)).sum::<Macs>()
-            + Macs::attention(2 * tokens * tokens * self.channels)
+            + Macs::attention(&[2, tokens, tokens, self.channels])
     }
 }
 

@@ -54,9 +54,10 @@ impl VaeConfig {
     /// Values of the largest result on the way from a latent with `side` values a side to its
     /// picture: that of the first block at the picture's own resolution, which still has the
     /// channels of the stage before.
-    pub fn largest_map(&self, side: usize) -> usize {
+    pub fn largest_map(&self, side: usize) -> u64 {
         let channels = self.channels.get(1).max(self.channels.first()).copied().unwrap_or(0);
-        (side * self.factor()).pow(2) * channels
+        let side = (side as u64).saturating_mul(self.factor() as u64);
+        side.saturating_mul(side).saturating_mul(channels as u64)
     }
 
     /// Group normalisation as its layer is told of it.

@@ -26,7 +26,7 @@ mod write;
 
 #[cfg(feature = "tensor")]
 pub use {
-    answer::Answer,
+    answer::{Answer, AnswerAt},
     error::{Precision, TensorProblem, WeightsError},
     read::{Weights, shape_of, specs},
     tensor_file::f32_values,

@@ -67,7 +67,7 @@ impl<'a> Weights<'a> {
         config.validate()?;
         if let Some(answer) = &answer {
             let size: usize = config.image_shape().iter().product();
-            if answer.stride == 0 || answer.values.len() != size.div_ceil(answer.stride) {
+            if !answer.fits(size) {
                 return Err(WeightsError::Metadata("the known answer has another size".into()));
             }
         }

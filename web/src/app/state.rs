@@ -101,7 +101,9 @@ impl Run {
     pub fn sigmas(&self) -> Vec<f64> {
         let most = self.order.guide.map_or(f64::MAX, |guide| guide.sigma);
         let settings = &self.order.settings;
-        let mut sigmas = settings.schedule.sigmas_within(0.0..=most, settings.steps);
+        let sigmas = settings.schedule.sigmas_within(0.0..=most, settings.steps);
+        // Settings that the worker refuses have no levels.
+        let mut sigmas = sigmas.unwrap_or_default();
         for (sigma, frame) in sigmas.iter_mut().zip(&self.frames) {
             *sigma = frame.sigma;
         }

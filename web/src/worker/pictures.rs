@@ -283,7 +283,7 @@ async fn rgb(pictures: Tensor<4>) -> Result<(Vec<u8>, [usize; 2]), Trouble> {
     let [_, c, h, w] = pictures.dims();
     let c = if c < 3 { 1 } else { 3 };
     let values = read(pictures.narrow(1, 0, c)).await?;
-    let pictures = Rgb::from_values(&values, [c, h, w]);
+    let pictures = Rgb::from_values(&values, [c, h, w]).map_err(super::sentence)?;
     Ok((pictures.into_iter().flat_map(|picture| picture.bytes).collect(), [w, h]))
 }
 
