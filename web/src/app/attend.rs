@@ -7,15 +7,17 @@ use std::sync::Arc;
 use wasm_bindgen::JsCast;
 use web_sys::Element;
 
+use super::controls::Controls;
 use super::engine::Engine;
 use super::explain::Explain;
 use super::keep::hand_over;
-use super::make::{Generate, Silence, submit};
+use super::make::{Generate, submit};
 use super::picture::Picture;
 use super::state::{Doing, State};
 use crate::explain;
 use crate::plot::Maps;
 use crate::protocol::Look;
+use crate::scene::Place;
 
 /// Steps in the strip along the noise levels.
 const STRIP: usize = 8;
@@ -230,7 +232,7 @@ pub fn AttentionControls(state: State, engine: Engine) -> impl IntoView {
                 <h3 id="share">"Share of the time token"</h3>
                 <div data-testid="shares">{shares}</div>
                 <Explain topic=explain::TIME/>
-                <Silence id="silent" state/>
+                <Controls state places=&[Place::Time]/>
                 <Show when=move || silent() != silent_now()>
                     <p class="hint">"Generate again to see what becomes of the picture."</p>
                 </Show>

@@ -10,7 +10,7 @@ use web_sys::{Blob, BlobPropertyBag, DragEvent, FileList, HtmlAnchorElement, Url
 use super::engine::Engine;
 use super::picture::{composed, level};
 use super::state::{Doing, Frame, Run, State};
-use crate::scene::{COUNTS, Scene, View, range, set_steps};
+use crate::scene::{Scene, keep_one};
 
 /// Pixels to a pixel in files that are for looking at.
 const TIMES: usize = 8;
@@ -136,22 +136,7 @@ async fn bytes_of(file: &Blob) -> Option<Vec<u8>> {
 
 /// Brings back the settings of a picture, and the picture.
 fn restore(origin: &Origin, state: State, engine: Engine) {
-    let mut scene = match &origin.page {
-        Some(link) => Scene::decode(link),
-        None => {
-            let mut settings = origin.settings.clone();
-            if !range::STEPS.contains(&settings.steps) {
-                set_steps(&mut settings, *range::STEPS.end());
-            }
-            let seed = origin.seeds[0];
-            let count = COUNTS.into_iter().find(|&count| count >= origin.seeds.len()).unwrap_or(16);
-            Scene { seed, count, settings, ..Scene::default() }
-        }
-    };
-    // What was looked at decides what was made, but for these two.
-    if matches!(scene.view, View::Attend | View::About) {
-        scene.view = View::Form;
-    }
+    let scene = Scene::from_origin(origin);
     let same =
         state.ready.read_untracked().as_ref().is_some_and(|r| r.sha256 == origin.weights_sha256);
     if !same {
@@ -181,16 +166,8 @@ fn save(state: State, kind: Kind) {
     let mut origin = run.origin(&ready);
     let file = match kind {
         Kind::Picture => {
-            if let Some(i) =
-                enlarged.filter(|&i| i < origin.seeds.len() && run.order.guide.is_none())
-            {
-                // One of several seeds is a picture of its own.
-                let mut scene = Scene::decode(&run.link);
-                if scene.view != View::Play {
-                    scene = Scene { seed: origin.seeds[i], count: 1, ..scene };
-                    origin.seeds = vec![origin.seeds[i]];
-                    origin.page = Some(scene.encode());
-                }
+            if let Some(picture) = enlarged.filter(|_| run.order.guide.is_none()) {
+                keep_one(&mut origin, picture);
             }
             let last = run.frames.last().and_then(|frame| composed(&frame.guess, enlarged));
             last.and_then(|picture| picture.to_png(Some(&origin)).ok())

@@ -5,6 +5,7 @@
 
 mod about;
 mod attend;
+mod controls;
 mod engine;
 mod explain;
 mod fields;

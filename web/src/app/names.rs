@@ -8,12 +8,12 @@ use model::classes::{find, find_all, list};
 use model::guidance::{Course, Guidance, GuidedChannels};
 use model::label::Label;
 
+use super::controls::Controls;
 use super::explain::Explain;
-use super::fields::{Choice, Number};
 use super::state::State;
 use crate::explain;
 use crate::names::{Mix, OFFERED, caption, draw, groups_of, matches};
-use crate::scene::{CHANNELS, Game, View, course, number, power, range};
+use crate::scene::{Game, Place, View, number, range};
 
 /// Guidance beyond this is for the field beside the slider.
 const STRONG: f64 = 5.0;
@@ -190,53 +190,19 @@ fn Guide(state: State) -> impl IntoView {
         </div>
         <div hidden=free>
             <p class="hint" hidden=named>"Guidance begins with a name to guide to."</p>
-            <Course state/>
+            <GuidanceDetails state/>
         </div>
     }
 }
 
-/// Course, channels and interval of guidance.
+/// The schedule, the channels and the interval of guidance.
 #[component]
-fn Course(state: State) -> impl IntoView {
-    let get = move || state.scene.read().settings.guidance.unwrap_or_default();
-    let set = move |change: &dyn Fn(&mut Guidance)| {
-        state.scene.update(|scene| {
-            if let Some(guidance) = &mut scene.settings.guidance {
-                change(guidance);
-            }
-        });
-    };
-    let texts = ["First three", "All"];
-    let channels = std::array::from_fn::<_, 2, _>(|i| (CHANNELS[i].0, CHANNELS[i].1, texts[i]));
-    // A level above all others stands for no end.
-    const TOP: f64 = 1000.0;
+fn GuidanceDetails(state: State) -> impl IntoView {
     view! {
         <details class="fine">
-            <summary data-testid="fine">"Course, channels, interval of guidance"</summary>
-            <Number
-                id="guidance-power" label="Power of its course; 0: the scale throughout"
-                range=range::GUIDANCE_POWER value=Signal::derive(move || power(&get()))
-                on_change=move |power| set(&|guidance| guidance.course = course(power))
-            />
-            <Choice
-                id="guidance-channels" label="Channels" options=channels
-                value=Signal::derive(move || get().channels)
-                on_change=move |channels| set(&|guidance| guidance.channels = channels)
-            />
-            <div class="fields">
-                <Number
-                    id="guidance-low" label="Above σ" range=0.0..=TOP
-                    value=Signal::derive(move || get().sigma_low)
-                    on_change=move |low| set(&|guidance| guidance.sigma_low = low)
-                />
-                <Number
-                    id="guidance-high" label="Up to σ" range=0.0..=TOP
-                    value=Signal::derive(move || get().sigma_high.min(TOP))
-                    on_change=move |high| set(&|guidance| {
-                        guidance.sigma_high = if high < TOP { high } else { f64::MAX };
-                    })
-                />
-            </div>
+            <summary data-testid="fine">"Schedule, channels, interval of guidance"</summary>
+            <Controls state places=&[Place::Guidance]/>
+            <div class="fields"><Controls state places=&[Place::Interval]/></div>
         </details>
     }
 }

@@ -2,15 +2,16 @@
 
 use leptos::prelude::*;
 
+use super::controls::Controls;
 use super::engine::Engine;
 use super::explain::Explain;
 use super::fields::{Choice, Number};
-use super::make::{Generate, HowMade, Seed, Silence, submit};
+use super::make::{Generate, HowMade, Seed, submit};
 use super::names::Names;
 use super::paint::GuidePicture;
 use super::state::State;
 use crate::explain;
-use crate::scene::{Game, range};
+use crate::scene::{Game, Place, range};
 
 /// The form of the view "Play".
 #[component]
@@ -82,13 +83,13 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
             <div class="two">
                 <fieldset>
                     <legend>"Left"</legend>
-                    <HowMade id=["sampler-b", "steps-b"] state beside=true/>
-                    <Silence id="silent-b" state beside=true/>
+                    <HowMade state compared=true/>
+                    <Controls state places=&[Place::Time] compared=true/>
                 </fieldset>
                 <fieldset>
                     <legend>"Right"</legend>
-                    <HowMade id=["sampler", "steps"] state/>
-                    <Silence id="silent" state/>
+                    <HowMade state/>
+                    <Controls state places=&[Place::Time]/>
                 </fieldset>
             </div>
             <Explain topic=explain::COMPARE/>
