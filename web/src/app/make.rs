@@ -230,7 +230,7 @@ pub fn generate(state: State, engine: Engine) {
         }
     };
     if scene.view == View::Play && scene.game == Game::Inpaint {
-        let painted = state.guide.read_untracked().as_ref().is_some_and(|g| g.anew.contains(&1));
+        let painted = state.guide.read_untracked().as_ref().is_some_and(|g| g.anew.count() > 0);
         if !painted {
             state.trouble.set(Some("Paint over what is to be made anew first.".into()));
             return;
