@@ -1,4 +1,4 @@
-//! Seed, number, sampler; Generate and Cancel.
+//! The form of the view "Form", and the button that makes pictures.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use super::state::{Doing, Guide, State};
 use crate::explain;
 use crate::scene::{Game, Levels, Place, View, levels};
 
-/// Seeds that are remembered.
+/// Number of previous seeds that are kept.
 const HISTORY: usize = 8;
 
-/// The form of the view "Form".
+/// The form.
 #[component]
 pub fn Make(state: State, engine: Engine) -> impl IntoView {
     let counts = [(1, "1", "1"), (4, "4", "4"), (9, "9", "9"), (16, "16", "16")];
@@ -43,7 +43,7 @@ pub fn Make(state: State, engine: Engine) -> impl IntoView {
     }
 }
 
-/// The seed: number, dice, lock, history.
+/// The seed: number, dice, lock, previous seeds.
 #[component]
 pub fn Seed(state: State) -> impl IntoView {
     let seed = Signal::derive(move || state.scene.read().seed);
@@ -84,7 +84,7 @@ pub fn Seed(state: State) -> impl IntoView {
     }
 }
 
-/// Another seed: one of those whose pictures come in the order of their names.
+/// Draws a seed: a multiple of the number of classes, so that the pictures are in their order.
 fn dice(state: State) -> u64 {
     let seed = (js_sys::Math::random() * 1e6) as u64;
     let names = state.scene.read_untracked().settings.classes.len().max(1) as u64;
@@ -133,7 +133,7 @@ fn Schedule(state: State) -> impl IntoView {
     }
 }
 
-/// Generate or Cancel, and what is going on.
+/// The button that makes pictures or cancels, and the one that tries again after a failure.
 #[component]
 pub fn Generate(state: State, engine: Engine) -> impl IntoView {
     let usable = move || state.ready.read().is_some() && *state.doing.read() != Doing::Broken;
@@ -153,11 +153,12 @@ pub fn Generate(state: State, engine: Engine) -> impl IntoView {
     }
 }
 
-/// Generates what the scene asks for, or cancels.
+/// Makes the pictures of the scene, or cancels.
 pub fn submit(event: leptos::ev::SubmitEvent, state: State, engine: Engine) {
     event.prevent_default();
     if untrack(|| state.busy()) {
-        // Whoever leaves the name for the button wants its pictures, which are on their way.
+        // Leaving the field of the class starts its pictures. A click on the button that follows is
+        // meant to start them, not to cancel them.
         let followed = state.followed.get_value();
         if followed.is_none_or(|at| at.elapsed() > LEAVING) {
             engine.cancel();
@@ -170,21 +171,21 @@ pub fn submit(event: leptos::ev::SubmitEvent, state: State, engine: Engine) {
     generate(state, engine);
 }
 
-/// An evaluation that takes no longer than this, in milliseconds, is fast enough for pictures to
-/// follow their names.
+/// Maximum duration of an evaluation, in milliseconds, for pictures to be made again when their
+/// classes change.
 const FAST: f64 = 150.0;
 
-/// As long as it takes to get from a name to the button.
+/// Maximum time between leaving the field of the class and clicking on the button.
 const LEAVING: Duration = Duration::from_secs(1);
 
-/// Makes pictures again when their names or guidance have changed, where the device is fast. Where
-/// it is not, the button says so.
+/// Makes pictures again when their classes or guidance change, if the device is fast. Otherwise the
+/// button is highlighted.
 pub fn keep_up(state: State, engine: Engine) {
     let asked = Memo::new(move |_| {
         let scene = state.scene.read();
         (scene.settings.classes.clone(), scene.settings.guidance)
     });
-    // What was made, or tried, last.
+    // The classes and guidance of the last attempt.
     let tried = StoredValue::new(asked.get_untracked());
     let fast = move || {
         let finished = state.run.read().as_ref().is_some_and(|run| run.finished.is_some());
@@ -209,7 +210,7 @@ pub fn keep_up(state: State, engine: Engine) {
     });
 }
 
-/// Generates what the scene asks for.
+/// Makes the pictures of the scene.
 pub fn generate(state: State, engine: Engine) {
     if *state.doing.read_untracked() != Doing::Resting {
         return;
@@ -232,7 +233,7 @@ pub fn generate(state: State, engine: Engine) {
     if scene.view == View::Play && scene.game == Game::Inpaint {
         let painted = state.guide.read_untracked().as_ref().is_some_and(|g| g.anew.count() > 0);
         if !painted {
-            state.trouble.set(Some("Paint over what is to be made anew first.".into()));
+            state.trouble.set(Some("Paint over the part to be replaced first.".into()));
             return;
         }
     }

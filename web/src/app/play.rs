@@ -1,4 +1,4 @@
-//! What can be done with the model, beside making pictures from seeds.
+//! The view "Play": interpolation, sampling from a picture, inpainting, comparison.
 
 use leptos::prelude::*;
 
@@ -13,7 +13,7 @@ use super::state::State;
 use crate::explain;
 use crate::scene::{Game, Place, range};
 
-/// The form of the view "Play".
+/// The form.
 #[component]
 pub fn Play(state: State, engine: Engine) -> impl IntoView {
     let games = [
@@ -37,8 +37,8 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
     let needs = || {
         view! {
             <p class="hint" data-testid="needs-autoencoder">
-                "This model makes latents. To start from a picture, it needs the autoencoder that \
-                 makes latents of pictures: open its file too."
+                "This model makes latents. To start from a picture, it needs the autoencoder that encodes \
+                 pictures: open its file too."
             </p>
         }
     };
@@ -61,7 +61,7 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
             <Show when=starts_from fallback=needs><GuidePicture state paints=false/></Show>
             <div class="field">
                 <label for="sigma">{move || format!("Noise added: {:.1}", state.scene.read().sigma)}</label>
-                // The slider moves evenly over the logarithm.
+                // The slider is logarithmic.
                 <input
                     type="range" id="sigma" step="0.01"
                     min=range::SIGMA.start().ln().to_string() max=range::SIGMA.end().ln().to_string()
@@ -112,13 +112,13 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
     }
 }
 
-/// A slider along the pictures between two seeds.
+/// A slider over the pictures between two seeds.
 #[component]
 fn Walk(state: State) -> impl IntoView {
     let count = move || state.run.read().as_ref().map_or(0, |run| run.order.noises.len());
     view! {
         <div class="field" hidden=move || count() < 2>
-            <label for="walk">"Walk from one to the other"</label>
+            <label for="walk">"Position between the seeds"</label>
             <input
                 type="range" id="walk" min="0" step="1" max=move || count().saturating_sub(1).to_string()
                 prop:value=move || state.picture().to_string()
