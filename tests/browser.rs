@@ -1305,7 +1305,7 @@ async fn a_lost_device_costs_no_more_than_time() {
         assert_same(&canvas(&browser, "canvas").await, &native, 1);
     }
     // The published page ignores the fault.
-    let published = site();
+    let published = Site::serve(dist());
     browser
         .open(&format!("{}?backend=cpu&fault=1#seed=9&steps=3&sampler=euler", published.url))
         .await;

@@ -207,8 +207,8 @@ impl Scene {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scene::fields::tests::settings;
     use crate::scene::settings::{edm, usable};
+    use crate::scene::strategies::settings;
     use model::label::Label;
     use model::schedule::Schedule;
     use model::settings::Method;

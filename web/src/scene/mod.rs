@@ -8,6 +8,8 @@ mod metadata;
 mod models;
 pub mod range;
 mod settings;
+#[cfg(test)]
+mod strategies;
 
 use model::settings::{Method, Settings};
 use serde::{Deserialize, Serialize};
