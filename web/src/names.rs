@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(found("nimal"), [0; 0]);
         assert_eq!(found("unicorn"), [0; 0]);
         assert_eq!(matches(&names, &groups, "cat", 2), [3, 2]);
-        // Nothing typed: some of every group.
+        // An empty text gives classes of every group.
         assert_eq!(matches(&names, &groups, " ", 4), [2, 4, 0, 6]);
     }
 

@@ -47,11 +47,11 @@ pub fn Machine(state: State) -> impl IntoView {
         <section class="card" aria-labelledby="machine">
             <h2 id="machine">"On this machine"</h2>
             <dl>
-                <div><dt>"Computes on"</dt><dd data-testid="device">{device}</dd></div>
-                <div><dt>"Computes in"</dt><dd data-testid="numbers">{numbers}</dd></div>
-                <div><dt>"Ready after"</dt><dd data-testid="ready">{ready}</dd></div>
+                <div><dt>"Device"</dt><dd data-testid="device">{device}</dd></div>
+                <div><dt>"Precision"</dt><dd data-testid="numbers">{numbers}</dd></div>
+                <div><dt>"Time until ready"</dt><dd data-testid="ready">{ready}</dd></div>
                 <div><dt>"Self-check"</dt><dd data-testid="check">{check}</dd></div>
-                <div><dt>"First pictures took"</dt><dd data-testid="first">{first}</dd></div>
+                <div><dt>"Time of the first pictures"</dt><dd data-testid="first">{first}</dd></div>
                 <div><dt>"Per evaluation"</dt><dd data-testid="evaluation">{evaluation}</dd></div>
                 <div><dt>"Memory of the worker"</dt><dd data-testid="memory">{memory}</dd></div>
             </dl>
@@ -184,12 +184,12 @@ pub fn Storage(state: State) -> impl IntoView {
     };
     view! {
         <section class="card" aria-labelledby="storage">
-            <h2 id="storage">"Stored by this browser"</h2>
+            <h2 id="storage">"Stored files"</h2>
             <p data-testid="storage">{text}</p>
             <button
                 type="button" class="plain small" data-testid="delete" on:click=delete
                 disabled=move || kept.get().is_none_or(|(files, _)| files == 0)
-            >"Delete it"</button>
+            >"Delete them"</button>
         </section>
     }
 }

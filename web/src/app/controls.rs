@@ -12,7 +12,7 @@ use crate::scene::{Field, Place, Value, fields_at};
 /// Maximum number of options for a whole number to be a choice rather than a number field.
 const FEW: usize = 4;
 
-/// The controls of the fields in some places. Each is shown only where it applies to the settings.
+/// The controls of the fields in some places. Each is shown only if it applies to the settings.
 #[component]
 pub fn Controls(
     state: State,

@@ -53,7 +53,7 @@ pub fn Keep(state: State, engine: Engine) -> impl IntoView {
     let save = move |kind| move |_: leptos::ev::MouseEvent| save(state, kind);
     view! {
         <section class="card keep" aria-labelledby="keep">
-            <h2 id="keep">"Keep it"</h2>
+            <h2 id="keep">"Save and share"</h2>
             <div class="buttons">
                 <button type="button" class="plain small" data-testid="download" disabled=none on:click=save(Kind::Picture)>"Picture"</button>
                 <button type="button" class="plain small" data-testid="strip" disabled=none on:click=save(Kind::Strip)>"Strip"</button>

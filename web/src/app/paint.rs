@@ -33,7 +33,7 @@ pub fn GuidePicture(state: State, paints: bool) -> impl IntoView {
     view! {
         <div class="guide">
             <div class="buttons">
-                <button type="button" class="plain small" data-testid="take-shown" disabled=none on:click=shown>"Take the picture shown"</button>
+                <button type="button" class="plain small" data-testid="take-shown" disabled=none on:click=shown>"Use the current picture"</button>
                 <label class="file plain small">
                     <span>"Choose a file"</span>
                     <input

@@ -29,7 +29,7 @@ pub fn Status(state: State, engine: Engine) -> impl IntoView {
             format!("Decoding latents: layer {} of {}", decoding.done, decoding.of)
         }
         Doing::Generating => state.progress.read().as_ref().map_or_else(
-            || "Making noise …".into(),
+            || "Drawing the initial noise …".into(),
             |p| {
                 let left = p.milliseconds * (p.evaluations - p.evaluation) as f64;
                 format!(

@@ -68,7 +68,7 @@ pub fn Timeline(state: State) -> impl IntoView {
     };
     let none = move || frames() < 2;
     view! {
-        <section class="timeline" aria-label="From noise to picture">
+        <section class="timeline" aria-label="Timeline">
             <svg viewBox=format!("-8 -6 {} {}", SIZE[0] + 16.0, SIZE[1] + 12.0) preserveAspectRatio="none" aria-hidden="true">
                 <path class="whole" d=move || path(&points())/>
                 <path class="done" d=move || path(&points()[..frames().min(points().len())])/>

@@ -32,12 +32,12 @@ pub struct Field {
     pub value: Value,
 }
 
-/// The kind of value of a [`Field`], with its getter and setter. A setter does nothing where the
+/// The kind of value of a [`Field`], with its getter and setter. A setter does nothing if the
 /// settings have no such value, such as DDIM's eta under another sampler.
 pub enum Value {
     /// A real number.
     Number {
-        /// What it is clamped to.
+        /// The range that it is clamped to.
         range: RangeInclusive<f64>,
         /// Returns it.
         get: fn(&Settings) -> f64,
@@ -46,7 +46,7 @@ pub enum Value {
     },
     /// A whole number.
     Whole {
-        /// What it is clamped to.
+        /// The range that it is clamped to.
         range: RangeInclusive<usize>,
         /// Returns it.
         get: fn(&Settings) -> usize,
@@ -129,7 +129,7 @@ impl Field {
     /// Returns the value as a link writes it.
     pub fn text(&self, settings: &Settings) -> String {
         match &self.value {
-            // The sum has no negative zero.
+            // Adding zero turns -0 into 0.
             Value::Number { get, .. } => (get(settings) + 0.0).to_string(),
             Value::Whole { get, .. } => get(settings).to_string(),
             Value::Choice { options, get, .. } => options[get(settings)].name.into(),

@@ -6,7 +6,7 @@ use super::{COUNTS, Scene, beside};
 use crate::names::carried;
 use crate::protocol::Usual;
 
-/// The initial seed where there are classes: a multiple of their number, so that the pictures are in
+/// The initial seed for a model with classes: a multiple of their number, so that the pictures are in
 /// the order of the classes.
 const OPENING_SEED: u64 = 20;
 
@@ -81,13 +81,13 @@ mod tests {
         let order = scene.order(10);
         let seeds: Vec<u64> = order.noises.iter().map(Noise::seed).collect();
         assert_eq!(order.settings.labels_of(&seeds), four);
-        // Links that say nothing of classes mean what they meant: no class, and all else as usual.
+        // Links without classes keep their meaning: no class, and defaults otherwise.
         for link in [NO_CLASS, "count=1", "seed=154"] {
             assert_eq!(Scene::decode(link), Scene::default(), "{link}");
         }
         assert_eq!(Scene::decode("steps=6").settings.classes, []);
         assert_eq!((Scene::decode("steps=6").seed, Scene::decode("steps=6").count), (154, 1));
-        // What was chosen before the model was there stays.
+        // A choice that was made before the model was loaded is kept.
         let mut early = Scene { seed: 5, count: 9, ..Scene::default() };
         early.open(four.clone());
         assert_eq!((early.seed, early.count, &early.settings.classes), (5, 9, &four));
@@ -110,7 +110,7 @@ mod tests {
         scene.settings.steps = 20;
         scene.fit(&discrete, &usual);
         assert_eq!((scene.settings.steps, &scene.beside), (20, &Scene::default().beside));
-        // Guidance waits for a class.
+        // Guidance without a class is replaced; with one it is kept.
         let guidance = Some(Guidance::default());
         let guided = Settings { guidance, ..usual.first.clone() };
         scene.fit(&usual, &Usual { first: guided, ..usual.clone() });
@@ -133,7 +133,7 @@ mod tests {
         scene.change_model((&usual, &emoji), (&discrete, &cifar));
         assert_eq!((scene.seed, scene.count), (3, 4));
         assert_eq!(scene.settings, Settings { classes: vec![1.into(), 0.into()], ..first.clone() });
-        // Back, with steps and guidance of one's own.
+        // Back to the first model, with other steps and guidance.
         scene.settings.steps = 20;
         let own = Guidance { scale: 2.0, ..Guidance::default() };
         scene.settings.guidance = Some(own);

@@ -14,7 +14,7 @@ enum Drawn {
 
 fn value(field: &Field) -> BoxedStrategy<Drawn> {
     match &field.value {
-        // Numbers without an upper bound are links' 309 digits; one of them is enough.
+        // A range without an upper bound: `f64::MAX` has 309 digits in a link.
         Value::Number { range, .. } if *range.end() == f64::MAX => {
             prop_oneof![Just(f64::MAX), 0.0..1e3].prop_map(|x| Drawn::Text(x.to_string())).boxed()
         }

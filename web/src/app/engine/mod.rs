@@ -116,9 +116,7 @@ impl Engine {
                 return;
             }
             if matches!(*engine.state.doing.read_untracked(), Doing::Starting) {
-                engine.broken(
-                    "The computing part of this page could not be loaded. Reload the page.",
-                );
+                engine.broken("The worker of this page could not be loaded. Reload the page.");
             } else {
                 engine.restart(format!("The computation stopped ({}).", event.message()));
             }

@@ -66,7 +66,7 @@ impl Engine {
         });
         state.autoencoder.set(None);
         let goes_on =
-            if short { "It was started again." } else { "It was started again, and goes on." };
+            if short { "It was started again." } else { "It was started again and continues." };
         state.note.set(Some(format!("{message} {goes_on}")));
         state.progress.set(None);
         state.decoding.set(None);
