@@ -171,8 +171,9 @@ impl Engine {
                     return;
                 }
                 self.asked.update_value(|asked| {
-                    let Asked { weights, autoencoder, .. } = std::mem::take(asked);
-                    *asked = Asked { weights, autoencoder, ..Asked::default() };
+                    let Asked { weights, autoencoder, looking, blind, .. } = std::mem::take(asked);
+                    let blind = blind || looking.is_some();
+                    *asked = Asked { weights, autoencoder, blind, ..Asked::default() };
                 });
                 state.decoding.set(None);
                 state.trouble.set(Some(message));
@@ -222,6 +223,7 @@ impl Engine {
         let order = self.asked.with_value(|asked| asked.orders.last().cloned());
         let Some((order, _, link)) = order else { return };
         state.attention.update(|rows| rows.clear());
+        self.asked.update_value(|asked| asked.blind = false);
         if state.enlarged.get_untracked().is_some_and(|i| i >= order.noises.len()) {
             state.enlarged.set(None);
         }

@@ -34,6 +34,9 @@ struct Asked {
     wanted: Vec<Look>,
     /// The request for attention that the worker is processing.
     looking: Option<Look>,
+    /// Whether attention is unavailable until the next run: the worker was started again and has no
+    /// steps, or a request failed. Without this, a failing request would be repeated endlessly.
+    blind: bool,
     /// Files to be opened, the next one first.
     files: Vec<Own>,
     /// The file that the worker is opening.
@@ -163,7 +166,10 @@ impl Engine {
     /// are dropped.
     pub fn look(self, mut looks: Vec<Look>) {
         self.asked.update_value(|asked| asked.wanted = looks.clone());
-        let looking = self.asked.with_value(|asked| asked.looking);
+        let (looking, blind) = self.asked.with_value(|asked| (asked.looking, asked.blind));
+        if blind {
+            return;
+        }
         let known = self.state.attention.read_untracked();
         looks.retain(|look| Some(*look) != looking && !known.contains_key(look));
         drop(known);

@@ -56,6 +56,7 @@ impl Engine {
         self.asked.update_value(|asked| {
             asked.looking = None;
             asked.looks.clear();
+            asked.blind = true;
             // All files are opened again: the weights first, then those that came after them. At the
             // second failure they are dropped, since one of them may be the cause.
             let files = std::mem::take(&mut asked.files);
