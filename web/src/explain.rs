@@ -156,7 +156,7 @@ pub const GUIDANCE: Topic = Topic {
            and the first three channels are guided. Guidance within an interval of noise levels \
            is faster and keeps more variety.",
     equation: "D = D_null + s (D_class - D_null),  s(t) = 1 + (w - 1) (1 - cos(π (1 - t/1000)^p)) / 2",
-    source: "Ho and Salimans (arXiv 2207.12598); the course: DiffiT's release; interval: arXiv 2404.07724",
+    source: "Ho and Salimans (arXiv 2207.12598); the schedule: DiffiT's release; interval: arXiv 2404.07724",
 };
 
 /// Attention.

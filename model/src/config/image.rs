@@ -236,6 +236,8 @@ impl ImageConfig {
 
 /// Sizes of one stage of the encoder or the decoder.
 #[derive(Clone, Debug)]
+// Without tensors, `validate` alone reads it.
+#[cfg_attr(not(feature = "tensor"), allow(dead_code))]
 pub(crate) struct StagePlan {
     /// Index of its resolution: 0 is the finest.
     pub index: usize,
@@ -247,6 +249,8 @@ pub(crate) struct StagePlan {
 
 /// Channels of one block.
 #[derive(Clone, Copy, Debug)]
+// Without tensors, `validate` alone reads it.
+#[cfg_attr(not(feature = "tensor"), allow(dead_code))]
 pub(crate) struct BlockPlan {
     /// Channels from the block before.
     channels_in: usize,

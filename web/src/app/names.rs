@@ -4,7 +4,7 @@ use leptos::ev::{KeyboardEvent, MouseEvent};
 use leptos::html::Input;
 use leptos::prelude::*;
 use model::classes::{find, find_all, list};
-use model::guidance::{Course, Guidance, GuidedChannels};
+use model::guidance::{Guidance, GuidanceSchedule, GuidedChannels};
 use model::label::Label;
 
 use super::controls::Controls;
@@ -148,7 +148,7 @@ fn Guide(state: State) -> impl IntoView {
         let ready = state.ready.read_untracked();
         // The model's usual guidance, or a constant scale for all channels.
         ready.as_ref().and_then(|ready| ready.usual.first.guidance).unwrap_or(Guidance {
-            course: Course::Constant,
+            course: GuidanceSchedule::Constant,
             channels: GuidedChannels::All,
             ..Guidance::default()
         })

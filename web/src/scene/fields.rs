@@ -7,8 +7,8 @@ use model::settings::{Method, Settings, Variance};
 use super::field::{Choice, Field, Place, Value};
 use super::range;
 use super::settings::{
-    Levels, METHODS, course, edit_edm, edm, levels, list, method_index, power, respacing,
-    set_classes, set_levels, set_respacing, set_steps,
+    Levels, METHODS, edit_edm, edm, guidance_schedule, levels, list, method_index, power,
+    respacing, set_classes, set_levels, set_respacing, set_steps,
 };
 
 /// Options of the sampler, in the order of [`METHODS`].
@@ -323,7 +323,7 @@ pub static FIELDS: &[Field] = &[
         value: Value::Number {
             range: range::GUIDANCE_POWER,
             get: |s| power(&guidance(s)),
-            set: |s, value| edit_guidance(s, |guidance| guidance.course = course(value)),
+            set: |s, value| edit_guidance(s, |guidance| guidance.course = guidance_schedule(value)),
         },
         ..GUIDANCE
     },

@@ -2,7 +2,7 @@
 
 use model::config::LinearBetas;
 use model::discrete::{Respacing, Spacing};
-use model::guidance::{Course, Guidance};
+use model::guidance::{Guidance, GuidanceSchedule};
 use model::label::Label;
 use model::schedule::Schedule;
 use model::settings::{Method, Settings};
@@ -75,14 +75,14 @@ pub(super) fn set_classes(settings: &mut Settings, text: &str) -> Result<(), Str
 /// Returns the power of a guidance schedule; 0 for a constant scale.
 pub(super) fn power(guidance: &Guidance) -> f64 {
     match guidance.course {
-        Course::Constant => 0.0,
-        Course::PowerCosine { power } => power,
+        GuidanceSchedule::Constant => 0.0,
+        GuidanceSchedule::PowerCosine { power } => power,
     }
 }
 
 /// Returns the guidance schedule of a power.
-pub(super) fn course(power: f64) -> Course {
-    if power > 0.0 { Course::PowerCosine { power } } else { Course::Constant }
+pub(super) fn guidance_schedule(power: f64) -> GuidanceSchedule {
+    if power > 0.0 { GuidanceSchedule::PowerCosine { power } } else { GuidanceSchedule::Constant }
 }
 
 /// Returns the steps and their spacing as ADM writes them; `None` unless the schedule is ADM's.
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(mixed[0].parts(), [(3, 0.6), (5, 0.4)]);
         assert_eq!(mixed[1].class(), Some(7));
         let guidance = guided.guidance.expect("the link has it");
-        assert_eq!((guidance.scale, guidance.course), (1.49, Course::Constant));
+        assert_eq!((guidance.scale, guidance.course), (1.49, GuidanceSchedule::Constant));
         for link in [
             "classes=1,x",
             "classes=-1",
