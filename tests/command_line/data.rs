@@ -108,7 +108,7 @@ fn hostile_archives_are_refused() {
     zip(&[("a.png", good.clone()), ("dataset.json", br#"{"labels": [["b.png", 0]]}"#.to_vec())]);
     says("dataset.json: no class for a.png");
     zip(&[("a.png", good.clone()), ("dataset.json", b"[]".to_vec())]);
-    says("dataset.json: invalid type");
+    says("dataset.json: invalid length 0");
     zip(&[
         ("a.png", good.clone()),
         ("dataset.json", br#"{"labels": [["a.png", 3]], "classes": ["x"]}"#.to_vec()),

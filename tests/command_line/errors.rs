@@ -35,7 +35,7 @@ fn mistakes_on_the_command_line_are_explained() {
         ),
         (&["train", "--duration", "soon"], "such as 3000, 3k"),
         (&["train", "--lr", "-1"], "-1 is not above 0"),
-        (&["train", "--durration", "3k"], "'--duration' exists"),
+        (&["train", "--durration", "3k"], "a similar argument exists: '--duration'"),
         (&["train", "--from", "no-such-file"], "--from no-such-file: No such file"),
         (
             &["train", "--preset", "cifar10", "--from", "shipped"],

@@ -120,14 +120,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_without_memory_is_recognised() {
+    fn out_of_memory_errors_are_recognised() {
         assert!(is_out_of_memory("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")"));
         assert!(is_out_of_memory("called `Result::unwrap()` on an `Err` value: OutOfMemory"));
         assert!(!is_out_of_memory("index out of bounds"));
     }
 
     #[test]
-    fn less_is_needed_where_less_is_kept() {
+    fn options_that_save_memory_lower_the_estimate() {
         let whole = TrainConfig::preset("cifar10").expect("a preset");
         let needs = |change: fn(&mut TrainConfig)| {
             let mut config = whole.clone();

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn the_loss_is_the_same_however_it_is_computed() {
+    fn the_loss_does_not_depend_on_the_batch_size() {
         let config = config(20);
         let whole = loss(&config);
         assert!(whole > 0.1 && whole < 10.0, "{whole}");
@@ -153,7 +153,7 @@ mod tests {
 
     /// Compared with the loss computed here, image by image, from the denoised images.
     #[test]
-    fn every_level_counts_alike() {
+    fn noise_levels_have_equal_weight() {
         let config = config(16);
         let device = Device::flex();
         let model = Model::new(config.model.clone(), 1, &device).expect("valid");
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_held_out_is_said() {
+    fn invalid_validation_images_are_errors() {
         assert!(open(&TrainConfig { validation: None, ..config(1) }).expect("valid").is_none());
         let error = open(&config(1911)).err().expect("nothing is left").to_string();
         assert!(error.contains("some must remain for training"), "{error}");
@@ -196,7 +196,7 @@ mod tests {
 
     /// Every objective has quantiles within its noise levels.
     #[test]
-    fn other_objectives_can_be_measured() {
+    fn every_objective_has_a_validation_loss() {
         for name in ["vp", "ve", "adm"] {
             let config = config(9);
             let precond = serde_json::from_value(serde_json::json!({ "kind": name }));

@@ -21,8 +21,10 @@ pub struct ClusterArgs {
     /// Split each batch across this many devices.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub devices: u16,
-    /// Split each batch across machines: the addresses of all machines, in the same order on each.
-    /// Start every machine with the same flags. Each writes a run folder of its own.
+    /// Split each batch across the machines with these addresses.
+    ///
+    /// List all machines in the same order on each, and start each with the same flags. Each writes
+    /// a run folder of its own.
     #[arg(long, value_name = "HOST:PORT,..", value_delimiter = ',', requires = "node")]
     pub nodes: Vec<String>,
     /// Index of this machine in --nodes, from 0.

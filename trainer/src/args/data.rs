@@ -10,9 +10,13 @@ use super::compute::DeviceArgs;
 pub enum DataCommand {
     /// Read a whole dataset, and report its contents and every unusable file.
     Check(CheckArgs),
-    /// Download a dataset and verify its hash. Resumes interrupted downloads.
+    /// Download a dataset and verify its hash.
+    ///
+    /// Resumes interrupted downloads.
     Fetch(FetchArgs),
-    /// Encode images and their mirror images to a latent dataset. Resumes an interrupted encoding.
+    /// Encode images and their mirror images to a latent dataset.
+    ///
+    /// Resumes an interrupted encoding.
     Encode(EncodeArgs),
 }
 
@@ -34,7 +38,9 @@ pub struct FetchArgs {
     /// Folder to download to.
     #[arg(long, value_name = "FOLDER", default_value = "data")]
     pub to: PathBuf,
-    /// URL of a mirror. The file must have the same hash.
+    /// URL of a mirror.
+    ///
+    /// The file must have the same hash.
     #[arg(long)]
     pub url: Option<String>,
 }
@@ -46,15 +52,18 @@ pub struct EncodeArgs {
     /// dataset.
     #[arg(long, value_name = "PATH")]
     pub data: PathBuf,
-    /// Autoencoder: diffusion_pytorch_model.safetensors of stabilityai/sd-vae-ft-ema, or a file of
-    /// the same layout.
+    /// Autoencoder that encodes the images.
+    ///
+    /// This is diffusion_pytorch_model.safetensors of stabilityai/sd-vae-ft-ema, or a file of the same
+    /// layout.
     #[arg(long, value_name = "FILE")]
     pub vae: PathBuf,
     /// JSON file with the configuration of the autoencoder, if it is not Stable Diffusion's.
     #[arg(long, value_name = "FILE")]
     pub vae_config: Option<PathBuf>,
-    /// Height and width of the images. Images of other sizes are center-cropped to a square and
-    /// resized.
+    /// Height and width of the images.
+    ///
+    /// Images of other sizes are center-cropped to a square and resized.
     #[arg(long, value_name = "PIXELS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub size: u32,
     /// Latent dataset to write.

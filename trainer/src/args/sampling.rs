@@ -18,7 +18,9 @@ use super::compute::DeviceArgs;
 /// Flags of `trainer sample`.
 #[derive(Args, Clone)]
 pub struct SampleArgs {
-    /// Weights file, checkpoint or run folder. The default is the shipped weights.
+    /// Weights file, checkpoint or run folder.
+    ///
+    /// The default is the shipped weights.
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
     /// Seeds, one image each, such as 0-63,100.
@@ -74,8 +76,10 @@ impl SampleArgs {
 /// The autoencoder of a latent model.
 #[derive(Args, Clone)]
 pub struct VaeArgs {
-    /// Autoencoder that decodes latents: diffusion_pytorch_model.safetensors of
-    /// stabilityai/sd-vae-ft-ema, or a file of the same layout.
+    /// Autoencoder that decodes latents.
+    ///
+    /// This is diffusion_pytorch_model.safetensors of stabilityai/sd-vae-ft-ema, or a file of the same
+    /// layout.
     #[arg(long, value_name = "FILE")]
     pub vae: Option<PathBuf>,
     /// JSON file with the configuration of the autoencoder, if it is not Stable Diffusion's.
@@ -87,14 +91,16 @@ pub struct VaeArgs {
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Classes and guidance")]
 pub struct GuidanceArgs {
-    /// Classes, by index or by an unambiguous part of the name, such as 207,otter,10-19. With n
-    /// classes, seed s gets class s mod n (for denoise: image s). A mixture gives weights and is
-    /// separated from the next class by a semicolon: otter=0.6,pizza=0.4;rocket.
+    /// Classes, by index or by an unambiguous part of the name, such as 207,otter,10-19.
+    ///
+    /// With n classes, seed s gets class s mod n (for denoise: image s). A mixture gives weights
+    /// and is separated from the next class by a semicolon: otter=0.6,pizza=0.4;rocket.
     #[arg(long, visible_alias = "class", value_name = "CLASSES")]
     pub classes: Option<String>,
-    /// Scale of classifier-free guidance; 1 disables it. The paper uses 4.4 at 256x256. `trainer
-    /// sample` accepts several scales, such as 1,2,4, and writes one output for each, with the
-    /// scale in its name.
+    /// Scale of classifier-free guidance; 1 disables it.
+    ///
+    /// The paper uses 4.4 at 256x256. `trainer sample` accepts several scales, such as 1,2,4, and
+    /// writes one output for each, with the scale in its name.
     #[arg(long, value_name = "SCALES", requires = "classes", value_delimiter = ',')]
     pub guidance: Vec<f64>,
     /// Exponent of the guidance schedule, which rises from 1 to the scale over time; 0 for a
@@ -161,8 +167,10 @@ pub struct SamplerArgs {
     /// Variance of a step of the ddpm sampler.
     #[arg(long, value_enum, default_value_t)]
     pub variance: VarianceKind,
-    /// Use noise levels of ADM's 1000 timesteps: evenly spaced (250), with a constant stride
-    /// (ddim50), or a number for each of equal sections (10,15,20).
+    /// Use noise levels of ADM's 1000 timesteps.
+    ///
+    /// The timesteps are evenly spaced (250), have a constant stride (ddim50), or are given by a
+    /// number for each of equal sections (10,15,20).
     #[arg(long, value_name = "STEPS", conflicts_with_all = ["steps", "levels", "sigma_min", "sigma_max", "rho"])]
     pub respacing: Option<Respacing>,
     /// Spacing of the noise levels.

@@ -18,8 +18,9 @@ pub struct BenchArgs {
     /// Measure only these.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub only: Vec<Measure>,
-    /// Number format of weights and activations. Formats other than f32 measure the forward pass
-    /// only.
+    /// Number format of weights and activations.
+    ///
+    /// Formats other than f32 measure the forward pass only.
     #[arg(long, value_enum, default_value = "f32")]
     pub precision: BenchPrecision,
     /// Batch size.

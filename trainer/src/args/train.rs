@@ -13,12 +13,15 @@ use crate::config;
 /// Flags of `trainer train`.
 #[derive(Args, Clone)]
 pub struct TrainArgs {
-    /// Preset of model and recipe: tiny-emoji, tiny-cifar10, tiny, cifar10, cifar10-i, cifar10-256,
-    /// ffhq64, ffhq64-i, or for latents latent256, latent512, latent-tiny. The default is
-    /// tiny-emoji for the embedded emoji dataset and the unconditional tiny for other data.
+    /// Preset that sets the model and the recipe.
+    ///
+    /// The presets are tiny-emoji, tiny-cifar10, tiny, cifar10, cifar10-i, cifar10-256, ffhq64,
+    /// ffhq64-i, and for latents latent256, latent512 and latent-tiny. The default is tiny-emoji for
+    /// the embedded emoji dataset, and the unconditional tiny for other data.
     #[arg(long, conflicts_with = "resume")]
     pub preset: Option<String>,
     /// JSON file with options that override those of the preset, such as the options.json of a run.
+    ///
     /// Any subset of the options may be given.
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pub options: Option<PathBuf>,
@@ -46,8 +49,10 @@ pub struct TrainArgs {
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Recipe")]
 pub struct RecipeArgs {
-    /// Training data: a folder or zip of PNG or JPEG files, a CIFAR-10 archive, a latent dataset,
-    /// or `emoji` for the embedded emoji dataset (the default).
+    /// Training data.
+    ///
+    /// A folder or zip of PNG or JPEG files, a CIFAR-10 archive, a latent dataset, or `emoji` for the
+    /// embedded emoji dataset, which is the default.
     #[arg(long, value_name = "PATH", conflicts_with = "resume")]
     pub data: Option<PathBuf>,
     /// Number of images to train on, counting repetitions, such as 3k or 200M.
@@ -57,14 +62,18 @@ pub struct RecipeArgs {
     #[arg(long, value_name = "N", conflicts_with = "resume", value_parser = clap::value_parser!(u64).range(1..=65536))]
     pub batch: Option<u64>,
     /// Accumulate gradients over micro-batches of this size, which must divide the batch size.
+    ///
     /// Takes less memory and computes the same gradients.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65536))]
     pub micro_batch: Option<u64>,
-    /// Recompute activations in the backward pass instead of storing them. Takes less memory and
-    /// one more forward pass.
+    /// Recompute activations in the backward pass instead of storing them.
+    ///
+    /// Takes less memory and one more forward pass.
     #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true")]
     pub gradient_checkpointing: Option<bool>,
-    /// Precision of matrix products and convolutions. Weights are always f32.
+    /// Precision of matrix products and convolutions.
+    ///
+    /// Weights are always f32.
     #[arg(long, value_enum)]
     pub precision: Option<config::Precision>,
     /// Learning rate after warm-up.
@@ -80,7 +89,9 @@ pub struct RecipeArgs {
     /// Optimizer.
     #[arg(long, value_enum, conflicts_with = "resume")]
     pub optimizer: Option<config::Optimizer>,
-    /// Learning rate of Muon after warm-up. The default is that of --lr.
+    /// Learning rate of Muon after warm-up.
+    ///
+    /// The default is that of --lr.
     #[arg(long, value_name = "LR", value_parser = positive, allow_negative_numbers = true)]
     pub muon_lr: Option<f64>,
     /// Clip the gradient to this global norm.
@@ -99,12 +110,15 @@ pub struct RecipeArgs {
     /// Assign the noise of a batch to its images so that the sum of squared distances is smallest.
     #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true", conflicts_with = "resume")]
     pub immiscible: Option<bool>,
-    /// Measure the validation loss on this many images; 0 disables it. They are held out of the
-    /// training data unless --validation-data is given. With one image per class, as in the emoji
-    /// dataset, the model never sees the held-out classes.
+    /// Measure the validation loss on this many images; 0 disables it.
+    ///
+    /// They are held out of the training data unless --validation-data is given. With one image per
+    /// class, as in the emoji dataset, the model never sees the held-out classes.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub validate: Option<u32>,
-    /// Dataset to take the validation images from. It must have the classes of the training data.
+    /// Dataset to take the validation images from.
+    ///
+    /// It must have the classes of the training data.
     #[arg(long, value_name = "PATH", requires = "validate")]
     pub validation_data: Option<PathBuf>,
     /// Seed of the initial weights, the data order and the noise.
@@ -127,7 +141,9 @@ pub struct OutputArgs {
     pub grid: u32,
     #[command(flatten)]
     pub vae: VaeArgs,
-    /// Measure the validation loss every this many images. The default is that of --sample-every.
+    /// Measure the validation loss every this many images.
+    ///
+    /// The default is that of --sample-every.
     #[arg(long, value_name = "IMAGES", value_parser = images)]
     pub validate_every: Option<u64>,
     /// Save a checkpoint every this many images.

@@ -49,7 +49,9 @@ pub struct ExportArgs {
 /// Flags of `trainer denoise`.
 #[derive(Args, Clone)]
 pub struct DenoiseArgs {
-    /// Weights file, checkpoint or run folder. The default is the shipped weights.
+    /// Weights file, checkpoint or run folder.
+    ///
+    /// The default is the shipped weights.
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
     /// Safetensors file with the f32 tensors `x` of shape [B, C, H, W] and `sigma` of shape [B].
@@ -70,7 +72,9 @@ pub struct DenoiseArgs {
 /// Flags of `trainer info`.
 #[derive(Args, Clone)]
 pub struct InfoArgs {
-    /// Weights file, checkpoint, run folder or preset. The default is the shipped weights.
+    /// Weights file, checkpoint, run folder or preset.
+    ///
+    /// The default is the shipped weights.
     #[arg(value_name = "FILE|PRESET")]
     pub what: Option<PathBuf>,
     /// List every tensor with its shape.

@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_learning_rate_falls_to_nothing_at_the_end() {
+    fn the_learning_rate_decays_to_0_at_the_end() {
         let preset = TrainConfig::preset("cifar10").expect("a preset");
         let mut config = TrainConfig { lr_decay: 0.2, ..preset };
         assert_eq!(config.lr(5_000_000), 0.5e-3);
@@ -209,7 +209,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_learning_rate_goes_without_jumps(
+        fn the_learning_rate_is_continuous(
             lr_ramp in 0u64..2_000,
             lr_decay in 0.0f64..=1.0,
             duration in 1u64..1_000,
@@ -232,7 +232,7 @@ mod tests {
         }
     }
 
-    /// Files that were written before there was a field for it are read, and mean what they meant.
+    /// Recipes without newer options are read, and these options have their defaults.
     #[test]
     fn older_recipes_are_read() {
         let preset = TrainConfig::preset("tiny").expect("a preset");
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn latent_models_keep_0_9999_of_their_average() {
+    fn latent_presets_have_an_ema_decay_of_0_9999() {
         let config = TrainConfig::preset("latent256").expect("a preset");
         assert_eq!(config.ema_beta(0), 0.0);
         for images in [256, 1_000_000, 200_000_000] {

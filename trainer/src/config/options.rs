@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_and_impossible_values_are_named() {
+    fn unknown_and_invalid_options_are_named() {
         for (values, message) in [
             (json!({"bacth": 3}), "bacth"),
             (json!({"adam": {"lr": "fast"}}), "fast"),

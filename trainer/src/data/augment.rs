@@ -284,7 +284,7 @@ mod tests {
 
     /// The filter is orthogonal: downsampling inverts upsampling.
     #[test]
-    fn nothing_happens_where_nothing_moves() {
+    fn the_identity_changes_nothing() {
         for side in [4, 7, 32] {
             let x = images(2, 3, side);
             let resampler = Resampler::new(side, &Device::flex());
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_pixels_move_exactly_and_reflect() {
+    fn translation_by_whole_pixels_is_exact_and_reflects() {
         let side = 8;
         let x = images(1, 1, side);
         let resampler = Resampler::new(side, &Device::flex());
@@ -314,7 +314,7 @@ mod tests {
 
     /// Compared with an independent implementation, `tests/golden/reference.py`.
     #[test]
-    fn resampling_is_that_of_the_reference() {
+    fn resampling_matches_the_reference() {
         let golden = ::tests::Tensors::golden("augment.safetensors");
         let get = |name: &str| {
             let (shape, values) = golden.get(name);
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn mirrors_are_where_they_should_be() {
+    fn mirroring_reverses_rows_and_columns() {
         let plain: Vec<f32> = (0..18).map(|i| i as f32).collect();
         let mut image = plain;
         mirror_y(&mut image, 3);
@@ -389,7 +389,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_picture_does_not_depend_on_its_neighbours(k in 0u64..1000) {
+        fn an_image_does_not_depend_on_others_of_the_batch(k in 0u64..1000) {
             let side = 8;
             let resampler = Resampler::new(side, &Device::flex());
             let inverse = |k| {

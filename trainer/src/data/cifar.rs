@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn both_versions_give_the_same_pictures() {
+    fn python_and_binary_versions_give_the_same_images() {
         let python = archive(&[
             ("cifar-10-batches-py/data_batch_2", pickle(3)),
             ("cifar-10-batches-py/data_batch_1", pickle(12)),
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_told_and_named() {
+    fn damaged_files_are_errors() {
         let cut = |mut bytes: Vec<u8>, by: usize| {
             bytes.truncate(bytes.len() - by);
             bytes
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_archive_is_told() {
+    fn a_truncated_archive_is_an_error() {
         let whole = archive(&[("data_batch_1.bin", records(20))]);
         let bytes = std::fs::read(whole.path()).expect("just written");
         let cut = tempfile::NamedTempFile::new().expect("a temporary file");

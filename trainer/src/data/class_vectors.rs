@@ -128,7 +128,7 @@ mod tests {
     use crate::config::TrainConfig;
 
     #[test]
-    fn axes_of_a_matrix_of_known_axes() {
+    fn principal_axes_are_found() {
         // Rows along (3, 4) / 5 and, with a tenth of the length, (-4, 3) / 5; the third axis is empty.
         let rows: Vec<[f64; 3]> = (0..50)
             .map(|i| {
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_that_look_alike_have_vectors_that_are_alike() {
+    fn similar_classes_have_similar_embeddings() {
         let config = TrainConfig::preset("tiny-emoji").expect("a preset");
         let data = Dataset::open(&config.data, &config.model).expect("embedded");
         let (classes, channels) = (1911, 16);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn fewer_classes_than_channels_leave_channels_empty() {
+    fn classes_without_images_have_zero_embeddings() {
         let mut config = TrainConfig::preset("tiny-emoji").expect("a preset");
         config.model = config.model.with_classes(2000);
         let data = Dataset::open(&config.data, &config.model).expect("embedded");

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_middle_is_cut_out_and_resized() {
+    fn images_are_center_cropped_and_resized() {
         // 8x4 pixels: white in the middle, black left and right.
         let white = |i: usize| if (2..6).contains(&(i % 8)) { 255 } else { 0 };
         let rgb: Vec<u8> = (0..32).flat_map(|i| [white(i); 3]).collect();

@@ -25,7 +25,7 @@ mod tests {
     use crate::data::item::Classes;
 
     #[test]
-    fn every_embedded_picture_can_be_used() {
+    fn every_embedded_image_can_be_used() {
         let contents =
             crate::data::source::read(EMBEDDED_DATA.as_ref()).expect("the archive is whole");
         assert_eq!(contents.items.len(), 1911);

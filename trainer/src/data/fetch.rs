@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_gone_on_with() {
+    fn partial_downloads_are_resumed() {
         for can_resume in [true, false] {
             let (url, ranges) = serve(CONTENTS, can_resume);
             let folder = tempfile::tempdir().expect("a folder");
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_early_is_kept_and_what_is_wrong_is_deleted() {
+    fn truncated_downloads_are_kept_and_wrong_ones_deleted() {
         let folder = tempfile::tempdir().expect("a folder");
         let part = folder.path().join("fox.txt.part");
         let (url, _) = serve(&CONTENTS[..20], false);

@@ -19,7 +19,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_spread_and_favour_no_class() {
+    fn held_out_images_are_spread_and_favour_no_class() {
         assert_eq!(held_out(4, 4).collect::<Vec<_>>(), [0, 1, 2, 3]);
         assert_eq!(held_out(7, 0).count(), 0);
         for (len, n) in [(10, 3), (1911, 100), (10_000, 1_000)] {

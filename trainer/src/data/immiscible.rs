@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn products_are_sums_of_products() {
+    fn dot_products_are_correct() {
         for n in [1, 15, 16, 17, 100] {
             let [a, b] = [Stream::Start, Stream::Churn].map(|stream| vectors(1, n, stream));
             let want: f64 =
@@ -75,7 +75,7 @@ mod tests {
 
     /// Compared with all permutations.
     #[test]
-    fn the_distances_are_the_least() {
+    fn the_sum_of_distances_is_smallest() {
         fn least(images: &[Vec<f32>], noise: &[Vec<f32>], used: &mut Vec<usize>) -> f64 {
             let i = used.len();
             if i == images.len() {
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_finds_its_own_noise() {
+    fn equal_images_and_noise_are_paired() {
         let noise = vectors(40, 50, Stream::Training);
         let images: Vec<Vec<f32>> = noise.iter().rev().cloned().collect();
         let assigned = assign(&slices(&images), &slices(&noise));

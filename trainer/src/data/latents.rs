@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn a_dataset_is_read_as_written() {
         let values = |picture: usize, part: usize| {
             (0..16).map(move |i| (100 * picture + 20 * part + i) as f32)
         };
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_files_are_refused_each_with_its_reason() {
+    fn invalid_files_are_refused_with_a_reason() {
         let says = |file: &[u8], message: &str| {
             let error = opened(file).err().unwrap_or_else(|| panic!("{message}: it was opened"));
             assert!(error.contains(message), "{error:?} does not say {message:?}");

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn every_pass_holds_every_picture_once_in_another_order() {
+    fn every_epoch_is_another_permutation() {
         let mut order = Order::new(3, 100, 0);
         let pass = |order: &mut Order, pass: u64| -> Vec<usize> {
             (pass * 100..(pass + 1) * 100).map(|k| order.index(k)).collect()
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_out_is_not_trained_on() {
+    fn held_out_images_are_not_trained_on() {
         let mut order = Order::new(3, 100, 7);
         let mut seen: Vec<usize> = (0..93).map(|k| order.index(k)).collect();
         assert!(!seen.is_sorted());
@@ -255,7 +255,7 @@ mod tests {
 
     /// The same noise at the same levels, paired with closer images.
     #[test]
-    fn immiscible_noise_is_dealt_out_within_the_batch() {
+    fn immiscible_noise_is_assigned_within_the_batch() {
         let (config, data) = set_up(true);
         let immiscible = TrainConfig { immiscible: true, ..config.clone() };
         let load = |config, share| Loader::new(config, data.clone(), 70, share).next();
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn starting_in_the_middle_gives_the_same_batches() {
+    fn resuming_gives_the_same_batches() {
         let (mut config, data) = set_up(true);
         (config.augment, config.immiscible) = (0.12, true);
         // Across the end of the first epoch of 1911 images, not at a multiple of the batch size.
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn latents_are_drawn_anew_each_time_and_mirrored_ones_are_their_own() {
+    fn latents_are_sampled_each_time_also_those_of_mirror_images() {
         let (config, data) = latents(0.0);
         let (mut sum, mut squares, mut n) = (0.0, 0.0, 0);
         for k in 0..2000 {
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_are_left_out_as_often_as_asked() {
+    fn classes_are_dropped_with_the_given_probability() {
         let class = |(config, data): &(TrainConfig, Dataset), k| {
             Example::new(config, data, k, k as usize % 2).class
         };
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn half_of_the_pictures_are_mirrored_and_say_so() {
+    fn half_of_the_images_are_mirrored_and_labelled() {
         let (config, data) = set_up(true);
         let mut mirrored = 0;
         for k in 0..400 {

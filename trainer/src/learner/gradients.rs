@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn one_infinite_value_is_seen() {
+    fn an_infinite_gradient_has_an_infinite_norm() {
         let (model, gradients) = gradients();
         let gradients = scale(&model.network, gradients, f64::INFINITY);
         assert!(!norm(&model.network, &gradients).is_finite());

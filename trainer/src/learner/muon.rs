@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn the_matrices_are_those_between_features() {
+    fn muon_is_used_for_matrices_between_features() {
         let tiny = matrices("tiny");
         for name in [
             "encoder.0.blocks.0.conv.weight",

@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn all_machines_have_the_same_sums() {
+    fn sums_are_the_same_on_all_machines() {
         let values = |own: usize, n: usize| -> Vec<f32> {
             (0..n).map(|i| ((own * 1000 + i) as f32 * 0.37).sin() * 1e3).collect()
         };
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn one_speaks_for_all() {
+    fn any_is_true_if_it_is_true_on_one_machine() {
         let heard = run(3, |own, mut nodes| {
             let heard = [false, own == 1].map(|holds| nodes.any(holds).expect("all are there"));
             nodes.disconnect();
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn machines_that_disagree_do_not_begin() {
+    fn machines_that_differ_are_an_error() {
         let agreed = run(2, |_, mut nodes| {
             let agreed = nodes.check_same(b"the same").is_ok();
             nodes.disconnect();
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_goes_is_missed() {
+    fn a_lost_connection_is_an_error() {
         let errors = run(2, |own, mut nodes| {
             if own == 1 {
                 nodes.sum(&[1.0]).expect("both are there");
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_make_no_sense_are_named() {
+    fn invalid_addresses_are_errors() {
         let error = |addresses: &[&str], own| {
             let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
             Nodes::join(&addresses, own).err().expect("wrong").to_string()

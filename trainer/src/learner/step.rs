@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn the_step_is_that_of_the_whole_batch() {
+    fn micro_batches_and_workers_take_the_same_step() {
         let whole = config();
         let (one, steps) = learn(&whole, 1);
         let moved = distance(&start(&whole), one.model());

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_saved_is_read_back() {
+    fn a_checkpoint_is_read_as_written() {
         let (bytes, model) = small();
         let checkpoint = Checkpoint::parse(&bytes).expect("whole");
         assert_eq!(
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_whole_one_is_found() {
+    fn the_latest_undamaged_checkpoint_is_found() {
         let out = tempfile::tempdir().expect("a temporary folder");
         let run = RunFolder::create(out.path(), "x").expect("made");
         let (bytes, _) = small();
@@ -277,7 +277,7 @@ mod tests {
 
     /// A crash during a save leaves a temporary file of any length.
     #[test]
-    fn a_save_that_ends_at_any_byte_loses_nothing() {
+    fn a_save_interrupted_at_any_byte_loses_nothing() {
         let out = tempfile::tempdir().expect("a temporary folder");
         let run = RunFolder::create(out.path(), "x").expect("made");
         let (bytes, _) = small();
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_found_wherever_it_is() {
+    fn damage_is_detected_at_any_position() {
         let (bytes, _) = small();
         for place in (0..bytes.len()).step_by(97).chain(0..50) {
             let mut bytes = bytes.clone();

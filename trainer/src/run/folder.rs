@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_and_every_so_many_are_kept() {
+    fn the_latest_and_periodic_checkpoints_are_kept() {
         let out = tempfile::tempdir().expect("a temporary folder");
         let run = RunFolder::create(out.path(), "x").expect("made");
         for images in [40, 96, 104, 150, 208, 296, 304, 310] {
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_belongs_to_one_process() {
+    fn a_run_is_locked_by_one_process() {
         let out = tempfile::tempdir().expect("a temporary folder");
         let run = RunFolder::create(out.path(), "x").expect("made");
         let lock = run.lock().expect("free");
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_undone_steps_are_dropped() {
+    fn log_lines_of_repeated_steps_are_removed() {
         let out = tempfile::tempdir().expect("a temporary folder");
         let run = RunFolder::create(out.path(), "x").expect("made");
         let path = run.path().join("stats.jsonl");

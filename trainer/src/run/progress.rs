@@ -137,7 +137,7 @@ mod tests {
     proptest! {
         /// Resuming is exact only if sums are restored exactly.
         #[test]
-        fn numbers_come_back_as_they_were(seconds in f64::NORMAL, sum in f64::NORMAL) {
+        fn numbers_are_restored_exactly(seconds in f64::NORMAL, sum in f64::NORMAL) {
             let config = TrainConfig::preset("tiny").expect("a preset");
             let progress = Progress::new(config, String::new());
             let progress = Progress { seconds, log_window: LogWindow(sum, 3), ..progress };
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_hard_is_drawn_more_often_and_counts_less() {
+    fn timesteps_with_high_loss_are_drawn_more_often_with_lower_weight() {
         let mut config = TrainConfig::preset("latent-tiny").expect("a preset");
         let betas = LinearBetas { steps: 4, ..LinearBetas::default() };
         let times = TimeSampling::Importance { history: 1, uniform: 1e-3 };

@@ -154,7 +154,7 @@ mod tests {
 
     /// Compared with what the Python package `tensorboard` 2.21 writes for the same events.
     #[test]
-    fn records_are_those_of_tensorboard() {
+    fn records_match_tensorboard() {
         let value = |tag: &str| Value { tag: tag.into(), simple_value: None, image: None };
         let image =
             Image { height: 2, width: 3, colorspace: 3, encoded_image_string: b"png".into() };

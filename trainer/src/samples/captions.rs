@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn text_stands_below_its_picture() {
+    fn captions_are_below_their_images() {
         let none = cell(&black(32, 32), "");
         let otter = cell(&black(32, 32), "otter");
         assert_eq!((none.width, none.height), (otter.width, otter.height));
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_broken_between_words() {
+    fn captions_are_wrapped_between_words() {
         assert_eq!(wrap("red heart", 16, 2), ["red heart"]);
         assert_eq!(wrap("face with tears of joy", 16, 2), ["face with tears", "of joy"]);
         assert_eq!(wrap("one two three four", 5, 2), ["one", "two.."]);

@@ -80,8 +80,8 @@ mod tests {
         let names: Vec<String> = PREFERRED_CLASSES.iter().rev().map(ToString::to_string).collect();
         assert_eq!(classes_to_show(&names, 16, 3), [15, 14, 13]);
         assert_eq!(classes_to_show(&names, 16, 20), (0..16).rev().collect::<Vec<_>>());
-        // One of them is missing.
-        assert_eq!(classes_to_show(&names[..15], 15, 3), [0, 5, 10]);
+        // One of them is missing, and all are needed.
+        assert_eq!(classes_to_show(&names[..15], 15, 16), (0..15).collect::<Vec<_>>());
         assert_eq!(classes_to_show(&[], 10, 4), [0, 2, 5, 7]);
         assert_eq!(classes_to_show(&[], 2, 4), [0, 1]);
         assert!(classes_to_show(&[], 0, 4).is_empty());
