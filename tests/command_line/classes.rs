@@ -8,7 +8,7 @@ use tests::trainer;
 
 use crate::support::{fails, only_run, png, run, small_options, text, weights};
 
-/// Classes of the emoji, from training to pictures.
+/// Classes of the emoji dataset, from training to samples.
 #[test]
 fn pictures_are_made_by_name() {
     let folder = TempDir::new().expect("a temporary folder");
@@ -26,7 +26,7 @@ fn pictures_are_made_by_name() {
     assert_eq!(info["card"]["classes"].as_array().map(Vec::len), Some(1911));
     assert_eq!(info["card"]["class_groups"].as_array().map(Vec::len), Some(10));
 
-    // The head of the network has learned next to nothing, but what is asked for is told apart.
+    // After two steps the samples are noise, so only the stored settings are compared.
     let sample = |name: &str, classes: &str, more: &[&str]| {
         let path = folder.path().join(name);
         let mut args = vec!["sample", "--weights", text(&weights_file), "--steps", "2"];
@@ -47,16 +47,16 @@ fn pictures_are_made_by_name() {
         [origin(&sample("otter.png", "otter", &[])), origin(&sample("p.png", "pizza", &[]))];
     assert_eq!(origin(&mixed)[0], serde_json::json!([[classes[0][0], 0.6], [classes[1][0], 0.4]]));
     assert_eq!(origin(&mixed).as_array().map(Vec::len), Some(3));
-    // A model with classes makes pictures of none too.
+    // A model with classes can be sampled without one.
     assert_eq!(origin(&sample("none.png", "", &[])), serde_json::json!([]));
-    // Names stand below the pictures, which grow.
+    // Captions enlarge the images.
     sample("names.png", "otter,pizza", &["--labels"]);
     let names = png(&folder.path().join("names.png"));
     assert_eq!(names.dimensions(), (208, 264));
     let said = fails(&["sample", "--weights", text(&weights_file), "--class", "otter=x"]);
     assert!(said.contains("otter=x"), "{said}");
 
-    // Weights for other classes are a start: all but the vectors of the classes is kept.
+    // Initial weights with other classes: all tensors except the class embeddings are used.
     fs::remove_dir_all(&out).expect("a folder");
     train(&["--preset", "tiny", "--lr", "1e-12"]);
     let started = only_run(&out).join("weights.safetensors");
@@ -76,7 +76,7 @@ fn pictures_are_made_by_name() {
                     four.map(|b| f32::from_le_bytes(b.try_into().expect("4")).into()).collect()
                 };
                 let (values, before) = (floats(&values), floats(before));
-                // Steps of 1e-12, and biases that began at zero.
+                // Updates of at most 1e-12, also of biases, which start at zero.
                 let near = values.iter().zip(&before).all(|(a, b)| (a - b).abs() < 1e-9);
                 assert!(near && values.len() == before.len(), "{name}");
                 kept += 1;

@@ -14,7 +14,7 @@ use crate::support::{fails, picture, run, text};
 fn bomb() -> Vec<u8> {
     let mut bytes = picture(32, ImageFormat::Png);
     bytes[16..24].copy_from_slice(&[0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]);
-    // The checksum of the header, over its name and contents.
+    // The CRC-32 of the header chunk, over type and data.
     let mut crc = u32::MAX;
     for byte in &bytes[12..29] {
         crc ^= u32::from(*byte);

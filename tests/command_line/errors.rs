@@ -90,7 +90,7 @@ fn options_that_do_not_fit_the_model_are_refused() {
         assert!(error.contains(message), "{options}: {error:?} does not say {message:?}");
         assert!(!out.exists());
     }
-    // These fit, and a step can be taken.
+    // These fit the model: a step can be taken.
     for (preset, options) in [("tiny-emoji", serde_json::json!({"loss": edm})), ("tiny", labels(0))]
     {
         fs::write(&path, options.to_string()).expect("written");

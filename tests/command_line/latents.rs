@@ -13,7 +13,7 @@ use crate::support::{
     small_latent_options, text, write_noisy,
 };
 
-/// From noise to latents with classes and guidance, and from latents to pictures.
+/// Sampling latents with classes and guidance, and decoding them.
 #[test]
 fn latents_become_pictures() {
     use model::config::{LinearBetas, PrecondConfig};
@@ -39,7 +39,7 @@ fn latents_become_pictures() {
     let steps = ["--sampler", "ddpm", "--respacing", "3", "--separate"];
     let guided = ["--classes", "1,4", "--guidance", "4.4"];
     run(&[&common[..], &latents, &steps, &guided].concat());
-    // An eighth is for the real autoencoder; this one has a quarter.
+    // This autoencoder upsamples by 4, not by 8 as Stable Diffusion's.
     let picture = png(&output.join("000002.png"));
     assert_eq!(picture.dimensions(), (32, 32));
     let inside = fs::read(output.join("000002.png")).expect("there");
@@ -47,7 +47,7 @@ fn latents_become_pictures() {
     assert!(inside.contains("\"classes\":[1,4]") && inside.contains("\"scale\":4.4"), "{inside}");
     assert!(inside.contains("\"vae_sha256\":\""), "{inside}");
 
-    // An autoencoder's file can say its sizes itself.
+    // The metadata of an autoencoder's file can contain its configuration.
     let bytes = fs::read(&vae).expect("there");
     let tensors = SafeTensors::deserialize(&bytes).expect("a safetensors file").tensors();
     let metadata = [("diffit_vae".to_string(), text_of_sizes.to_string())].into();
@@ -114,7 +114,7 @@ fn pictures_are_encoded_once_and_stopping_changes_nothing() {
             .collect::<Vec<u8>>()
     );
 
-    // The moments are those of the model's autoencoder.
+    // The moments match those of the autoencoder in the crate `model`.
     let device = burn::tensor::Device::flex();
     let config = model::vae::VaeConfig {
         channels: vec![8, 16, 16],
@@ -142,15 +142,15 @@ fn pictures_are_encoded_once_and_stopping_changes_nothing() {
         }
     }
 
-    // Stopped in the middle of the 21st picture.
+    // Interrupted during the 21st image.
     let record = moments.data().len() / 24;
     let partial = path("parts.latents.partial");
     fs::write(&partial, &bytes[..bytes.len() - 3 * record - record / 2]).expect("written");
     assert!(works(&parts, &[]).contains("resuming after 16 images"));
-    assert!(fs::read(&parts).expect("there") == bytes, "what is gone on with differs");
+    assert!(fs::read(&parts).expect("there") == bytes, "the resumed file differs");
     assert!(!partial.exists());
 
-    // What is there already is not made again; what would be another is refused.
+    // A complete file is kept; other files are not overwritten.
     assert!(works(&whole, &[]).contains("already contains the latents of these 24 images"));
     assert!(refuses(&whole, &["--size", "16"]).contains("use --overwrite to replace it"));
     let other = path("other.latents");
@@ -194,9 +194,9 @@ fn latents_are_trained_on_and_sampled_with_guidance() {
     let whole = train("whole", &["--grid", "2", "--duration", "160"]);
     let parts = train("parts", &["--grid", "0", "--duration", "80"]);
     run(&["train", "--resume", text(&parts), "--grid", "0", "--duration", "160"]);
-    assert!(latest(&parts) == latest(&whole), "going on gives something else");
-    // Without the autoencoder, channels of latents are shown; with it, pictures.
-    // Both are enlarged, with names below.
+    assert!(latest(&parts) == latest(&whole), "resuming changes the result");
+    // Grids show channels of latents without --vae and decoded images with it, both enlarged and
+    // with captions.
     assert_eq!(png(&whole.join("grids/000000160.png")).dimensions(), (208, 132));
     let shown = ["--grid", "2", "--duration", "8"];
     let shown = train("shown", &[&shown[..], &decoder].concat());
@@ -204,10 +204,10 @@ fn latents_are_trained_on_and_sampled_with_guidance() {
     let start = |run: &Path| fs::read(run.join("grids/000000000.png")).expect("a grid");
     assert_ne!(start(&whole), start(&shown));
 
-    // Classes are learned from: without them, something else comes out.
+    // Training depends on the classes.
     let blind = ["--grid", "0", "--duration", "160", "--label-dropout", "1"];
     assert!(latest(&train("blind", &blind)) != latest(&whole));
-    // Which steps of time are trained on may go by their losses: that too goes on as it was.
+    // Resuming with the loss-aware timestep sampler is exact too.
     let importance = folder.path().join("importance.json");
     let mut recipe: Value =
         serde_json::from_str(&fs::read_to_string(&options).expect("there")).expect("JSON");
@@ -225,7 +225,7 @@ fn latents_are_trained_on_and_sampled_with_guidance() {
     let by_loss = train_by("by-loss", &["--duration", "160"]);
     let halves = train_by("halves", &["--duration", "80"]);
     run(&["train", "--resume", text(&halves), "--grid", "0", "--duration", "160"]);
-    assert!(latest(&halves) == latest(&by_loss), "going on gives something else");
+    assert!(latest(&halves) == latest(&by_loss), "resuming changes the result");
     recipe["loss"]["times"] = serde_json::json!({"kind": "uniform"});
     fs::write(&importance, recipe.to_string()).expect("written");
     assert!(latest(&train_by("alike", &["--duration", "160"])) != latest(&by_loss));
@@ -236,7 +236,7 @@ fn latents_are_trained_on_and_sampled_with_guidance() {
     let error = fails(&[&args[..], &["--out", text(&never)]].concat());
     assert!(error.contains("importance.history is 0"), "{error}");
 
-    // Whatever spares memory or shares work does so here too.
+    // Micro-batches, several devices, gradient checkpointing and bf16 work with latents too.
     let first_loss = |name: &str, more: &[&str]| {
         let out = folder.path().join(name);
         let args = ["train", "--grid", "0", "--duration", "1000", "--json", "--out", text(&out)];
@@ -252,7 +252,7 @@ fn latents_are_trained_on_and_sampled_with_guidance() {
     let rounded = first_loss("rounded", &["--precision", "bf16"]);
     assert!((one / rounded - 1.0).abs() < 0.05 && one != rounded, "{one} and {rounded}");
 
-    // One grid for each scale, from the same seeds.
+    // One grid per guidance scale, from the same seeds.
     let output = folder.path().join("a.png");
     let sample = ["sample", "--weights", text(&whole), "--seeds", "0-1", "-o", text(&output)];
     let guided =
@@ -265,12 +265,12 @@ fn latents_are_trained_on_and_sampled_with_guidance() {
     assert_eq!(plain.dimensions(), (64, 32));
     assert!(plain != more && plain != none);
     assert!(!output.exists());
-    // The weights know the names of their classes.
+    // Class names are stored in the weights file.
     run(&[&sample[..], &["--class", "Dog", "--steps", "3"], &decoder].concat());
     let off = largest_difference(&png(&output), &plain);
     assert!(off <= 1, "a scale of 1 is no guidance, up to rounding: {off}");
 
-    // The denoiser is guided as the sampler is: beyond the class, from no class.
+    // Guidance in `denoise` extrapolates from no class beyond the class.
     let noisy = folder.path().join("noisy");
     write_noisy(&noisy, (&[2, 4, 8, 8], &model::noise::start_noise(1, 512)), &[1.0, 3.0]);
     let denoised = |more: &[&str]| -> Vec<f64> {
@@ -285,7 +285,7 @@ fn latents_are_trained_on_and_sampled_with_guidance() {
     let scale = ["--class", "1,0", "--guidance", "3", "--guidance-power", "0"];
     let all = [&scale[..], &["--guidance-channels", "all"]].concat();
     assert_close("guided", &denoised(&all), &want, 1e-5);
-    // The second is too noisy to be guided, the first not noisy enough.
+    // The noise levels 1 and 3 are below and above the bound of 2.
     let within = |bounds: &[&str]| denoised(&[&all[..], bounds].concat());
     let found = within(&["--guidance-max", "2"]);
     assert_close("guided", &found, &[&want[..256], &class[256..]].concat(), 1e-5);
@@ -301,7 +301,7 @@ fn latents_are_trained_on_and_sampled_with_guidance() {
         assert!(error.contains(message), "{more:?}: {error:?} does not say {message:?}");
     }
 
-    // What does not fit is refused before a run folder is made.
+    // Invalid combinations are refused before a run folder is created.
     let out = folder.path().join("never");
     let refused = |more: &[&str], message: &str| {
         let args = ["train", "--out", text(&out), "--preset", "latent-tiny", "--grid", "0"];

@@ -9,7 +9,7 @@ use tests::trainer;
 
 use crate::support::{only_run, run, small_options, text};
 
-/// A thousand steps, with grids and checkpoints in between, take no more memory than the first.
+/// The peak memory of a thousand steps with grids and checkpoints is that of the first ones.
 #[test]
 fn memory_does_not_grow() {
     let folder = TempDir::new().expect("a temporary folder");
@@ -46,7 +46,7 @@ fn memory_does_not_grow() {
 fn gradient_checkpointing_takes_less_memory_and_learns_the_same() {
     let folder = TempDir::new().expect("a temporary folder");
     let options = small_options(folder.path());
-    // One block is all that is there at a time: with one, nothing would be saved.
+    // Checkpointing keeps the activations of one block: with a single block it saves nothing.
     let more_blocks = fs::read_to_string(&options).expect("there").replace("[1]", "[6]");
     fs::write(&options, more_blocks).expect("written");
     let train = |name: &str, more: &[&str]| {
@@ -63,7 +63,7 @@ fn gradient_checkpointing_takes_less_memory_and_learns_the_same() {
     assert!(less_memory < 0.7 * memory, "{less_memory} of {memory}");
 }
 
-/// What would not fit into memory is not begun.
+/// Training that would not fit into memory does not start.
 #[test]
 fn memory_that_does_not_suffice_is_told_before_training() {
     let folder = TempDir::new().expect("a temporary folder");

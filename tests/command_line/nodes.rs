@@ -12,7 +12,7 @@ use crate::support::{
     small_latent_options, text,
 };
 
-/// Two processes take the place of two machines.
+/// Two processes stand for two machines.
 #[test]
 fn machines_train_together() {
     use std::process::{Child, Command, Stdio};
@@ -41,7 +41,7 @@ fn machines_train_together() {
     let one = ["--devices", "2", "--duration", "160", "--out"];
     run(&[&["train", "--grid", "0"], &recipe[..], &one, &[text(&out("one"))]].concat());
     let one = latest(&only_run(&out("one")));
-    // Two machines, stopped half way, and gone on.
+    // Two machines, stopped half way and resumed.
     let together = |args: [Vec<&str>; 2]| {
         let nodes = free_addresses(2);
         let start = |own: usize| {
@@ -68,10 +68,10 @@ fn machines_train_together() {
     let ends = together(borrowed);
     assert!(ends.iter().all(|(code, _)| *code == Some(0)), "{ends:?}");
     let [first, second] = folders.each_ref().map(|folder| latest(folder));
-    assert!(first == second, "the machines have come apart");
-    assert!(first == one, "two machines learn something else than one with two workers");
+    assert!(first == second, "the machines have different weights");
+    assert!(first == one, "two machines differ from one machine with two workers");
 
-    // Whoever does something else does not begin.
+    // Machines with different flags do not start.
     let seeds = ["1", "2"].map(|seed| [&recipe[..], &["--seed", seed, "--out"]].concat());
     let never = out("never");
     let other = seeds.map(|args| [args, vec![text(&never)]].concat());
@@ -80,7 +80,7 @@ fn machines_train_together() {
     }
     assert!(!never.exists());
 
-    // One that is stopped stops all; one that is killed is missed.
+    // A signal to one machine stops all. If one is killed, the others report it.
     for (signal, codes, message) in [
         ("-INT", [Some(0), Some(130)], "to resume"),
         ("-KILL", [Some(1), None], "lost the connection"),

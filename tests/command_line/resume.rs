@@ -20,12 +20,12 @@ fn going_on_gives_what_not_stopping_gives() {
             args.extend(start);
         }
         args.extend(more);
-        // Another number of threads makes the batches, and computes.
+        // The result does not depend on the number of threads.
         trainer().args(&args).env("RAYON_NUM_THREADS", threads).assert().success();
     };
     let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
     train(&whole, "2", &["--duration", "2400"]);
-    // In the middle of a pass over the 1911 pictures, on to the middle of the next.
+    // Stopped within the first epoch of 1911 images, resumed into the second.
     train(&parts, "1", &["--duration", "1000"]);
     let run_folder = only_run(&parts);
     train(&parts, "3", &["--resume", text(&run_folder), "--duration", "2400"]);
@@ -45,7 +45,7 @@ fn going_on_gives_what_not_stopping_gives() {
     assert!(nowhere.contains("no such run or checkpoint"), "{nowhere}");
 }
 
-/// With Muon, a learning rate that falls, noise that is dealt out and pictures that are held out.
+/// With Muon, learning-rate decay, immiscible noise and validation images.
 #[test]
 fn every_recipe_goes_on_as_if_it_had_not_stopped() {
     let folder = TempDir::new().expect("a temporary folder");
@@ -83,7 +83,7 @@ fn every_recipe_goes_on_as_if_it_had_not_stopped() {
     let weights_file = run_folder.join("weights.safetensors");
     let made = weights(&weights_file);
 
-    // Whenever it was asked for, the last time at the end; and in all places that tell of it.
+    // The validation loss is measured at each interval and at the end, and reported everywhere.
     let held_out: Vec<(u64, f64)> = lines
         .iter()
         .filter_map(|line| Some((line["images"].as_u64()?, line["validation_loss"].as_f64()?)))
@@ -106,7 +106,7 @@ fn every_recipe_goes_on_as_if_it_had_not_stopped() {
     let events = fs::read(events.next().expect("a file")).expect("readable");
     let times = events.windows(15).filter(|name| name == b"validation_loss").count();
     assert_eq!(times, 3);
-    // The learning rate of the step before the line.
+    // The logged learning rate is that of the last step.
     let rates: Vec<f64> = lines.iter().filter_map(|line| line["lr"].as_f64()).collect();
     let want = 5e-4 * 208.0 / 600.0;
     assert!(rates.len() == 1 && (rates[0] / want - 1.0).abs() < 1e-9, "{rates:?}, not {want}");
@@ -125,7 +125,7 @@ fn every_recipe_goes_on_as_if_it_had_not_stopped() {
     assert_eq!(log(&run_folder), lines);
     assert!(weights(&weights_file) == made, "the weights differ");
 
-    // What was held out stays so; from elsewhere, anything may be taken.
+    // The number of held-out images cannot change.
     let resume = ["train", "--resume", text(&run_folder), "--grid", "0", "--duration", "1208"];
     let error = fails(&[&resume[..], &["--validate", "17"]].concat());
     assert!(
@@ -138,8 +138,8 @@ fn every_recipe_goes_on_as_if_it_had_not_stopped() {
     }
 }
 
-/// Killed again and again, at whatever it is doing: in the end the run has what a run has that was
-/// left alone.
+/// A run that is killed repeatedly, at arbitrary moments, ends with the same result as one that is
+/// not.
 #[test]
 fn being_killed_loses_nothing_but_time() {
     use std::process::{Command, Stdio};
@@ -172,7 +172,7 @@ fn being_killed_loses_nothing_but_time() {
                 text(&only_run(&killed)).into(),
             ]
         } else {
-            // Killed before its first checkpoint: there is nothing to go on from.
+            // Killed before the first checkpoint: there is nothing to resume.
             let _ = fs::remove_dir_all(&killed);
             start(&killed)
         };
@@ -183,7 +183,7 @@ fn being_killed_loses_nothing_but_time() {
             .stderr(Stdio::null())
             .spawn()
             .expect("started");
-        // Longer each time, so that it comes to an end on a slow machine too.
+        // Longer each time, so that the test ends on slow machines too.
         let patience = Duration::from_millis(300 + 170 * round);
         let started = std::time::Instant::now();
         let ended = loop {
@@ -229,10 +229,10 @@ fn a_damaged_checkpoint_is_passed_over_loudly() {
     let said = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
     assert!(said.contains("000000024.ckpt: this checkpoint is damaged"), "{said}");
     assert!(said.contains("resuming after 16 images"), "{said}");
-    // It is kept, under a name by which it is not taken for a step of this run.
+    // The damaged checkpoint is renamed, so that it is not mistaken for one of the resumed run.
     let aside = run_folder.join("checkpoints/000000024.ckpt.aside");
     assert_eq!(fs::read(&aside).expect("kept").len(), bytes.len() - 1);
-    // One that was asked for by name is not replaced by another.
+    // A checkpoint given by name is not replaced by another.
     fs::copy(&aside, &newest).expect("copied");
     let named = fails(&["train", "--resume", text(&newest), "--duration", "40"]);
     assert!(named.contains("000000024.ckpt: this checkpoint is damaged"), "{named}");
@@ -259,7 +259,7 @@ fn going_back_to_an_earlier_checkpoint_leaves_the_later_ones_behind() {
     assert_eq!(names, ["000000024.ckpt", "000000032.ckpt.aside"]);
 }
 
-/// A disk that is full, as far as a process can tell: no file may grow beyond a limit.
+/// A limit on the file size stands for a full disk.
 #[cfg(unix)]
 #[test]
 fn a_checkpoint_that_does_not_fit_is_an_error_and_harms_nothing() {

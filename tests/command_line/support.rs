@@ -10,13 +10,13 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 use tests::{root, trainer};
 
-/// Standard output of a run that must succeed.
+/// Runs the program, which must succeed, and returns its standard output.
 pub fn run(args: &[&str]) -> String {
     let assert = trainer().args(args).assert().success();
     String::from_utf8(assert.get_output().stdout.clone()).expect("text")
 }
 
-/// What a run that must fail says.
+/// Runs the program, which must fail, and returns its standard error.
 pub fn fails(args: &[&str]) -> String {
     let assert = trainer().args(args).assert().failure();
     let output = assert.get_output();
@@ -33,7 +33,7 @@ pub fn png(path: &Path) -> RgbImage {
     image::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).into_rgb8()
 }
 
-/// The only run folder in `out`.
+/// Returns the only run folder in `out`.
 pub fn only_run(out: &Path) -> std::path::PathBuf {
     let mut runs: Vec<_> =
         fs::read_dir(out).expect("a folder").map(|e| e.expect("entry").path()).collect();
@@ -41,7 +41,7 @@ pub fn only_run(out: &Path) -> std::path::PathBuf {
     runs.remove(0)
 }
 
-/// The tensors of a weights file, by name.
+/// Returns the tensors of a weights file, sorted by name.
 pub fn weights(path: &Path) -> Vec<(String, Vec<u8>)> {
     let bytes = fs::read(path).expect("a weights file");
     let file = SafeTensors::deserialize(&bytes).expect("a safetensors file");
@@ -55,7 +55,7 @@ pub fn view<'a>(dtype: Dtype, shape: &[usize], bytes: &'a [u8]) -> TensorView<'a
     TensorView::new(dtype, shape.to_vec(), bytes).expect("as many bytes as the shape asks for")
 }
 
-/// A network so small that a step takes no time, with dropout, for `--options`.
+/// Writes an `--options` file of a very small network with dropout.
 pub fn small_options(folder: &Path) -> String {
     let path = folder.join("small.json");
     let options = serde_json::json!({
@@ -70,7 +70,7 @@ pub fn small_options(folder: &Path) -> String {
     text(&path).to_string()
 }
 
-/// The tensors of the latest checkpoint of a run: weights, moving average, optimizer.
+/// Returns the tensors of the latest checkpoint of a run: weights, moving average, optimizer.
 pub fn latest(run_folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut paths: Vec<_> = fs::read_dir(run_folder.join("checkpoints"))
         .expect("a folder")
@@ -78,7 +78,7 @@ pub fn latest(run_folder: &Path) -> Vec<(String, Vec<u8>)> {
         .collect();
     paths.sort();
     let bytes = fs::read(paths.pop().expect("a checkpoint")).expect("readable");
-    // Behind the magic and the hash lies a safetensors file.
+    // A safetensors file follows the magic and the hash.
     let file = SafeTensors::deserialize(&bytes[40..]).expect("a safetensors file");
     let mut tensors = Vec::new();
     for (name, view) in file.iter() {
@@ -91,8 +91,8 @@ pub fn latest(run_folder: &Path) -> Vec<(String, Vec<u8>)> {
     tensors
 }
 
-/// The tensors of Burn's optimizer record, which it writes in no fixed order: four bytes of
-/// magic, two of version, four of length, a CBOR map that says where each tensor lies in the rest.
+/// Returns the tensors of Burn's optimizer record, whose order is not fixed. The record has four bytes
+/// of magic, two of version, four of length, a CBOR map with the offset of each tensor, and the data.
 pub fn moments(record: &[u8]) -> Vec<(String, Vec<u8>)> {
     let length = u32::from_le_bytes(record[6..10].try_into().expect("four bytes")) as usize;
     let header: Value = ciborium::from_reader(&record[10..10 + length]).expect("CBOR");
@@ -100,7 +100,7 @@ pub fn moments(record: &[u8]) -> Vec<(String, Vec<u8>)> {
     let place = |tensor: &Value, end: usize| {
         tensor["data_offsets"][end].as_u64().expect("an offset") as usize
     };
-    // The data come last, behind some padding.
+    // The data are at the end, after padding.
     let size = tensors.values().map(|tensor| place(tensor, 1)).max().expect("some tensors");
     let data = &record[record.len() - size..];
     assert!(tensors.len() > 20 && size > 10_000);
@@ -110,7 +110,7 @@ pub fn moments(record: &[u8]) -> Vec<(String, Vec<u8>)> {
         .collect()
 }
 
-/// The lines of a run's log, without what depends on the machine.
+/// Returns the lines of a run's log without fields that depend on the machine.
 pub fn log(run_folder: &Path) -> Vec<Value> {
     let text = fs::read_to_string(run_folder.join("stats.jsonl")).expect("a log");
     text.lines()
@@ -118,7 +118,7 @@ pub fn log(run_folder: &Path) -> Vec<Value> {
             let mut line: Value = serde_json::from_str(line).expect("JSON");
             let fields = line.as_object_mut().expect("an object");
             for of_the_machine in ["seconds", "images_per_second", "peak_memory"] {
-                // What was measured on held-out pictures says less.
+                // Lines with the validation loss have fewer fields.
                 let there = fields.remove(of_the_machine).is_some();
                 assert!(there || fields.contains_key("validation_loss"), "{of_the_machine}");
             }
@@ -127,7 +127,7 @@ pub fn log(run_folder: &Path) -> Vec<Value> {
         .collect()
 }
 
-/// A folder of so many pictures, 32x32.
+/// Writes a folder of `count` images of 32x32.
 pub fn some_pictures(folder: &Path, count: usize) -> String {
     let path = folder.join("held out");
     fs::create_dir(&path).expect("made");
@@ -137,12 +137,12 @@ pub fn some_pictures(folder: &Path, count: usize) -> String {
     text(&path).to_string()
 }
 
-/// A small autoencoder, its sizes, and 24 pictures of two classes, not all of one size.
+/// Writes a small autoencoder, its configuration, and 24 images of two classes and two sizes.
 pub fn small_autoencoder_and_pictures(folder: &Path) -> [std::path::PathBuf; 3] {
     let [vae, sizes, pictures] = ["vae", "vae.json", "pictures"].map(|name| folder.join(name));
     let bytes = fs::read(root().join("tests/golden/vae.safetensors")).expect("there");
     let file = SafeTensors::deserialize(&bytes).expect("a safetensors file");
-    // As it is there, some deviations are e^10.
+    // With the golden bias, some standard deviations would be e^10.
     let zeros = vec![0; 32];
     let tensors = file.iter().map(|(name, tensor)| match name {
         "quant_conv.bias" => (name, view(Dtype::F32, &[8], &zeros)),
@@ -164,12 +164,12 @@ pub fn small_autoencoder_and_pictures(folder: &Path) -> [std::path::PathBuf; 3] 
     [vae, sizes, pictures]
 }
 
-/// A latent network so small that a step takes no time, for `--options`.
+/// Writes an `--options` file of a very small latent network.
 pub fn small_latent_options(folder: &Path) -> String {
     let path = folder.join("latent.json");
     let options = serde_json::json!({
         "batch": 8,
-        // In so few steps, an average that forgets slowly has learned nothing.
+        // A short half-life, so that the moving average follows within few steps.
         "ema": {"half_life": 20},
         "adam": {"lr": 2e-3},
         "model": {"network": {
@@ -181,7 +181,7 @@ pub fn small_latent_options(folder: &Path) -> String {
     text(&path).to_string()
 }
 
-/// Writes noisy pictures and their noise levels as `denoise` reads them.
+/// Writes the input of `denoise`: noisy images and their noise levels.
 pub fn write_noisy(path: &Path, (shape, x): (&[usize], &[f32]), sigma: &[f32]) {
     let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let (x, levels) = (bytes(x), bytes(sigma));
@@ -198,7 +198,7 @@ pub fn picture(side: u32, format: ImageFormat) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// Addresses on this machine that nothing listens on.
+/// Returns unused addresses on this machine, separated by commas.
 pub fn free_addresses(count: usize) -> String {
     let listeners: Vec<_> = (0..count)
         .map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a free port"))
@@ -208,7 +208,7 @@ pub fn free_addresses(count: usize) -> String {
     addresses.join(",")
 }
 
-/// The largest difference of two images of one size, in levels.
+/// Returns the largest difference of two images of one size, in levels of 255.
 pub fn largest_difference(a: &RgbImage, b: &RgbImage) -> u8 {
     assert_eq!(a.dimensions(), b.dimensions());
     a.iter().zip(b.iter()).map(|(a, b)| a.abs_diff(*b)).max().expect("there are pixels")

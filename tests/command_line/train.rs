@@ -9,8 +9,8 @@ use tests::{Tensors, assert_close, cifar10, trainer};
 
 use crate::support::{fails, latest, only_run, png, run, small_options, text};
 
-/// Trains a few steps on `data`, exports, samples and looks at what came out: a grid of that size,
-/// and so many parameters.
+/// Trains a few steps on `data`, exports and samples. `size` is that of the grid, and `parameters` the
+/// number of parameters.
 fn train_export_sample(data: &str, size: (u32, u32), parameters: u64) {
     let folder = TempDir::new().expect("a temporary folder");
     let out = folder.path().join("runs");
@@ -37,7 +37,7 @@ fn train_export_sample(data: &str, size: (u32, u32), parameters: u64) {
     let options: Value = serde_json::from_slice(&options).expect("JSON");
     assert_eq!((&options["batch"], &options["duration"]), (&16.into(), &64.into()));
 
-    // Both precisions, from the folder and from its checkpoint.
+    // In half precision, with a field of the model card.
     let half = folder.path().join("half.safetensors");
     let card = folder.path().join("card.json");
     fs::write(&card, r#"{"licence": "CC0"}"#).expect("written");
@@ -82,7 +82,7 @@ fn train_export_sample(data: &str, size: (u32, u32), parameters: u64) {
 
 #[test]
 fn trains_on_the_embedded_set_exports_and_samples() {
-    // With names under the pictures.
+    // With captions.
     train_export_sample("emoji", (104, 132), 3394627);
 }
 
@@ -229,6 +229,6 @@ fn a_run_that_explodes_stops_and_says_how_to_go_back() {
     for part in ["10 steps in a row", "learning rate 1e30", "000000016.ckpt --lr 5e29"] {
         assert!(error.contains(part), "{error:?} does not say {part:?}");
     }
-    // Nothing that can no longer be used was saved over what can.
+    // The last good checkpoint was not overwritten.
     assert_eq!(latest(&run_folder), before);
 }

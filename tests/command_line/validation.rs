@@ -27,12 +27,12 @@ fn pictures_to_measure_on_can_come_from_elsewhere() {
     };
     let plain = train("plain", &[]);
     let measured = train("measured", &["--validate", "2", "--validation-data", &pictures]);
-    // Nothing else is changed by it: the same pictures are trained on.
+    // Validation data change nothing else: the training images are the same.
     assert!(latest(&plain) == latest(&measured));
     let others = train("others", &["--validate", "1000"]);
     assert!(latest(&plain) != latest(&others));
     assert_eq!(log(&measured).len(), 1);
-    // A run that was begun without may be measured from now on, and no longer.
+    // Validation can be enabled and disabled when a run is resumed.
     let resume = ["train", "--grid", "0", "--resume"];
     let from_there = ["--duration", "24", "--validate", "3", "--validation-data", &pictures];
     run(&[&resume[..], &[text(&plain)], &from_there].concat());

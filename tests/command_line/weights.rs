@@ -85,8 +85,8 @@ fn info_counts_presets_and_lists_tensors() {
     assert!(error.contains("no such file or preset") && error.contains("cifar10-256"), "{error}");
 }
 
-/// A file in the layout of the official release, of a size that has a preset: nothing but zeros,
-/// and what is computed.
+/// Returns a file of the preset latent-tiny in the layout of the official release. All weights are
+/// zero; position embeddings and indices are computed.
 fn official_file() -> Vec<u8> {
     let config = model::preset::by_name("latent-tiny").expect("a preset");
     let specs = model::weights::specs(&config);
@@ -129,7 +129,7 @@ fn an_official_file_is_read_as_it_is() {
     assert_eq!(info["config"]["network"]["space"], "latent");
     assert!(run(&["info", text(&weights)]).contains("official layout"));
 
-    // All weights are zero, and so is the predicted noise: the latent stays as it is.
+    // All weights are zero, and so is the predicted noise: the latent is unchanged.
     let x: Vec<f32> = (0..2 * 4 * 16 * 16).map(|i| i as f32 * 0.01).collect();
     write_noisy(&input, (&[2, 4, 16, 16], &x), &[0.5, 10.0]);
     run(&[
@@ -172,7 +172,7 @@ fn what_is_wrong_with_a_weights_file_is_said() {
     says(&good[..good.len() - 10], "cut short");
     says(&[&good[..], b"more"].concat(), "another number of bytes");
     says(&u64::MAX.to_le_bytes(), "no sensible length");
-    // One tensor more, one less, one of another shape, one type too many, none finite.
+    // An unknown tensor, a missing one, one of another shape, one of another type, one not finite.
     let file = SafeTensors::deserialize(&good).expect("good");
     let (_, header) = SafeTensors::read_metadata(&good).expect("good");
     let edited = |edit: &dyn Fn(&mut Vec<(String, TensorView)>)| {

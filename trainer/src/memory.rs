@@ -44,7 +44,7 @@ fn bytes(path: &str, field: &str) -> Option<u64> {
 /// Estimates the memory of training in bytes on each of `workers` devices: weights, gradients,
 /// moments and moving average; and about 20 activations per token and channel of each block, or 6
 /// with gradient checkpointing.
-pub fn of_training(config: &TrainConfig, workers: usize) -> u64 {
+pub fn estimate(config: &TrainConfig, workers: usize) -> u64 {
     let network = shape_of(&config.model);
     let share = config.batch / workers.max(1);
     let micro_batch = config.micro_batch.map_or(share, |size| size.min(share));
@@ -67,7 +67,7 @@ pub fn of_training(config: &TrainConfig, workers: usize) -> u64 {
 pub fn check(config: &TrainConfig, devices: &[Device], workers: usize) -> anyhow::Result<()> {
     let on_cpu = devices.iter().all(|device| *device == Device::flex());
     let Some(free) = available().filter(|_| on_cpu) else { return Ok(()) };
-    let needed = of_training(config, workers) * devices.len() as u64;
+    let needed = estimate(config, workers) * devices.len() as u64;
     let micro_batch = config.micro_batch.unwrap_or(config.batch);
     ensure!(
         needed <= free,
@@ -132,12 +132,12 @@ mod tests {
         let needs = |change: fn(&mut TrainConfig)| {
             let mut config = whole.clone();
             change(&mut config);
-            of_training(&config, 1)
+            estimate(&config, 1)
         };
-        let all = of_training(&whole, 1);
+        let all = estimate(&whole, 1);
         assert!(needs(|c| c.micro_batch = Some(64)) < all / 4);
         assert!(needs(|c| c.gradient_checkpointing = true) < all / 2);
         assert!(needs(|c| c.precision = Precision::Bf16) < all * 3 / 4);
-        assert!(of_training(&whole, 8) < all / 4);
+        assert!(estimate(&whole, 8) < all / 4);
     }
 }

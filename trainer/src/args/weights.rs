@@ -54,7 +54,7 @@ pub struct DenoiseArgs {
     /// The default is the shipped weights.
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
-    /// Safetensors file with the f32 tensors `x` of shape [B, C, H, W] and `sigma` of shape [B].
+    /// Safetensors file with the f32 tensors `x` of shape B x C x H x W and `sigma` of shape B.
     #[arg(long, value_name = "FILE")]
     pub input: PathBuf,
     /// Safetensors file to write, with the tensors `denoised` and `raw`, the network's output.
@@ -76,7 +76,7 @@ pub struct InfoArgs {
     ///
     /// The default is the shipped weights.
     #[arg(value_name = "FILE|PRESET")]
-    pub what: Option<PathBuf>,
+    pub model: Option<PathBuf>,
     /// List every tensor with its shape.
     #[arg(long)]
     pub tensors: bool,

@@ -20,20 +20,21 @@ use crate::weights::shipped;
 ///
 /// If there is no file or preset of that name, or the file is invalid.
 pub fn run(args: InfoArgs) -> anyhow::Result<()> {
-    let name = args.what.as_deref().map_or(shipped::NAME.into(), |what| what.display().to_string());
-    let preset = args.what.as_deref().and_then(|what| model::preset::by_name(what.to_str()?));
+    let name =
+        args.model.as_deref().map_or(shipped::NAME.into(), |path| path.display().to_string());
+    let preset = args.model.as_deref().and_then(|path| model::preset::by_name(path.to_str()?));
     let mut precision = None;
     let (config, card): (ModelConfig, Option<Card>) = match preset {
         Some(config) => (config, None),
         None => {
-            if let Some(path) = &args.what
+            if let Some(path) = &args.model
                 && !path.exists()
             {
                 let presets = model::preset::names();
                 bail!("{name}: no such file or preset; the presets are {presets}");
             }
-            let bytes = read(args.what.as_deref())?;
-            if Checkpoint::is_one(&bytes) {
+            let bytes = read(args.model.as_deref())?;
+            if Checkpoint::is_checkpoint(&bytes) {
                 let progress = Checkpoint::parse(&bytes).context(name.clone())?.progress;
                 (progress.config.model.clone(), Some(card(&progress)))
             } else {

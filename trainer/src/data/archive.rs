@@ -1,7 +1,8 @@
 //! Folders and zip archives of PNG and JPEG files, in the layout of EDM's datasets.
 //!
-//! Classes come from `dataset.json` (`{"labels": [[name, class], ..]}`, optionally with `"classes":
-//! [name, ..]` and `"groups": [[name, [class, ..]], ..]`), or from the names of the top-level folders.
+//! Classes come from `dataset.json`, `{"labels": [[name, class], ..]}`, optionally with
+//! `"classes": [name, ..]` and `"groups": [[name, [class, ..]], ..]`; or from the names of the
+//! top-level folders.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Seek};

@@ -1,5 +1,5 @@
-//! The embedded dataset: Noto emoji at 32x32 on white, a zip in EDM's layout, made by `cargo xtask
-//! emoji`.
+//! The embedded dataset: Noto emoji at 32x32 on white, a zip in EDM's layout.
+//! `cargo xtask emoji` makes it.
 
 use std::io::Cursor;
 use std::path::Path;

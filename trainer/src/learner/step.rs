@@ -268,7 +268,9 @@ mod tests {
         let values = |model: &Model| {
             model.parameters().into_iter().flat_map(|(_, values)| values).collect::<Vec<f32>>()
         };
-        let squares = values(a).into_iter().zip(values(b)).map(|(a, b)| f64::from(a - b).powi(2));
+        let (a, b) = (values(a), values(b));
+        assert_eq!(a.len(), b.len());
+        let squares = a.into_iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2));
         squares.sum::<f64>().sqrt()
     }
 
@@ -331,8 +333,8 @@ mod tests {
         (0..n).map(|_| loader.next()).collect()
     }
 
-    /// Skipped steps, with an infinite image and with an infinite loss weight, change nothing. The
-    /// next step shows that the optimizer state is unchanged too.
+    /// Steps with NaN in an image, infinite noise or an infinite loss weight change nothing. The next
+    /// step shows that the optimizer state is unchanged too.
     #[test]
     fn a_step_that_is_not_finite_changes_nothing() {
         for optimizer in [Optimizer::Adam, Optimizer::Muon] {

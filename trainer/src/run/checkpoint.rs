@@ -127,7 +127,7 @@ pub enum Part {
 
 impl Checkpoint {
     /// Returns whether bytes start with the magic of a checkpoint.
-    pub fn is_one(bytes: &[u8]) -> bool {
+    pub fn is_checkpoint(bytes: &[u8]) -> bool {
         bytes.starts_with(MAGIC)
     }
 
@@ -148,7 +148,7 @@ impl Checkpoint {
     ///
     /// If it is damaged or not a checkpoint.
     pub fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
-        ensure!(Self::is_one(bytes), "not a checkpoint");
+        ensure!(Self::is_checkpoint(bytes), "not a checkpoint");
         let damaged = "this checkpoint is damaged";
         let Some((sum, payload)) = bytes[MAGIC.len()..].split_at_checked(32) else {
             bail!(damaged);

@@ -119,7 +119,11 @@ impl RunFolder {
     /// # Errors
     ///
     /// If a file cannot be renamed.
-    pub fn set_aside_after(&self, images: u64, warn: impl Fn(&str)) -> anyhow::Result<()> {
+    pub fn set_aside_later_checkpoints(
+        &self,
+        images: u64,
+        warn: impl Fn(&str),
+    ) -> anyhow::Result<()> {
         let last = self.checkpoint(images);
         for path in self.checkpoints()?.into_iter().filter(|path| *path > last) {
             let aside = path.with_extension("ckpt.aside");
@@ -194,7 +198,7 @@ impl RunFolder {
     /// # Errors
     ///
     /// If the file cannot be read or written.
-    pub fn stats(&self, images: u64) -> anyhow::Result<File> {
+    pub fn open_stats(&self, images: u64) -> anyhow::Result<File> {
         let path = self.0.join("stats.jsonl");
         let context = || format!("cannot write {}", path.display());
         if path.exists() {
@@ -274,7 +278,7 @@ mod tests {
         let path = run.path().join("stats.jsonl");
         fs::write(&path, "{\"images\":10}\n{\"images\":20}\n{\"images\":30}\n{\"ima")
             .expect("written");
-        writeln!(run.stats(20).expect("opened"), "{{\"images\":25}}").expect("written");
+        writeln!(run.open_stats(20).expect("opened"), "{{\"images\":25}}").expect("written");
         let text = fs::read_to_string(&path).expect("there");
         assert_eq!(text, "{\"images\":10}\n{\"images\":20}\n{\"images\":25}\n");
     }

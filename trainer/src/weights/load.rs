@@ -67,7 +67,7 @@ pub fn load(path: Option<&Path>, device: &Device) -> anyhow::Result<LoadedModel>
     let bytes = read(path)?;
     let name = path.map_or_else(|| shipped::NAME.into(), |path| path.display().to_string());
     let sha256 = sha256(&bytes);
-    if Checkpoint::is_one(&bytes) {
+    if Checkpoint::is_checkpoint(&bytes) {
         let checkpoint = Checkpoint::parse(&bytes).context(name)?;
         let card = card(&checkpoint.progress);
         return Ok(LoadedModel { model: checkpoint.model(Part::Ema, device), card, sha256 });

@@ -37,7 +37,7 @@ impl Log {
         let images = progress.images;
         let quiet = args.quiet || args.json;
         let verbosity = if quiet { Verbosity::Quiet } else { Verbosity::Full };
-        let stats = folder.stats(images)?;
+        let stats = folder.open_stats(images)?;
         let events = Events::create(folder.path(), images)?;
         let mut status = Status::new(images, progress.config.duration, verbosity);
         status.validation_loss = progress.validation_loss;

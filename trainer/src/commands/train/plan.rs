@@ -146,7 +146,7 @@ impl Plan {
         let parameters = network.parameter_count();
         println!("\nparameters      {parameters}");
         println!("multiply-adds   {:.3} G per image and forward pass", macs.total() as f64 / 1e9);
-        let needed = memory::of_training(&self.config, args.cluster.workers());
+        let needed = memory::estimate(&self.config, args.cluster.workers());
         println!("memory          about {} MB per device", needed / 1_000_000);
         println!("checkpoints     {} MB each", checkpoint::size(parameters) / 1_000_000);
         println!("images          {} of {}", self.images(), self.config.duration);

@@ -58,7 +58,7 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
     let folder = plan.folder(args)?;
     let lock = folder.lock()?;
     folder.write_options(&progress.config)?;
-    folder.set_aside_after(progress.images, warn)?;
+    folder.set_aside_later_checkpoints(progress.images, warn)?;
     let output = &args.output;
     if !(output.quiet || output.json) {
         let parameters = learner.model().network.parameter_count();
