@@ -91,8 +91,9 @@ pub fn latest(run_folder: &Path) -> Vec<(String, Vec<u8>)> {
     tensors
 }
 
-/// Returns the tensors of Burn's optimizer record, whose order is not fixed. The record has four bytes
-/// of magic, two of version, four of length, a CBOR map with the offset of each tensor, and the data.
+/// Returns the tensors of Burn's optimizer record, whose order is not fixed. The record has four
+/// bytes of magic, two of version, four of length, a CBOR map with the offset of each tensor, and
+/// the data.
 pub fn moments(record: &[u8]) -> Vec<(String, Vec<u8>)> {
     let length = u32::from_le_bytes(record[6..10].try_into().expect("four bytes")) as usize;
     let header: Value = ciborium::from_reader(&record[10..10 + length]).expect("CBOR");

@@ -9,8 +9,8 @@ use tests::{Tensors, assert_close, cifar10, trainer};
 
 use crate::support::{fails, latest, only_run, png, run, small_options, text};
 
-/// Trains a few steps on `data`, exports and samples. `size` is that of the grid, and `parameters` the
-/// number of parameters.
+/// Trains a few steps on `data`, exports and samples. `size` is that of the grid, and `parameters`
+/// the number of parameters.
 fn train_export_sample(data: &str, size: (u32, u32), parameters: u64) {
     let folder = TempDir::new().expect("a temporary folder");
     let out = folder.path().join("runs");

@@ -1,7 +1,8 @@
 //! Validation loss of the moving average of the weights.
 //!
 //! Validation image `i` always has the same noise and the same of a few noise levels, which are
-//! quantiles of the training distribution. So the loss depends on the weights only, not on the seed.
+//! quantiles of the training distribution. So the loss depends on the weights only, not on the
+//! seed.
 
 use std::sync::Arc;
 

@@ -54,8 +54,8 @@ pub struct EncodeArgs {
     pub data: PathBuf,
     /// Autoencoder that encodes the images.
     ///
-    /// This is diffusion_pytorch_model.safetensors of stabilityai/sd-vae-ft-ema, or a file of the same
-    /// layout.
+    /// This is diffusion_pytorch_model.safetensors of stabilityai/sd-vae-ft-ema, or a file of the
+    /// same layout.
     #[arg(long, value_name = "FILE")]
     pub vae: PathBuf,
     /// JSON file with the configuration of the autoencoder, if it is not Stable Diffusion's.

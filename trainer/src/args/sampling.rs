@@ -78,8 +78,8 @@ impl SampleArgs {
 pub struct VaeArgs {
     /// Autoencoder that decodes latents.
     ///
-    /// This is diffusion_pytorch_model.safetensors of stabilityai/sd-vae-ft-ema, or a file of the same
-    /// layout.
+    /// This is diffusion_pytorch_model.safetensors of stabilityai/sd-vae-ft-ema, or a file of the
+    /// same layout.
     #[arg(long, value_name = "FILE")]
     pub vae: Option<PathBuf>,
     /// JSON file with the configuration of the autoencoder, if it is not Stable Diffusion's.

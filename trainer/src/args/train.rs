@@ -16,8 +16,8 @@ pub struct TrainArgs {
     /// Preset that sets the model and the recipe.
     ///
     /// The presets are tiny-emoji, tiny-cifar10, tiny, cifar10, cifar10-i, cifar10-256, ffhq64,
-    /// ffhq64-i, and for latents latent256, latent512 and latent-tiny. The default is tiny-emoji for
-    /// the embedded emoji dataset, and the unconditional tiny for other data.
+    /// ffhq64-i, and for latents latent256, latent512 and latent-tiny. The default is tiny-emoji
+    /// for the embedded emoji dataset, and the unconditional tiny for other data.
     #[arg(long, conflicts_with = "resume")]
     pub preset: Option<String>,
     /// JSON file with options that override those of the preset, such as the options.json of a run.
@@ -51,8 +51,8 @@ pub struct TrainArgs {
 pub struct RecipeArgs {
     /// Training data.
     ///
-    /// A folder or zip of PNG or JPEG files, a CIFAR-10 archive, a latent dataset, or `emoji` for the
-    /// embedded emoji dataset, which is the default.
+    /// A folder or zip of PNG or JPEG files, a CIFAR-10 archive, a latent dataset, or `emoji` for
+    /// the embedded emoji dataset, which is the default.
     #[arg(long, value_name = "PATH", conflicts_with = "resume")]
     pub data: Option<PathBuf>,
     /// Number of images to train on, counting repetitions, such as 3k or 200M.

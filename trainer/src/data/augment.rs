@@ -75,16 +75,16 @@ pub struct Transform {
     pub mirror_x: bool,
     /// Whether the image is mirrored vertically.
     pub mirror_y: bool,
-    /// Map from positions in the result to positions in the image, in pixels from the center. `None`
-    /// for the identity.
+    /// Map from positions in the result to positions in the image, in pixels from the center.
+    /// `None` for the identity.
     pub inverse: Option<Affine>,
     /// Augmentation labels.
     pub labels: [f32; AUGMENT_LABELS],
 }
 
 impl Transform {
-    /// Draws the transformation of an image of `side` pixels a side. `flip` mirrors half of the images
-    /// horizontally; each other transformation is applied with `probability`.
+    /// Draws the transformation of an image of `side` pixels a side. `flip` mirrors half of the
+    /// images horizontally; each other transformation is applied with `probability`.
     pub fn draw(random: &mut Random, flip: bool, probability: f64, side: usize) -> Self {
         let mirror_x = flip && random.uniform() < 0.5;
         let mut labels = [0.0; AUGMENT_LABELS];

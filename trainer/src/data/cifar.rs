@@ -100,8 +100,8 @@ fn binary(bytes: &[u8]) -> Result<Vec<(u32, DecodedImage)>, String> {
     images(&classes, &planes)
 }
 
-/// Parses a batch of the Python version: a pickled dictionary with `labels`, a list of small integers,
-/// and `data`, an array whose bytes are one long string in the pickle.
+/// Parses a batch of the Python version: a pickled dictionary with `labels`, a list of small
+/// integers, and `data`, an array whose bytes are one long string in the pickle.
 fn pickled(bytes: &[u8]) -> Result<Vec<(u32, DecodedImage)>, String> {
     let mut data: Option<&[u8]> = None;
     let mut labels = Vec::new();

@@ -14,8 +14,8 @@ const ITERATIONS: usize = 30;
 const MIN_DEVIATION: f64 = 1e-4;
 
 /// Computes `time.class.weight`, `[channels, classes]`, in PyTorch's layout: component `i` of the
-/// mean image of each class, divided by the square root of its standard deviation, which reduces the
-/// dominance of the first components. The mean square is that of Xavier initialisation. A class
+/// mean image of each class, divided by the square root of its standard deviation, which reduces
+/// the dominance of the first components. The mean square is that of Xavier initialisation. A class
 /// without images has the zero vector.
 pub fn components(data: &Dataset, classes: usize, channels: usize, seed: u64) -> Vec<f32> {
     let x = means(data, classes);
@@ -38,8 +38,8 @@ fn root_mean_square(values: &[f64]) -> f64 {
     (values.iter().map(|value| value * value).sum::<f64>() / values.len().max(1) as f64).sqrt()
 }
 
-/// Computes the mean image of each class minus the mean over classes, `[classes, values]`; zeros for
-/// classes without images.
+/// Computes the mean image of each class minus the mean over classes, `[classes, values]`; zeros
+/// for classes without images.
 fn means(data: &Dataset, classes: usize) -> Vec<f32> {
     let size: usize = data.shape.iter().product();
     let (mut sums, mut counts) = (vec![0.0f32; classes * size], vec![0u32; classes]);
@@ -129,7 +129,8 @@ mod tests {
 
     #[test]
     fn principal_axes_are_found() {
-        // Rows along (3, 4) / 5 and, with a tenth of the length, (-4, 3) / 5; the third axis is empty.
+        // Rows along (3, 4) / 5 and, with a tenth of the length, (-4, 3) / 5; the third axis is
+        // empty.
         let rows: Vec<[f64; 3]> = (0..50)
             .map(|i| {
                 let (a, b) = ((f64::from(i) * 0.7).sin(), 0.1 * (f64::from(i) * 1.9).cos());

@@ -162,8 +162,8 @@ mod tests {
         size: CONTENTS.len() as u64,
     };
 
-    /// Serves `contents`, with support for ranges if `can_resume`. Returns the URL and the requested
-    /// ranges.
+    /// Serves `contents`, with support for ranges if `can_resume`. Returns the URL and the
+    /// requested ranges.
     fn serve(contents: &'static [u8], can_resume: bool) -> (String, Arc<Mutex<Vec<String>>>) {
         let server = Server::http("127.0.0.1:0").expect("a free port");
         let url = format!("http://{}/fox.txt", server.server_addr());

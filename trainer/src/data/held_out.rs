@@ -2,9 +2,9 @@
 
 use model::noise::{Random, Stream};
 
-/// Chooses `n` of `len` images, in order: one at a random position in each of `n` intervals of equal
-/// length. The choice is always the same. The positions are random because datasets can be ordered
-/// by class in a period, of which a constant stride would see only some classes.
+/// Chooses `n` of `len` images, in order: one at a random position in each of `n` intervals of
+/// equal length. The choice is always the same. The positions are random because datasets can be
+/// ordered by class in a period, of which a constant stride would see only some classes.
 pub fn held_out(len: usize, n: usize) -> impl Iterator<Item = usize> {
     let mut random = Random::new(0, Stream::Validation, u64::MAX);
     let start = move |i| (i as u64 * len as u64 / n as u64) as usize;

@@ -2,10 +2,11 @@
 //!
 //! A latent dataset stores a mean and a standard deviation per value; the loader samples from them.
 //!
-//! Training image `k` of a run is a pure function of the seed and `k`: its index in the dataset, its
-//! augmentation, the sampled latent, label dropout, its noise level and its noise. So resuming needs
-//! no random state, and batches do not depend on the number of threads. With immiscible noise, the
-//! pairing of images and noise is a function of the batch, or of one machine's share of it.
+//! Training image `k` of a run is a pure function of the seed and `k`: its index in the dataset,
+//! its augmentation, the sampled latent, label dropout, its noise level and its noise. So resuming
+//! needs no random state, and batches do not depend on the number of threads. With immiscible
+//! noise, the pairing of images and noise is a function of the batch, or of one machine's share of
+//! it.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -30,8 +30,8 @@ pub fn read(path: &Path) -> Result<Contents, DataError> {
 ///
 /// # Errors
 ///
-/// If the dataset as a whole cannot be read. Images that cannot be used are passed to `visitor` with
-/// the reason.
+/// If the dataset as a whole cannot be read. Images that cannot be used are passed to `visitor`
+/// with the reason.
 pub fn visit(path: &Path, visitor: &mut Visitor) -> Result<Classes, DataError> {
     if path == Path::new(EMBEDDED_DATA) {
         return emoji::visit(visitor);
@@ -72,8 +72,8 @@ fn first_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(start)
 }
 
-/// Passes every image of a dataset with its class to `take`, and returns the classes. `take` returns
-/// the reason if it cannot use an image.
+/// Passes every image of a dataset with its class to `take`, and returns the classes. `take`
+/// returns the reason if it cannot use an image.
 ///
 /// # Errors
 ///

@@ -34,7 +34,8 @@ pub fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Removes temporary files that a crash left in a folder. Errors are ignored: such files do no harm.
+/// Removes temporary files that a crash left in a folder. Errors are ignored: such files do no
+/// harm.
 pub fn remove_temporary(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {
         if entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {

@@ -7,8 +7,8 @@ use burn::optim::{
 use burn::tensor::{Device, Tensor};
 use model::TensorSpec;
 
-/// Returns an optimizer that uses Muon for the matrices of a network, with `ratio` times the learning
-/// rate, and Adam for the other parameters.
+/// Returns an optimizer that uses Muon for the matrices of a network, with `ratio` times the
+/// learning rate, and Adam for the other parameters.
 pub fn with_adam(adam: &AdamConfig, ratio: f64, specs: &[TensorSpec]) -> ModuleOptimizer {
     let ids: Vec<ParamId> =
         specs.iter().filter(|spec| is_matrix(spec)).map(TensorSpec::id).collect();
@@ -96,8 +96,8 @@ mod tests {
         }
     }
 
-    /// The update is nearly orthogonal for tensors of any rank: its singular values, relative to the
-    /// step size, are about 1.
+    /// The update is nearly orthogonal for tensors of any rank: its singular values, relative to
+    /// the step size, are about 1.
     #[test]
     fn an_update_is_nearly_orthogonal() {
         let device = Device::flex();

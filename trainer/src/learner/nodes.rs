@@ -2,8 +2,8 @@
 //! batch, and gradients are summed over machines.
 //!
 //! Tensors are exchanged with burn-communication over WebSockets: each machine exposes tensors that
-//! the others download. Each part of a sum is computed on one machine, in the order of the machines,
-//! so all machines take bit-identical steps.
+//! the others download. Each part of a sum is computed on one machine, in the order of the
+//! machines, so all machines take bit-identical steps.
 
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::ops::Range;
@@ -45,12 +45,13 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// Connects to the other machines, and waits until all are reachable. `addresses` are of the form
-    /// `host:port`, and `own` is the index of this machine.
+    /// Connects to the other machines, and waits until all are reachable. `addresses` are of the
+    /// form `host:port`, and `own` is the index of this machine.
     ///
     /// # Errors
     ///
-    /// If an address is invalid, this machine cannot listen, or another one is not reachable in time.
+    /// If an address is invalid, this machine cannot listen, or another one is not reachable in
+    /// time.
     pub fn join(addresses: &[String], own: usize) -> anyhow::Result<Self> {
         let count = addresses.len();
         ensure!(count > 1, "--nodes: expected at least two machines");
@@ -145,8 +146,8 @@ impl Nodes {
         Ok(sums)
     }
 
-    /// Sums a chunk. Each machine downloads the others' values of its part, sums them, and exposes the
-    /// sum.
+    /// Sums a chunk. Each machine downloads the others' values of its part, sums them, and exposes
+    /// the sum.
     fn sum_chunk(&mut self, values: &[f32]) -> anyhow::Result<Vec<f32>> {
         let (count, own) = (self.count(), self.own);
         let others = || (0..count).filter(move |&node| node != own);

@@ -333,8 +333,8 @@ mod tests {
         (0..n).map(|_| loader.next()).collect()
     }
 
-    /// Steps with NaN in an image, infinite noise or an infinite loss weight change nothing. The next
-    /// step shows that the optimizer state is unchanged too.
+    /// Steps with NaN in an image, infinite noise or an infinite loss weight change nothing. The
+    /// next step shows that the optimizer state is unchanged too.
     #[test]
     fn a_step_that_is_not_finite_changes_nothing() {
         for optimizer in [Optimizer::Adam, Optimizer::Muon] {

@@ -33,8 +33,8 @@ impl Worker {
         }
     }
 
-    /// Computes the gradient of a share of a batch of `batch_size` images, `micro_batch` images at a
-    /// time. Returns the gradient, divided by `batch_size`, and the loss of each image.
+    /// Computes the gradient of a share of a batch of `batch_size` images, `micro_batch` images at
+    /// a time. Returns the gradient, divided by `batch_size`, and the loss of each image.
     pub fn gradients(
         &self,
         share: Batch,

@@ -1,8 +1,8 @@
 //! Checkpoints: single files from which training resumes.
 //!
-//! Eight bytes of magic, the SHA-256 of the rest, and a safetensors file: `net.*` and `ema.*`, named
-//! as in a weights file, and `optimizer`, the optimizer's record in Burn's format. The metadata
-//! contains [`Progress`].
+//! Eight bytes of magic, the SHA-256 of the rest, and a safetensors file: `net.*` and `ema.*`,
+//! named as in a weights file, and `optimizer`, the optimizer's record in Burn's format. The
+//! metadata contains [`Progress`].
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -23,8 +23,8 @@ use crate::files::atomic::write;
 const MAGIC: &[u8; 8] = b"DIFFIT\0\x01";
 const KEY: &str = "diffit-checkpoint";
 
-/// Returns the approximate size in bytes of a checkpoint with this many parameters: the weights, their
-/// moving average and two moments of Adam. (Muon has one.)
+/// Returns the approximate size in bytes of a checkpoint with this many parameters: the weights,
+/// their moving average and two moments of Adam. (Muon has one.)
 pub fn size(parameters: usize) -> usize {
     4 * 4 * parameters
 }

@@ -91,8 +91,8 @@ impl RunFolder {
         Ok(checkpoints)
     }
 
-    /// Locks the run for this process until the returned file is dropped, and removes temporary files
-    /// of a crash.
+    /// Locks the run for this process until the returned file is dropped, and removes temporary
+    /// files of a crash.
     ///
     /// # Errors
     ///
@@ -138,8 +138,8 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Removes all checkpoints except the latest `n`, and the first one at or after each multiple of
-    /// `every` images.
+    /// Removes all checkpoints except the latest `n`, and the first one at or after each multiple
+    /// of `every` images.
     ///
     /// # Errors
     ///

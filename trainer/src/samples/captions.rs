@@ -12,8 +12,8 @@ use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
 use embedded_graphics::text::{Alignment, Baseline, Text};
 use model::picture::Rgb;
 
-/// Minimum width of an image in pixels. Smaller images are enlarged by an integer factor, to make room
-/// for the caption.
+/// Minimum width of an image in pixels. Smaller images are enlarged by an integer factor, to make
+/// room for the caption.
 const MIN_WIDTH: usize = 96;
 /// Width and height of a character.
 const CHARACTER: [usize; 2] = [6, 10];
@@ -53,8 +53,8 @@ fn cell(image: &Rgb, caption: &str) -> Rgb {
     canvas.0
 }
 
-/// Breaks text between words into at most `lines` lines of at most `width` characters, and truncates
-/// the rest.
+/// Breaks text between words into at most `lines` lines of at most `width` characters, and
+/// truncates the rest.
 fn wrap(text: &str, width: usize, lines: usize) -> Vec<String> {
     let mut wrapped: Vec<String> = Vec::new();
     for word in text.split_whitespace() {

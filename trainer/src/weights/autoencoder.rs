@@ -30,8 +30,8 @@ impl Autoencoder {
         args.vae.as_deref().map(load).transpose()
     }
 
-    /// Loads an autoencoder. `config` is a JSON file with its configuration; by default, this is read
-    /// from the metadata of the first file, or is that of Stable Diffusion.
+    /// Loads an autoencoder. `config` is a JSON file with its configuration; by default, this is
+    /// read from the metadata of the first file, or is that of Stable Diffusion.
     ///
     /// # Errors
     ///

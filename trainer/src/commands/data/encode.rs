@@ -274,9 +274,9 @@ fn open_partial(path: &Path, layout: &Layout, overwrite: bool) -> anyhow::Result
     Ok((file, done))
 }
 
-/// Returns mean and standard deviation of the latents of an image and of its mirror image,
-/// `[2, 2, C, H, W]`. The two are encoded in a batch of their own, so that the result does not depend
-/// on other images.
+/// Returns `[2, 2, C, H, W]`: mean and standard deviation of the latents of an image and of its
+/// mirror image. The two are encoded in a batch of their own, so that the result does not depend on
+/// other images.
 fn moments(vae: &Vae, image: &[u8], [c, h, w]: [usize; 3], device: &Device) -> Vec<f32> {
     let mut values = vec![0.0; image.len()];
     model::image::from_bytes(image, &mut values);

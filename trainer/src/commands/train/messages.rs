@@ -11,7 +11,8 @@ use crate::run::checkpoint;
 use crate::run::folder::RunFolder;
 use crate::run::progress::Progress;
 
-/// Prints what is trained, on what, and where the output goes. `parameters` are those of the network.
+/// Prints what is trained, on what, and where the output goes. `parameters` are those of the
+/// network.
 pub fn introduction(
     progress: &Progress,
     data: &Dataset,

@@ -233,8 +233,9 @@ impl Plan {
         }
     }
 
-    /// Returns initial values, by tensor name, of the tensors that are not in `weights`. These are all
-    /// tensors without `weights`, or those that depend on the classes if `weights` has other classes.
+    /// Returns initial values, by tensor name, of the tensors that are not in `weights`. These are
+    /// all tensors without `weights`, or those that depend on the classes if `weights` has other
+    /// classes.
     fn initial_values(
         &self,
         weights: Option<&Weights>,

@@ -224,8 +224,8 @@ impl Session {
         self.folder.remove_old_checkpoints(self.args.keep as usize, self.args.keep_every)
     }
 
-    /// Ends the process. Writes the weights file, unless a signal stopped the run, whose exit code is
-    /// `stopped`.
+    /// Ends the process. Writes the weights file, unless a signal stopped the run, whose exit code
+    /// is `stopped`.
     ///
     /// # Errors
     ///
