@@ -44,8 +44,6 @@ pub struct Start<'a> {
     pub guide: Option<Reference>,
 }
 
-pub use Reference as Guide;
-
 /// A picture that others are made from.
 #[derive(Clone, Debug)]
 pub struct Reference {

@@ -8,8 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::diffusion::precond::PrecondConfig;
 
-pub use GuidanceSchedule as Course;
-
 /// How far, when, and in which channels.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

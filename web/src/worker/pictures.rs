@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use burn::tensor::{Tensor, TensorData};
 use gloo_timers::future::TimeoutFuture;
 use model::Denoiser;
-use model::generate::{Guide, Start, generate_from};
+use model::generate::{Reference, Start, generate_from};
 use model::image::from_bytes;
 use model::label::Label;
 use model::network::AttentionMaps;
@@ -285,7 +285,7 @@ async fn read_guide(
     autoencoder: Option<&Autoencoder>,
     guide: &crate::protocol::Guide,
     bytes: &[u8],
-) -> Result<Guide, Trouble> {
+) -> Result<Reference, Trouble> {
     let config = &loaded.model.config;
     let [channels, h, w] = config.image_shape();
     let factor = match (is_latent(config), autoencoder) {
@@ -327,7 +327,7 @@ async fn read_guide(
         f32::from(u8::from((0..factor).all(|y| row(y).iter().all(|&keep| keep > 0))))
     };
     let keep = guide.keep.then(|| (0..h * w).map(stays).collect());
-    Ok(Guide { picture, sigma: guide.sigma, keep })
+    Ok(Reference { picture, sigma: guide.sigma, keep })
 }
 
 /// Returns a batch of pictures as RGB, and their width and height. Latents are shown by their first
