@@ -320,7 +320,7 @@ fn classes_that_are_not_there_are_refused() {
     let tiny = model::preset::by_name("tiny").expect("a preset");
     for (settings, config, message) in [
         (settings(vec![0, 5], None), &latent_config(), "class 5: this model has 5, from 0 to 4"),
-        (settings(vec![0], None), &tiny, "class 0: this model knows of no classes"),
+        (settings(vec![0], None), &tiny, "class 0: this model has no classes"),
         (settings(vec![], Some(Guidance::default())), &latent_config(), "needs a class"),
     ] {
         let error = settings.validate_for(config).expect_err(message).to_string();

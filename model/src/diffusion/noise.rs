@@ -26,8 +26,7 @@ pub enum Stream {
     Augmentation = 5,
     /// Dropout of a training image; the index is the number of images before it.
     Dropout = 6,
-    /// Choice and sampling of the latent of a training picture; the index is the number of images
-    /// before it.
+    /// Sampling of a training image's latent; the index is the number of images before it.
     Latent = 7,
     /// Label dropout of a training image; the index is the number of images before it.
     Class = 8,

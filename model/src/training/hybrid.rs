@@ -99,9 +99,9 @@ fn divergence(mean_error: Tensor<4>, log_true: Tensor<4>, log: Tensor<4>) -> Ten
     (difference.clone().exp() - difference - 1.0 + mean_error.square() * (-log).exp()) * 0.5
 }
 
-/// Computes the log likelihood of each value `y` of a picture under `N(y + mean_error,
-/// e^log_variance)`, discretised to 256 levels from -1 to 1: the probability of falling within half
-/// a level of `y`, where the lowest and the highest level extend to infinity.
+/// Computes the log likelihood of each value `y` of a picture, discretised to 256 levels from -1 to
+/// 1, under `N(y + mean_error, e^log_variance)`: the probability of falling within half a level of
+/// `y`, where the lowest and the highest level extend to infinity.
 fn log_likelihood(images: Tensor<4>, mean_error: Tensor<4>, log_variance: Tensor<4>) -> Tensor<4> {
     const HALF_STEP: f64 = 1.0 / 255.0;
     let reciprocal = (log_variance * -0.5).exp();
