@@ -19,7 +19,7 @@
 //! | discrete time: betas and derived quantities | [`discrete`] |
 //! | conversion between picture, noise and score; Eq (1), (2) | [`process`] |
 //! | autoencoder between pictures and latents | [`vae`] |
-//! | weights files, our own and the released ones | [`weights`], [`card`], [`official`], [`tensor_file`] |
+//! | weights files | [`weights`], [`card`], [`official`], [`tensor_file`] |
 
 #![forbid(unsafe_code)]
 

@@ -99,8 +99,8 @@ pub enum Spacing {
 pub enum SpacingError {
     /// Text that is not in ADM's notation.
     #[error(
-        "respacing {0:?} is not valid: give a number of steps (250), ddim and a number (ddim50), or \
-         numbers of steps for equal sections of the process (10,15,20)"
+        "respacing {0:?} is not valid: give a number of steps (250), ddim and a number (ddim50), \
+         or numbers of steps for equal sections of the process (10,15,20)"
     )]
     Syntax(String),
     /// More steps than the process or section has.

@@ -83,7 +83,7 @@ impl Guidance {
         check(
             sigma_low >= 0.0 && sigma_low <= sigma_high && sigma_high.is_finite(),
             format!(
-                "guidance from sigma {sigma_low} to {sigma_high} is not possible: both ends must be \
+                "guidance from sigma {sigma_low} to {sigma_high} is not valid: both ends must be \
                  finite and at least 0, the first not above the second"
             ),
         )

@@ -25,7 +25,10 @@ pub enum LabelError {
     #[error("class weight {0} is not within -{MAX} to {MAX}", MAX = Label::MAX_WEIGHT)]
     Weight(f64),
     /// More classes than a mixture may have.
-    #[error("a mixture of {0} classes is too large: at most {MAX} can be mixed", MAX = Label::MAX_CLASSES)]
+    #[error(
+        "a mixture of {0} classes is too large: at most {MAX} can be mixed",
+        MAX = Label::MAX_CLASSES
+    )]
     Many(usize),
     /// Text that is not a label.
     #[error("`{0}` is not a label such as `3` or `3:0.6_5:0.4`")]

@@ -127,7 +127,7 @@ impl Settings {
             check(
                 sigma_min > 0.0 && sigma_min < sigma_max && sigma_max.is_finite(),
                 format!(
-                    "sigma_min {sigma_min} and sigma_max {sigma_max} are not possible: both must be \
+                    "sigma_min {sigma_min} and sigma_max {sigma_max} are not valid: both must be \
                      finite and above 0, and sigma_min below sigma_max"
                 ),
             )
@@ -156,8 +156,8 @@ impl Settings {
             )?;
         }
         if !self.method.takes_churn() {
-            let message = "churn is for euler and heun only: ddim and ddpm add noise themselves, and \
-                           it would invalidate the history of ipndm and dpmpp; set churn to 0";
+            let message = "churn is for euler and heun only: ddim and ddpm add noise themselves, \
+                           and it would invalidate the history of ipndm and dpmpp; set churn to 0";
             check(s_churn == 0.0, message.into())?;
         }
         if let Method::Ddim { eta } = self.method {

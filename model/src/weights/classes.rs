@@ -27,7 +27,10 @@ pub enum ClassError {
     #[error("no class is called `{0}` or has it in its name")]
     Unknown(String),
     /// A text that several class names contain.
-    #[error("`{text}` could be any of {count} classes: {}; give its number or more of its name", first.join(", "))]
+    #[error(
+        "`{text}` could be any of {count} classes: {}; give its number or more of its name",
+        first.join(", ")
+    )]
     Ambiguous {
         /// The requested text.
         text: String,

@@ -116,8 +116,8 @@ pub enum WeightsError {
     Format(String),
     /// The header describes more or fewer bytes than the file has.
     #[error(
-        "not a usable safetensors file: its header describes another number of bytes than the file's \
-         {0}; it may be cut short: download or copy it again"
+        "not a usable safetensors file: its header describes another number of bytes than the \
+         file's {0}; it may be cut short: download or copy it again"
     )]
     Length(u64),
     /// The tensors overlap, or have gaps between them.
