@@ -186,7 +186,10 @@ impl Settings {
         let known = config.classes();
         let mut classes = self.classes.iter().flat_map(Label::parts);
         if let Some((class, _)) = classes.find(|(class, _)| *class >= known) {
-            return Err(SettingsError(format!("class {class}: {}", classes::known(known))));
+            return Err(SettingsError(format!(
+                "class {class}: {}",
+                classes::describe_count(known)
+            )));
         }
         if self.guidance.is_some() && self.classes.is_empty() {
             return Err(SettingsError(

@@ -13,7 +13,7 @@ pub static IMAGENET: LazyLock<Vec<&str>> =
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ClassError {
     /// A class number that is out of range.
-    #[error("class {number}: {}", known(*count))]
+    #[error("class {number}: {}", describe_count(*count))]
     Number {
         /// The requested number.
         number: usize,
@@ -48,7 +48,7 @@ pub enum ClassError {
 }
 
 /// Describes the number of a model's classes in words.
-pub(crate) fn known(count: usize) -> String {
+pub(crate) fn describe_count(count: usize) -> String {
     match count {
         0 => "this model has no classes".into(),
         _ => format!("this model has {count}, from 0 to {}", count - 1),
@@ -138,8 +138,12 @@ fn find_range(
         Some((first, last)) if first > last => Err(ClassError::Backwards(part.trim().into())),
         Some((first, last)) => {
             let count = names.len();
-            let known = last < count;
-            if known { Ok(first..=last) } else { Err(ClassError::Number { number: last, count }) }
+            let in_range = last < count;
+            if in_range {
+                Ok(first..=last)
+            } else {
+                Err(ClassError::Number { number: last, count })
+            }
         }
     }
 }
