@@ -295,7 +295,7 @@ fn latents_are_trained_on_and_sampled_with_guidance() {
     for (more, message) in [
         (&["--class", "bird"][..], "no class is called `bird`"),
         (&["--class", "dog", "--guidance", "1,2"], "expected a single scale"),
-        (&["--class", "dog", "--guidance", "2", "--guidance-min", "-1"], "do not rise"),
+        (&["--class", "dog", "--guidance", "2", "--guidance-min", "-1"], "from sigma -1"),
     ] {
         let error = fails(&[&denoise[..], more].concat());
         assert!(error.contains(message), "{more:?}: {error:?} does not say {message:?}");

@@ -1,9 +1,10 @@
-//! The files of the official release, `diffit_256.safetensors` and `diffit_512.safetensors`, as
-//! they are.
+//! Files of the official release, `diffit_256.safetensors` and `diffit_512.safetensors`, in their
+//! original form.
 //!
-//! They carry no configuration: it follows from their tensors, which have the names that a latent
-//! model has in our own format too. Two kinds of tensors are in them that we compute: the position
-//! embedding and, for every block, the index of relative positions. Both are compared with ours.
+//! They contain no configuration. It follows from their tensors, which have the same names as those
+//! of a latent model in this project's format. Two kinds of their tensors are computed here: the
+//! position embedding and, for every block, the index of relative positions. Both are compared with
+//! the computed values.
 
 use safetensors::tensor::Dtype;
 
@@ -17,11 +18,11 @@ use crate::weights::tensor_file::{TensorFile, int_values};
 
 const POSITIONS: &str = "pos_embed";
 
-/// The preset whose model a file without a configuration holds.
+/// Returns the preset that matches the tensors of a file without a configuration.
 ///
 /// # Errors
 ///
-/// If its tensors are those of something else, or of a size that was never released.
+/// If the tensors are not those of the official release, or of a size that was not released.
 pub(crate) fn recognise(tensors: &TensorFile) -> Result<ModelConfig, WeightsError> {
     let shape = tensors.info(POSITIONS).map(|info| info.shape.clone()).unwrap_or_default();
     let temporal = tensors.names().iter().any(|name| name.ends_with(".attn.qkv_temb.weight"));
@@ -43,7 +44,7 @@ pub(crate) fn recognise(tensors: &TensorFile) -> Result<ModelConfig, WeightsErro
     fits.map(|(config, _)| config).ok_or(WeightsError::Size { found: shape, known })
 }
 
-/// What is said of a file that holds no model of ours.
+/// Returns the error for a file that holds no DiffiT model.
 pub(crate) fn foreign(tensors: &TensorFile) -> WeightsError {
     let mut first = tensors.names();
     let count = first.len();
@@ -52,7 +53,7 @@ pub(crate) fn foreign(tensors: &TensorFile) -> WeightsError {
     WeightsError::Foreign { count, first }
 }
 
-/// What is said of a model whose file says nothing.
+/// Returns the model card for a file of the official release, which has none.
 pub(crate) fn card(config: &LatentConfig) -> Card {
     let side = 8 * config.resolution;
     // The release was trained on ImageNet.
@@ -70,7 +71,7 @@ pub(crate) fn card(config: &LatentConfig) -> Card {
     }
 }
 
-/// Names and shapes of the tensors that are computed and not learned.
+/// Returns the names and shapes of the tensors that are computed and not learned.
 pub(crate) fn fixed(config: &LatentConfig) -> Vec<(String, Vec<usize>)> {
     let mut fixed = vec![(POSITIONS.to_string(), vec![1, config.side().pow(2), config.width])];
     if config.transformer.position != Position::None {
@@ -84,18 +85,18 @@ fn index_name(block: usize) -> String {
     format!("blocks.{block}.attn.relative_position_index")
 }
 
-/// Holds the computed tensors of a file against ours. Returns those that are missing or have
+/// Compares the computed tensors of a file with ours. Returns those that are missing or have
 /// another shape or type.
 ///
 /// # Errors
 ///
-/// The first that has another value.
+/// The first tensor with another value.
 pub(crate) fn check_fixed(
     tensors: &TensorFile,
     config: &LatentConfig,
 ) -> Result<Vec<TensorProblem>, WeightsError> {
     let mut problems = Vec::new();
-    let index = relative_position_index(config.window.on(config.side()));
+    let relative_index = relative_position_index(config.window.on(config.side()));
     for (name, shape) in fixed(config) {
         let Some(info) = tensors.info(&name) else {
             problems.push(TensorProblem::Missing { name, shape });
@@ -109,7 +110,7 @@ pub(crate) fn check_fixed(
         let difference = if name == POSITIONS {
             let ours = position_embedding(config.side(), config.width);
             tensors.values(&name)?.map(|theirs| {
-                // Theirs is rounded to what the file stores.
+                // The stored values are rounded to the precision of the file.
                 let tolerance = match info.dtype {
                     Dtype::F32 => 1e-6,
                     Dtype::F16 => 1e-3,
@@ -120,14 +121,14 @@ pub(crate) fn check_fixed(
             })
         } else {
             int_values(info.dtype, &tensors.data(info)?).map(|theirs| {
-                let ours = index.iter().map(|&i| i as i64);
+                let ours = relative_index.iter().map(|&i| i as i64);
                 first_difference(theirs, ours, |a, b| a == b)
             })
         };
         match difference {
             Some(None) => {}
-            Some(Some((place, found, expected))) => {
-                return Err(WeightsError::Fixed { name, place, found, expected });
+            Some(Some((index, found, expected))) => {
+                return Err(WeightsError::Fixed { name, index, found, expected });
             }
             None => {
                 let expected = if name == POSITIONS { FLOATS } else { "I64" };
@@ -139,15 +140,15 @@ pub(crate) fn check_fixed(
     Ok(problems)
 }
 
-/// Where two lists differ first, and what they hold there.
+/// Returns the first index at which two lists differ, and the values there.
 fn first_difference<T: Copy + ToString>(
     theirs: impl Iterator<Item = T>,
     ours: impl Iterator<Item = T>,
     same: impl Fn(T, T) -> bool,
 ) -> Option<(usize, String, String)> {
     let mut pairs = theirs.zip(ours).enumerate();
-    let (place, (found, expected)) = pairs.find(|(_, (a, b))| !same(*a, *b))?;
-    Some((place, found.to_string(), expected.to_string()))
+    let (index, (found, expected)) = pairs.find(|(_, (a, b))| !same(*a, *b))?;
+    Some((index, found.to_string(), expected.to_string()))
 }
 
 #[cfg(test)]
@@ -178,7 +179,7 @@ mod tests {
         bytes: Vec<u8>,
     }
 
-    /// The golden file, to be spoilt.
+    /// The tensors of the golden file, for tests to modify.
     fn golden() -> Vec<Stored> {
         let path =
             concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/latent.official.safetensors");
@@ -200,12 +201,12 @@ mod tests {
         safetensors::serialize(views, None).expect("it fits")
     }
 
-    /// What comes of the golden file, edited.
+    /// The error for the golden file after `edit`.
     fn edited(edit: impl FnOnce(&mut Vec<Stored>)) -> WeightsError {
         let mut tensors = golden();
         edit(&mut tensors);
         let bytes = serialize(&tensors);
-        Weights::parse_official(&bytes, config()).expect_err("it was spoilt")
+        Weights::parse_official(&bytes, config()).expect_err("it was modified")
     }
 
     fn of<'a>(tensors: &'a mut [Stored], name: &str) -> &'a mut Stored {
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn it_becomes_a_file_of_our_own_and_stays_the_same() {
+    fn conversion_to_our_format_keeps_the_values() {
         let bytes = serialize(&golden());
         let weights = Weights::parse_official(&bytes, config()).expect("as it was released");
         let model = Model::from_weights(&weights, &Device::flex());
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn tensors_that_are_not_right_are_named() {
+    fn wrong_tensors_are_reported() {
         let missing = |name: &str, shape: &[usize]| TensorProblem::Missing {
             name: name.into(),
             shape: shape.to_vec(),
@@ -300,7 +301,7 @@ mod tests {
         assert_eq!(problems(error), [TensorProblem::Unexpected("ema.pos_embed".into())]);
 
         for (name, found) in [
-            // PyTorch's order of a matrix, the wrong way round; another depth of the same volume.
+            // A transposed matrix; other shapes of the same size.
             ("blocks.0.mlp.fc1.weight", vec![24, 96]),
             ("x_embedder.proj.weight", vec![24, 16, 1, 1]),
             ("blocks.0.attn.relative_position_index", vec![256]),
@@ -335,32 +336,32 @@ mod tests {
     }
 
     #[test]
-    fn what_is_computed_is_compared_and_not_trusted() {
-        let index = index_name(1);
-        // Rows and columns exchanged: a permutation of the right values.
+    fn computed_tensors_are_compared() {
+        let index_tensor = index_name(1);
+        // Transposed: a permutation of the right values.
         let error = edited(|t| {
-            let bytes = &mut of(t, &index).bytes;
+            let bytes = &mut of(t, &index_tensor).bytes;
             let entries: Vec<[u8; 8]> = bytes.as_chunks().0.to_vec();
             let turned = (0..256).flat_map(|i| entries[i % 16 * 16 + i / 16]);
             *bytes = turned.collect();
         });
-        let WeightsError::Fixed { name, place, found, expected } = error else {
+        let WeightsError::Fixed { name, index, found, expected } = error else {
             panic!("{error}");
         };
-        assert_eq!((name, place, &*found, &*expected), (index, 1, "25", "23"));
+        assert_eq!((name, index, &*found, &*expected), (index_tensor, 1, "25", "23"));
 
-        for (place, value) in [(5, 0.5), (100, f32::NAN)] {
+        for (index, value) in [(5, 0.5), (100, f32::NAN)] {
             let error = edited(|t| {
                 let bytes = &mut of(t, "pos_embed").bytes;
-                bytes[4 * place..][..4].copy_from_slice(&f32::to_le_bytes(value));
+                bytes[4 * index..][..4].copy_from_slice(&f32::to_le_bytes(value));
             });
-            let WeightsError::Fixed { name, place: found, .. } = error else { panic!("{error}") };
-            assert_eq!((name.as_str(), found), ("pos_embed", place));
+            let WeightsError::Fixed { name, index: found, .. } = error else { panic!("{error}") };
+            assert_eq!((name.as_str(), found), ("pos_embed", index));
         }
     }
 
     #[test]
-    fn files_that_are_something_else_are_told_apart() {
+    fn damaged_and_foreign_files_are_rejected() {
         let whole = serialize(&golden());
         let parse = |bytes: &[u8]| Weights::parse_official(bytes, config()).expect_err("damaged");
         for cut in [0, 7, 8, 100, whole.len() / 2, whole.len() - 1] {
@@ -390,7 +391,7 @@ mod tests {
         assert!(error.to_string().contains("adaLN_modulation"), "{error}");
         assert!(matches!(error, WeightsError::Foreign { count: 1, .. }));
 
-        // The release's, of a size that never was.
+        // The layout of the release, in a size that was not released.
         let error = Weights::parse(&whole).expect_err("no preset is so small");
         assert!(matches!(error, WeightsError::Size { found, .. } if found == [1, 16, 24]));
 
@@ -403,29 +404,29 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
 
-        /// Most of them in the header, which is where harm could be done.
+        /// Most edits are in the header, where they could do harm.
         #[test]
-        fn damage_leads_to_an_error_or_to_other_weights_and_never_to_a_panic(
+        fn damaged_files_never_cause_a_panic(
             edits in proptest::collection::vec((0usize..6_000, any::<u8>()), 1..4),
             anywhere: proptest::sample::Index,
             value: u8,
         ) {
             let mut bytes = serialize(&golden());
-            for (place, value) in edits {
-                bytes[place] = value;
+            for (index, value) in edits {
+                bytes[index] = value;
             }
-            let place = anywhere.index(bytes.len());
-            bytes[place] = value;
+            let index = anywhere.index(bytes.len());
+            bytes[index] = value;
             if let Ok(weights) = Weights::parse_official(&bytes, config()) {
                 prop_assert_eq!(weights.config(), &config());
                 Model::from_weights(&weights, &Device::flex());
             }
-            // Without a configuration, there is nothing here that it could be.
+            // Without a configuration, the file matches no known model.
             prop_assert!(Weights::parse(&bytes).is_err());
         }
     }
 
-    /// Every tensor of a preset in the release's layout, all zeros but for what is computed.
+    /// Every tensor of a preset in the layout of the release, all zeros except the computed ones.
     fn zeros(config: &ModelConfig, latent: &LatentConfig) -> Vec<Stored> {
         let learned = specs(config).into_iter().map(|TensorSpec { name, shape, .. }| (name, shape));
         let mut tensors: Vec<Stored> = learned
@@ -456,7 +457,7 @@ mod tests {
         assert_eq!(weights.config(), &config);
     }
 
-    /// The list of the released files, as it is known: names and shapes.
+    /// The known names and shapes of the tensors in the released files.
     #[test]
     fn the_released_files_have_the_known_tensors() {
         for (preset, tokens, rows) in [("latent256", 256, 961), ("latent512", 1024, 3969)] {

@@ -121,7 +121,7 @@ pub struct GuidanceArgs {
 impl GuidanceArgs {
     /// Returns classifier-free guidance with the given scale.
     pub fn with_scale(&self, scale: f64) -> Guidance {
-        let course = match self.guidance_power {
+        let schedule = match self.guidance_power {
             0.0 => GuidanceSchedule::Constant,
             power => GuidanceSchedule::PowerCosine { power },
         };
@@ -131,7 +131,7 @@ impl GuidanceArgs {
         };
         Guidance {
             scale,
-            course,
+            schedule,
             channels,
             sigma_low: self.guidance_min,
             sigma_high: self.guidance_max,

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use model::card::ClassGroup;
-use model::importance::{Drawn, TimeSampler};
+use model::importance::{SampledTimestep, TimeSampler};
 use model::noise::{Random, Stream};
 use serde::{Deserialize, Serialize};
 
@@ -93,7 +93,8 @@ impl Progress {
     pub fn draw_times(&self, batch: &mut Batch, share: Range<usize>) -> Vec<usize> {
         let Some(times) = &self.times else { return Vec::new() };
         let draw = |k| times.draw(&mut Random::new(self.config.seed, Stream::Time, k));
-        let drawn: Vec<Drawn> = (self.images..).take(self.config.batch).map(draw).collect();
+        let drawn: Vec<SampledTimestep> =
+            (self.images..).take(self.config.batch).map(draw).collect();
         for (i, drawn) in drawn[share].iter().enumerate() {
             batch.sigma[i] = self.config.loss.sigma_of(drawn.time);
             batch.weight[i] = drawn.weight;

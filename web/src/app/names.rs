@@ -148,7 +148,7 @@ fn Guide(state: State) -> impl IntoView {
         let ready = state.ready.read_untracked();
         // The model's usual guidance, or a constant scale for all channels.
         ready.as_ref().and_then(|ready| ready.usual.first.guidance).unwrap_or(Guidance {
-            course: GuidanceSchedule::Constant,
+            schedule: GuidanceSchedule::Constant,
             channels: GuidedChannels::All,
             ..Guidance::default()
         })

@@ -323,7 +323,9 @@ pub static FIELDS: &[Field] = &[
         value: Value::Number {
             range: range::GUIDANCE_POWER,
             get: |s| power(&guidance(s)),
-            set: |s, value| edit_guidance(s, |guidance| guidance.course = guidance_schedule(value)),
+            set: |s, value| {
+                edit_guidance(s, |guidance| guidance.schedule = guidance_schedule(value))
+            },
         },
         ..GUIDANCE
     },

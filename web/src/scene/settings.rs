@@ -74,7 +74,7 @@ pub(super) fn set_classes(settings: &mut Settings, text: &str) -> Result<(), Str
 
 /// Returns the power of a guidance schedule; 0 for a constant scale.
 pub(super) fn power(guidance: &Guidance) -> f64 {
-    match guidance.course {
+    match guidance.schedule {
         GuidanceSchedule::Constant => 0.0,
         GuidanceSchedule::PowerCosine { power } => power,
     }
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(mixed[0].parts(), [(3, 0.6), (5, 0.4)]);
         assert_eq!(mixed[1].class(), Some(7));
         let guidance = guided.guidance.expect("the link has it");
-        assert_eq!((guidance.scale, guidance.course), (1.49, GuidanceSchedule::Constant));
+        assert_eq!((guidance.scale, guidance.schedule), (1.49, GuidanceSchedule::Constant));
         for link in [
             "classes=1,x",
             "classes=-1",
