@@ -30,7 +30,7 @@ pub struct Denoised {
     pub denoised: Tensor<4>,
     /// Output of the network F, `[B, C, H, W]`, or `[B, 2 C, H, W]` with a learned variance.
     pub raw: Tensor<4>,
-    /// Attention maps of the block that was asked for, if any.
+    /// Attention maps of the requested block, if any.
     pub attention: Option<AttentionMaps>,
 }
 
@@ -48,7 +48,7 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// If the configuration does not fit together.
+    /// If the configuration is not valid.
     pub fn new(config: ModelConfig, seed: u64, device: &Device) -> Result<Self, ConfigError> {
         config.validate()?;
         let network = Network::new(&config.network, device, &Source::Random { seed });
@@ -196,7 +196,8 @@ mod tests {
         let weights = Weights::parse(bytes).expect("the shipped weights");
         let model = Model::from_weights(&weights, &device);
         let half = model.clone().stored_as(DType::F16).computing_in(DType::F16);
-        let answer = |model: &Model| pollster::block_on(model.answer(&device)).expect("a CPU");
+        let answer =
+            |model: &Model| pollster::block_on(model.answer(&device)).expect("the CPU backend");
         let off = answer(&model).deviation(&answer(&half));
         assert!(off > 0.0 && off < 1e-2, "off by {off}");
     }
@@ -224,7 +225,8 @@ mod tests {
             let config = ModelConfig { network, precond: PrecondConfig::default() };
             let model = Model::new(config, 3, &device).expect("a valid configuration");
             let half = model.clone().stored_as(DType::F16);
-            let answer = |model: &Model| pollster::block_on(model.answer(&device)).expect("a CPU");
+            let answer =
+                |model: &Model| pollster::block_on(model.answer(&device)).expect("the CPU backend");
             let deviation = answer(&model).deviation(&answer(&half));
             assert!(deviation < 1e-2, "off by {deviation}");
             // Attention maps are computed by other code.
@@ -250,7 +252,7 @@ mod tests {
             raw: output.clone(),
             attention: None,
         };
-        let variance = with(2).variance().expect("twice the channels").into_data();
+        let variance = with(2).variance().expect("a variance").into_data();
         assert_eq!(variance.try_into_vec::<f32>().expect("f32"), [3.0, 4.0]);
         assert!(with(4).variance().is_none());
     }

@@ -123,7 +123,7 @@ fn tmsa(golden: &Golden, device: &Device) -> Tmsa {
 fn close<const D: usize>(found: Tensor<D>, golden: &Golden, name: &str, tolerance: f64) {
     let (shape, want) = golden.values(name);
     assert_eq!(found.dims().to_vec(), shape, "{name}");
-    let found: Vec<f64> = found.into_data().convert::<f64>().try_to_vec().expect("just converted");
+    let found: Vec<f64> = found.into_data().convert::<f64>().try_to_vec().expect("f64");
     let scale = want.iter().fold(0.0f64, |m, x| m.max(x.abs()));
     for (i, (a, b)) in found.iter().zip(&want).enumerate() {
         // Each difference is compared: `max` would ignore NaN.
@@ -152,7 +152,7 @@ fn tmsa_matches_reference() {
     let (x, time) = input();
     let output = tmsa.forward(x, time, true);
     close(output.context, &golden, "output", 1e-5);
-    let attended = output.attention.expect("asked for");
+    let attended = output.attention.expect("attention maps");
     close(attended.weights, &golden, "weights", 1e-5);
     assert_eq!(attended.bias.dims(), [2, 16, 16]);
     // The norms of the terms of Eq (3)-(5).
@@ -246,7 +246,7 @@ fn all_parameters_of_the_latent_network_have_gradients() {
     struct Sizes<'a>(&'a GradientsParams, Vec<f32>);
     impl ModuleVisitor for Sizes<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let gradient = self.0.get::<D>(param.id).expect("it has a gradient");
+            let gradient = self.0.get::<D>(param.id).expect("a gradient");
             assert_eq!(gradient.dims(), param.val().dims());
             self.1.push(gradient.square().sum().into_scalar::<f32>());
         }
@@ -337,7 +337,7 @@ fn tmsa_gradients_match_finite_differences() {
     impl ModuleVisitor for Gradient {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if param.id == self.id {
-                let gradient = self.gradients.get::<D>(param.id).expect("it has a gradient");
+                let gradient = self.gradients.get::<D>(param.id).expect("a gradient");
                 self.values = gradient.into_data().convert::<f64>().try_to_vec().expect("f64");
             }
         }

@@ -39,7 +39,7 @@ fn autoencoder_matches_reference_under_both_naming_schemes() {
     let device = Device::flex();
     let Golden(old) = Golden::open("vae.safetensors");
     for file in [old, renamed(|name| Some(newer(name)))] {
-        let vae = Vae::from_safetensors(&file, config(), &device).expect("as published");
+        let vae = Vae::from_safetensors(&file, config(), &device).expect("a published file");
         let tensor = |name| golden.tensor::<4>(name, &device, DType::F32);
         let encoded = vae.encode(tensor("images"));
         close(encoded.mean, &golden, "mean", 1e-5);
@@ -121,7 +121,7 @@ fn single_tile_matches_reference() {
 
     let golden = Golden::open("vae.expected.safetensors");
     let Golden(file) = Golden::open("vae.safetensors");
-    let vae = Vae::from_safetensors(&file, config(), &Device::flex()).expect("as published");
+    let vae = Vae::from_safetensors(&file, config(), &Device::flex()).expect("a published file");
     let latents: Tensor<4> = golden.tensor("latents", &Device::flex(), DType::F32);
     let decoded =
         pollster::block_on(vae.decode_tiled(latents, &Tiling::default(), async |_, _| {

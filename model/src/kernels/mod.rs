@@ -17,7 +17,7 @@ pub(crate) use plain::{
     Attention, at_least_f32, downsample_bilinear, swish, tanh, upsample_bilinear, upsample_nearest,
 };
 
-/// GELU in its tanh form.
+/// Computes GELU in its tanh form.
 pub(crate) fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if cpu::supports(&x) {
         return cpu::run(cpu::Gelu, [x.into()]);
@@ -25,7 +25,7 @@ pub(crate) fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     plain::gelu_tanh(x)
 }
 
-/// Layer normalisation over the last dimension, with a scale and a shift `[C]`.
+/// Computes layer normalisation over the last dimension, with a scale and a shift `[C]`.
 pub(crate) fn layer_norm<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<1>,
@@ -44,7 +44,8 @@ pub(crate) fn layer_norm<const D: usize>(
     y.cast(dtype)
 }
 
-/// Group normalisation over a map, with a scale and a shift `[C]`, then Swish if `with_swish`.
+/// Computes group normalisation over a map, with a scale and a shift `[C]`, then Swish if
+/// `with_swish`.
 pub(crate) fn group_norm(
     x: Tensor<4>,
     groups: usize,
@@ -97,7 +98,7 @@ pub(crate) fn dropout_kernel(p: f64, keys: DropoutKeys) -> cpu::Dropout {
     cpu::Dropout { keys: keys.0, below, scale: (1.0 / (1.0 - p)) as f32 }
 }
 
-/// A 3x3 convolution with zero padding of 1.
+/// Computes a 3x3 convolution with zero padding of 1.
 ///
 /// # Shapes
 ///
@@ -115,7 +116,7 @@ pub(crate) fn conv3x3(
     plain::conv3x3(x, weight, bias, stride)
 }
 
-/// Attention inside non-overlapping windows, Eq (6). With `weights`, the attention weights
+/// Computes attention inside non-overlapping windows, Eq (6). With `weights`, the attention weights
 /// `[B, windows, heads, N, N]` are returned too, windows in row-major order.
 ///
 /// # Shapes
@@ -267,7 +268,7 @@ mod tests {
         let (fast, none) = window_attention(attention(), false);
         assert!(none.is_none());
         close("context", fast, context);
-        let weights = weights.expect("weights were asked for");
+        let weights = weights.expect("attention weights");
         assert_eq!(weights.dims(), [2, 4, 2, 16, 16]);
         let sums = weights.sum_dim(4);
         close("sum of weights", sums.clone(), sums.ones_like());

@@ -14,7 +14,7 @@ pub struct NetworkInput {
     pub x: Tensor<4>,
     /// Noise level of each picture as `c_noise` of the preconditioner.
     pub c_noise: Vec<f64>,
-    /// Conditioning, training mechanics and inspection.
+    /// Conditioning, options of training, and inspection.
     pub options: NetworkOptions,
 }
 
@@ -24,7 +24,7 @@ pub struct NetworkOutput {
     /// Prediction, `[B, C, H, W]`. With a learned variance `[B, 2 C, H, W]`: the prediction, then
     /// the position of the variance between its bounds, -1 to 1.
     pub x: Tensor<4>,
-    /// Attention maps of the block that was asked for, if any.
+    /// Attention maps of the requested block, if any.
     pub attention: Option<AttentionMaps>,
 }
 
@@ -91,7 +91,7 @@ pub struct TrainingOptions {
 /// Options that inspect a forward pass.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Inspection {
-    /// The block whose attention maps are returned, counted in the order of execution.
+    /// Index of the block whose attention maps are returned, in the order of execution.
     pub attention_of: Option<usize>,
     /// Whether the time token is replaced by zeros.
     pub silence_time: bool,

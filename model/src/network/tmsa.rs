@@ -42,7 +42,7 @@ pub struct Tmsa {
 pub struct TmsaOutput {
     /// Output of the layer, `[B, H, W, C]`.
     pub context: Tensor<4>,
-    /// Attention maps, if they were asked for.
+    /// Attention maps, if requested.
     pub attention: Option<AttentionMaps>,
 }
 

@@ -137,7 +137,7 @@ impl UNet {
             }
             skips.push(outputs);
         }
-        // The bottleneck has no skip: the decoder goes on from its output.
+        // The bottleneck has no skip connection: its output is the input of the decoder.
         skips.pop();
         for stage in &self.decoder {
             x = match &stage.resample {

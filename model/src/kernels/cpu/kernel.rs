@@ -66,19 +66,19 @@ impl<const D: usize> From<Tensor<D>> for Input {
     }
 }
 
-/// The values of a contiguous tensor.
+/// Returns the values of a contiguous tensor.
 pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
     let (start, end) =
-        tensor.layout().contiguous_offsets().expect("kernels are given contiguous tensors");
+        tensor.layout().contiguous_offsets().expect("the inputs of kernels are contiguous");
     &tensor.storage::<f32>()[start..end]
 }
 
-/// A tensor that owns `values`.
+/// Creates a tensor that owns `values`.
 pub(super) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape.into()))
 }
 
-/// The dimensions of a tensor of rank `D`.
+/// Returns the dimensions of a tensor of rank `D`.
 pub(super) fn dims<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
     tensor.layout().shape().dims()
 }
