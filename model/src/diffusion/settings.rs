@@ -199,6 +199,17 @@ impl Settings {
         self.sigmas(&config.precond, None).map(|_| ())
     }
 
+    /// Returns these settings with the discrete-time process of the model, if both have one: a
+    /// respacing selects timesteps of the model's own betas.
+    pub fn for_process_of(mut self, config: &ModelConfig) -> Self {
+        if let (Schedule::Adm { betas, .. }, PrecondConfig::Adm { betas: own }) =
+            (&mut self.schedule, &config.precond)
+        {
+            *betas = *own;
+        }
+        self
+    }
+
     /// Returns the noise levels of the steps for a model with this preconditioner, the last of them
     /// 0. `highest` limits them, for sampling that starts from a picture with noise of that level.
     ///
@@ -396,6 +407,10 @@ mod tests {
             assert_eq!(settings.schedule, Schedule::Adm { betas, spacing });
             assert_eq!((settings.validate(), settings.validate_for(&config)), (Ok(()), Ok(())));
             assert_eq!(settings.steps, steps.min(50));
+            let other = Schedule::Adm { betas: LinearBetas::default(), spacing: Spacing::Even };
+            let respaced = Settings { schedule: other, ..Settings::default() };
+            let own = Schedule::Adm { betas, spacing: Spacing::Even };
+            assert_eq!(respaced.for_process_of(&config).schedule, own);
         }
         // The paper's scales at 256x256 and 512x512; none for a model without classes.
         let scales = [latent(32, 1000), latent(64, 1000), latent(32, 0)].map(|c| scale(&c));

@@ -53,11 +53,11 @@ pub struct SampleArgs {
 
 impl SampleArgs {
     /// Returns the sampler settings, without classes: one for each guidance scale, or one if there
-    /// is no guidance.
+    /// is no guidance. They are not validated: the range of some depends on the model.
     ///
     /// # Errors
     ///
-    /// If a value is out of its range or flags contradict each other.
+    /// If flags contradict each other.
     pub fn settings(&self) -> anyhow::Result<Vec<Settings>> {
         let settings = self.sampler.settings()?;
         let guided = self.guidance.guidance.iter().map(|&scale| Settings {
@@ -68,7 +68,6 @@ impl SampleArgs {
         if all.is_empty() {
             all.push(settings);
         }
-        all.iter().try_for_each(Settings::validate)?;
         Ok(all)
     }
 }

@@ -29,7 +29,9 @@ pub fn run(args: SampleArgs) -> anyhow::Result<()> {
     let names = loaded.card.class_names(config.classes());
     let classes = args.guidance.labels(&names)?;
     for settings in &mut all_settings {
+        *settings = settings.clone().for_process_of(config);
         settings.classes.clone_from(&classes);
+        settings.validate()?;
         settings.validate_for(config)?;
     }
     let autoencoder = Autoencoder::from_args(&args.vae, &device)?;

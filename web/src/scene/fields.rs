@@ -7,19 +7,9 @@ use model::settings::{Method, Settings, Variance};
 use super::field::{Choice, Field, Place, Value};
 use super::range;
 use super::settings::{
-    Levels, METHODS, edit_edm, edm, guidance_schedule, levels, list, method_index, power,
-    respacing, set_classes, set_levels, set_respacing, set_steps,
+    Levels, METHOD_OPTIONS, METHODS, edit_edm, edm, guidance_schedule, levels, list, method_index,
+    power, respacing, set_classes, set_levels, set_respacing, set_steps,
 };
-
-/// Options of the sampler, in the order of [`METHODS`].
-pub(super) const METHOD_OPTIONS: &[Choice; 6] = &[
-    Choice::new("heun", "Heun"),
-    Choice::new("euler", "Euler"),
-    Choice::new("ipndm", "iPNDM"),
-    Choice::new("dpmpp", "DPM++"),
-    Choice::new("ddim", "DDIM"),
-    Choice::new("ddpm", "DDPM"),
-];
 
 const LEVELS: [Levels; 3] = [Levels::Edm, Levels::LogSnr, Levels::Adm];
 const VARIANCES: [Variance; 3] = [Variance::Learned, Variance::Small, Variance::Large];

@@ -7,7 +7,7 @@ use model::label::Label;
 use model::schedule::Schedule;
 use model::settings::{Method, Settings};
 
-use super::fields::METHOD_OPTIONS;
+use super::field::Choice;
 use super::range;
 
 /// Kinds of schedules.
@@ -32,6 +32,16 @@ pub(super) const METHODS: [Method; 6] = [
     Method::Dpmpp { order: 3 },
     Method::Ddim { eta: 0.0 },
     Method::Ddpm { variance: model::settings::Variance::Learned },
+];
+
+/// Options of the sampler, in the order of [`METHODS`].
+pub(super) const METHOD_OPTIONS: &[Choice; 6] = &[
+    Choice::new("heun", "Heun"),
+    Choice::new("euler", "Euler"),
+    Choice::new("ipndm", "iPNDM"),
+    Choice::new("dpmpp", "DPM++"),
+    Choice::new("ddim", "DDIM"),
+    Choice::new("ddpm", "DDPM"),
 ];
 
 /// Returns the position of a sampler in [`METHODS`], whatever its options are.
@@ -103,7 +113,11 @@ pub fn respacing(settings: &Settings) -> Option<String> {
 pub fn set_respacing(settings: &mut Settings, text: &str) -> Result<(), String> {
     let Respacing { spacing, steps } =
         text.trim().parse().map_err(|e: model::discrete::SpacingError| e.to_string())?;
-    let betas = LinearBetas::default();
+    // The model's own process, where the settings came from one.
+    let betas = match settings.schedule {
+        Schedule::Adm { betas, .. } => betas,
+        _ => LinearBetas::default(),
+    };
     spacing.indices(steps, betas.steps).map_err(|error| error.to_string())?;
     if !range::STEPS.contains(&steps) {
         return Err(format!("{steps} steps are more than the maximum of {}", range::STEPS.end()));
