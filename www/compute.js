@@ -15,7 +15,9 @@ const checked = (file) => fetch(file, { integrity: INTEGRITY[file] ?? "" });
   // importScripts has no integrity check, so the script is fetched and checked first.
   await checked("./worker.js");
   importScripts("./worker.js");
-  await wasm_bindgen({ module_or_path: checked("./worker_bg.wasm") });
+  const worker = await wasm_bindgen({ module_or_path: checked("./worker_bg.wasm") });
+  // Constructors of the program, once; web/build.rs says why it is done here.
+  worker.__wasm_call_ctors();
 })().catch((error) => {
   // The page is notified of uncaught errors only.
   setTimeout(() => { throw error; });

@@ -1,10 +1,11 @@
 //! Browser APIs for the worker: the graphics processor, downloads, memory.
 
 use futures::StreamExt;
-use js_sys::{Array, Function, Object, Reflect, Uint8Array};
+use gloo_timers::future::TimeoutFuture;
+use js_sys::{Array, Function, Object, Promise, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
-use web_sys::{Blob, Response};
+use web_sys::{Blob, MessageChannel, Response};
 
 use super::{Trouble, scope};
 use crate::adapter::{Adapter, is_software};
@@ -22,7 +23,7 @@ pub async fn find_adapter() -> Result<Adapter, Trouble> {
     let options = Object::new();
     let _ = Reflect::set(&options, &"powerPreference".into(), &"high-performance".into());
     let promise = request.call1(&gpu, &options).map_err(|_| none())?;
-    let adapter = JsFuture::from(js_sys::Promise::resolve(&promise)).await.map_err(|_| none())?;
+    let adapter = JsFuture::from(Promise::resolve(&promise)).await.map_err(|_| none())?;
     if adapter.is_null() || adapter.is_undefined() {
         return Err("This browser supports WebGPU but found no graphics processor.".into());
     }
@@ -46,6 +47,18 @@ pub async fn find_adapter() -> Result<Adapter, Trouble> {
         timestamps: has("timestamp-query"),
         halves: has("shader-f16"),
     })
+}
+
+/// Waits for the next task, so that messages that have arrived are handled first. A timer would do
+/// too, but browsers delay repeated timers by at least 4 ms.
+pub async fn next_task() {
+    let Ok(channel) = MessageChannel::new() else { return TimeoutFuture::new(0).await };
+    let (receiver, sender) = (channel.port1(), channel.port2());
+    let message = Promise::new(&mut |resolve, _| receiver.set_onmessage(Some(&resolve)));
+    // Posting to the worker's own port does not fail.
+    let _ = sender.post_message(&JsValue::NULL);
+    let _ = JsFuture::from(message).await;
+    receiver.close();
 }
 
 /// Downloads a file. `progress` is called with the bytes so far.
@@ -111,7 +124,7 @@ fn device() -> Option<JsValue> {
 pub async fn lost() -> String {
     let promise = device().and_then(|device| Reflect::get(&device, &"lost".into()).ok());
     let Some(promise) = promise else { return std::future::pending().await };
-    let info = JsFuture::from(js_sys::Promise::resolve(&promise)).await;
+    let info = JsFuture::from(Promise::resolve(&promise)).await;
     let text = info.ok().and_then(|info| Reflect::get(&info, &"message".into()).ok());
     text.and_then(|text| text.as_string()).unwrap_or_default()
 }

@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 
 use burn::tensor::{Tensor, TensorData};
-use gloo_timers::future::TimeoutFuture;
 use model::Denoiser;
 use model::generate::{Reference, Start, generate_from};
 use model::image::from_bytes;
@@ -108,7 +107,7 @@ impl Worker {
                 // Reading the pictures waits for the evaluation. Messages are handled meanwhile.
                 let (pictures, _) = rgb(both).await?;
                 if loaded.place.backend == Backend::Cpu {
-                    TimeoutFuture::new(0).await;
+                    browser::next_task().await;
                 }
                 if self.cancelled.get() {
                     return Ok(ControlFlow::Break(()));
@@ -169,11 +168,11 @@ impl Worker {
         let (mut bytes, mut size) = (Vec::new(), [0; 2]);
         post(&Event::Decoding(Decoding { done: 0, of: 1 }), None);
         // Messages are sent and received while this waits.
-        TimeoutFuture::new(0).await;
+        browser::next_task().await;
         for (i, latent) in latents.split(1, 0).into_iter().enumerate() {
             let on_step = async |done, of| -> Result<_, Trouble> {
                 post(&Event::Decoding(Decoding { done: i * of + done, of: n * of }), None);
-                TimeoutFuture::new(0).await;
+                browser::next_task().await;
                 let stops = self.cancelled.get();
                 Ok(if stops { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
             };
