@@ -166,13 +166,13 @@ impl Model {
         Ok(Answer { sigma, values, stride, further: answers.collect() })
     }
 
-    /// The parameters, each with its values in the order of the weights file.
+    /// The tensors of the weights file, each with its values in the order of the weights file.
     ///
     /// # Panics
     ///
     /// In a browser, which cannot wait for a GPU like this.
     pub fn parameters(&self) -> Vec<(TensorSpec, Vec<f32>)> {
-        collect(&self.network, self.network.specs())
+        collect(&self.network, self.network.specs(), self.network.buffers())
     }
 }
 

@@ -1,8 +1,8 @@
 //! Named configurations.
 
 use crate::config::{
-    ImageConfig, LatentConfig, LinearBetas, ModelConfig, NetworkConfig, PrecondConfig, TimeConfig,
-    TransformerConfig, Window,
+    ImageConfig, LatentConfig, LinearBetas, ModelConfig, NetworkConfig, Position, PrecondConfig,
+    SongAttention, SongConfig, TimeConfig, TransformerConfig, VpSchedule, Window,
 };
 
 /// Every preset, by name.
@@ -44,6 +44,19 @@ pub fn all() -> Vec<(&'static str, ModelConfig)> {
         network: NetworkConfig::Latent(config),
         precond: PrecondConfig::Adm { betas: LinearBetas::default() },
     };
+    // The baselines of Table 5 are EDM's configuration A.
+    let vp = |config: SongConfig| ModelConfig {
+        network: NetworkConfig::Song(config),
+        precond: PrecondConfig::Vp { schedule: VpSchedule::default() },
+    };
+    let ve = |config: SongConfig| ModelConfig {
+        network: NetworkConfig::Song(config),
+        precond: PrecondConfig::Ve { sigma_min: 0.02, sigma_max: 100.0 },
+    };
+    let tmsa = |config: SongConfig| {
+        let position = Position::Relative { init_std: 0.02 };
+        SongConfig { attention: SongAttention::Tmsa { position }, ..config }
+    };
     vec![
         ("tiny", image(tiny.clone())),
         // The same with classes: the names of the embedded emoji, and those of CIFAR-10.
@@ -59,6 +72,11 @@ pub fn all() -> Vec<(&'static str, ModelConfig)> {
         ("latent256", latent(latent256)),
         ("latent512", latent(latent512)),
         ("latent-tiny", latent(latent_tiny)),
+        // DDPM++ and NCSN++, then both with TMSA in their attention layers.
+        ("t5-vp", vp(SongConfig::default())),
+        ("t5-ve", ve(SongConfig::ncsnpp())),
+        ("t5-vp-tmsa", vp(tmsa(SongConfig::default()))),
+        ("t5-ve-tmsa", ve(tmsa(SongConfig::ncsnpp()))),
     ]
 }
 

@@ -53,7 +53,7 @@ pub struct BlockInfo {
     pub side: usize,
     /// Channels of a token.
     pub channels: usize,
-    /// Tokens a side of its attention window.
+    /// Tokens a side of its attention window; 0 if the block has no attention.
     pub window: usize,
 }
 

@@ -114,7 +114,7 @@ impl TimestepEmbedding {
 /// `[g(t f_0), .., g(t f_(n-1)), h(t f_0), ..]` for the two `waves` g and h, `[B, 2 n]`.
 ///
 /// It is computed here and not on the device: a graphics processor need not know the sine of 999.
-fn sinusoid(
+pub(crate) fn sinusoid(
     t: &[f64],
     n: usize,
     frequency: impl Fn(usize) -> f64,

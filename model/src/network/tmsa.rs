@@ -131,7 +131,7 @@ impl Tmsa {
 
 /// Lengths of queries, keys and values: their spatial parts `[B, H, W, 3 C]`, as the mean over the
 /// map, and their parts from the time token `[B, 3 C]`. The output is `[B, 2, 3]`.
-fn lengths(spatial: Tensor<4>, time: Tensor<2>) -> Tensor<3> {
+pub(crate) fn lengths(spatial: Tensor<4>, time: Tensor<2>) -> Tensor<3> {
     let [b, h, w, c3] = spatial.dims();
     let length = |x: Tensor<4>| x.square().sum_dim(3).sqrt().mean_dim(1).reshape([b, 1, 3]);
     let spatial = length(spatial.reshape([b, h * w, 3, c3 / 3]));

@@ -35,7 +35,7 @@ pub(crate) fn recognise(tensors: &TensorFile) -> Result<ModelConfig, WeightsErro
                 let positions = [1, latent.side().pow(2), latent.width];
                 Some((config, positions))
             }
-            NetworkConfig::Image(_) => None,
+            NetworkConfig::Image(_) | NetworkConfig::Song(_) => None,
         })
         .collect();
     let known: Vec<[usize; 3]> = presets.iter().map(|(_, positions)| *positions).collect();
