@@ -21,7 +21,7 @@ pub use check::ConfigError;
 #[cfg(feature = "tensor")]
 pub(crate) use image::{BlockPlan, StagePlan};
 pub use image::{GroupNormConfig, ImageConfig, Resample, Residual, Skip, TimeConfig};
-pub use latent::LatentConfig;
+pub use latent::{LatentConfig, Modulation};
 #[cfg(feature = "tensor")]
 pub(crate) use song::{Direction, SongBlockPlan};
 pub use song::{SongAttention, SongConfig, SongEmbedding, SongEncoder};

@@ -2,6 +2,7 @@
 //! makes the values. Whole networks are held against it in the crate `tests`.
 
 mod adm;
+pub(crate) mod dit;
 mod song;
 mod synthetic;
 #[cfg(feature = "train")]

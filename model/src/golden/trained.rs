@@ -7,11 +7,13 @@ use burn::optim::{AdamConfig, GradientsParams};
 use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
 
 use crate::card::Card;
-use crate::config::{ModelConfig, NetworkConfig, PrecondConfig, SongConfig, VpSchedule};
+use crate::config::{
+    LatentConfig, LinearBetas, ModelConfig, NetworkConfig, PrecondConfig, SongConfig, VpSchedule,
+};
 use crate::diffusion::label::Label;
 use crate::diffusion::noise::start_noise;
-use crate::golden::song_configs;
 use crate::golden::synthetic::{fill, uniform};
+use crate::golden::{dit, song_configs};
 use crate::model::Model;
 use crate::network::Network;
 use crate::network::io::{Conditioning, NetworkInput, NetworkOptions, TrainingOptions};
@@ -20,7 +22,9 @@ use crate::weights::{Precision, Weights, to_bytes};
 
 /// The networks besides the paper's own, small.
 fn networks() -> Vec<NetworkConfig> {
-    song_configs().map(|config| NetworkConfig::Song(SongConfig { classes: 3, ..config })).into()
+    let song = song_configs().map(|config| SongConfig { classes: 3, ..config });
+    let dit = LatentConfig { classes: 3, ..dit::small() };
+    song.map(NetworkConfig::Song).into_iter().chain([NetworkConfig::Latent(dit)]).collect()
 }
 
 /// A scalar function of a network's output, in `f64`.
@@ -99,7 +103,7 @@ fn trained_models_survive_their_files() {
     for network in networks() {
         let precond = match &network {
             NetworkConfig::Song(_) => PrecondConfig::Vp { schedule: VpSchedule::default() },
-            _ => PrecondConfig::default(),
+            _ => PrecondConfig::Adm { betas: LinearBetas::default() },
         };
         let config = ModelConfig { network, precond };
         let [c, h, w] = config.image_shape();

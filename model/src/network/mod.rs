@@ -1,6 +1,7 @@
 //! The network F, whatever its kind.
 
 pub(crate) mod block;
+mod dit;
 pub(crate) mod io;
 pub(crate) mod latent;
 pub(crate) mod layers;

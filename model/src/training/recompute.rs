@@ -157,7 +157,8 @@ mod tests {
         };
         let latent = crate::config::LatentConfig { resolution: 4, depth: 3, ..latent };
         let song = crate::golden::song_configs().map(NetworkConfig::Song);
-        let others = [NetworkConfig::Image(image), NetworkConfig::Latent(latent)];
+        let dit = NetworkConfig::Latent(crate::golden::dit::small());
+        let others = [NetworkConfig::Image(image), NetworkConfig::Latent(latent), dit];
         for network in others.into_iter().chain(song) {
             let config = crate::config::ModelConfig { network, precond: PrecondConfig::default() };
             let model = Model::new(config, 1, &Device::flex().autodiff()).expect("fits together");
