@@ -8,7 +8,7 @@ use crate::config::check::{
     within,
 };
 
-/// The image-space network: tokenizer, encoder stages, decoder stages, head.
+/// Configuration of the image-space network: tokenizer, encoder stages, decoder stages, head.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ImageConfig {
@@ -16,13 +16,13 @@ pub struct ImageConfig {
     pub resolution: usize,
     /// Colour channels of the pictures.
     pub image_channels: usize,
-    /// Channels of each stage, from the finest to the coarsest. Each stage after the first works
-    /// at half the resolution of the one before.
+    /// Channels of each stage, finest first. Each stage after the first has half the resolution of
+    /// the one before.
     pub channels: Vec<usize>,
-    /// DiffiT ResBlocks of each stage: L of the paper. The coarsest stage is the bottleneck and
-    /// is there once; the others are there in the encoder and in the decoder.
+    /// Number of DiffiT ResBlocks of each stage, L of the paper. The coarsest stage is the
+    /// bottleneck and occurs once; the others occur in both the encoder and the decoder.
     pub blocks: Vec<usize>,
-    /// Classes that can be asked for; 0 for an unconditional network.
+    /// Number of classes; 0 for an unconditional network.
     #[serde(skip_serializing_if = "is_zero")]
     pub classes: usize,
     /// The time token.
@@ -31,9 +31,9 @@ pub struct ImageConfig {
     pub transformer: TransformerConfig,
     /// Attention window.
     pub window: Window,
-    /// Where encoder features enter the decoder.
+    /// Skip connections from the encoder to the decoder.
     pub skip: Skip,
-    /// How resolution changes between stages.
+    /// Change of resolution between stages.
     pub resample: Resample,
     /// The outer residual of Eq (10).
     pub residual: Residual,
@@ -41,7 +41,7 @@ pub struct ImageConfig {
     pub group_norm: GroupNormConfig,
     /// Probability of dropout between Swish and the convolution of Eq (9).
     pub dropout: f64,
-    /// Factor on the initial weights of whatever ends a residual branch, and of the head.
+    /// Factor on the initial weights of the last layer of each residual branch, and of the head.
     pub branch_init: f64,
 }
 
@@ -66,17 +66,20 @@ impl Default for ImageConfig {
     }
 }
 
-/// The time token: a sinusoid of the noise level, then an MLP with Swish (EDM's mapping network).
+/// Configuration of the time token: a sinusoidal embedding of the noise level, then an MLP with
+/// Swish (EDM's mapping network).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TimeConfig {
-    /// Values of the sinusoid: half sines, half cosines.
+    /// Channels of the sinusoidal embedding: half sines, half cosines.
     pub channels: usize,
-    /// The frequencies fall from 1 to `1 / max_period`, the last included.
+    /// Longest period of the embedding: frequencies fall from 1 to `1 / max_period`, which is
+    /// included.
     pub max_period: f64,
     /// Width of the MLP and of the time token.
     pub width: usize,
-    /// Augmentation labels that are added to the sinusoid by a bias-free linear map; 0 for none.
+    /// Number of augmentation labels, which a bias-free linear layer adds to the sinusoidal
+    /// embedding; 0 for none.
     pub augment_labels: usize,
 }
 
@@ -86,7 +89,7 @@ impl Default for TimeConfig {
     }
 }
 
-/// Where encoder features enter the decoder. They are concatenated to the decoder's.
+/// Skip connections from the encoder to the decoder, which concatenates their features to its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Skip {
@@ -96,13 +99,13 @@ pub enum Skip {
     Block,
 }
 
-/// How resolution changes between stages.
+/// Change of resolution between stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Resample {
     /// Down: a 3x3 convolution of stride 2. Up: nearest neighbour x2, then a 3x3 convolution.
     Convolution,
-    /// Bilinear interpolation without weights.
+    /// Bilinear interpolation, without learned weights.
     Bilinear,
 }
 
@@ -112,19 +115,19 @@ pub enum Resample {
 pub enum Residual {
     /// The block's input, through a 1x1 convolution where the channels change.
     Projection,
-    /// None: the block is Eq (9) and the transformer alone.
+    /// No outer residual: the block is Eq (9) followed by the transformer.
     None,
 }
 
-/// Group normalisation.
+/// Configuration of group normalisation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GroupNormConfig {
-    /// Groups at the most.
+    /// Maximum number of groups.
     pub max_groups: usize,
-    /// Channels of a group at the least.
+    /// Minimum number of channels per group.
     pub min_group_channels: usize,
-    /// Added to the variance.
+    /// Epsilon added to the variance.
     pub eps: f64,
 }
 
@@ -135,14 +138,14 @@ impl Default for GroupNormConfig {
 }
 
 impl GroupNormConfig {
-    /// The number of groups for `channels`.
+    /// Returns the number of groups for `channels` channels.
     pub fn groups(&self, channels: usize) -> usize {
         self.max_groups.min(channels / self.min_group_channels).max(1)
     }
 }
 
 impl ImageConfig {
-    /// Height and width of the map at `stage`.
+    /// Returns the height and width of the map at `stage`.
     pub fn side(&self, stage: usize) -> usize {
         self.resolution >> stage
     }
@@ -151,7 +154,10 @@ impl ImageConfig {
         let stages = self.channels.len();
         check(stages > 0 && stages <= 8, || format!("channels lists {stages} stages, not 1 to 8"))?;
         check(self.blocks.len() == stages, || {
-            format!("blocks lists {} stages and channels {stages}", self.blocks.len())
+            format!(
+                "blocks lists {} stages and channels {stages}; both need one entry per stage",
+                self.blocks.len()
+            )
         })?;
         within("resolution", self.resolution, 1, MAX_RESOLUTION)?;
         within("image_channels", self.image_channels, 1, 64)?;
@@ -163,10 +169,13 @@ impl ImageConfig {
         within("time.channels", self.time.channels, 4, MAX_CHANNELS)?;
         within("time.augment_labels", self.time.augment_labels, 0, 1_024)?;
         check(self.time.channels.is_multiple_of(2), || {
-            format!("time.channels is {}, which is odd", self.time.channels)
+            format!("time.channels is {}, which is odd; it must be even", self.time.channels)
         })?;
         check(self.time.max_period.is_finite() && self.time.max_period >= 1.0, || {
-            format!("time.max_period is {}, which is below 1", self.time.max_period)
+            format!(
+                "time.max_period is {}, not a finite number of at least 1",
+                self.time.max_period
+            )
         })?;
         self.transformer.validate()?;
         within("group_norm.max_groups", self.group_norm.max_groups, 1, MAX_CHANNELS)?;
@@ -178,7 +187,7 @@ impl ImageConfig {
         )?;
         positive("group_norm.eps", self.group_norm.eps)?;
         check((0.0..1.0).contains(&self.dropout), || {
-            format!("dropout is {}, not within 0 to 1", self.dropout)
+            format!("dropout is {}, not at least 0 and below 1", self.dropout)
         })?;
         check((0.0..=1.0).contains(&self.branch_init), || {
             format!("branch_init is {}, not within 0 to 1", self.branch_init)
@@ -201,7 +210,7 @@ impl ImageConfig {
         Ok(())
     }
 
-    /// The stages of the encoder, finest first; the last one is the bottleneck.
+    /// Returns the stages of the encoder, finest first; the last one is the bottleneck.
     pub(crate) fn encoder(&self) -> Vec<StagePlan> {
         let stage = |i: usize| {
             let channels = self.channels[i];
@@ -217,8 +226,8 @@ impl ImageConfig {
         (0..self.channels.len()).map(stage).collect()
     }
 
-    /// The stages of the decoder, coarsest first: those of the encoder without its bottleneck, in
-    /// reverse.
+    /// Returns the stages of the decoder, coarsest first: those of the encoder in reverse, without
+    /// the bottleneck.
     pub(crate) fn decoder(&self) -> Vec<StagePlan> {
         let stage = |i: usize| {
             let (channels, channels_in) = (self.channels[i], self.channels[i + 1]);
@@ -236,28 +245,32 @@ impl ImageConfig {
 
 /// Sizes of one stage of the encoder or the decoder.
 #[derive(Clone, Debug)]
+// Without tensors, `validate` alone reads it.
+#[cfg_attr(not(feature = "tensor"), allow(dead_code))]
 pub(crate) struct StagePlan {
-    /// Index of its resolution: 0 is the finest.
+    /// Index of the resolution; 0 is the finest.
     pub index: usize,
-    /// Channels of the maps that enter it, before and after the change of resolution.
+    /// Channels of the stage's input, before and after the change of resolution.
     pub channels_in: usize,
-    /// Its blocks, in the order of execution.
+    /// Blocks in order of execution.
     pub blocks: Vec<BlockPlan>,
 }
 
 /// Channels of one block.
 #[derive(Clone, Copy, Debug)]
+// Without tensors, `validate` alone reads it.
+#[cfg_attr(not(feature = "tensor"), allow(dead_code))]
 pub(crate) struct BlockPlan {
-    /// Channels from the block before.
+    /// Channels of the previous block's output.
     channels_in: usize,
-    /// Channels of the encoder's features that are concatenated to them; 0 for none.
+    /// Channels of the concatenated encoder features; 0 for none.
     pub channels_skip: usize,
-    /// Channels of its output.
+    /// Channels of the block's output.
     pub channels: usize,
 }
 
 impl BlockPlan {
-    /// Channels of the block's input, encoder features included.
+    /// Returns the channels of the block's input, encoder features included.
     pub fn channels_in(&self) -> usize {
         self.channels_in + self.channels_skip
     }

@@ -1,11 +1,11 @@
-//! Named configurations.
+//! Presets: named model configurations.
 
 use crate::config::{
     ImageConfig, LatentConfig, LinearBetas, ModelConfig, Modulation, NetworkConfig, Position,
     PrecondConfig, SongAttention, SongConfig, TimeConfig, TransformerConfig, VpSchedule, Window,
 };
 
-/// Every preset, by name.
+/// Returns every preset with its name.
 pub fn all() -> Vec<(&'static str, ModelConfig)> {
     let cifar10 = ImageConfig::default();
     let ffhq64 = ImageConfig {
@@ -16,7 +16,7 @@ pub fn all() -> Vec<(&'static str, ModelConfig)> {
         dropout: 0.05,
         ..ImageConfig::default()
     };
-    // Small enough to learn on two CPU cores and to run in a browser tab without a GPU.
+    // Small enough to train on two CPU cores and to run in a browser tab without a GPU.
     let tiny = ImageConfig {
         channels: vec![32, 64, 128],
         blocks: vec![2, 3, 4],
@@ -31,7 +31,7 @@ pub fn all() -> Vec<(&'static str, ModelConfig)> {
     };
     let latent256 = LatentConfig::default();
     let latent512 = LatentConfig { resolution: 64, ..latent256.clone() };
-    // For pictures of 128x128 in ten classes: as much work as `tiny`.
+    // For 128x128 pictures in ten classes, at about the cost of `tiny`.
     let latent_tiny = LatentConfig {
         resolution: 16,
         width: 192,
@@ -73,13 +73,13 @@ pub fn all() -> Vec<(&'static str, ModelConfig)> {
     };
     vec![
         ("tiny", image(tiny.clone())),
-        // The same with classes: the names of the embedded emoji, and those of CIFAR-10.
+        // `tiny` with classes: one per embedded emoji, and the ten of CIFAR-10.
         ("tiny-emoji", image(ImageConfig { classes: 1911, ..tiny.clone() })),
         ("tiny-cifar10", image(ImageConfig { classes: 10, ..tiny })),
         ("cifar10", image(cifar10.clone())),
-        // The reading of appendix I: fewer blocks.
+        // The block counts of the paper's appendix I, which are lower.
         ("cifar10-i", image(ImageConfig { blocks: vec![2, 2, 2], ..cifar10.clone() })),
-        // The EDM analogy: 256 channels at every stage.
+        // 256 channels at every stage, by analogy with EDM.
         ("cifar10-256", image(ImageConfig { channels: vec![256, 256, 256], ..cifar10 })),
         ("ffhq64", image(ffhq64.clone())),
         ("ffhq64-i", image(ImageConfig { blocks: vec![1, 2, 2, 2], ..ffhq64 })),
@@ -102,12 +102,12 @@ pub fn all() -> Vec<(&'static str, ModelConfig)> {
     ]
 }
 
-/// The preset of this name.
+/// Returns the preset with this name.
 pub fn by_name(name: &str) -> Option<ModelConfig> {
     all().into_iter().find(|(known, _)| *known == name).map(|(_, config)| config)
 }
 
-/// The names of all presets, for people to read.
+/// Returns the names of all presets, separated by commas.
 pub fn names() -> String {
     all().iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }

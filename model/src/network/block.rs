@@ -13,7 +13,7 @@ use crate::network::params::Params;
 use crate::network::tmsa::{Tmsa, TmsaOutput, TransformerShape};
 use crate::network::window::RelativePositions;
 
-/// Two linear maps with an activation between them.
+/// The MLP of a transformer block: two linear maps with an activation between them.
 #[derive(Module, Debug)]
 pub struct Mlp {
     fc1: Linear,
@@ -51,7 +51,7 @@ impl Mlp {
     }
 }
 
-/// `h = TMSA(LN(x), x_t) + x` (Eq 7), `MLP(LN(h)) + h` (Eq 8).
+/// The DiffiT transformer block: `h = TMSA(LN(x), x_t) + x` (Eq 7), `MLP(LN(h)) + h` (Eq 8).
 #[derive(Module, Debug)]
 pub struct Transformer {
     norm1: LayerNorm,
@@ -80,7 +80,7 @@ impl Transformer {
         }
     }
 
-    /// The output, and what was attended to if it was asked for.
+    /// Computes the output, and with `weights` the attention maps.
     ///
     /// # Shapes
     ///
@@ -102,13 +102,13 @@ impl Transformer {
     }
 }
 
-/// `h = Conv3x3(Swish(GN(x)))` (Eq 9), `Transformer(h, x_t) + x` (Eq 10).
+/// The DiffiT ResBlock: `h = Conv3x3(Swish(GN(x)))` (Eq 9), `Transformer(h, x_t) + x` (Eq 10).
 #[derive(Module, Debug)]
 pub struct ResBlock {
     norm: GroupNorm,
     conv: Conv3x3,
     transformer: Transformer,
-    /// The 1x1 convolution of the residual, where the channels change.
+    /// The 1x1 convolution of the residual, if the number of channels changes.
     residual: Option<Linear>,
     has_residual: bool,
     dropout: f64,
@@ -116,7 +116,7 @@ pub struct ResBlock {
 }
 
 impl ResBlock {
-    /// A block that turns maps of `c_in` into maps of `c_out` channels.
+    /// A block from maps of `c_in` channels to maps of `c_out` channels.
     pub(crate) fn new(
         params: &Params,
         config: &ImageConfig,
@@ -145,7 +145,7 @@ impl ResBlock {
         }
     }
 
-    /// The output, and what was attended to if it was asked for.
+    /// Computes the output, and with `weights` the attention maps.
     ///
     /// # Shapes
     ///
@@ -168,7 +168,7 @@ impl ResBlock {
         self.composed(x, time, dropout, weights)
     }
 
-    /// All of it as one kernel of the CPU, where it is of the form that the kernel knows.
+    /// Computes the block with the fused CPU kernel, if the kernel supports its configuration.
     fn fused(
         &self,
         x: Tensor<4>,
@@ -203,7 +203,7 @@ impl ResBlock {
         }
     }
 
-    /// One operation after the other.
+    /// Computes the block operation by operation.
     fn composed(
         &self,
         x: Tensor<4>,
@@ -251,7 +251,8 @@ mod tests {
         Tensor::from_data(TensorData::new(values, shape), &device)
     }
 
-    /// Moves every parameter away from its initial value, which is often 0 or 1.
+    /// Adds noise to every parameter: many initial values are 0 or 1, for which errors can go
+    /// unseen.
     struct Shake(u64);
 
     impl ModuleMapper for Shake {
@@ -265,7 +266,7 @@ mod tests {
         }
     }
 
-    /// The gradients of all parameters, by name.
+    /// Collects the gradients of all parameters, in the order of the module.
     struct Collect<'a>(&'a Gradients, Vec<Vec<f32>>);
 
     impl ModuleVisitor for Collect<'_> {
@@ -275,8 +276,8 @@ mod tests {
         }
     }
 
-    /// Output and all gradients, those of the parameters last.
-    fn everything(
+    /// Returns the output and all gradients: of `x`, of `time`, and of the parameters.
+    fn output_and_gradients(
         block: &ResBlock,
         [x, time]: [Tensor<2>; 2],
         shape: [usize; 4],
@@ -286,7 +287,7 @@ mod tests {
         let (x, time) = (x.require_grad(), time.require_grad());
         let map = x.clone().reshape(shape);
         let output = if fused {
-            block.fused(map, time.clone(), dropout).expect("the kernel knows this form")
+            block.fused(map, time.clone(), dropout).expect("the kernel supports this configuration")
         } else {
             block.composed(map, time.clone(), dropout, false).0
         };
@@ -309,8 +310,8 @@ mod tests {
             window: Window::Size(side),
             dropout,
             branch_init: 1.0,
-            // Over two values that are nearly the same, a smaller number would make a normalisation
-            // multiply rounding errors, of either form, by a thousand.
+            // Large, because a normalisation over two nearly equal values multiplies the rounding
+            // errors of both implementations by up to `1 / sqrt(eps)`.
             group_norm: GroupNormConfig { eps, ..GroupNormConfig::default() },
             transformer: TransformerConfig {
                 head_dim,
@@ -327,8 +328,9 @@ mod tests {
     }
 
     proptest! {
-        // The same cases each time: in one of some thousands a gradient is a sum that nearly cancels, and
-        // the rounding errors of either form are more than is allowed for what is left.
+        // A fixed seed: in about one case of some thousands, a gradient is a sum that nearly
+        // cancels, and the rounding errors of either implementation exceed the tolerance relative
+        // to what is left.
         #![proptest_config(ProptestConfig {
             cases: 256,
             rng_seed: RngSeed::Fixed(1),
@@ -336,7 +338,7 @@ mod tests {
         })]
 
         #[test]
-        fn the_fused_block_is_the_composed_one(
+        fn fused_block_matches_composed_block(
             b in 1usize..12, side in 1usize..5, rows in 1usize..4, columns in 1usize..4,
             heads in 1usize..4, d in 1usize..20, c_in in 1usize..40, same: bool, dropped: bool,
         ) {
@@ -348,8 +350,8 @@ mod tests {
             let pixels = rows * side * columns * side;
             let inputs = || [normal([b, pixels * c_in], 1), normal([b, 12], 2)];
             let keys = || dropped.then(|| DropoutKeys::new(&vec![7; b], 3));
-            let fused = everything(&block, inputs(), shape, keys(), true);
-            let composed = everything(&block, inputs(), shape, keys(), false);
+            let fused = output_and_gradients(&block, inputs(), shape, keys(), true);
+            let composed = output_and_gradients(&block, inputs(), shape, keys(), false);
             assert_eq!(fused.len(), composed.len());
             for (i, (fused, composed)) in fused.iter().zip(&composed).enumerate() {
                 assert_eq!(fused.len(), composed.len());
@@ -363,14 +365,14 @@ mod tests {
 
     #[cfg(feature = "rayon")]
     #[test]
-    fn the_number_of_threads_changes_no_bit() {
+    fn thread_count_does_not_change_the_result() {
         let run = |threads: usize, b: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             pool.expect("threads").install(|| {
                 let block = block([24, 32], 4, 16, 0.2);
                 let inputs = [normal([b, 16 * 8 * 24], 1), normal([b, 12], 2)];
                 let keys = DropoutKeys::new(&vec![5; b], 1);
-                everything(&block, inputs, [b, 16, 8, 24], Some(keys), true)
+                output_and_gradients(&block, inputs, [b, 16, 8, 24], Some(keys), true)
             })
         };
         for b in [1, 3, 19] {

@@ -10,7 +10,7 @@ use crate::network::io::AttentionMaps;
 use crate::network::layers::{LayerNorm, Linear};
 use crate::network::macs::Macs;
 use crate::network::params::{Init, Params};
-use crate::network::tmsa::lengths;
+use crate::network::tmsa::norms;
 
 /// A block of the latent network.
 // There are few of them, and they are not moved about.
@@ -163,7 +163,7 @@ impl SelfAttention {
         };
         let parts = weights.then(|| {
             let Attention { qkv, time, bias, .. } = &attention;
-            (bias.clone(), lengths(qkv.clone(), time.clone()))
+            (bias.clone(), norms(qkv.clone(), time.clone()))
         });
         let (context, weights) = window_attention(attention, weights);
         let maps = weights.zip(parts).map(|(weights, (bias, lengths))| AttentionMaps {

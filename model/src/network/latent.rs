@@ -1,11 +1,11 @@
-//! The latent network: patches of a latent, a stack of DiffiT transformer blocks that attend over
-//! the whole map, and a linear map back to patches.
+//! The latent network: a linear embedding of patches, a stack of DiffiT transformer blocks that
+//! attend over the whole map, and a linear map back to patches.
 
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 
 use crate::config::{LatentConfig, Modulation as Kind};
-use crate::kernels::{swish, wide};
+use crate::kernels::{at_least_f32, swish};
 use crate::network::block::Transformer;
 use crate::network::dit::{DitBlock, LatentBlock, Modulation, modulate};
 use crate::network::io::{BlockInfo, NetworkInput, NetworkOutput};
@@ -16,17 +16,17 @@ use crate::network::time::TimestepEmbedding;
 use crate::network::tmsa::TransformerShape;
 use crate::network::window::RelativePositions;
 
-/// Standard deviation of the initial embeddings of time and class.
+/// Initialisation of the embeddings of time and class.
 const EMBEDDING_INIT: Init = Init::Normal { std: 0.02 };
 
-/// The network of section 3.2 of the paper, as it was released.
+/// The latent network of section 3.2 of the paper, as released by its authors.
 #[derive(Module, Debug)]
 pub struct LatentNetwork {
     patches: Linear,
-    /// Fixed, `[1, H, W, C]`.
+    /// Fixed position embedding, `[1, H, W, C]`.
     positions: Option<Tensor<4>>,
     time: TimestepEmbedding,
-    /// The last row stands for no class.
+    /// Class embedding; its last row is the null class.
     classes: Option<Embedding>,
     blocks: Vec<LatentBlock>,
     head_norm: LayerNorm,
@@ -105,13 +105,15 @@ impl LatentNetwork {
             side,
             channels * p * p,
         ]);
-        let positions = self.positions.clone().expect("the network was not built for its shapes");
+        let positions =
+            self.positions.clone().expect("a network built for its shapes alone cannot compute");
         let mut x = self.patches.forward(x) + positions.cast(dtype);
 
-        let mut condition = self.time.forward(&c_noise, (&device, wide(dtype)));
+        let mut condition = self.time.forward(&c_noise, (&device, at_least_f32(dtype)));
         if let Some(table) = &self.classes {
             let labels = options.conditioning.labels_of(b);
-            condition = condition + table.of_labels(&labels, self.config.classes).cast(wide(dtype));
+            condition =
+                condition + table.of_labels(&labels, self.config.classes).cast(at_least_f32(dtype));
         }
         let condition = options.time_token(condition, dtype);
 
@@ -165,14 +167,15 @@ impl LatentNetwork {
     }
 }
 
-/// The fixed embedding of the places of a `side x side` map in `channels` values each, token after
-/// token: the first half of the values from the column, the second from the row, and in each half
-/// first `sin(place f_i)`, then `cos(place f_i)`, with `f_i = 10000^(-i / n)`, `n = channels / 4`.
+/// Computes the fixed position embedding of a `side x side` map, `[side, side, channels]`.
+///
+/// The first half of the channels encodes the column `p`, the second half the row `p`; each half is
+/// `sin(p f_i)` for all `i`, then `cos(p f_i)`, with `f_i = 10000^(-i / n)` and `n = channels / 4`.
 pub(crate) fn position_embedding(side: usize, channels: usize) -> Vec<f32> {
     let n = channels / 4;
-    // One row for each number of a column or row.
-    let wave = |place: usize| {
-        let angle = move |i: usize| place as f64 * 10_000f64.powf(-(i as f64) / n as f64);
+    // The half that encodes a column or row of this number.
+    let wave = |position: usize| {
+        let angle = move |i: usize| position as f64 * 10_000f64.powf(-(i as f64) / n as f64);
         let sines = (0..n).map(move |i| libm::sin(angle(i)) as f32);
         sines.chain((0..n).map(move |i| libm::cos(angle(i)) as f32)).collect::<Vec<f32>>()
     };

@@ -1,4 +1,4 @@
-//! The network F, whatever its kind.
+//! The network F: the image-space U-Net or the latent network behind one type.
 
 pub(crate) mod block;
 mod dit;
@@ -28,7 +28,7 @@ pub use io::{
     NetworkOutput, TrainingOptions,
 };
 
-/// A network and the list of its tensors.
+/// The network F and the list of its tensors.
 #[derive(Module, Debug)]
 pub struct Network {
     kind: Kind,
@@ -39,8 +39,8 @@ pub struct Network {
     buffers: Vec<(TensorSpec, Vec<f32>)>,
 }
 
-/// The networks there are.
-// There is one of them at a time, and it is not moved about.
+/// The kinds of networks.
+// Few values of this type exist and they are rarely moved, so the size difference is harmless.
 #[allow(clippy::large_enum_variant)]
 #[derive(Module, Debug)]
 enum Kind {
@@ -61,12 +61,12 @@ impl Network {
         Self { kind, specs: params.specs(), buffers: params.buffers() }
     }
 
-    /// Its tensors, as the weights file names and shapes them.
+    /// The network's tensors, with the names and shapes of the weights file.
     pub fn specs(&self) -> &[TensorSpec] {
         &self.specs
     }
 
-    /// The number of its parameters.
+    /// Number of parameters.
     pub fn parameter_count(&self) -> usize {
         self.specs.iter().filter(|spec| !spec.buffer).map(TensorSpec::len).sum()
     }
@@ -76,11 +76,11 @@ impl Network {
         &self.buffers
     }
 
-    /// F(x; c_noise).
+    /// Computes F(x; c_noise).
     ///
     /// # Panics
     ///
-    /// If the shapes are not those of the configuration.
+    /// If the shapes do not match the configuration.
     pub fn forward(&self, input: NetworkInput) -> NetworkOutput {
         match &self.kind {
             Kind::Image(unet) => unet.forward(input),
@@ -98,7 +98,7 @@ impl Network {
         }
     }
 
-    /// Its blocks, in the order of execution.
+    /// The network's blocks, in the order of execution.
     pub fn blocks(&self) -> Vec<BlockInfo> {
         match &self.kind {
             Kind::Image(unet) => unet.blocks(),

@@ -1,4 +1,5 @@
-//! The time token `x_t`, which all blocks share: of the image-space network, and of the latent one.
+//! The time token `x_t`, which all blocks share, of the image-space network and of the latent
+//! network.
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -10,7 +11,8 @@ use crate::network::layers::{ClassEmbedding, Linear};
 use crate::network::macs::Macs;
 use crate::network::params::{Init, Params};
 
-/// A sinusoid of the noise level, class and augmentation labels, and an MLP with Swish.
+/// The time embedding of the image-space network: a sinusoid of the noise level, plus the
+/// embeddings of class and augmentation labels, then an MLP with Swish.
 #[derive(Module, Debug)]
 pub struct TimeEmbedding {
     class: Option<ClassEmbedding>,
@@ -22,7 +24,7 @@ pub struct TimeEmbedding {
 }
 
 impl TimeEmbedding {
-    /// Of a network that knows of so many classes.
+    /// The embedding of a network with this number of classes.
     pub(crate) fn new(params: &Params, config: &TimeConfig, classes: usize) -> Self {
         let TimeConfig { channels, width, augment_labels, max_period } = *config;
         Self {
@@ -38,9 +40,11 @@ impl TimeEmbedding {
         }
     }
 
+    /// Computes the time token.
+    ///
     /// # Shapes
     ///
-    /// - c_noise, labels: one a picture; augment: `[B, labels]`, zero where there is none
+    /// - c_noise, labels: one per picture; augment: `[B, labels]`, zero where there is none
     /// - output: `[B, width]`
     pub fn forward(
         &self,
@@ -70,7 +74,8 @@ impl TimeEmbedding {
     }
 }
 
-/// A sinusoid of the time step and an MLP with Swish between its maps: the latent network's.
+/// The timestep embedding of the latent network: a sinusoid of the timestep, then an MLP with Swish
+/// between its two maps.
 #[derive(Module, Debug)]
 pub struct TimestepEmbedding {
     fc1: Linear,
@@ -82,10 +87,10 @@ pub struct TimestepEmbedding {
 impl TimestepEmbedding {
     pub(crate) fn new(params: &Params, config: &LatentConfig, init: Init) -> Self {
         let LatentConfig { time_channels, width, max_period, .. } = *config;
-        let linear = |place: usize, d_in| {
-            Linear::with_init(&params.enter("mlp").enter(place), [d_in, width], true, init)
+        let linear = |index: usize, d_in| {
+            Linear::with_init(&params.enter("mlp").enter(index), [d_in, width], true, init)
         };
-        // As PyTorch counts them: number 1 is the activation.
+        // Indices as in a PyTorch `Sequential`, where the activation is number 1.
         Self {
             fc1: linear(0, time_channels),
             fc2: linear(2, width),
@@ -94,9 +99,11 @@ impl TimestepEmbedding {
         }
     }
 
+    /// Computes the embedding of timesteps.
+    ///
     /// # Shapes
     ///
-    /// - t: time steps, one a picture
+    /// - t: timesteps, one per picture
     /// - output: `[B, width]`
     pub fn forward(&self, t: &[f64], options: (&Device, DType)) -> Tensor<2> {
         // f_i = max_period^(-i / n), and the cosines come first.
@@ -111,9 +118,10 @@ impl TimestepEmbedding {
     }
 }
 
-/// `[g(t f_0), .., g(t f_(n-1)), h(t f_0), ..]` for the two `waves` g and h, `[B, 2 n]`.
+/// Computes `[g(t f_0), .., g(t f_(n-1)), h(t f_0), ..]` for the two `waves` g and h, `[B, 2 n]`.
 ///
-/// It is computed here and not on the device: a graphics processor need not know the sine of 999.
+/// It is computed on the host in `f64`: a GPU's sine may be inaccurate for arguments as large as
+/// 999.
 pub(crate) fn sinusoid(
     t: &[f64],
     n: usize,

@@ -5,29 +5,29 @@ use burn::tensor::{DType, Tensor};
 
 use crate::config::{Position, TransformerConfig};
 use crate::kernels::cpu::Input;
-use crate::kernels::{Attention, wide, window_attention};
+use crate::kernels::{Attention, at_least_f32, window_attention};
 use crate::network::io::AttentionMaps;
 use crate::network::layers::Linear;
 use crate::network::macs::Macs;
 use crate::network::params::{Init, Params};
 use crate::network::window::RelativePositions;
 
-/// Sizes of a transformer block that depend on its place in the network.
+/// The sizes of a transformer block that depend on its position in the network.
 #[derive(Clone, Copy)]
 pub(crate) struct TransformerShape<'a> {
     /// Channels of a spatial token.
     pub channels: usize,
     /// Width of the time token.
     pub time_width: usize,
-    /// Relative positions inside its windows.
+    /// Relative positions inside a window.
     pub positions: &'a RelativePositions,
     /// Factor on the initial weights of the linear maps that end a residual branch.
     pub branch_init: f64,
 }
 
-/// Queries, keys and values from the spatial and the time token:
-/// `q = x_s W_qs + x_t W_qt`, and so on for `k` and `v` (Eq 3-5), then
-/// `softmax(q kᵀ / sqrt(d) + B) v` per head (Eq 6), inside windows.
+/// The TMSA layer. Queries, keys and values are computed from the spatial tokens and the time
+/// token, `q = x_s W_qs + x_t W_qt` and likewise `k` and `v` (Eq 3-5); each head computes
+/// `softmax(q kᵀ / sqrt(d) + B) v` inside windows (Eq 6).
 #[derive(Module, Debug)]
 pub struct Tmsa {
     qkv: Linear,
@@ -40,14 +40,14 @@ pub struct Tmsa {
 
 /// The result of [`Tmsa::forward`].
 pub struct TmsaOutput {
-    /// `[B, H, W, C]`.
+    /// Output of the layer, `[B, H, W, C]`.
     pub context: Tensor<4>,
-    /// What was attended to, if it was asked for.
+    /// Attention maps, if requested.
     pub attention: Option<AttentionMaps>,
 }
 
 impl Tmsa {
-    /// For maps of `channels`, a time token of `time_width` and windows with these positions.
+    /// A layer of the given sizes.
     pub(crate) fn new(
         params: &Params,
         config: &TransformerConfig,
@@ -75,6 +75,8 @@ impl Tmsa {
         }
     }
 
+    /// Computes the output, and with `weights` the attention maps.
+    ///
     /// # Shapes
     ///
     /// - x: `[B, H, W, C]`, the spatial tokens; time: `[B, time width]`, the time token
@@ -83,7 +85,7 @@ impl Tmsa {
         let window = self.positions.side;
         let n = window * window;
         let bias = match &self.relative_position_bias_table {
-            Some(table) => self.positions.bias(table.val().cast(wide(x.dtype()))),
+            Some(table) => self.positions.bias(table.val().cast(at_least_f32(x.dtype()))),
             None => Tensor::zeros([self.heads, n, n], (&x.device(), DType::F32)),
         };
         let attention = Attention {
@@ -92,11 +94,11 @@ impl Tmsa {
             bias,
             window: [window, window],
         };
-        let why = weights.then(|| {
-            (attention.bias.clone(), lengths(attention.qkv.clone(), attention.time.clone()))
+        let details = weights.then(|| {
+            (attention.bias.clone(), norms(attention.qkv.clone(), attention.time.clone()))
         });
         let (context, weights) = window_attention(attention, weights);
-        let attention = weights.zip(why).map(|(weights, (bias, lengths))| AttentionMaps {
+        let attention = weights.zip(details).map(|(weights, (bias, lengths))| AttentionMaps {
             weights,
             bias,
             lengths,
@@ -105,8 +107,9 @@ impl Tmsa {
         TmsaOutput { context: self.proj.forward(context), attention }
     }
 
-    /// For a kernel: the time token's part of queries, keys and values, and the parameters but for
-    /// those that it came from: `qkv`, the table, `proj`. None without biases.
+    /// Inputs of the fused kernel: the time token's part of queries, keys and values, and the
+    /// parameters `qkv`, the relative position table and `proj`. `None` if the layer lacks a bias
+    /// or the table.
     pub(crate) fn inputs(&self, time: Tensor<2>) -> Option<(Tensor<2>, [Input; 5])> {
         let table = self.relative_position_bias_table.as_ref()?.val().cast(DType::F32);
         let [qkv, qkv_bias] = self.qkv.inputs()?;
@@ -115,12 +118,12 @@ impl Tmsa {
         Some((self.qkv_temb.forward(time), inputs))
     }
 
-    /// Tokens a side of the window.
+    /// Side of the window, in tokens.
     pub(crate) fn window(&self) -> usize {
         self.positions.side
     }
 
-    /// For a map of `tokens`.
+    /// Multiply-adds for a map of `tokens` tokens.
     pub(crate) fn macs(&self, tokens: usize, channels: usize) -> Macs {
         self.qkv.macs(tokens)
             + self.qkv_temb.macs(1)
@@ -129,12 +132,12 @@ impl Tmsa {
     }
 }
 
-/// Lengths of queries, keys and values: their spatial parts `[B, H, W, 3 C]`, as the mean over the
-/// map, and their parts from the time token `[B, 3 C]`. The output is `[B, 2, 3]`.
-pub(crate) fn lengths(spatial: Tensor<4>, time: Tensor<2>) -> Tensor<3> {
+/// Computes the norms of queries, keys and values: of the spatial tokens' part `[B, H, W, 3 C]`, as
+/// the mean over the map, and of the time token's part `[B, 3 C]`. The output is `[B, 2, 3]`.
+pub(crate) fn norms(spatial: Tensor<4>, time: Tensor<2>) -> Tensor<3> {
     let [b, h, w, c3] = spatial.dims();
-    let length = |x: Tensor<4>| x.square().sum_dim(3).sqrt().mean_dim(1).reshape([b, 1, 3]);
-    let spatial = length(spatial.reshape([b, h * w, 3, c3 / 3]));
-    let time = length(time.reshape([b, 1, 3, c3 / 3]));
+    let norm = |x: Tensor<4>| x.square().sum_dim(3).sqrt().mean_dim(1).reshape([b, 1, 3]);
+    let spatial = norm(spatial.reshape([b, h * w, 3, c3 / 3]));
+    let time = norm(time.reshape([b, 1, 3, c3 / 3]));
     Tensor::cat(vec![spatial, time], 1)
 }

@@ -4,7 +4,9 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 
 use crate::config::{BlockPlan, ImageConfig, Resample, Skip, StagePlan};
-use crate::kernels::{DropoutKeys, downsample_bilinear, upsample_bilinear, upsample_nearest, wide};
+use crate::kernels::{
+    DropoutKeys, at_least_f32, downsample_bilinear, upsample_bilinear, upsample_nearest,
+};
 use crate::network::block::ResBlock;
 use crate::network::io::{BlockInfo, NetworkInput, NetworkOutput};
 use crate::network::layers::{Conv3x3, GroupNorm};
@@ -13,13 +15,14 @@ use crate::network::params::Params;
 use crate::network::time::TimeEmbedding;
 use crate::network::window::RelativePositions;
 
-/// One stage of the encoder, or of the decoder.
+/// A stage of the encoder or of the decoder.
 #[derive(Module, Debug)]
 struct Stage {
-    /// The convolution that follows, or does, the change of resolution on the way in.
+    /// The convolution that halves the resolution before the blocks (encoder), or that follows
+    /// upsampling (decoder). `None` in the first stage, and if resampling is bilinear.
     resample: Option<Conv3x3>,
     blocks: Vec<ResBlock>,
-    /// Height and width of the maps.
+    /// Side of the stage's maps, in pixels.
     side: usize,
 }
 
@@ -31,7 +34,7 @@ impl Stage {
     }
 }
 
-/// The network of the paper's Fig 4 and tables S.2, S.3.
+/// The image-space network of the paper's Fig 4 and tables S.2, S.3.
 #[derive(Module, Debug)]
 pub struct UNet {
     time: TimeEmbedding,
@@ -95,7 +98,7 @@ impl UNet {
     pub(crate) fn forward(&self, input: NetworkInput) -> NetworkOutput {
         let NetworkInput { x, c_noise, options } = input;
         let conditioning = &options.conditioning;
-        let target = (&x.device(), wide(x.dtype()));
+        let target = (&x.device(), at_least_f32(x.dtype()));
         let labels = conditioning.labels_of(c_noise.len());
         let time = self.time.forward(&c_noise, &labels, conditioning.augment.clone(), target);
         let time = options.time_token(time, x.dtype());
@@ -134,7 +137,7 @@ impl UNet {
             }
             skips.push(outputs);
         }
-        // The bottleneck has no skip: the decoder goes on from its output.
+        // The bottleneck has no skip connection: its output is the input of the decoder.
         skips.pop();
         for stage in &self.decoder {
             x = match &stage.resample {
@@ -144,7 +147,8 @@ impl UNet {
             let mut outputs = skips.pop().expect("every decoder stage has an encoder stage");
             for (j, block) in stage.blocks.iter().enumerate() {
                 if j == 0 || self.config.skip == Skip::Block {
-                    let skip = outputs.pop().expect("every block of the decoder has one");
+                    let skip =
+                        outputs.pop().expect("every block of the decoder has a skip connection");
                     x = Tensor::cat(vec![x, skip], 3);
                 }
                 x = run(block, x);

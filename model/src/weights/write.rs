@@ -12,12 +12,12 @@ use crate::weights::card::Card;
 use crate::weights::error::{KEY, Precision, VERSION, WeightsError};
 use crate::weights::read::Metadata;
 
-/// Makes a weights file out of a model's parameters, as [`crate::Model::parameters`] returns them.
-/// The same input gives the same bytes.
+/// Serialises a model's parameters, as [`crate::Model::parameters`] returns them, to a weights
+/// file. The same input gives the same bytes.
 ///
 /// # Errors
 ///
-/// If a value is not finite, or not so in this precision.
+/// If a value is not finite, or not finite in this precision.
 pub fn to_bytes(
     config: &ModelConfig,
     card: &Card,
@@ -47,7 +47,7 @@ pub fn to_bytes(
                 }
             };
             if !finite {
-                let why = if value.is_finite() { " in 16 bits: export 32" } else { "" };
+                let why = if value.is_finite() { " in 16 bits: export in 32 bits" } else { "" };
                 return Err(WeightsError::NotFinite(spec.name, why));
             }
         }

@@ -8,13 +8,13 @@ use burn::tensor::{DType, Tensor};
 use crate::config::{
     Direction, GroupNormConfig, Position, SongAttention, SongBlockPlan, SongConfig,
 };
-use crate::kernels::{self, Attention, DropoutKeys, wide, window_attention};
+use crate::kernels::{self, Attention, DropoutKeys, at_least_f32, window_attention};
 use crate::network::io::AttentionMaps;
 use crate::network::layers::{Conv3x3, GroupNorm, Linear};
 use crate::network::macs::Macs;
 use crate::network::params::{Init, Params};
 use crate::network::song::resample::Filter;
-use crate::network::tmsa::lengths;
+use crate::network::tmsa::norms;
 use crate::network::window::RelativePositions;
 
 /// Factor on the initial weights of the layers that end a residual branch, and of the last one.
@@ -181,13 +181,15 @@ impl SelfAttention {
             None => Tensor::zeros([b, 3 * c], (&x.device(), x.dtype())),
         };
         let bias = match (&self.relative_position_bias_table, &self.positions) {
-            (Some(table), Some(positions)) => positions.bias(table.val().cast(wide(x.dtype()))),
+            (Some(table), Some(positions)) => {
+                positions.bias(table.val().cast(at_least_f32(x.dtype())))
+            }
             _ => Tensor::zeros([self.heads, n, n], (&x.device(), DType::F32)),
         };
         let attention = Attention { qkv, time, bias, window: [self.side; 2] };
         let parts = weights.then(|| {
             let Attention { qkv, time, bias, .. } = &attention;
-            (bias.clone(), lengths(qkv.clone(), time.clone()))
+            (bias.clone(), norms(qkv.clone(), time.clone()))
         });
         let (context, weights) = window_attention(attention, weights);
         let maps = weights.zip(parts).map(|(weights, (bias, lengths))| AttentionMaps {

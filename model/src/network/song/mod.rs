@@ -10,7 +10,7 @@ use burn::tensor::{DType, Device, Tensor};
 
 use crate::config::{Direction, GroupNormConfig, SongConfig, SongEmbedding, SongEncoder};
 use crate::diffusion::label::Label;
-use crate::kernels::{DropoutKeys, swish, wide};
+use crate::kernels::{DropoutKeys, at_least_f32, swish};
 use crate::network::io::{BlockInfo, NetworkInput, NetworkOutput};
 use crate::network::layers::{ClassEmbedding, Conv3x3, GroupNorm, Linear};
 use crate::network::macs::Macs;
@@ -76,7 +76,7 @@ impl SongNetwork {
     pub(crate) fn forward(&self, input: NetworkInput) -> NetworkOutput {
         let NetworkInput { x, c_noise, options } = input;
         let conditioning = &options.conditioning;
-        let target = (&x.device(), wide(x.dtype()));
+        let target = (&x.device(), at_least_f32(x.dtype()));
         let labels = conditioning.labels_of(c_noise.len());
         let time = self.mapping.forward(&c_noise, &labels, conditioning.augment.clone(), target);
         let time = options.time_token(time, x.dtype());
