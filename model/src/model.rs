@@ -166,13 +166,14 @@ impl Model {
         Ok(Answer { sigma, values, stride, further: answers.collect() })
     }
 
-    /// Reads back the parameters, each with its values in the order of the weights file.
+    /// Reads back the tensors of the weights file, each with its values in the
+    /// order of that file.
     ///
     /// # Panics
     ///
     /// In a browser, which cannot block on a GPU.
     pub fn parameters(&self) -> Vec<(TensorSpec, Vec<f32>)> {
-        collect(&self.network, self.network.specs())
+        collect(&self.network, self.network.specs(), self.network.buffers())
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::config::block::{TransformerConfig, Window};
+use crate::config::block::{Position, TransformerConfig, Window};
 use crate::config::check::{
     ConfigError, MAX_BLOCKS, MAX_CHANNELS, MAX_CLASSES, MAX_RESOLUTION, MAX_TOKENS_PER_SIDE, check,
     within,
@@ -31,6 +31,9 @@ pub struct LatentConfig {
     /// Longest period of the timestep embedding: frequencies fall from 1 towards `1 / max_period`,
     /// which is not included.
     pub max_period: f64,
+    /// How the embeddings of time and class enter the blocks.
+    #[serde(skip_serializing_if = "Modulation::is_default")]
+    pub modulation: Modulation,
     /// The DiffiT transformer block.
     #[serde(deserialize_with = "transformer")]
     pub transformer: TransformerConfig,
@@ -39,6 +42,25 @@ pub struct LatentConfig {
     /// Whether the network also predicts the variance of a step, as a position between its bounds,
     /// in as many channels again.
     pub learned_variance: bool,
+}
+
+/// How the embeddings of time and class enter the blocks of the latent network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Modulation {
+    /// In queries, keys and values, as in the paper.
+    #[default]
+    Tmsa,
+    /// By shifts, scales and gates around attention and MLP, as in DiT. There is no relative position
+    /// bias then.
+    AdalnZero,
+}
+
+impl Modulation {
+    /// Whether it is the default, which serde leaves out, so that older programs read the file.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Deserialises the `transformer` object. Missing fields take the defaults of the latent network,
@@ -64,6 +86,7 @@ impl Default for LatentConfig {
             classes: 1000,
             time_channels: 256,
             max_period: 10_000.0,
+            modulation: Modulation::default(),
             transformer: TransformerConfig {
                 head_dim: 72,
                 layer_norm_affine: false,
@@ -111,6 +134,10 @@ impl LatentConfig {
             format!("max_period is {}, not a finite number of at least 1", self.max_period)
         })?;
         self.transformer.validate()?;
+        let no_bias = self.transformer.position == Position::None;
+        check(self.modulation == Modulation::Tmsa || no_bias, || {
+            "modulation adaln-zero has no position bias: transformer.position must be none".into()
+        })?;
         self.transformer.divides("width", self.width)?;
         self.window.divides(self.side(), "map of tokens")
     }

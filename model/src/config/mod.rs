@@ -9,6 +9,7 @@ mod image;
 mod latent;
 #[cfg(feature = "tensor")]
 pub mod preset;
+mod song;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +21,10 @@ pub use check::ConfigError;
 #[cfg(feature = "tensor")]
 pub(crate) use image::{BlockPlan, StagePlan};
 pub use image::{GroupNormConfig, ImageConfig, Resample, Residual, Skip, TimeConfig};
-pub use latent::LatentConfig;
+pub use latent::{LatentConfig, Modulation};
+#[cfg(feature = "tensor")]
+pub(crate) use song::{Direction, SongBlockPlan};
+pub use song::{SongAttention, SongConfig, SongEmbedding, SongEncoder};
 
 /// Configuration of a model: everything needed to build it around its weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +45,8 @@ pub enum NetworkConfig {
     Image(ImageConfig),
     /// The stack of transformer blocks that works on the latents of an autoencoder.
     Latent(LatentConfig),
+    /// DDPM++ or NCSN++, which work on pixels.
+    Song(SongConfig),
 }
 
 impl ModelConfig {
@@ -54,6 +60,7 @@ impl ModelConfig {
         match &self.network {
             NetworkConfig::Image(image) => image.validate(),
             NetworkConfig::Latent(latent) => latent.validate(),
+            NetworkConfig::Song(song) => song.validate(),
         }
     }
 
@@ -66,6 +73,7 @@ impl ModelConfig {
             NetworkConfig::Latent(latent) => {
                 [latent.channels, latent.resolution, latent.resolution]
             }
+            NetworkConfig::Song(song) => [song.image_channels, song.resolution, song.resolution],
         }
     }
 
@@ -74,6 +82,7 @@ impl ModelConfig {
         match &self.network {
             NetworkConfig::Image(image) => image.classes,
             NetworkConfig::Latent(latent) => latent.classes,
+            NetworkConfig::Song(song) => song.classes,
         }
     }
 
@@ -82,6 +91,7 @@ impl ModelConfig {
         match &mut self.network {
             NetworkConfig::Image(image) => image.classes = classes,
             NetworkConfig::Latent(latent) => latent.classes = classes,
+            NetworkConfig::Song(song) => song.classes = classes,
         }
         self
     }
@@ -111,6 +121,7 @@ impl ModelConfig {
                 let side = latent.side();
                 largest(&latent.transformer, side, latent.width, latent.window.on(side))
             }
+            NetworkConfig::Song(song) => song.largest_map(),
         }
     }
 
@@ -119,6 +130,7 @@ impl ModelConfig {
         match &self.network {
             NetworkConfig::Image(image) => image.time.augment_labels,
             NetworkConfig::Latent(_) => 0,
+            NetworkConfig::Song(song) => song.augment_labels,
         }
     }
 }

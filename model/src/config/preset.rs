@@ -1,8 +1,8 @@
 //! Presets: named model configurations.
 
 use crate::config::{
-    ImageConfig, LatentConfig, LinearBetas, ModelConfig, NetworkConfig, PrecondConfig, TimeConfig,
-    TransformerConfig, Window,
+    ImageConfig, LatentConfig, LinearBetas, ModelConfig, Modulation, NetworkConfig, Position,
+    PrecondConfig, SongAttention, SongConfig, TimeConfig, TransformerConfig, VpSchedule, Window,
 };
 
 /// Returns every preset with its name.
@@ -40,9 +40,36 @@ pub fn all() -> Vec<(&'static str, ModelConfig)> {
         transformer: TransformerConfig { head_dim: 32, ..latent256.transformer.clone() },
         ..latent256.clone()
     };
+    let dit_xl2 = LatentConfig {
+        modulation: Modulation::AdalnZero,
+        transformer: TransformerConfig {
+            position: Position::None,
+            ..latent256.transformer.clone()
+        },
+        ..latent256.clone()
+    };
+    let dit = |width, depth, head_dim| LatentConfig {
+        width,
+        depth,
+        transformer: TransformerConfig { head_dim, ..dit_xl2.transformer.clone() },
+        ..dit_xl2.clone()
+    };
     let latent = |config: LatentConfig| ModelConfig {
         network: NetworkConfig::Latent(config),
         precond: PrecondConfig::Adm { betas: LinearBetas::default() },
+    };
+    // The baselines of Table 5 are EDM's configuration A.
+    let vp = |config: SongConfig| ModelConfig {
+        network: NetworkConfig::Song(config),
+        precond: PrecondConfig::Vp { schedule: VpSchedule::default() },
+    };
+    let ve = |config: SongConfig| ModelConfig {
+        network: NetworkConfig::Song(config),
+        precond: PrecondConfig::Ve { sigma_min: 0.02, sigma_max: 100.0 },
+    };
+    let tmsa = |config: SongConfig| {
+        let position = Position::Relative { init_std: 0.02 };
+        SongConfig { attention: SongAttention::Tmsa { position }, ..config }
     };
     vec![
         ("tiny", image(tiny.clone())),
@@ -59,6 +86,19 @@ pub fn all() -> Vec<(&'static str, ModelConfig)> {
         ("latent256", latent(latent256)),
         ("latent512", latent(latent512)),
         ("latent-tiny", latent(latent_tiny)),
+        // DiT with adaLN-Zero, and the counterpart of `latent-tiny`.
+        ("dit-xl2", latent(dit_xl2.clone())),
+        ("dit-b2", latent(dit(768, 12, 64))),
+        ("dit-s2", latent(dit(384, 12, 64))),
+        (
+            "dit-latent-tiny",
+            latent(LatentConfig { resolution: 16, classes: 10, ..dit(192, 8, 32) }),
+        ),
+        // DDPM++ and NCSN++, then both with TMSA in their attention layers.
+        ("t5-vp", vp(SongConfig::default())),
+        ("t5-ve", ve(SongConfig::ncsnpp())),
+        ("t5-vp-tmsa", vp(tmsa(SongConfig::default()))),
+        ("t5-ve-tmsa", ve(tmsa(SongConfig::ncsnpp()))),
     ]
 }
 

@@ -2,6 +2,11 @@
 //! `tests/golden/reference.py` writes. The crate `tests` does the same for whole networks.
 
 mod adm;
+pub(crate) mod dit;
+mod song;
+mod synthetic;
+#[cfg(feature = "train")]
+mod trained;
 mod vae;
 
 use std::path::Path;
@@ -12,7 +17,8 @@ use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 
 use crate::config::{
-    GroupNormConfig, ImageConfig, LatentConfig, TimeConfig, TransformerConfig, Window,
+    GroupNormConfig, ImageConfig, LatentConfig, Position, SongAttention, SongConfig, TimeConfig,
+    TransformerConfig, Window,
 };
 use crate::diffusion::label::Label;
 use crate::network::block::{ResBlock, Transformer};
@@ -87,6 +93,18 @@ pub(crate) fn latent_config() -> LatentConfig {
         transformer,
         ..LatentConfig::default()
     }
+}
+
+/// Small networks like DDPM++ and NCSN++, the latter with TMSA.
+#[cfg(feature = "train")]
+pub(crate) fn song_configs() -> [SongConfig; 2] {
+    let position = Position::Relative { init_std: 0.02 };
+    let tmsa = SongConfig { attention: SongAttention::Tmsa { position }, ..SongConfig::ncsnpp() };
+    [SongConfig::default(), tmsa].map(|config| SongConfig {
+        channel_mult: vec![1, 1, 2],
+        dropout: 0.3,
+        ..song::small(config)
+    })
 }
 
 /// The configuration of the image-space network in `tests/golden/reference.py`.

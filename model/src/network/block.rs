@@ -23,7 +23,12 @@ pub struct Mlp {
 }
 
 impl Mlp {
-    fn new(params: &Params, config: &TransformerConfig, channels: usize, branch_init: f64) -> Self {
+    pub(crate) fn new(
+        params: &Params,
+        config: &TransformerConfig,
+        channels: usize,
+        branch_init: f64,
+    ) -> Self {
         let hidden = config.mlp_ratio * channels;
         Self {
             fc1: Linear::new(&params.enter("fc1"), [channels, hidden], true, 1.0),
@@ -32,7 +37,7 @@ impl Mlp {
         }
     }
 
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let x = self.fc1.forward(x);
         let x = match self.activation {
             Activation::GeluTanh => kernels::gelu_tanh(x),
@@ -41,7 +46,7 @@ impl Mlp {
         self.fc2.forward(x)
     }
 
-    fn macs(&self, tokens: usize) -> Macs {
+    pub(crate) fn macs(&self, tokens: usize) -> Macs {
         self.fc1.macs(tokens) + self.fc2.macs(tokens)
     }
 }

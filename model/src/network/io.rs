@@ -53,7 +53,7 @@ pub struct BlockInfo {
     pub side: usize,
     /// Channels of a token.
     pub channels: usize,
-    /// Side of its attention window, in tokens.
+    /// Side of its attention window, in tokens; 0 if the block has no attention.
     pub window: usize,
 }
 

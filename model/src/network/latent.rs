@@ -4,9 +4,10 @@
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 
-use crate::config::LatentConfig;
+use crate::config::{LatentConfig, Modulation as Kind};
 use crate::kernels::{at_least_f32, swish};
 use crate::network::block::Transformer;
+use crate::network::dit::{DitBlock, LatentBlock, Modulation, modulate};
 use crate::network::io::{BlockInfo, NetworkInput, NetworkOutput};
 use crate::network::layers::{Embedding, LayerNorm, Linear};
 use crate::network::macs::Macs;
@@ -27,8 +28,10 @@ pub struct LatentNetwork {
     time: TimestepEmbedding,
     /// Class embedding; its last row is the null class.
     classes: Option<Embedding>,
-    blocks: Vec<Transformer>,
+    blocks: Vec<LatentBlock>,
     head_norm: LayerNorm,
+    /// Shift and scale of the final layer, with adaLN-Zero.
+    head_modulation: Option<Modulation>,
     head: Linear,
     #[module(skip)]
     config: LatentConfig,
@@ -39,16 +42,22 @@ impl LatentNetwork {
     pub(crate) fn new(params: &Params, config: &LatentConfig) -> Self {
         let LatentConfig { channels, patch, width, depth, classes, .. } = *config;
         let side = config.side();
-        let relative = RelativePositions::new(config.window.on(side), params);
+        let window = config.window.on(side);
+        let ada_ln = config.modulation == Kind::AdalnZero;
+        let relative = (!ada_ln).then(|| RelativePositions::new(window, params));
         let block = |i: usize| {
             let params = params.enter("blocks").enter(i);
+            let Some(relative) = &relative else {
+                let block = DitBlock::new(&params, &config.transformer, width, window);
+                return LatentBlock::AdaLnZero(block);
+            };
             let shape = TransformerShape {
                 channels: width,
                 time_width: width,
-                positions: &relative,
+                positions: relative,
                 branch_init: 1.0,
             };
-            Transformer::new(&params, &config.transformer, &shape)
+            LatentBlock::Tmsa(Transformer::new(&params, &config.transformer, &shape))
         };
         let head = params.enter("final_layer");
         Self {
@@ -72,6 +81,7 @@ impl LatentNetwork {
                 false,
                 config.transformer.layer_norm_eps,
             ),
+            head_modulation: ada_ln.then(|| Modulation::new(&head, width, 2)),
             head: Linear::with_init(
                 &head.enter("linear"),
                 [width, patch * patch * config.channels_out()],
@@ -111,7 +121,7 @@ impl LatentNetwork {
         for (number, block) in self.blocks.iter().enumerate() {
             #[cfg(feature = "train")]
             if let Some(recompute) = &options.training.recompute {
-                x = recompute.block(block, x, condition.clone(), |block: &Transformer, x, time| {
+                x = recompute.block(block, x, condition.clone(), |block: &LatentBlock, x, time| {
                     block.forward(x, time, false).0
                 });
                 continue;
@@ -122,7 +132,15 @@ impl LatentNetwork {
             attention = attention.or(maps);
         }
 
-        let x = self.head.forward(swish(self.head_norm.forward(x)));
+        let x = self.head_norm.forward(x);
+        let x = match &self.head_modulation {
+            Some(modulation) => {
+                let [shift, scale] = modulation.forward(condition);
+                modulate(x, shift, scale)
+            }
+            None => swish(x),
+        };
+        let x = self.head.forward(x);
         // (b, h, w, p q c) -> (b, c, h p, w q)
         let x = x
             .reshape([b, side, side, p, p, channels_out])
@@ -134,7 +152,11 @@ impl LatentNetwork {
     pub(crate) fn macs(&self) -> Macs {
         let tokens = self.config.side().pow(2);
         let blocks = self.blocks.iter().map(|block| block.macs(tokens, self.config.width));
-        self.patches.macs(tokens) + self.time.macs() + blocks.sum() + self.head.macs(tokens)
+        self.patches.macs(tokens)
+            + self.time.macs()
+            + blocks.sum()
+            + self.head_modulation.iter().map(Modulation::macs).sum()
+            + self.head.macs(tokens)
     }
 
     pub(crate) fn blocks(&self) -> Vec<BlockInfo> {

@@ -48,6 +48,14 @@ impl Linear {
         }
     }
 
+    /// A 1x1 convolution, stored as such.
+    pub(crate) fn conv1x1(params: &Params, [c_in, c_out]: [usize; 2], gain: f64) -> Self {
+        Self {
+            weight: params.kernel("weight", [c_out, c_in, 1, 1], Init::XavierUniform { gain }),
+            bias: Some(params.tensor("bias", [c_out], Init::Zeros)),
+        }
+    }
+
     /// Applies the map.
     ///
     /// # Shapes
@@ -90,6 +98,11 @@ pub struct ClassEmbedding {
 impl ClassEmbedding {
     pub(crate) fn new(params: &Params, classes: usize, channels: usize) -> Self {
         Self { linear: Linear::new(params, [classes, channels], false, 1.0), classes }
+    }
+
+    /// With a bias, which is added without a class too: the form of EDM's `SongUNet`.
+    pub(crate) fn with_bias(params: &Params, classes: usize, channels: usize) -> Self {
+        Self { linear: Linear::new(params, [classes, channels], true, 1.0), classes }
     }
 
     /// Computes the embedding of labels.

@@ -1,11 +1,13 @@
 //! The network F: the image-space U-Net or the latent network behind one type.
 
 pub(crate) mod block;
+mod dit;
 pub(crate) mod io;
 pub(crate) mod latent;
 pub(crate) mod layers;
 pub mod macs;
 pub(crate) mod params;
+pub(crate) mod song;
 mod time;
 pub(crate) mod tmsa;
 mod unet;
@@ -18,6 +20,7 @@ use crate::config::NetworkConfig;
 use crate::network::latent::LatentNetwork;
 use crate::network::macs::Macs;
 use crate::network::params::{Params, Source, TensorSpec};
+use crate::network::song::SongNetwork;
 use crate::network::unet::UNet;
 
 pub use io::{
@@ -31,6 +34,9 @@ pub struct Network {
     kind: Kind,
     #[module(skip)]
     specs: Vec<TensorSpec>,
+    /// Values of the tensors that are not trained.
+    #[module(skip)]
+    buffers: Vec<(TensorSpec, Vec<f32>)>,
 }
 
 /// The kinds of networks.
@@ -40,6 +46,7 @@ pub struct Network {
 enum Kind {
     Image(UNet),
     Latent(LatentNetwork),
+    Song(SongNetwork),
 }
 
 impl Network {
@@ -49,8 +56,9 @@ impl Network {
         let kind = match config {
             NetworkConfig::Image(image) => Kind::Image(UNet::new(&params, image)),
             NetworkConfig::Latent(latent) => Kind::Latent(LatentNetwork::new(&params, latent)),
+            NetworkConfig::Song(song) => Kind::Song(SongNetwork::new(&params, song)),
         };
-        Self { kind, specs: params.specs() }
+        Self { kind, specs: params.specs(), buffers: params.buffers() }
     }
 
     /// The network's tensors, with the names and shapes of the weights file.
@@ -60,7 +68,12 @@ impl Network {
 
     /// Number of parameters.
     pub fn parameter_count(&self) -> usize {
-        self.specs.iter().map(TensorSpec::len).sum()
+        self.specs.iter().filter(|spec| !spec.buffer).map(TensorSpec::len).sum()
+    }
+
+    /// The tensors that are not trained, with their values in the order of the weights file.
+    pub(crate) fn buffers(&self) -> &[(TensorSpec, Vec<f32>)] {
+        &self.buffers
     }
 
     /// Computes F(x; c_noise).
@@ -72,6 +85,7 @@ impl Network {
         match &self.kind {
             Kind::Image(unet) => unet.forward(input),
             Kind::Latent(network) => network.forward(input),
+            Kind::Song(network) => network.forward(input),
         }
     }
 
@@ -80,6 +94,7 @@ impl Network {
         match &self.kind {
             Kind::Image(unet) => unet.macs(),
             Kind::Latent(network) => network.macs(),
+            Kind::Song(network) => network.macs(),
         }
     }
 
@@ -88,6 +103,7 @@ impl Network {
         match &self.kind {
             Kind::Image(unet) => unet.blocks(),
             Kind::Latent(network) => network.blocks(),
+            Kind::Song(network) => network.blocks(),
         }
     }
 }

@@ -25,6 +25,8 @@ pub struct TensorSpec {
     /// `[in, out]`. It may be stored as the kernel of a convolution; `in` is then all dimensions
     /// after the first.
     pub transposed: bool,
+    /// Whether it is stored but not trained. Its values are always stored as `f32`.
+    pub buffer: bool,
 }
 
 impl TensorSpec {
@@ -49,12 +51,12 @@ impl TensorSpec {
     }
 
     /// Converts values from the file's order to Burn's.
-    fn to_burn(&self, values: Vec<f32>) -> Vec<f32> {
+    pub(crate) fn to_burn(&self, values: Vec<f32>) -> Vec<f32> {
         if self.transposed { transpose(&values, self.matrix()) } else { values }
     }
 
     /// Converts values from Burn's order to the file's.
-    fn to_file(&self, values: Vec<f32>) -> Vec<f32> {
+    pub(crate) fn to_file(&self, values: Vec<f32>) -> Vec<f32> {
         let [d_out, d_in] = self.matrix();
         if self.transposed { transpose(&values, [d_in, d_out]) } else { values }
     }
@@ -134,12 +136,13 @@ pub(crate) struct Params<'a> {
     device: &'a Device,
     source: &'a Source<'a>,
     specs: Rc<RefCell<Vec<TensorSpec>>>,
+    buffers: Rc<RefCell<Vec<(TensorSpec, Vec<f32>)>>>,
 }
 
 impl<'a> Params<'a> {
     /// The root of a network.
     pub fn new(device: &'a Device, source: &'a Source<'a>) -> Self {
-        Self { path: String::new(), device, source, specs: Rc::default() }
+        Self { path: String::new(), device, source, specs: Rc::default(), buffers: Rc::default() }
     }
 
     /// The device of the network, for tensors that are computed rather than stored; `None` if the
@@ -151,6 +154,12 @@ impl<'a> Params<'a> {
     /// The tensors that were requested so far, in that order.
     pub fn specs(&self) -> Vec<TensorSpec> {
         self.specs.borrow().clone()
+    }
+
+    /// Those of them that are not trained, with their values; none if the network is built for its
+    /// shapes alone.
+    pub fn buffers(&self) -> Vec<(TensorSpec, Vec<f32>)> {
+        self.buffers.borrow().clone()
     }
 
     /// The part of the network called `name`.
@@ -185,6 +194,32 @@ impl<'a> Params<'a> {
         self.param(name, [c * h * w, d_out], stored.to_vec(), true, init)
     }
 
+    /// The values of a tensor of one dimension that is stored but not trained; zeros if the network
+    /// is built for its shapes alone.
+    pub fn buffer(&self, name: &str, len: usize, init: Init) -> Vec<f32> {
+        let (name, shape) = (self.name(name), vec![len]);
+        let spec = TensorSpec { name, shape, transposed: false, buffer: true };
+        self.specs.borrow_mut().push(spec.clone());
+        let Some(values) = self.values(&spec, init) else { return vec![0.0; len] };
+        self.buffers.borrow_mut().push((spec, values.clone()));
+        values
+    }
+
+    /// The values of a tensor in the order of the file, unless the network is built for its shapes
+    /// alone.
+    fn values(&self, spec: &TensorSpec, init: Init) -> Option<Vec<f32>> {
+        match self.source {
+            Source::Random { seed } => {
+                let random = Random::new(*seed, Stream::Parameters, hash(&spec.name));
+                let matrix = spec.transposed.then(|| spec.matrix());
+                let shape = matrix.as_ref().map_or(&spec.shape[..], |matrix| &matrix[..]);
+                Some(init.values(shape, random))
+            }
+            Source::Stored(values) => Some(values(spec)),
+            Source::Shapes => None,
+        }
+    }
+
     fn param<const D: usize>(
         &self,
         name: &str,
@@ -193,18 +228,10 @@ impl<'a> Params<'a> {
         transposed: bool,
         init: Init,
     ) -> Param<Tensor<D>> {
-        let spec = TensorSpec { name: self.name(name), shape: stored, transposed };
+        let name = self.name(name);
+        let spec = TensorSpec { name, shape: stored, transposed, buffer: false };
         let id = spec.id();
-        let values = match self.source {
-            Source::Random { seed } => {
-                let random = Random::new(*seed, Stream::Parameters, hash(&spec.name));
-                let shape = if transposed { &spec.matrix()[..] } else { &spec.shape };
-                Some(init.values(shape, random))
-            }
-            Source::Stored(values) => Some(values(&spec)),
-            Source::Shapes => None,
-        };
-        let values = values.map(|values| spec.to_burn(values));
+        let values = self.values(&spec, init).map(|values| spec.to_burn(values));
         self.specs.borrow_mut().push(spec);
         match values {
             Some(values) => {
@@ -223,12 +250,17 @@ impl<'a> Params<'a> {
     }
 }
 
-/// Reads back the parameters of a network, each with its values in the order of the weights file.
+/// Reads back the tensors of a network, each with its values in the order of the weights file.
+/// `buffers` are those that are not parameters.
 ///
 /// # Panics
 ///
 /// If the parameters are not `f32`, or in a browser, which cannot block on a GPU.
-pub(crate) fn collect<M: Module>(module: &M, specs: &[TensorSpec]) -> Vec<(TensorSpec, Vec<f32>)> {
+pub(crate) fn collect<M: Module>(
+    module: &M,
+    specs: &[TensorSpec],
+    buffers: &[(TensorSpec, Vec<f32>)],
+) -> Vec<(TensorSpec, Vec<f32>)> {
     struct Collector(HashMap<ParamId, TensorData>);
     impl ModuleVisitor for Collector {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -240,6 +272,9 @@ pub(crate) fn collect<M: Module>(module: &M, specs: &[TensorSpec]) -> Vec<(Tenso
     specs
         .iter()
         .map(|spec| {
+            if let Some(buffer) = buffers.iter().find(|(buffer, _)| buffer == spec) {
+                return buffer.clone();
+            }
             let data = collector.0.remove(&spec.id()).expect("every spec is a parameter");
             let values = data.try_into_vec::<f32>().expect("parameters are f32");
             (spec.clone(), spec.to_file(values))

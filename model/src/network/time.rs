@@ -122,7 +122,7 @@ impl TimestepEmbedding {
 ///
 /// It is computed on the host in `f64`: a GPU's sine may be inaccurate for arguments as large as
 /// 999.
-fn sinusoid(
+pub(crate) fn sinusoid(
     t: &[f64],
     n: usize,
     frequency: impl Fn(usize) -> f64,

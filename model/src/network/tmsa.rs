@@ -134,7 +134,7 @@ impl Tmsa {
 
 /// Computes the norms of queries, keys and values: of the spatial tokens' part `[B, H, W, 3 C]`, as
 /// the mean over the map, and of the time token's part `[B, 3 C]`. The output is `[B, 2, 3]`.
-fn norms(spatial: Tensor<4>, time: Tensor<2>) -> Tensor<3> {
+pub(crate) fn norms(spatial: Tensor<4>, time: Tensor<2>) -> Tensor<3> {
     let [b, h, w, c3] = spatial.dims();
     let norm = |x: Tensor<4>| x.square().sum_dim(3).sqrt().mean_dim(1).reshape([b, 1, 3]);
     let spatial = norm(spatial.reshape([b, h * w, 3, c3 / 3]));

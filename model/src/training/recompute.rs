@@ -158,7 +158,10 @@ mod tests {
             unreachable!()
         };
         let latent = crate::config::LatentConfig { resolution: 4, depth: 3, ..latent };
-        for network in [NetworkConfig::Image(image), NetworkConfig::Latent(latent)] {
+        let song = crate::golden::song_configs().map(NetworkConfig::Song);
+        let dit = NetworkConfig::Latent(crate::golden::dit::small());
+        let others = [NetworkConfig::Image(image), NetworkConfig::Latent(latent), dit];
+        for network in others.into_iter().chain(song) {
             let config = crate::config::ModelConfig { network, precond: PrecondConfig::default() };
             let model = Model::new(config, 1, &Device::flex().autodiff()).expect("fits together");
             let (whole, parts) = (gradients(&model, false), gradients(&model, true));

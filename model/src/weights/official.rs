@@ -8,7 +8,7 @@
 
 use safetensors::tensor::Dtype;
 
-use crate::config::{LatentConfig, ModelConfig, NetworkConfig, Position};
+use crate::config::{LatentConfig, ModelConfig, Modulation, NetworkConfig, Position};
 use crate::network::latent::position_embedding;
 use crate::network::window::relative_position_index;
 use crate::weights::card::Card;
@@ -25,18 +25,26 @@ const POSITIONS: &str = "pos_embed";
 /// If the tensors are not those of the official release, or of a size that was not released.
 pub(crate) fn recognise(tensors: &TensorFile) -> Result<ModelConfig, WeightsError> {
     let shape = tensors.info(POSITIONS).map(|info| info.shape.clone()).unwrap_or_default();
-    let temporal = tensors.names().iter().any(|name| name.ends_with(".attn.qkv_temb.weight"));
-    if shape.is_empty() || !temporal {
+    let names = tensors.names();
+    let has = |end: &str| names.iter().any(|name| name.ends_with(end));
+    let modulation = if has(".attn.qkv_temb.weight") {
+        Modulation::Tmsa
+    } else if names.contains(&"blocks.0.adaLN_modulation.1.weight".to_string()) {
+        Modulation::AdalnZero
+    } else {
+        return Err(foreign(tensors));
+    };
+    if shape.is_empty() {
         return Err(foreign(tensors));
     }
     let presets: Vec<(ModelConfig, [usize; 3])> = crate::config::preset::all()
         .into_iter()
         .filter_map(|(_, config)| match &config.network {
-            NetworkConfig::Latent(latent) => {
+            NetworkConfig::Latent(latent) if latent.modulation == modulation => {
                 let positions = [1, latent.side().pow(2), latent.width];
                 Some((config, positions))
             }
-            NetworkConfig::Image(_) => None,
+            _ => None,
         })
         .collect();
     let known: Vec<[usize; 3]> = presets.iter().map(|(_, positions)| *positions).collect();
@@ -58,14 +66,19 @@ pub(crate) fn card(config: &LatentConfig) -> Card {
     let side = 8 * config.resolution;
     // The release was trained on ImageNet.
     let classes = IMAGENET.iter().filter(|_| config.classes == IMAGENET.len());
+    let (name, release) = match config.modulation {
+        Modulation::Tmsa => ("DiffiT", "NVIDIA's"),
+        Modulation::AdalnZero => ("DiT", "Meta's"),
+    };
     Card {
-        name: format!("DiffiT {side}, official layout"),
+        name: format!("{name} {side}, official layout"),
         summary: format!(
             "Latents of {side}x{side} pictures in {} classes, for the autoencoder of Stable Diffusion.",
             config.classes
         ),
-        licence: "as stated where the file comes from; NVIDIA's release is for non-commercial use"
-            .into(),
+        licence: format!(
+            "as stated where the file comes from; {release} release is for non-commercial use"
+        ),
         classes: classes.map(ToString::to_string).collect(),
         ..Card::default()
     }

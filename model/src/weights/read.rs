@@ -76,10 +76,10 @@ impl<'a> Weights<'a> {
         }
         let specs = specs(&config);
         let (precisions, mut problems) = check(&tensors, &specs, &[]);
-        let precision = precisions.first().map_or(Precision::F32, |(_, precision)| *precision);
+        let mut trained = precisions.into_iter().filter(|(spec, _)| !spec.buffer).peekable();
+        let precision = trained.peek().map_or(Precision::F32, |(_, precision)| *precision);
         problems.extend(
-            precisions
-                .into_iter()
+            trained
                 .filter(|(_, other)| *other != precision)
                 .map(|(spec, found)| TensorProblem::Mixed { name: spec.name.clone(), found }),
         );

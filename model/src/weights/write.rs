@@ -27,6 +27,7 @@ pub fn to_bytes(
 ) -> Result<Vec<u8>, WeightsError> {
     let mut stored = Vec::with_capacity(parameters.len());
     for (spec, values) in parameters {
+        let precision = stored_in(&spec, precision);
         let mut bytes = Vec::with_capacity(values.len() * 4);
         for value in values {
             let finite = match precision {
@@ -53,7 +54,7 @@ pub fn to_bytes(
         stored.push((spec, bytes));
     }
     let views = stored.iter().map(|(spec, bytes)| {
-        let view = TensorView::new(precision.dtype(), spec.shape.clone(), bytes)
+        let view = TensorView::new(stored_in(spec, precision).dtype(), spec.shape.clone(), bytes)
             .expect("the values fill the shape");
         (spec.name.as_str(), view)
     });
@@ -67,4 +68,9 @@ pub fn to_bytes(
         serde_json::to_string(&metadata).map_err(|e| WeightsError::Metadata(e.to_string()))?;
     safetensors::serialize(views, Some(HashMap::from([(KEY.to_string(), text)])))
         .map_err(|e| WeightsError::Format(e.to_string()))
+}
+
+/// The number format of a tensor in a file of this precision.
+fn stored_in(spec: &TensorSpec, precision: Precision) -> Precision {
+    if spec.buffer { Precision::F32 } else { precision }
 }

@@ -16,8 +16,10 @@ pub struct TrainArgs {
     /// Preset that sets the model and the recipe.
     ///
     /// The presets are tiny-emoji, tiny-cifar10, tiny, cifar10, cifar10-i, cifar10-256, ffhq64,
-    /// ffhq64-i, and for latents latent256, latent512 and latent-tiny. The default is tiny-emoji
-    /// for the embedded emoji dataset, and the unconditional tiny for other data.
+    /// ffhq64-i, and for latents latent256, latent512 and latent-tiny. For comparison there are
+    /// DDPM++ and NCSN++ (t5-vp, t5-ve), both with TMSA (t5-vp-tmsa, t5-ve-tmsa), and DiT for
+    /// latents (dit-xl2, dit-b2, dit-s2, dit-latent-tiny). The default is tiny-emoji for the
+    /// embedded emoji dataset, and the unconditional tiny for other data.
     #[arg(long, conflicts_with = "resume")]
     pub preset: Option<String>,
     /// JSON file with options that override those of the preset, such as the options.json of a run.

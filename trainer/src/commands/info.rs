@@ -81,7 +81,11 @@ pub fn run(args: InfoArgs) -> anyhow::Result<()> {
         let numbers =
             if first == last { format!("block {first}") } else { format!("blocks {first}-{last}") };
         let BlockInfo { part, side, channels, window: w } = equal[0];
-        println!("  {numbers:<15} {part}, {side}x{side}, {channels} channels, windows of {w}x{w}");
+        let attention = match w {
+            0 => "no attention".to_string(),
+            _ => format!("windows of {w}x{w}"),
+        };
+        println!("  {numbers:<15} {part}, {side}x{side}, {channels} channels, {attention}");
     }
     println!("  configuration   {}", indent(&serde_json::to_string_pretty(&config)?));
     if let Some(card) = card {

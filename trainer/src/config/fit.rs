@@ -17,9 +17,13 @@ impl TrainConfig {
     pub fn validate_fit(&self) -> anyhow::Result<()> {
         self.validate_loss()?;
         let labels = self.model.augment_labels();
+        let field = match self.model.network {
+            NetworkConfig::Song(_) => "augment_labels",
+            NetworkConfig::Image(_) | NetworkConfig::Latent(_) => "time.augment_labels",
+        };
         ensure!(
             labels == 0 || labels == AUGMENT_LABELS,
-            "model.network.time.augment_labels is {labels}, but augmentation gives {AUGMENT_LABELS} \
+            "model.network.{field} is {labels}, but augmentation gives {AUGMENT_LABELS} \
              labels: set it to {AUGMENT_LABELS}, or to 0 for a network without augmentation labels"
         );
         Ok(())

@@ -1,6 +1,6 @@
 //! Recipes of the presets.
 
-use model::config::LinearBetas;
+use model::config::{LinearBetas, PrecondConfig};
 use model::importance::TimeSampling;
 use model::loss::LossConfig;
 
@@ -50,6 +50,10 @@ impl TrainConfig {
             "latent-tiny" => latent(config(0.0, 32, 3_000, 5e-4, 0)),
             "latent256" => latent(config(0.0, 256, 200_000_000, 3e-4, 0)),
             "latent512" => latent(config(0.0, 512, 200_000_000, 1e-4, 0)),
+            "dit-latent-tiny" => latent(config(0.0, 32, 3_000, 5e-4, 0)),
+            // The 400,000 steps after which DiT compares its models.
+            name if name.starts_with("dit-") => latent(config(0.0, 256, 102_400_000, 1e-4, 0)),
+            name if name.starts_with("t5-") => song(config(0.0, 128, 166_400_000, 2e-4, 640_000)),
             _ => config(0.12, 512, 200_000_000, 1e-3, 10_000_000),
         })
     }
@@ -58,10 +62,28 @@ impl TrainConfig {
 /// Sets the options that all latent presets share: ADM's loss with uniform timesteps, and a decay
 /// rate of 0.9999 for the moving average. The paper does not give a training duration.
 fn latent(config: TrainConfig) -> TrainConfig {
-    let half_life = config.batch as f64 * 0.5f64.ln() / 0.9999f64.ln();
     TrainConfig {
         loss: LossConfig::Adm { betas: LinearBetas::default(), times: TimeSampling::default() },
-        ema: EmaConfig { half_life: half_life.round() as u64, ramp: 1e9 },
+        ema: constant_decay(0.9999, config.batch),
         ..config
     }
+}
+
+/// Sets the options that DDPM++ and NCSN++ share, those of their authors: the loss of the
+/// preconditioner, clipped gradients, and a moving average of constant decay rate.
+fn song(config: TrainConfig) -> TrainConfig {
+    let (loss, decay) = match config.model.precond {
+        PrecondConfig::Vp { schedule } => (LossConfig::Vp { schedule }, 0.9999),
+        PrecondConfig::Ve { sigma_min, sigma_max } => {
+            (LossConfig::Ve { sigma_min, sigma_max }, 0.999)
+        }
+        _ => unreachable!("these presets are VP or VE"),
+    };
+    TrainConfig { loss, clip: Some(1.0), ema: constant_decay(decay, config.batch), ..config }
+}
+
+/// Returns the moving average that keeps `decay` of itself in every step.
+fn constant_decay(decay: f64, batch: usize) -> EmaConfig {
+    let half_life = batch as f64 * 0.5f64.ln() / decay.ln();
+    EmaConfig { half_life: half_life.round() as u64, ramp: 1e9 }
 }

@@ -25,14 +25,14 @@ impl TrainConfig {
         fraction("augment", self.augment)?;
         fraction("label_dropout", self.label_dropout)?;
         fraction("lr_decay", self.lr_decay)?;
-        let on_pixels = matches!(self.model.network, NetworkConfig::Image(_));
         ensure!(
-            self.augment == 0.0 || on_pixels,
+            self.augment == 0.0 || !matches!(self.model.network, NetworkConfig::Latent(_)),
             "augment is {}, and latents cannot be augmented: they are only mirrored",
             self.augment
         );
         ensure!(
-            self.class_vectors == ClassVectors::Random || on_pixels,
+            self.class_vectors == ClassVectors::Random
+                || matches!(self.model.network, NetworkConfig::Image(_)),
             "class_vectors is components, which needs an image-space network"
         );
         if let Some(clip) = self.clip {

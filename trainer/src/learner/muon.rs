@@ -22,8 +22,11 @@ pub fn with_adam(adam: &AdamConfig, ratio: f64, specs: &[TensorSpec]) -> ModuleO
 fn is_matrix(spec: &TensorSpec) -> bool {
     const OTHERS: [&str; 7] =
         ["tokenizer", "head", "time", "x_embedder", "t_embedder", "y_embedder", "final_layer"];
-    let first = spec.name.split('.').next().unwrap_or_default();
-    spec.name.ends_with(".weight") && spec.shape.len() >= 2 && !OTHERS.contains(&first)
+    let mut parts = spec.name.split('.');
+    let (first, second) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    // DDPM++ and NCSN++: the embeddings are `map_..`, the first and the last layer `.._conv`.
+    let other = OTHERS.contains(&first) || first.starts_with("map_") || second.ends_with("_conv");
+    spec.name.ends_with(".weight") && spec.shape.len() >= 2 && !other
 }
 
 /// Muon for tensors of any rank, flattened to matrices: all dimensions but the first are merged.
@@ -84,8 +87,14 @@ mod tests {
         }
         let latent = matrices("latent-tiny");
         assert!(latent.iter().all(|name| name.starts_with("blocks.")), "{latent:?}");
+        let song = matrices("t5-ve-tmsa");
+        let inside = |name: &String| name.contains("block") || name.contains("_in");
+        let between = |name: &String| {
+            ["_up.", "_down.", "_aux_residual."].iter().any(|part| name.contains(part))
+        };
+        assert!(song.iter().all(|name| inside(name) || between(name)), "{song:?}");
         let all = |preset| shape_of(&model::preset::by_name(preset).expect("a preset"));
-        for (preset, found) in [("tiny", tiny), ("latent-tiny", latent)] {
+        for (preset, found) in [("tiny", tiny), ("latent-tiny", latent), ("t5-ve-tmsa", song)] {
             let count = |names: &[String]| -> usize {
                 let network = all(preset);
                 let of = network.specs().iter().filter(|spec| names.contains(&spec.name));

@@ -177,7 +177,11 @@ pub fn AttentionControls(state: State, engine: Engine) -> impl IntoView {
         let names =
             state.ready.read().as_ref().map(|ready| ready.blocks.clone()).unwrap_or_default();
         names.into_iter().enumerate().map(|(i, block)| {
-            let text = format!("{}: {}, {} × {}, window {}", i + 1, block.part, block.side, block.side, block.window);
+            let window = match block.window {
+                0 => "no attention".to_string(),
+                window => format!("window {window}"),
+            };
+            let text = format!("{}: {}, {} × {}, {window}", i + 1, block.part, block.side, block.side);
             view! { <option value=i.to_string() selected=move || state.scene.read().block == i>{text}</option> }
         }).collect_view()
     };

@@ -290,11 +290,20 @@ fn zeros(config: &ModelConfig, latent: &LatentConfig) -> Vec<Stored> {
 
 #[test]
 fn files_of_known_sizes_need_no_configuration() {
-    let config = crate::config::preset::by_name("latent-tiny").expect("a preset");
-    let NetworkConfig::Latent(latent) = &config.network else { panic!("it is latent") };
-    let bytes = serialize(&zeros(&config, latent));
-    let weights = Weights::parse(&bytes).expect("as it was released");
-    assert_eq!(weights.config(), &config);
+    for (preset, name) in
+        [("latent-tiny", "DiffiT 128, official"), ("dit-latent-tiny", "DiT 128, official")]
+    {
+        let config = crate::config::preset::by_name(preset).expect("a preset");
+        let NetworkConfig::Latent(latent) = &config.network else { panic!("it is latent") };
+        let mut tensors = zeros(&config, latent);
+        let weights = serialize(&tensors);
+        let weights = Weights::parse(&weights).expect("as it was released");
+        assert_eq!(weights.config(), &config);
+        assert!(weights.card().name.starts_with(name), "{}", weights.card().name);
+        of(&mut tensors, POSITIONS).bytes[3] ^= 0x40;
+        let spoilt = Weights::parse(&serialize(&tensors)).map(|_| ());
+        assert!(spoilt.is_err(), "{preset}: the position embedding was not compared");
+    }
 }
 
 /// The known names and shapes of the tensors in the released files.
