@@ -349,3 +349,42 @@ pub(crate) struct SongBlockPlan {
     /// Whether it ends with self-attention.
     pub attention: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invalid_values_are_reported() {
+        assert_eq!(SongConfig::default().validate(), Ok(()));
+        let cases: [(fn(&mut SongConfig), &str); 9] = [
+            (|c| c.resolution = 20, "resolution 20 cannot be halved 3 times"),
+            (|c| c.channel_mult = vec![], "channel_mult lists 0 levels"),
+            (|c| c.channel_mult[1] = 1 << 40, "channel_mult[1] is 1099511627776"),
+            (|c| c.model_channels = 200, "32 groups of the group normalisation do not divide 200"),
+            (|c| c.num_blocks = 1 << 40, "num_blocks is 1099511627776"),
+            (|c| c.attn_resolutions = vec![16, 12], "attn_resolutions lists 12"),
+            (|c| c.heads = 3, "heads 3 does not divide 256 channels"),
+            (|c| c.resample_filter = vec![1.0, 2.0, 1.0], "resample_filter has 3 values"),
+            (|c| c.resample_filter = vec![1.0, -1.0], "the sum of resample_filter is 0"),
+        ];
+        for (edit, message) in cases {
+            let mut config = SongConfig::default();
+            edit(&mut config);
+            let error = config.validate().expect_err(message).to_string();
+            assert!(error.contains(message), "{error:?} does not contain {message:?}");
+        }
+    }
+
+    #[test]
+    fn the_largest_map_is_a_decoder_input_or_attention() {
+        let config = SongConfig::default();
+        // The first decoder block at 32x32, on 256 + 128 channels.
+        assert_eq!(config.largest_map(), 32 * 32 * 384);
+        let attends = SongConfig { attn_resolutions: vec![32], heads: 2, ..config.clone() };
+        assert_eq!(attends.largest_map(), 2 << 20);
+        // A hostile configuration saturates instead of overflowing.
+        let hostile = SongConfig { resolution: usize::MAX, ..config };
+        assert_eq!(hostile.largest_map(), u64::MAX);
+    }
+}

@@ -87,3 +87,24 @@ fn constant_decay(decay: f64, batch: usize) -> EmaConfig {
     let half_life = batch as f64 * 0.5f64.ln() / decay.ln();
     EmaConfig { half_life: half_life.round() as u64, ramp: 1e9 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn baselines_have_the_recipes_of_their_authors() {
+        for (name, batch, steps, lr, decay, clip) in [
+            ("t5-vp", 128, 1_300_000, 2e-4, 0.9999, Some(1.0)),
+            ("t5-ve-tmsa", 128, 1_300_000, 2e-4, 0.999, Some(1.0)),
+            ("dit-xl2", 256, 400_000, 1e-4, 0.9999, None),
+        ] {
+            let config = TrainConfig::preset(name).expect("a preset");
+            assert_eq!((config.batch, config.adam.lr, config.clip), (batch, lr, clip), "{name}");
+            assert_eq!((config.duration, config.augment), (batch as u64 * steps, 0.0), "{name}");
+            for images in [128, 1_000_000] {
+                assert!((config.ema_beta(images) - decay).abs() < 1e-8, "{name}");
+            }
+        }
+    }
+}
