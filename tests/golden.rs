@@ -394,10 +394,14 @@ fn coefficients_are_edms() {
 
 #[test]
 fn parameters_and_multiply_adds_of_every_preset() {
-    let text = std::fs::read(root().join("tests/golden/counts.json")).expect("a golden file");
-    let counts: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+    let read = |name| {
+        let text = std::fs::read(root().join("tests/golden").join(name)).expect("a golden file");
+        serde_json::from_slice::<serde_json::Map<_, _>>(&text).expect("JSON")
+    };
+    let mut counts = read("counts.json");
+    counts.extend(read("ablations.json"));
     let presets = model::preset::all();
-    assert_eq!(presets.len(), counts.as_object().expect("an object").len());
+    assert_eq!(presets.len(), counts.len());
     for (name, config) in presets {
         let network = shape_of(&config);
         let parameters = network.parameter_count();

@@ -95,14 +95,23 @@ def gelu(x, kind):
 
 # ---------------------------------------------------------------- the paper's blocks
 
-def tmsa(xs, xt, p, name, side, window, head_dim):
-    """Eq (3)-(6). xs: [B, side * side, C], row after row; xt: [B, time width]."""
+def tmsa(xs, xt, p, name, side, window, head_dim, entry="qkv"):
+    """Eq (3)-(6), or with the time token elsewhere (tables 6 and 7). xs: [B, side * side, C], row
+    after row; xt: [B, time width]."""
     b, _, c = xs.shape
     heads = c // head_dim
     q, k, v = (np.split(linear(xs, p, name + ".qkv"), 3, -1))
-    qt, kt, vt = (np.split(linear(xt, p, name + ".qkv_temb"), 3, -1))
-    q, k, v = q + qt[:, None], k + kt[:, None], v + vt[:, None]
+    if entry == "qkv":
+        qt, kt, vt = (np.split(linear(xt, p, name + ".qkv_temb"), 3, -1))
+        q, k, v = q + qt[:, None], k + kt[:, None], v + vt[:, None]
+    if entry == "token":
+        _, kt, vt = np.split(linear(xt, p, name + ".qkv_token"), 3, -1)
     table = p.get(name + ".relative_position_bias_table")
+    if table is not None:
+        # For each picture.
+        table = np.repeat(table[None], b, 0)
+    if entry == "bias":
+        table = table + linear(xt, p, name + ".bias_temb").reshape(table.shape)
     out = np.zeros((b, side * side, c))
     maps = []
     for top in range(0, side, window):
@@ -117,25 +126,45 @@ def tmsa(xs, xt, p, name, side, window, head_dim):
                     for i, (yi, xi) in enumerate(places):
                         for j, (yj, xj) in enumerate(places):
                             dy, dx = yi - yj + window - 1, xi - xj + window - 1
-                            logits[:, i, j] += table[dy * (2 * window - 1) + dx, head]
+                            logits[:, i, j] += table[:, dy * (2 * window - 1) + dx, head]
+                values = v[:, rows, part]
+                if entry == "token":
+                    # One more key, from every place of the window.
+                    to_time = np.einsum("bid,bd->bi", q[:, rows, part], kt[:, part])
+                    to_time /= math.sqrt(head_dim)
+                    if name + ".token_bias_table" in p:
+                        to_time += p[name + ".token_bias_table"][0, head]
+                    logits = np.concatenate([logits, to_time[:, :, None]], 2)
+                    values = np.concatenate([values, vt[:, None, part]], 1)
                 a = np.exp(logits - logits.max(-1, keepdims=True))
                 a /= a.sum(-1, keepdims=True)
-                maps.append(a)
-                out[:, rows, part] = np.einsum("bij,bjd->bid", a, v[:, rows, part])
+                maps.append(a[:, :, :len(rows)])
+                out[:, rows, part] = np.einsum("bij,bjd->bid", a, values)
+    if entry == "additive":
+        out = out + linear(xt, p, name + ".value_temb")[:, None]
     windows = (side // window) ** 2
     maps = np.stack(maps, 1).reshape(b, windows, heads, window**2, window**2)
     return linear(out, p, name + ".proj"), maps
+
+
+def window_of(config, side):
+    return side if config["window"] == "global" else min(config["window"]["size"], side)
 
 
 def transformer(x, xt, p, name, side, config):
     """Eq (7), (8)."""
     t = config["transformer"]
     eps = t["layer_norm_eps"]
-    window = side if config["window"] == "global" else config["window"]["size"]
-    a, _ = tmsa(layer_norm(x, p, name + ".norm1", eps), xt, p, name + ".attn", side, window,
-                t["head_dim"])
+    entry = t.get("time_entry", "qkv")
+    a, _ = tmsa(layer_norm(x, p, name + ".norm1", eps), xt, p, name + ".attn", side,
+                window_of(config, side), t["head_dim"], entry)
     h = a + x
-    m = linear(layer_norm(h, p, name + ".norm2", eps), p, name + ".mlp.fc1")
+    m = layer_norm(h, p, name + ".norm2", eps)
+    if entry == "mlp-input":
+        m = m + linear(xt, p, name + ".mlp.input_temb")[:, None]
+    m = linear(m, p, name + ".mlp.fc1")
+    if entry == "mlp":
+        m = m + linear(xt, p, name + ".mlp.fc1_temb")[:, None]
     return linear(gelu(m, t["activation"]), p, name + ".mlp.fc2") + h
 
 
@@ -801,22 +830,36 @@ def parameters(config, rng):
         p[name + ".weight"] = 1 + random(rng, c, scale=0.3)
         p[name + ".bias"] = random(rng, c, scale=0.3)
 
-    def block(name, c_in, c_out, side):
-        norm(name + ".norm", c_in)
-        conv(name + ".conv", c_in, c_out)
-        inner = name + ".transformer"
-        window = side if config["window"] == "global" else config["window"]["size"]
+    def transformer_block(inner, c_out, side, entry):
+        offsets, heads = (2 * window_of(config, side) - 1) ** 2, c_out // t["head_dim"]
+        relative = t["position"]["kind"] == "relative"
         for part in ["norm1", "norm2"]:
             if t["layer_norm_affine"]:
                 norm(f"{inner}.{part}", c_out)
         lin(inner + ".attn.qkv", c_out, 3 * c_out, t["qkv_bias"])
-        lin(inner + ".attn.qkv_temb", width, 3 * c_out, t["qkv_bias"])
-        if t["position"]["kind"] == "relative":
-            table = random(rng, (2 * window - 1) ** 2, c_out // t["head_dim"], scale=0.5)
-            p[inner + ".attn.relative_position_bias_table"] = table
+        if entry in ["qkv", "token"]:
+            name = {"qkv": "qkv_temb", "token": "qkv_token"}[entry]
+            lin(f"{inner}.attn.{name}", width, 3 * c_out, t["qkv_bias"])
+        if relative:
+            p[inner + ".attn.relative_position_bias_table"] = random(rng, offsets, heads, scale=0.5)
+        if entry == "token" and relative:
+            p[inner + ".attn.token_bias_table"] = random(rng, 3, heads, scale=0.5)
+        if entry == "bias":
+            lin(inner + ".attn.bias_temb", width, offsets * heads)
+        if entry == "additive":
+            lin(inner + ".attn.value_temb", width, c_out, t["qkv_bias"])
         lin(inner + ".attn.proj", c_out, c_out)
+        if entry == "mlp-input":
+            lin(inner + ".mlp.input_temb", width, c_out)
+        if entry == "mlp":
+            lin(inner + ".mlp.fc1_temb", width, t["mlp_ratio"] * c_out)
         lin(inner + ".mlp.fc1", c_out, t["mlp_ratio"] * c_out)
         lin(inner + ".mlp.fc2", t["mlp_ratio"] * c_out, c_out)
+
+    def block(name, c_in, c_out, side):
+        norm(name + ".norm", c_in)
+        conv(name + ".conv", c_in, c_out)
+        transformer_block(name + ".transformer", c_out, side, t.get("time_entry", "qkv"))
         if config["residual"] == "projection" and c_in != c_out:
             lin(name + ".residual", c_in, c_out)
 
@@ -911,12 +954,13 @@ def counts(config):
             side = config["resolution"] >> (stages - 2 - int(parts[1]))
         else:
             side = config["resolution"]
-        once = parts[0] == "time" or "qkv_temb" in parts
-        if parts[-1] == "weight" and value.ndim > 1:
+        once = parts[0] == "time" or parts[-2].endswith("_temb") or parts[-2] == "qkv_token"
+        if parts[-1] == "weight" and value.ndim > 1 and "table" not in name:
             weights += value.size * (1 if once else side * side)
         if parts[-2:] == ["qkv", "weight"]:
-            window = side if config["window"] == "global" else config["window"]["size"]
-            attention += 2 * side * side * window * window * value.shape[1]
+            keys = window_of(config, side) ** 2
+            keys += config["transformer"].get("time_entry") == "token"
+            attention += 2 * side * side * keys * value.shape[1]
     return {"parameters": sum(v.size for v in p.values()), "weights": weights, "attention": attention}
 
 
@@ -939,6 +983,43 @@ PRESETS = {
     "ffhq64": preset([128, 256, 256, 256], [4, 4, 4, 4], 8, resolution=64),
     "ffhq64-i": preset([128, 256, 256, 256], [1, 2, 2, 2], 8, resolution=64),
 }
+
+
+# Where the time token enters, in place of TMSA (tables 6 and 7).
+ENTRIES = ["qkv", "bias", "mlp", "mlp-input", "none", "token", "additive"]
+
+
+def entered(config, entry):
+    return config | {"transformer": config["transformer"] | {"time_entry": entry}}
+
+
+ABLATIONS = {
+    "t6-f": entered(PRESETS["cifar10"], "bias"),
+    "t6-g": entered(PRESETS["cifar10"], "mlp"),
+    "t6-g-in": entered(PRESETS["cifar10"], "mlp-input"),
+    "t6-none": entered(PRESETS["cifar10"], "none"),
+    "t7-token": entered(PRESETS["cifar10"], "token"),
+    "t7-additive": entered(PRESETS["cifar10"], "additive"),
+}
+
+
+def time_entries(rng):
+    """One transformer block for each entry of the time token, below its name."""
+    config = BASE | {"resolution": 4, "channels": [16], "blocks": [1], "window": {"size": 2}}
+    x, xt = (random(rng, 2, *shape).astype(np.float64) for shape in [(4, 4, 16), (12,)])
+    tensors = {"x": x, "time": xt}
+    for entry in ENTRIES:
+        p = parameters(entered(config, entry), rng)
+        prefix = "encoder.0.blocks.0.transformer."
+        part = {k[len(prefix):]: v for k, v in p.items() if k.startswith(prefix)}
+        p, tokens = wide(part), x.reshape(2, 16, 16)
+        p |= {"block." + k: v for k, v in p.items()}
+        normed = layer_norm(tokens, p, "norm1", 1e-6)
+        _, maps = tmsa(normed, xt, p, "attn", 4, 2, 8, entry)
+        out = transformer(tokens, xt, p, "block", 4, entered(config, entry))
+        tensors |= {f"{entry}.{k}": v for k, v in part.items()}
+        tensors |= {f"{entry}.weights": maps, f"{entry}.output": out.reshape(x.shape)}
+    save("time_entries.safetensors", tensors)
 
 
 def wide(p):
@@ -1013,6 +1094,10 @@ def main():
     presets |= {name: latent_counts(config) for name, config in LATENT_PRESETS.items()}
     text = json.dumps(presets, indent=2)
     (HERE / "counts.json").write_text(text + "\n")
+
+    time_entries(np.random.default_rng(4))
+    text = json.dumps({name: counts(config) for name, config in ABLATIONS.items()}, indent=2)
+    (HERE / "ablations.json").write_text(text + "\n")
 
     # Noise and coefficients.
     save("noise.safetensors", {

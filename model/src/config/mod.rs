@@ -3,6 +3,8 @@
 //! Every choice that the paper leaves open is a field here. The defaults are those of the preset
 //! `cifar10`; [`crate::config::preset`] holds the named configurations.
 
+#[cfg(feature = "tensor")]
+mod ablations;
 mod block;
 pub(crate) mod check;
 mod image;
@@ -15,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::diffusion::discrete::LinearBetas;
 pub use crate::diffusion::precond::PrecondConfig;
 pub use crate::diffusion::vp::VpSchedule;
-pub use block::{Activation, Position, TransformerConfig, Window};
+pub use block::{Activation, Position, TimeEntry, TransformerConfig, Window};
 pub use check::ConfigError;
 #[cfg(feature = "tensor")]
 pub(crate) use image::{BlockPlan, StagePlan};
@@ -95,7 +97,9 @@ impl ModelConfig {
         let of = |transformer: &TransformerConfig, side: usize, channels: usize, window: usize| {
             let features = product(&[side, side, channels, transformer.mlp_ratio.max(3)]);
             let heads = channels / transformer.head_dim.max(1);
-            features.max(product(&[heads, side, side, window, window]))
+            let token = usize::from(transformer.time_entry == TimeEntry::Token);
+            let keys = product(&[window, window]).saturating_add(token as u64);
+            features.max(product(&[heads, side, side]).saturating_mul(keys))
         };
         match &self.network {
             NetworkConfig::Image(image) => {

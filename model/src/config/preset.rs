@@ -2,7 +2,7 @@
 
 use crate::config::{
     ImageConfig, LatentConfig, LinearBetas, ModelConfig, NetworkConfig, PrecondConfig, TimeConfig,
-    TransformerConfig, Window,
+    TransformerConfig, Window, ablations,
 };
 
 /// Every preset, by name.
@@ -44,7 +44,7 @@ pub fn all() -> Vec<(&'static str, ModelConfig)> {
         network: NetworkConfig::Latent(config),
         precond: PrecondConfig::Adm { betas: LinearBetas::default() },
     };
-    vec![
+    let mut presets = vec![
         ("tiny", image(tiny.clone())),
         // The same with classes: the names of the embedded emoji, and those of CIFAR-10.
         ("tiny-emoji", image(ImageConfig { classes: 1911, ..tiny.clone() })),
@@ -59,7 +59,9 @@ pub fn all() -> Vec<(&'static str, ModelConfig)> {
         ("latent256", latent(latent256)),
         ("latent512", latent(latent512)),
         ("latent-tiny", latent(latent_tiny)),
-    ]
+    ];
+    presets.extend(ablations::all().into_iter().map(|(name, config)| (name, image(config))));
+    presets
 }
 
 /// The preset of this name.

@@ -2,6 +2,7 @@
 //! makes the values. Whole networks are held against it in the crate `tests`.
 
 mod adm;
+mod time_entries;
 mod vae;
 
 use std::path::Path;
@@ -150,7 +151,7 @@ fn tmsa_is_the_papers() {
     close(output.context, &golden, "output", 1e-5);
     let attended = output.attention.expect("asked for");
     close(attended.weights, &golden, "weights", 1e-5);
-    assert_eq!(attended.bias.dims(), [2, 16, 16]);
+    assert_eq!(attended.bias.dims(), [1, 2, 16, 16]);
     // The lengths of what Eq (3)-(5) add, term by term.
     let lengths: Vec<f32> = attended.lengths.into_data().try_to_vec().expect("f32");
     for (i, (input, layer)) in [("x", "qkv"), ("time", "qkv_temb")].into_iter().enumerate() {

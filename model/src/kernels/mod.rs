@@ -114,7 +114,8 @@ pub(crate) fn conv3x3(
 }
 
 /// Eq (6) inside non-overlapping windows. With `weights`, the attention weights
-/// `[B, windows, heads, N, N]` are returned too; windows are counted row after row.
+/// `[B, windows, heads, N, N]` between the tokens of a window are returned too; windows are counted
+/// row after row.
 ///
 /// # Shapes
 ///
@@ -123,11 +124,14 @@ pub(crate) fn window_attention(
     attention: Attention,
     weights: bool,
 ) -> (Tensor<4>, Option<Tensor<5>>) {
-    if !weights && cpu::supports(&attention.qkv) {
-        let heads = attention.bias.dims()[0];
-        let kernel = cpu::WindowAttention { window: attention.window, heads };
-        let inputs = [attention.qkv.into(), attention.time.into(), attention.bias.into()];
-        return (cpu::run(kernel, inputs), None);
+    let [tables, heads, ..] = attention.bias.dims();
+    let plain = weights || tables > 1 || attention.token.is_some();
+    if !plain && cpu::supports(&attention.qkv) {
+        let Attention { qkv, time, bias, window, .. } = attention;
+        let [b, _, _, c3] = qkv.dims();
+        let time = time.unwrap_or_else(|| Tensor::zeros([b, c3], (&qkv.device(), qkv.dtype())));
+        let inputs = [qkv.into(), time.into(), bias.squeeze_dim::<3>(0).into()];
+        return (cpu::run(cpu::WindowAttention { window, heads }, inputs), None);
     }
     let (context, maps) = plain::window_attention(attention);
     (context, weights.then_some(maps))
@@ -234,11 +238,14 @@ mod tests {
             let inputs = (
                 normal([b, rows * wh, columns * ww, 3 * c], 1),
                 normal([b, 3 * c], 2),
-                normal([heads, n, n], 3),
+                normal([1, heads, n, n], 3),
             );
+            let attention = |qkv, time, bias| Attention {
+                qkv, time: Some(time), token: None, bias, window: [wh, ww],
+            };
             twins!(inputs,
-                |qkv, time, bias| window_attention(Attention { qkv, time, bias, window: [wh, ww] }, false).0,
-                plain::window_attention(Attention { qkv, time, bias, window: [wh, ww] }).0);
+                |qkv, time, bias| window_attention(attention(qkv, time, bias), false).0,
+                plain::window_attention(attention(qkv, time, bias)).0);
         }
     }
 
@@ -253,8 +260,9 @@ mod tests {
     fn attention_weights_are_those_the_output_was_made_with() {
         let attention = || Attention {
             qkv: normal([2, 8, 8, 24], 1),
-            time: normal([2, 24], 2),
-            bias: normal([2, 16, 16], 3),
+            time: Some(normal([2, 24], 2)),
+            token: None,
+            bias: normal([1, 2, 16, 16], 3),
             window: [4, 4],
         };
         let (context, weights) = window_attention(attention(), true);

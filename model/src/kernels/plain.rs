@@ -24,10 +24,14 @@ pub(crate) fn widened<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 pub(crate) struct Attention {
     /// Spatial part of queries, keys and values, `[B, H, W, 3 C]`.
     pub qkv: Tensor<4>,
-    /// Their part from the time token, `[B, 3 C]`.
-    pub time: Tensor<2>,
-    /// Relative position bias, `[heads, N, N]` for `N` tokens in a window.
-    pub bias: Tensor<3>,
+    /// Their part from the time token, `[B, 3 C]`, if it has one.
+    pub time: Option<Tensor<2>>,
+    /// Queries, keys and values of a further token in every window, `[B, 3 C]`. The tokens of the
+    /// map attend to it; what it attends to is not computed.
+    pub token: Option<Tensor<2>>,
+    /// Position bias, `[1 or B, heads, N, K]` for `N` tokens in a window and `K` keys: `N`, and one
+    /// for the further token.
+    pub bias: Tensor<4>,
     /// Height and width of a window. They divide those of the map.
     pub window: [usize; 2],
 }
@@ -108,22 +112,45 @@ pub(crate) fn conv3x3(
 }
 
 pub(crate) fn window_attention(attention: Attention) -> (Tensor<4>, Tensor<5>) {
-    let Attention { qkv, time, bias, window: [wh, ww] } = attention;
+    let Attention { qkv, time, token, bias, window: [wh, ww] } = attention;
     let [b, h, w, c3] = qkv.dims();
-    let [heads, n, _] = bias.dims();
+    let [tables, heads, n, keys] = bias.dims();
     let (rows, columns, d) = (h / wh, w / ww, c3 / 3 / heads);
+    let windows = rows * columns;
     // Eq (3)-(5): the spatial and the temporal part of q, k and v are added.
-    let qkv = qkv + time.reshape([b, 1, 1, c3]);
+    let qkv = match time {
+        Some(time) => qkv + time.reshape([b, 1, 1, c3]),
+        None => qkv,
+    };
     // (b rows, wh, columns, ww, 3, heads, d) -> (3, b rows, columns, heads, wh, ww, d)
     let qkv = qkv
         .reshape([b * rows, wh, columns, ww, 3, heads, d])
         .permute([4, 0, 2, 5, 1, 3, 6])
-        .reshape([3, b * rows * columns, heads, n, d]);
-    let part = |i| qkv.clone().narrow(0, i, 1).squeeze_dim::<4>(0);
+        .reshape([3, b * windows, heads, n, d]);
+    // (b, 3 heads d) -> (3, b windows, heads, 1, d)
+    let token = token.map(|token| {
+        let token = token.reshape([b, 1, 3, heads, 1, d]).expand([b, windows, 3, heads, 1, d]);
+        token.permute([2, 0, 1, 3, 4, 5]).reshape([3, b * windows, heads, 1, d])
+    });
+    let slice = |x: &Tensor<5>, i| x.clone().narrow(0, i, 1).squeeze_dim::<4>(0);
+    let part = |i| match &token {
+        Some(token) if i > 0 => Tensor::cat(vec![slice(&qkv, i), slice(token, i)], 2),
+        _ => slice(&qkv, i),
+    };
     let (q, k, v) = (part(0), part(1), part(2));
     let scale = (d as f64).powf(-0.5);
     let logits = widened((q * scale).matmul(k.swap_dims(2, 3)));
-    let bias = bias.cast(logits.dtype()).unsqueeze::<4>();
+    let bias = bias.cast(logits.dtype());
+    let bias = match tables {
+        1 => bias,
+        // All windows of a picture have its bias.
+        _ => (bias.unsqueeze_dim::<5>(1).expand([b, windows, heads, n, keys])).reshape([
+            b * windows,
+            heads,
+            n,
+            keys,
+        ]),
+    };
     let weights = activation::softmax(logits + bias, 3);
     // (b rows, columns, heads, wh, ww, d) -> (b rows, wh, columns, ww, heads, d)
     let context = weights
@@ -133,7 +160,7 @@ pub(crate) fn window_attention(attention: Attention) -> (Tensor<4>, Tensor<5>) {
         .reshape([b * rows, columns, heads, wh, ww, d])
         .permute([0, 3, 1, 4, 2, 5])
         .reshape([b, h, w, heads * d]);
-    (context, weights.reshape([b, rows * columns, heads, n, n]))
+    (context, weights.narrow(3, 0, n).reshape([b, windows, heads, n, n]))
 }
 
 /// Doubles height and width by repeating every value.

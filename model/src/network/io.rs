@@ -33,12 +33,13 @@ pub struct NetworkOutput {
 pub struct AttentionMaps {
     /// `[B, windows, heads, N, N]`: row `i` holds the weights with which token `i` of a window
     /// takes up the values of the others, and sums to 1. Windows are counted row after row, and
-    /// so are the tokens inside one.
+    /// so are the tokens inside one. If the time token is one of a window's, its weight is left out
+    /// and makes up the difference to 1.
     pub weights: Tensor<5>,
-    /// B of Eq (6), which knows no noise level, `[heads, N, N]`.
-    pub bias: Tensor<3>,
+    /// B of Eq (6), `[1, heads, N, N]`; if the time token enters there, `[B, heads, N, N]`.
+    pub bias: Tensor<4>,
     /// Lengths of the two parts of queries, keys and values (Eq 3-5), `[B, 2, 3]`: of the spatial
-    /// token, as the mean over the map, and of the time token.
+    /// token, as the mean over the map, and of the time token, 0 if it has none.
     pub lengths: Tensor<3>,
     /// Tokens a side of a window.
     pub window: usize,
