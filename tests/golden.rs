@@ -19,7 +19,16 @@ use model::weights::{Weights, shape_of};
 use model::{Conditioning, Denoiser, Inspection, Model, NetworkOptions};
 use tests::{Tensors, assert_close, root};
 
-const NETWORKS: [&str; 3] = ["network", "network_other", "network_class"];
+const NETWORKS: [&str; 8] = [
+    "network",
+    "network_other",
+    "network_class",
+    "network_a",
+    "network_b",
+    "network_c",
+    "network_d",
+    "network_e_add",
+];
 
 fn model(name: &str) -> Model {
     let path = root().join(format!("tests/golden/{name}.weights.safetensors"));

@@ -127,8 +127,10 @@ fn positive(text: &str) -> Result<f64, String> {
 #[derive(clap::Args, Clone)]
 pub struct TrainArgs {
     /// Model and recipe: tiny-emoji, tiny-cifar10, tiny, cifar10, cifar10-i, cifar10-256, ffhq64,
-    /// ffhq64-i, and for latents latent256, latent512, latent-tiny. Without it: tiny-emoji for the
-    /// embedded emoji, tiny, which knows no classes, for other data.
+    /// ffhq64-i, and for latents latent256, latent512, latent-tiny; for the comparisons of the
+    /// paper's tables and figures, t3-token512, t3-time256, t4-a to t4-e, t6-f, t6-g, t6-g-in,
+    /// t6-none, t6-e-add, t7-token, t7-additive, t8-fourier, f8-w2, f8-w4, f8-w8. Without it:
+    /// tiny-emoji for the embedded emoji, tiny, which knows no classes, for other data.
     #[arg(long, conflicts_with = "resume")]
     pub preset: Option<String>,
     /// JSON file with values that replace those of the preset, such as a run's options.json; it

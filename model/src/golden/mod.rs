@@ -4,6 +4,8 @@
 mod adm;
 mod time_entries;
 mod vae;
+#[cfg(feature = "train")]
+mod variants;
 
 use std::path::Path;
 

@@ -14,7 +14,8 @@ use burn::tensor::Tensor;
 use crate::diffusion::noise::philox4x32;
 use plain::widened;
 pub(crate) use plain::{
-    Attention, downsample_bilinear, swish, tanh, upsample_bilinear, upsample_nearest, wide,
+    Attention, downsample_bilinear, enlarge_bilinear, swish, tanh, upsample_bilinear,
+    upsample_nearest, wide,
 };
 
 /// GELU in its tanh form.
@@ -308,6 +309,19 @@ mod tests {
         let down: Vec<f32> = downsample_bilinear(x).into_data().try_to_vec().unwrap();
         assert_eq!(down[0], (0.0 + 1.0 + 3.0 + 4.0) / 4.0);
         assert_eq!(down.len(), 16);
+    }
+
+    #[test]
+    fn enlarging_is_doubling_and_reproduces_a_ramp() {
+        let x = normal([2, 3, 4, 5], 1);
+        close("doubled", enlarge_bilinear(x.clone(), 2), upsample_bilinear(x.clone()));
+        close("as it was", enlarge_bilinear(x.clone(), 1), x);
+        let ramp = Tensor::<1>::from_floats([0.0, 4.0, 8.0], &Device::flex()).reshape([1, 3, 1, 1]);
+        let found: Vec<f32> = enlarge_bilinear(ramp, 4).into_data().try_to_vec().expect("f32");
+        for (i, row) in found.chunks_exact(4).enumerate() {
+            let want = (i as f32 - 1.5).clamp(0.0, 8.0);
+            assert!(row.iter().all(|found| (found - want).abs() < 1e-6), "{i}: {row:?}");
+        }
     }
 
     #[test]

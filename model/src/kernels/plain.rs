@@ -191,6 +191,30 @@ pub(crate) fn upsample_bilinear(x: Tensor<4>) -> Tensor<4> {
     double(double(x, 1), 2)
 }
 
+/// Multiplies height and width by `factor`, by bilinear interpolation between pixel centres.
+pub(crate) fn enlarge_bilinear(x: Tensor<4>, factor: usize) -> Tensor<4> {
+    if factor == 1 {
+        return x;
+    }
+    let [b, h, w, c] = x.dims();
+    let options = (&x.device().without_autodiff(), x.dtype());
+    // Row `i` holds the weights of the old places in the new place `i`.
+    let matrix = |n: usize| {
+        let mut weights = vec![0.0f32; factor * n * n];
+        for (i, row) in weights.chunks_exact_mut(n).enumerate() {
+            let place = ((i as f32 + 0.5) / factor as f32 - 0.5).clamp(0.0, (n - 1) as f32);
+            let low = place.floor() as usize;
+            row[low] += 1.0 - place.fract();
+            row[(low + 1).min(n - 1)] += place.fract();
+        }
+        Tensor::<3>::from_data(TensorData::new(weights, [1, factor * n, n]), options)
+    };
+    let rows = matrix(h).expand([b, factor * h, h]).matmul(x.reshape([b, h, w * c]));
+    let b_rows = b * factor * h;
+    let columns = matrix(w).expand([b_rows, factor * w, w]).matmul(rows.reshape([b_rows, w, c]));
+    columns.reshape([b, factor * h, factor * w, c])
+}
+
 /// Halves height and width by bilinear interpolation, which is the mean of 2x2 pixels.
 pub(crate) fn downsample_bilinear(x: Tensor<4>) -> Tensor<4> {
     let [b, h, w, c] = x.dims();

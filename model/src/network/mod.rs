@@ -5,7 +5,9 @@ pub(crate) mod io;
 pub(crate) mod latent;
 pub(crate) mod layers;
 pub mod macs;
+mod mla;
 pub(crate) mod params;
+mod stage;
 mod time;
 pub(crate) mod tmsa;
 mod unet;
@@ -58,9 +60,9 @@ impl Network {
         &self.specs
     }
 
-    /// The number of its parameters.
+    /// The number of its parameters: what is stored but not trained is none.
     pub fn parameter_count(&self) -> usize {
-        self.specs.iter().map(TensorSpec::len).sum()
+        self.specs.iter().filter(|spec| spec.trained).map(TensorSpec::len).sum()
     }
 
     /// F(x; c_noise).

@@ -24,6 +24,8 @@ pub struct TensorSpec {
     /// Whether it is the matrix of a linear map: PyTorch stores `[out, in]`, Burn `[in, out]`. It
     /// may be stored as the kernel of a convolution, whose dimensions after the first are `in`.
     pub transposed: bool,
+    /// Whether it is trained. What is not is part of the file all the same.
+    pub trained: bool,
 }
 
 impl TensorSpec {
@@ -166,45 +168,58 @@ impl<'a> Params<'a> {
         shape: [usize; D],
         init: Init,
     ) -> Param<Tensor<D>> {
-        self.param(name, shape, shape.to_vec(), false, init)
+        self.param(self.spec(name, shape.to_vec(), false), shape, init)
+    }
+
+    /// A vector that is stored but not trained, as a parameter without a gradient, and its values,
+    /// which are none if the network is built for its shapes alone.
+    pub fn buffer(&self, name: &str, len: usize, init: Init) -> (Param<Tensor<1>>, Vec<f32>) {
+        let spec = TensorSpec { trained: false, ..self.spec(name, vec![len], false) };
+        let values = self.values(&spec, init).unwrap_or_default();
+        (self.param(spec, [len], init), values)
     }
 
     /// The matrix of a linear map, `[out, in]` in the file, `[in, out]` here.
     pub fn matrix(&self, name: &str, [d_in, d_out]: [usize; 2], init: Init) -> Param<Tensor<2>> {
-        self.param(name, [d_in, d_out], vec![d_out, d_in], true, init)
+        self.param(self.spec(name, vec![d_out, d_in], true), [d_in, d_out], init)
     }
 
     /// The same, of the kernel of a convolution, `[out, channels, height, width]` in the file.
     pub fn kernel(&self, name: &str, stored: [usize; 4], init: Init) -> Param<Tensor<2>> {
         let [d_out, c, h, w] = stored;
-        self.param(name, [c * h * w, d_out], stored.to_vec(), true, init)
+        self.param(self.spec(name, stored.to_vec(), true), [c * h * w, d_out], init)
+    }
+
+    fn spec(&self, name: &str, shape: Vec<usize>, transposed: bool) -> TensorSpec {
+        TensorSpec { name: self.name(name), shape, transposed, trained: true }
+    }
+
+    /// The values of a tensor in the order of the file.
+    fn values(&self, spec: &TensorSpec, init: Init) -> Option<Vec<f32>> {
+        match self.source {
+            Source::Random { seed } => {
+                let random = Random::new(*seed, Stream::Parameters, hash(&spec.name));
+                let shape = if spec.transposed { &spec.matrix()[..] } else { &spec.shape };
+                Some(init.values(shape, random))
+            }
+            Source::Stored(values) => Some(values(spec)),
+            Source::Shapes => None,
+        }
     }
 
     fn param<const D: usize>(
         &self,
-        name: &str,
+        spec: TensorSpec,
         shape: [usize; D],
-        stored: Vec<usize>,
-        transposed: bool,
         init: Init,
     ) -> Param<Tensor<D>> {
-        let spec = TensorSpec { name: self.name(name), shape: stored, transposed };
-        let id = spec.id();
-        let values = match self.source {
-            Source::Random { seed } => {
-                let random = Random::new(*seed, Stream::Parameters, hash(&spec.name));
-                let shape = if transposed { &spec.matrix()[..] } else { &spec.shape };
-                Some(init.values(shape, random))
-            }
-            Source::Stored(values) => Some(values(&spec)),
-            Source::Shapes => None,
-        };
-        let values = values.map(|values| spec.to_burn(values));
+        let (id, trained) = (spec.id(), spec.trained);
+        let values = self.values(&spec, init).map(|values| spec.to_burn(values));
         self.specs.borrow_mut().push(spec);
         match values {
             Some(values) => {
                 let tensor = Tensor::from_data(TensorData::new(values, shape), self.device);
-                let tracked = self.device.is_autodiff();
+                let tracked = trained && self.device.is_autodiff();
                 Param::initialized(id, if tracked { tensor.require_grad() } else { tensor })
             }
             None => Param::uninitialized(
