@@ -5,10 +5,10 @@ use std::collections::HashMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
 
 use super::time_entries::ENTRIES;
-use super::{config, latent_config};
+use super::{Nudge, Widen, config, latent_config};
 use crate::Model;
 use crate::card::Card;
 use crate::config::{
@@ -18,7 +18,9 @@ use crate::config::{
 };
 use crate::diffusion::label::Label;
 use crate::diffusion::noise::{Random, Stream, start_noise};
-use crate::network::io::{Conditioning, Inspection, NetworkOptions, TrainingOptions};
+use crate::network::Network;
+use crate::network::io::{Conditioning, Inspection, NetworkInput, NetworkOptions, TrainingOptions};
+use crate::network::params::Source;
 use crate::training::recompute::Recompute;
 use crate::weights::{Precision, Weights, to_bytes};
 
@@ -213,6 +215,71 @@ fn variants_are_trained_and_survive_their_files() {
             assert!(whole.iter().all(|value| value.is_finite()), "{name}, {what}");
             assert_eq!(largest(whole) > 0.0, reaches, "{name}, {what}");
             near(&parts[&spec.name], whole, 1e-5, &what);
+        }
+    }
+}
+
+/// Central differences in `f64`, through whole networks, for two values of every parameter outside
+/// blocks, which have a test of their own.
+#[test]
+fn gradients_of_whole_networks_are_those_of_finite_differences() {
+    const STEP: f64 = 1e-5;
+    /// Each parameter and its gradient, 0 where it has none.
+    struct Collect<'a>(&'a Gradients, Vec<(ParamId, Vec<f64>)>);
+    impl ModuleVisitor for Collect<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let values = match param.val().grad(self.0) {
+                Some(gradient) => gradient.into_data().try_to_vec().expect("f64"),
+                None => vec![0.0; param.val().shape().num_elements()],
+            };
+            self.1.push((param.id, values));
+        }
+    }
+    let device = Device::flex().autodiff();
+    let draw = |shape: [usize; 4], stream| {
+        let mut values = vec![0.0; shape.iter().product()];
+        Random::new(2, Stream::Start, stream).fill_normal(&mut values);
+        Tensor::<4>::from_data(TensorData::new(values, shape), (&device, DType::F64))
+    };
+    let entries = |name: &str| name.starts_with("image, ") || name.starts_with("latent, ");
+    for (name, config, _) in variants().into_iter().filter(|(name, ..)| !entries(name)) {
+        let NetworkConfig::Image(mut image) = config else { continue };
+        image.channels.iter_mut().for_each(|channels| *channels /= 2);
+        let config = NetworkConfig::Image(image.clone());
+        let network = Network::new(&config, &device, &Source::Random { seed: 1 });
+        let network = network.map(&mut Shake).map(&mut Widen);
+        let shape = [2, image.image_channels, image.resolution, image.resolution];
+        let (x, cotangent) = (draw(shape, 0), draw(shape, 1));
+        let augment = Tensor::ones([2, image.time.augment_labels], (&device, DType::F64));
+        let loss = |network: &Network| {
+            let conditioning = Conditioning { labels: vec![], augment: Some(augment.clone()) };
+            let input = NetworkInput {
+                x: x.clone(),
+                c_noise: vec![-0.4, 0.3],
+                options: conditioning.into(),
+            };
+            (network.forward(input).x * cotangent.clone()).sum()
+        };
+        let gradients = loss(&network).backward();
+        let mut collect = Collect(&gradients, Vec::new());
+        network.visit(&mut collect);
+        let gradients: HashMap<ParamId, Vec<f64>> = collect.1.into_iter().collect();
+        let specs = network.specs().iter();
+        for spec in specs.filter(|spec| !spec.name.contains(".blocks.")) {
+            let (id, gradient) = (spec.id(), &gradients[&spec.id()]);
+            for place in [gradient.len() / 3, gradient.len() - 1] {
+                let at = |step| {
+                    let nudged = network.clone().map(&mut Nudge { id, place, step });
+                    loss(&nudged).into_scalar::<f64>()
+                };
+                let (found, want) = (gradient[place], (at(STEP) - at(-STEP)) / (2.0 * STEP));
+                let error = (found - want).abs();
+                assert!(
+                    error < 1e-6 * want.abs().max(1.0),
+                    "{name}, {}: {found}, {want}",
+                    spec.name
+                );
+            }
         }
     }
 }
