@@ -1518,6 +1518,9 @@ fn info_counts_presets_and_lists_tensors() {
         "latent256",
         "latent512",
         "latent-tiny",
+        "t4-a",
+        "t4-c",
+        "t7-token",
     ] {
         let info: Value =
             serde_json::from_str(&run(&["info", preset, "--json", "--tensors"])).expect("JSON");

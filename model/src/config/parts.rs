@@ -208,6 +208,7 @@ fn blocks(
 }
 
 /// Sizes of one stage of the encoder or the decoder.
+#[cfg_attr(not(feature = "tensor"), allow(dead_code))]
 #[derive(Clone, Debug)]
 pub(crate) struct StagePlan {
     /// Index of its resolution: 0 is the finest.
@@ -225,6 +226,7 @@ pub(crate) struct StagePlan {
 }
 
 /// Channels of one block.
+#[cfg_attr(not(feature = "tensor"), allow(dead_code))]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BlockPlan {
     /// Channels from the block before.
