@@ -23,10 +23,20 @@ const LATE: Duration = Duration::from_secs(900);
 /// A link that says nothing of names, and is none: pictures of no class, when asked for.
 const PLAIN: &str = "#count=1";
 
-fn site() -> Site {
+/// The built page.
+fn dist() -> PathBuf {
     let folder = root().join("dist");
     assert!(folder.join("index.html").exists(), "build the page first: `cargo xtask site`");
-    Site::serve(folder)
+    folder
+}
+
+fn site() -> Site {
+    Site::serve(dist())
+}
+
+/// The page, marked to accept faults from its address.
+fn marked_site() -> Site {
+    Site::serve_marked(dist())
 }
 
 /// A copy of the page, to which files can be added.
@@ -771,7 +781,7 @@ async fn latents_of_a_class_become_the_pictures_of_the_command_line() {
     let bytes = std::fs::read(vae).expect("there");
     std::fs::write(&short, &bytes[..bytes.len() / 2]).expect("written");
     open_file(&browser, &short, &says("trouble", "it may be cut short")).await;
-    open_file(&browser, vae, &says("note", "latents become pictures")).await;
+    open_file(&browser, vae, &says("note", "latents are decoded")).await;
     browser.click("[data-testid=generate]").await;
     browser.wait("document.querySelector('[data-testid=canvas]').width === 32", SOON).await;
     done(&browser, SOON).await;
@@ -850,7 +860,7 @@ async fn latents_can_be_made_from_pictures() {
     browser.open(&format!("{}?backend=cpu{PLAIN}", site.url)).await;
     ready(&browser, SOON).await;
     // In this order the autoencoder waits, and the model of pictures goes on.
-    open_file(&browser, vae, &says("note", "waits for a model")).await;
+    open_file(&browser, vae, &says("note", "once a model")).await;
     make(&browser, (9, 1, 3, "euler"), SOON).await;
     assert_same(&canvas(&browser, "canvas").await, &command_line("9", 1, 3, "euler"), 1);
     open_file(&browser, weights, "document.querySelector('#class')").await;
@@ -893,7 +903,8 @@ async fn latents_can_be_made_from_pictures() {
 async fn the_address_names_files_beside_the_page() {
     let folder = copied();
     let files = latent_files(&folder.path().join("weights"));
-    let (site, browser) = (Site::serve(folder.path().into()), Browser::start(Gpu::None).await);
+    let (site, browser) =
+        (Site::serve_marked(folder.path().into()), Browser::start(Gpu::None).await);
     let names = "weights=latent.safetensors&vae=vae.safetensors";
     let link =
         "seed=3&respacing=4&sampler=ddim&eta=0.5&clip=true&classes=4&guidance=2&guidance-power=0";
@@ -918,7 +929,7 @@ async fn the_address_names_files_beside_the_page() {
         done(&browser, SOON).await;
         assert_same(&canvas(&browser, "canvas").await, &native, 1);
         let note = browser.text("[data-testid=note]").await;
-        let expected = if fault.is_empty() { "latents become pictures" } else { "started again" };
+        let expected = if fault.is_empty() { "latents are decoded" } else { "started again" };
         assert!(note.contains(expected), "{note}");
     }
     // One that is not there, or lies elsewhere, is passed over; the shipped model is there.
@@ -1247,7 +1258,7 @@ async fn another_model_is_chosen_at_the_top() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the built page and Chromium"]
 async fn where_memory_does_not_suffice_fewer_pictures_are_offered() {
-    let (site, browser) = (site(), Browser::start(Gpu::None).await);
+    let (site, browser) = (marked_site(), Browser::start(Gpu::None).await);
     // The program of the worker really finds no more, and ends.
     browser.open(&format!("{}?backend=cpu&fault=memory4{PLAIN}", site.url)).await;
     ready(&browser, SOON).await;
@@ -1282,7 +1293,7 @@ async fn where_memory_does_not_suffice_fewer_pictures_are_offered() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the built page and Chromium"]
 async fn a_lost_device_costs_no_more_than_time() {
-    let (site, browser) = (site(), Browser::start(Gpu::None).await);
+    let (site, browser) = (marked_site(), Browser::start(Gpu::None).await);
     let native = command_line("9", 1, 3, "euler");
     for evaluation in 1..=3 {
         let link =
@@ -1293,13 +1304,20 @@ async fn a_lost_device_costs_no_more_than_time() {
         assert!(browser.text("[data-testid=note]").await.contains("started again"));
         assert_same(&canvas(&browser, "canvas").await, &native, 1);
     }
+    // The published page ignores the fault.
+    let published = Site::serve(dist());
+    browser
+        .open(&format!("{}?backend=cpu&fault=1#seed=9&steps=3&sampler=euler", published.url))
+        .await;
+    done(&browser, SOON).await;
+    assert_eq!(browser.text("[data-testid=note]").await, "");
     browser.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the built page and Chromium"]
 async fn a_lost_device_keeps_weights_of_ones_own() {
-    let (site, browser) = (site(), Browser::start(Gpu::None).await);
+    let (site, browser) = (marked_site(), Browser::start(Gpu::None).await);
     browser.open(&format!("{}?backend=cpu&fault=2{PLAIN}", site.url)).await;
     ready(&browser, SOON).await;
     let own = root().join("tests/golden/network.weights.safetensors");
@@ -1317,7 +1335,7 @@ async fn a_lost_device_keeps_weights_of_ones_own() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the built page and Chromium"]
 async fn a_lost_graphics_processor_costs_no_more_than_time() {
-    let (site, browser) = (site(), Browser::start(Gpu::Software).await);
+    let (site, browser) = (marked_site(), Browser::start(Gpu::Software).await);
     browser
         .open(&format!("{}?backend=webgpu&fault=2#seed=3&steps=2&sampler=euler", site.url))
         .await;
@@ -1402,6 +1420,7 @@ fn the_page_trusts_nothing_but_itself() {
         let inline = element.starts_with("script") && !element.contains("src=");
         assert!(!inline && !element.contains("style="), "inline: {element}");
     }
+    assert!(!page.contains(web::testing::MARK), "the published page accepts faults");
     // The program that keeps the page knows every file of it.
     let keeper = std::fs::read_to_string(dist.join("sw.js")).expect("the keeper");
     for file in ["index.html", "worker_bg.wasm", "compute.js", "weights/tiny-emoji.safetensors"] {
@@ -1526,7 +1545,7 @@ async fn every_view_fits_every_width_in_light_and_dark() {
             "latent" => {
                 view(&browser, "form").await;
                 open_file(&browser, &weights, "document.querySelector('#class')").await;
-                open_file(&browser, &vae, &says("note", "latents become pictures")).await;
+                open_file(&browser, &vae, &says("note", "latents are decoded")).await;
                 browser.fill("#class", "goldfish").await;
                 browser.click("[data-testid=fine]").await;
                 browser.click("[data-testid=more]").await;

@@ -70,6 +70,7 @@ fn weights(run: &Path) -> Vec<f64> {
 }
 
 fn distance(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
 }
 
@@ -131,7 +132,7 @@ fn goes_on_learning() {
         let lines = said.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
         lines.filter_map(|line| line["loss"].as_f64()).collect::<Vec<f64>>()
     });
-    assert_eq!(want.len(), 2, "{want:?}");
+    assert_eq!([found.len(), want.len()], [2, 2], "{found:?}, {want:?}");
     assert!(want[1] < want[0], "{want:?}");
     for (found, want) in found.iter().zip(&want) {
         assert!((found / want - 1.0).abs() < 0.02, "{found}, not {want}");
@@ -149,6 +150,7 @@ fn draws_as_the_processor_does() {
         run(&[&["sample", "--device", device], &more[..]].concat());
         image::open(&output).expect("a picture").into_rgb8()
     });
+    assert_eq!(found.dimensions(), want.dimensions());
     let off = found.iter().zip(want.iter()).map(|(a, b)| a.abs_diff(*b)).max();
-    assert!(off <= Some(2), "off by {off:?} levels");
+    assert!(off.is_some_and(|off| off <= 2), "off by {off:?} levels");
 }

@@ -232,7 +232,7 @@ fn classifier_free_guidance_is_the_releases() {
         ("guided_all", Guidance { channels: GuidedChannels::All, ..released }),
         (
             "guided_constant",
-            Guidance { scale: 1.49, course: GuidanceSchedule::Constant, ..released },
+            Guidance { scale: 1.49, schedule: GuidanceSchedule::Constant, ..released },
         ),
         ("with_class", Guidance { scale: 1.0, ..released }),
         ("with_class", Guidance { sigma_low: 1e3, sigma_high: 1e4, ..released }),
@@ -240,7 +240,7 @@ fn classifier_free_guidance_is_the_releases() {
             "without",
             Guidance {
                 scale: 0.0,
-                course: GuidanceSchedule::Constant,
+                schedule: GuidanceSchedule::Constant,
                 channels: GuidedChannels::All,
                 ..released
             },
@@ -329,7 +329,7 @@ fn classes_that_are_not_there_are_refused() {
     let tiny = model::preset::by_name("tiny").expect("a preset");
     for (settings, config, message) in [
         (settings(vec![0, 5], None), &latent_config(), "class 5: this model has 5, from 0 to 4"),
-        (settings(vec![0], None), &tiny, "class 0: this model knows of no classes"),
+        (settings(vec![0], None), &tiny, "class 0: this model has no classes"),
         (settings(vec![], Some(Guidance::default())), &latent_config(), "needs a class"),
     ] {
         let error = settings.validate_for(config).expect_err(message).to_string();
@@ -339,7 +339,7 @@ fn classes_that_are_not_there_are_refused() {
         (Guidance { scale: f64::NAN, ..Guidance::default() }, "guidance scale NaN"),
         (
             Guidance {
-                course: GuidanceSchedule::PowerCosine { power: 0.0 },
+                schedule: GuidanceSchedule::PowerCosine { power: 0.0 },
                 ..Guidance::default()
             },
             "power 0",

@@ -1,5 +1,5 @@
-// Starts the computing. The browser's device is kept where the program finds it, so that it can
-// tell when the device is lost.
+// Starts the worker. The WebGPU device is recorded in a global variable, so that the worker can find
+// out when it is lost.
 const adapter = self.GPUAdapter?.prototype;
 if (adapter) {
   const requestDevice = adapter.requestDevice;
@@ -8,15 +8,17 @@ if (adapter) {
     return self.gpuDevice;
   };
 }
-// The hashes of the two files, which the build writes here.
+// The hashes of the two files, filled in by the build.
 const INTEGRITY = {};
 const checked = (file) => fetch(file, { integrity: INTEGRITY[file] ?? "" });
 (async () => {
-  // The browser does not check a worker's script where it runs it, so it is checked before.
+  // importScripts has no integrity check, so the script is fetched and checked first.
   await checked("./worker.js");
   importScripts("./worker.js");
-  await wasm_bindgen({ module_or_path: checked("./worker_bg.wasm") });
+  const worker = await wasm_bindgen({ module_or_path: checked("./worker_bg.wasm") });
+  // Constructors of the program, once; web/build.rs says why it is done here.
+  worker.__wasm_call_ctors();
 })().catch((error) => {
-  // What the page hears of errors are those that nobody catches.
+  // The page is notified of uncaught errors only.
   setTimeout(() => { throw error; });
 });

@@ -1,5 +1,5 @@
-// Keeps one version of the page and its weights for when there is no network. The build fills in
-// the version, which is a hash of all files, and the files with their hashes.
+// Caches one version of the page and its weights for use without a network. The build fills in the
+// version, which is a hash of all files, and the files with their hashes.
 const VERSION = "";
 const FILES = [];
 
@@ -9,13 +9,13 @@ const name = `diffit ${folder} ${VERSION}`;
 self.addEventListener("install", (event) => {
   const keep = async () => {
     const cache = await caches.open(name);
-    // A file of another version has another hash: then nothing is kept at all.
+    // If a file has another hash, it is of another version, and nothing is cached.
     await cache.addAll(FILES.map(([path, integrity]) => new Request(path, { integrity })));
   };
   event.waitUntil(keep());
 });
 
-// Only once no page of the version before is open.
+// Runs once no page of the previous version is open.
 self.addEventListener("activate", (event) => {
   const drop = async () => {
     const names = await caches.keys();

@@ -1,4 +1,4 @@
-//! A denoiser `D(x; σ)`: a model with everything that is fixed while pictures are made.
+//! A denoiser `D(x; σ)`: a model with the settings that stay fixed during sampling.
 
 use burn::tensor::{Tensor, TensorData};
 
@@ -11,12 +11,12 @@ use crate::network::io::{AttentionMaps, Conditioning, Inspection, NetworkOptions
 /// A model with conditioning, guidance, clipping and a kept region.
 ///
 /// Samplers, `trainer denoise` and the page's attention view all evaluate this type; training
-/// evaluates [`Model::denoise`], which knows nothing of guidance or clipping.
+/// evaluates [`Model::denoise`], which has neither guidance nor clipping.
 #[derive(Clone, Debug)]
 pub struct Denoiser<'a> {
     /// The model.
     pub model: &'a Model,
-    /// The label of each picture of a batch; empty if no picture has a class.
+    /// Label of each picture of a batch; empty if no picture has a class.
     pub labels: Vec<Label>,
     /// Classifier-free guidance towards the labels.
     pub guidance: Option<Guidance>,
@@ -28,7 +28,7 @@ pub struct Denoiser<'a> {
     pub silence_time: bool,
 }
 
-/// A region that keeps the values of a given picture.
+/// A region whose values are kept from a given picture.
 #[derive(Clone, Debug)]
 pub struct KeptRegion {
     /// The picture, `[1, C, H, W]`.
@@ -50,7 +50,7 @@ impl<'a> Denoiser<'a> {
         }
     }
 
-    /// The denoiser that `settings` describe, for the pictures of these seeds.
+    /// The denoiser of these settings, for the pictures of these seeds.
     pub fn of_settings(model: &'a Model, settings: &Settings, seeds: &[u64]) -> Self {
         Self {
             model,
@@ -62,10 +62,11 @@ impl<'a> Denoiser<'a> {
         }
     }
 
-    /// `D(x; σ)` with guidance, clipping and the kept region. Guidance runs the model once, on a
-    /// batch of twice the size, unless its scale is 1 at all of the noise levels. `raw` of the
-    /// result is guided in the channels of the prediction and not in those of the variance, and is
-    /// neither clipped nor kept.
+    /// Computes `D(x; σ)` with guidance, clipping and the kept region.
+    ///
+    /// With guidance the model runs once, on a batch of twice the size, unless the scale is 1 at
+    /// all of the noise levels. In the result, `raw` is guided in the channels of the prediction
+    /// but not in those of the variance; clipping and the kept region do not apply to it.
     ///
     /// # Shapes
     ///
@@ -78,12 +79,13 @@ impl<'a> Denoiser<'a> {
         self.evaluate(x, sigma, None)
     }
 
-    /// [`Denoiser::denoise`] with the attention maps of one block, counted in the order of
-    /// execution. Under guidance they are those of the conditional half.
+    /// Returns the attention maps of one block, numbered in the order of execution, if there is
+    /// such a block. With guidance they are those of the conditional half of the batch.
     pub fn attention(&self, x: Tensor<4>, sigma: &[f64], block: usize) -> Option<AttentionMaps> {
         self.evaluate(x, sigma, Some(block)).attention
     }
 
+    /// Computes the denoised picture and, if asked for, the attention maps of a block.
     fn evaluate(&self, x: Tensor<4>, sigma: &[f64], attention_of: Option<usize>) -> Denoised {
         let mut output = self.guided(x, sigma, attention_of);
         if self.clip {
@@ -96,6 +98,7 @@ impl<'a> Denoiser<'a> {
         output
     }
 
+    /// The options of a forward pass with these labels.
     fn options(&self, labels: Vec<Label>, attention_of: Option<usize>) -> NetworkOptions {
         NetworkOptions {
             conditioning: Conditioning { labels, augment: None },
@@ -104,8 +107,8 @@ impl<'a> Denoiser<'a> {
         }
     }
 
-    /// Classifier-free guidance: `D = D_class + (s - 1) (D_class - D_null)`, written so that the
-    /// scale 1 gives the conditional model to the last bit.
+    /// Computes classifier-free guidance, `D = D_class + (s - 1) (D_class - D_null)`. In this form,
+    /// a scale of 1 gives the conditional model bit for bit.
     fn guided(&self, x: Tensor<4>, sigma: &[f64], attention_of: Option<usize>) -> Denoised {
         let Self { model, labels, .. } = self;
         let conditional = |x| model.denoise(x, sigma, self.options(labels.clone(), attention_of));

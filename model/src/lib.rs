@@ -1,25 +1,25 @@
 //! DiffiT (Diffusion Vision Transformers, arXiv 2312.02139) in Burn: network, noise schedules,
 //! preconditioning, losses, samplers.
 //!
-//! This crate computes and does nothing else: it reads no file, looks at no clock, and draws no
-//! random number that is not a function of its arguments. The trainer and the page are built on
-//! it and share every line. Without the feature `tensor` only plain values are left: settings,
-//! noise levels, noise, pictures, cards; they come without Burn.
+//! The crate only computes: it accesses no files and no clock, and every random number is a
+//! function of its arguments. The trainer and the web page are both built on it. Without the
+//! feature `tensor` it does not depend on Burn and contains only plain values: settings, noise
+//! levels, noise, pictures and model cards.
 //!
 //! | to find | look in |
 //! |---|---|
-//! | what a model is made of | [`config`], [`preset`] |
+//! | model configuration | [`config`], [`preset`] |
 //! | the paper's Eq (3)-(6), (7)-(8), (9)-(10) | `tmsa`, `block` |
-//! | the networks | [`network`], `unet`, `latent` |
-//! | from the network to a denoiser | [`precond`], [`Model`] |
-//! | from noise to pictures | [`schedule`], [`sampler`], [`noise`], [`generate`], [`image`], [`picture`] |
-//! | all settings of that | [`settings`] |
-//! | labels of pictures, names of classes, classifier-free guidance | [`label`], [`classes`], [`guidance`] |
-//! | training objective | [`loss`], [`hybrid`], [`importance`] |
-//! | discrete time: betas and what follows from them | [`discrete`] |
-//! | picture, noise and score; Eq (1), (2) | [`process`] |
-//! | between pictures and latents | [`vae`] |
-//! | the weights file, and the released ones | [`weights`], [`card`], [`official`], [`tensor_file`] |
+//! | networks | [`network`], `unet`, `latent` |
+//! | preconditioning, the denoiser | [`precond`], [`Model`] |
+//! | sampling | [`schedule`], [`sampler`], [`noise`], [`generate`], [`image`], [`picture`] |
+//! | sampling settings | [`settings`] |
+//! | labels, class names, classifier-free guidance | [`label`], [`classes`], [`guidance`] |
+//! | training objectives, timestep samplers | [`loss`], [`hybrid`], [`importance`] |
+//! | discrete time: betas and derived quantities | [`discrete`] |
+//! | conversion between picture, noise and score; Eq (1), (2) | [`process`] |
+//! | autoencoder between pictures and latents | [`vae`] |
+//! | weights files | [`weights`], [`card`], [`official`], [`tensor_file`] |
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! A model: the network, its configuration, and the denoiser that both make.
+//! A model: a network with its configuration and preconditioner.
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, ExecutionError, Tensor, TensorData};
@@ -12,31 +12,31 @@ use crate::network::io::{AttentionMaps, Conditioning, NetworkInput, NetworkOptio
 use crate::network::params::{Source, TensorSpec, collect};
 use crate::weights::{Answer, AnswerAt, Weights};
 
-/// A denoiser that can be sampled from.
+/// A network with its configuration, which together define the denoiser `D(x; σ)`.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// What it is made of.
+    /// The configuration of the network and the preconditioner.
     pub config: ModelConfig,
     /// The network F.
     pub network: Network,
-    /// What it computes in. Parameters keep their own type.
+    /// The type that the network computes in. Parameters keep their own type.
     compute: DType,
 }
 
-/// What [`Model::denoise`] returns.
+/// The result of [`Model::denoise`].
 #[derive(Clone, Debug)]
 pub struct Denoised {
-    /// D(x; σ), `[B, C, H, W]`.
+    /// Denoised pictures D(x; σ), `[B, C, H, W]`.
     pub denoised: Tensor<4>,
-    /// The network's own output F, `[B, C, H, W]`, or `[B, 2 C, H, W]` with a learned variance.
+    /// Output of the network F, `[B, C, H, W]`, or `[B, 2 C, H, W]` with a learned variance.
     pub raw: Tensor<4>,
-    /// Attention maps of the block that was asked for.
+    /// Attention maps of the requested block, if any.
     pub attention: Option<AttentionMaps>,
 }
 
 impl Denoised {
-    /// What the network says of the variance of an ancestral step, if it says anything: by its
-    /// logarithm, from -1 for the smallest to 1 for the largest, `[B, C, H, W]`.
+    /// The learned variance of an ancestral step, `[B, C, H, W]`, if the network predicts one: the
+    /// position of its logarithm between the smallest, -1, and the largest, 1.
     pub fn variance(&self) -> Option<Tensor<4>> {
         let c = self.denoised.dims()[1];
         (self.raw.dims()[1] == 2 * c).then(|| self.raw.clone().narrow(1, c, c))
@@ -48,24 +48,24 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// If the configuration does not fit together.
+    /// If the configuration is not valid.
     pub fn new(config: ModelConfig, seed: u64, device: &Device) -> Result<Self, ConfigError> {
         config.validate()?;
         let network = Network::new(&config.network, device, &Source::Random { seed });
         Ok(Self { config, network, compute: DType::F32 })
     }
 
-    /// A model with the weights of a file.
+    /// A model with the weights of a weights file.
     pub fn from_weights(weights: &Weights, device: &Device) -> Self {
         Self::from_values(weights.config().clone(), &|spec| weights.values(spec), device)
     }
 
-    /// A model of a valid configuration with given parameters: `values` returns those of a tensor
-    /// in the order of the weights file.
+    /// A model with a valid configuration and given parameters: `values` returns the values of a
+    /// tensor in the order of the weights file.
     ///
     /// # Panics
     ///
-    /// If there are not as many values as the tensor's shape asks for.
+    /// If the number of values does not match the tensor's shape.
     pub fn from_values(
         config: ModelConfig,
         values: &dyn Fn(&TensorSpec) -> Vec<f32>,
@@ -75,20 +75,20 @@ impl Model {
         Self { config, network, compute: DType::F32 }
     }
 
-    /// The same model with its network computing in another type, `bf16` or `f16`: products and
-    /// convolutions only, while normalisation, softmax, and all that is outside the network stay
+    /// Sets the type that the network computes products and convolutions in, such as `bf16` or
+    /// `f16`. Normalisation, softmax and everything outside the network are still computed in
     /// `f32`.
     pub fn computing_in(self, compute: DType) -> Self {
         Self { compute, ..self }
     }
 
-    /// The same model with its parameters stored in another type, `bf16` or `f16`, which takes half
-    /// the memory. To compute in it too is for [`Model::computing_in`].
+    /// Casts the parameters to another type. `bf16` or `f16` take half the memory of `f32`. This
+    /// does not change the type of the computation; see [`Model::computing_in`].
     pub fn stored_as(self, dtype: DType) -> Self {
         Self { network: self.network.map(&mut Cast(dtype)), ..self }
     }
 
-    /// `D(x; σ) = c_skip x + c_out F(c_in x; c_noise)`.
+    /// Computes `D(x; σ) = c_skip x + c_out F(c_in x; c_noise)`.
     ///
     /// # Shapes
     ///
@@ -96,8 +96,8 @@ impl Model {
     ///
     /// # Panics
     ///
-    /// If there are not as many noise levels as pictures, or classes neither as many nor none, or
-    /// a class is not one of the model's.
+    /// If the number of noise levels is not that of the pictures, if there are labels but not one
+    /// per picture, or if a class is not one of the model's.
     pub fn denoise(
         &self,
         x: Tensor<4>,
@@ -125,14 +125,14 @@ impl Model {
             options: network,
         });
         let raw = output.x.cast(x.dtype());
-        // What follows the prediction's channels is the variance.
+        // The channels after those of the prediction are the variance.
         let prediction = raw.clone().narrow(1, 0, x.dims()[1]);
         let denoised = x * factor(|c| c.c_skip) + prediction * factor(|c| c.c_out);
         Denoised { denoised, raw, attention: output.attention }
     }
 
-    /// The model's answer on a device: see [`Answer`]. It waits for the device, which in a browser
-    /// can only be done like this.
+    /// Computes the model's [`Answer`] to fixed inputs on a device. It is asynchronous because a
+    /// browser cannot block on a GPU.
     ///
     /// # Errors
     ///
@@ -166,17 +166,18 @@ impl Model {
         Ok(Answer { sigma, values, stride, further: answers.collect() })
     }
 
-    /// The parameters, each with its values in the order of the weights file.
+    /// Reads back the tensors of the weights file, each with its values in the
+    /// order of that file.
     ///
     /// # Panics
     ///
-    /// In a browser, which cannot wait for a GPU like this.
+    /// In a browser, which cannot block on a GPU.
     pub fn parameters(&self) -> Vec<(TensorSpec, Vec<f32>)> {
-        collect(&self.network, self.network.specs())
+        collect(&self.network, self.network.specs(), self.network.buffers())
     }
 }
 
-/// Turns parameters into another type.
+/// A mapper that casts parameters to another type.
 struct Cast(DType);
 
 impl ModuleMapper for Cast {
@@ -190,18 +191,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_precision_gives_about_the_same_answer() {
+    fn half_precision_answer_is_close_to_single_precision() {
         let device = Device::flex();
         let bytes = include_bytes!("../../www/weights/tiny-emoji.safetensors");
         let weights = Weights::parse(bytes).expect("the shipped weights");
         let model = Model::from_weights(&weights, &device);
         let half = model.clone().stored_as(DType::F16).computing_in(DType::F16);
-        let answer = |model: &Model| pollster::block_on(model.answer(&device)).expect("a CPU");
+        let answer =
+            |model: &Model| pollster::block_on(model.answer(&device)).expect("the CPU backend");
         let off = answer(&model).deviation(&answer(&half));
         assert!(off > 0.0 && off < 1e-2, "off by {off}");
     }
 
-    /// Parameters stored in 16 bits are brought to the type of the computation, in both networks.
+    /// Parameters stored in 16 bits are cast to the type of the computation, in both networks.
     #[test]
     fn weights_stored_in_16_bits_compute_in_32() {
         use crate::config::{ImageConfig, LatentConfig, NetworkConfig, PrecondConfig, preset};
@@ -209,7 +211,7 @@ mod tests {
         let Some(ModelConfig { network: NetworkConfig::Latent(latent), .. }) =
             preset::by_name("latent-tiny")
         else {
-            panic!("a latent preset")
+            panic!("`latent-tiny` is not a latent preset")
         };
         let latent = LatentConfig { depth: 1, classes: 3, ..latent };
         let image = ImageConfig {
@@ -222,12 +224,13 @@ mod tests {
         };
         for network in [NetworkConfig::Image(image), NetworkConfig::Latent(latent)] {
             let config = ModelConfig { network, precond: PrecondConfig::default() };
-            let model = Model::new(config, 3, &device).expect("it fits together");
+            let model = Model::new(config, 3, &device).expect("a valid configuration");
             let half = model.clone().stored_as(DType::F16);
-            let answer = |model: &Model| pollster::block_on(model.answer(&device)).expect("a CPU");
+            let answer =
+                |model: &Model| pollster::block_on(model.answer(&device)).expect("the CPU backend");
             let deviation = answer(&model).deviation(&answer(&half));
             assert!(deviation < 1e-2, "off by {deviation}");
-            // Attention maps take another path.
+            // Attention maps are computed by other code.
             let [c, h, w] = half.config.image_shape();
             let options = NetworkOptions {
                 inspection: crate::network::io::Inspection {
@@ -242,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn channels_beyond_the_picture_s_speak_of_the_variance() {
+    fn extra_output_channels_are_the_variance() {
         let output = Tensor::<1>::from_floats([1.0, 2.0, 3.0, 4.0], &Device::flex());
         let output = output.reshape([1, 4, 1, 1]);
         let with = |channels| Denoised {
@@ -250,7 +253,7 @@ mod tests {
             raw: output.clone(),
             attention: None,
         };
-        let variance = with(2).variance().expect("twice the channels").into_data();
+        let variance = with(2).variance().expect("a variance").into_data();
         assert_eq!(variance.try_into_vec::<f32>().expect("f32"), [3.0, 4.0]);
         assert!(with(4).variance().is_none());
     }

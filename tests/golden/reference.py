@@ -554,6 +554,107 @@ LATENT_PRESETS = {
 }
 
 
+def dit_counts(config):
+    """As `counts`, of DiT with adaLN-Zero, which has the linear maps of the modulation in the place of
+    the time token's maps and of the tables."""
+    found, width, depth = latent_counts(config), config["width"], config["depth"]
+    tokens = (config["resolution"] // config["patch"])**2
+    temporal = 3 * width**2
+    heads = width // config["transformer"]["head_dim"]
+    table = (2 * math.isqrt(tokens) - 1)**2 * heads
+    modulation = 6 * width**2
+    final = 2 * width**2
+    found["weights"] += depth * (modulation - temporal) + final
+    found["parameters"] += depth * (modulation + 6 * width - temporal - 3 * width - table)
+    found["parameters"] += final + 2 * width
+    return found
+
+
+def dit(width, depth, head_dim):
+    transformer = LATENT["transformer"] | {"head_dim": head_dim}
+    return LATENT_BASE | {"width": width, "depth": depth, "transformer": transformer}
+
+
+DIT_PRESETS = {
+    "dit-xl2": dit(1152, 28, 72),
+    "dit-b2": dit(768, 12, 64),
+    "dit-s2": dit(384, 12, 64),
+    "dit-latent-tiny": dit(192, 8, 32) | {"resolution": 16, "classes": 10},
+}
+
+
+# ---------------------------------------------------------------- DDPM++ and NCSN++
+
+def song_counts(residual, tmsa, base=128, multiples=(1, 2, 2, 2), blocks=4, side=32, attends=(16,)):
+    """As `counts`, of DDPM++ or (with the residual encoder) NCSN++: EDM's configuration A."""
+    total = {"parameters": 0, "weights": 0, "attention": 0}
+    time = 4 * base
+
+    def layer(c_in, c_out, positions, kernel=1):
+        total["weights"] += c_in * c_out * kernel**2 * positions
+        total["parameters"] += c_in * c_out * kernel**2 + c_out
+
+    def norm(channels):
+        total["parameters"] += 2 * channels
+
+    def block(c_in, c_out, side, resampled=False, attention=False):
+        pixels = side**2
+        norm(c_in)
+        layer(c_in, c_out, pixels, 3)
+        layer(time, c_out, 1)
+        norm(c_out)
+        layer(c_out, c_out, pixels, 3)
+        if resampled or c_in != c_out:
+            layer(c_in, c_out, pixels)
+        if attention:
+            norm(c_out)
+            layer(c_out, 3 * c_out, pixels)
+            layer(c_out, c_out, pixels)
+            total["attention"] += 2 * pixels**2 * c_out
+            if tmsa:
+                layer(time, 3 * c_out, 1)
+                total["parameters"] += (2 * side - 1)**2
+
+    noise = 2 * base if residual else base
+    layer(noise, time, 1)
+    layer(time, time, 1)
+    channels = [base * multiple for multiple in multiples]
+    sides = [side >> level for level in range(len(channels))]
+    layer(3, base, side**2, 3)
+    c, aux, skips = base, 3, [base]
+    for level, (c_out, side) in enumerate(zip(channels, sides)):
+        if level:
+            block(c, c, side, resampled=True)
+            skips.append(c)
+            if residual:
+                layer(aux, c, sides[level - 1]**2, 3)
+                aux = c
+        for _ in range(blocks):
+            block(c, c_out, side, attention=side in attends)
+            c = c_out
+            skips.append(c)
+    for level, (c_out, side) in reversed(list(enumerate(zip(channels, sides)))):
+        if level == len(channels) - 1:
+            block(c, c, side, attention=True)
+            block(c, c, side)
+        else:
+            block(c, c, side, resampled=True)
+        for i in range(blocks + 1):
+            block(c + skips.pop(), c_out, side, attention=i == blocks and side in attends)
+            c = c_out
+    norm(c)
+    layer(c, 3, side**2, 3)
+    return total
+
+
+SONG_PRESETS = {
+    "t5-vp": (False, False),
+    "t5-ve": (True, False),
+    "t5-vp-tmsa": (False, True),
+    "t5-ve-tmsa": (True, True),
+}
+
+
 # ---------------------------------------------------------------- augmentation
 
 def sym6():
@@ -1259,6 +1360,8 @@ def main():
 
     presets = {name: counts(config) for name, config in PRESETS.items()}
     presets |= {name: latent_counts(config) for name, config in LATENT_PRESETS.items()}
+    presets |= {name: dit_counts(config) for name, config in DIT_PRESETS.items()}
+    presets |= {name: song_counts(*options) for name, options in SONG_PRESETS.items()}
     text = json.dumps(presets, indent=2)
     (HERE / "counts.json").write_text(text + "\n")
 

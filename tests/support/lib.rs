@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Helpers that the tests share.
 
 #![forbid(unsafe_code)]
 
@@ -101,15 +101,41 @@ impl Tensors {
     }
 }
 
-/// Holds values against others: the largest difference is at most `tolerance` times the largest
-/// value.
+/// Compares values: the largest difference is at most `tolerance` times the largest value.
 ///
 /// # Panics
 ///
-/// If it is not.
+/// If it is not, or a value is not finite.
 pub fn assert_close(what: &str, found: &[f64], want: &[f64], tolerance: f64) {
     assert_eq!(found.len(), want.len(), "{what}");
+    // f64::max ignores NaN.
+    for (i, (a, b)) in found.iter().zip(want).enumerate() {
+        assert!(a.is_finite() && b.is_finite(), "{what}: value {i} is {a}, expected {b}");
+    }
     let scale = want.iter().fold(0.0f64, |m, x| m.max(x.abs()));
     let worst = found.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     assert!(worst <= tolerance * scale, "{what}: off by {worst:e} where values reach {scale}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_close(found: &[f64], want: &[f64]) -> bool {
+        let compare = || assert_close("values", found, want, 0.1);
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(compare)).is_ok()
+    }
+
+    #[test]
+    fn differences_and_values_that_are_not_finite_are_found() {
+        assert!(is_close(&[1.0, 2.1], &[1.0, 2.0]));
+        assert!(!is_close(&[1.0, 2.3], &[1.0, 2.0]));
+        assert!(!is_close(&[1.0], &[1.0, 2.0]));
+        for bad in [f64::NAN, f64::INFINITY] {
+            assert!(!is_close(&[bad, bad], &[1.0, 2.0]), "all are {bad}");
+            assert!(!is_close(&[1.0, bad], &[1.0, 2.0]));
+            assert!(!is_close(&[1.0, 2.0], &[1.0, bad]));
+            assert!(!is_close(&[1.0, bad], &[1.0, bad]));
+        }
+    }
 }

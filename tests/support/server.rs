@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use tiny_http::{Header, Response, Server};
+use web::testing::MARK;
 
 /// What happens to the files of one kind on their way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +39,19 @@ impl Site {
     ///
     /// If no port is free.
     pub fn serve(folder: PathBuf) -> Self {
+        Self::start(folder, false)
+    }
+
+    /// Serves `folder` with a mark on the page by which it accepts faults from its address.
+    ///
+    /// # Panics
+    ///
+    /// If no port is free.
+    pub fn serve_marked(folder: PathBuf) -> Self {
+        Self::start(folder, true)
+    }
+
+    fn start(folder: PathBuf, marked: bool) -> Self {
         let server = Server::http("127.0.0.1:0").expect("a free port");
         let port = server.server_addr().to_ip().expect("an IP address").port();
         let (answers, fault) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(None)));
@@ -50,7 +64,7 @@ impl Site {
             for request in server.incoming_requests() {
                 let path = request.url().split(['?', '#']).next().unwrap_or_default().to_string();
                 let fault = fault.lock().expect("no other thread panicked").clone();
-                let response = answer(&folder, &path, fault);
+                let response = answer(&folder, &path, fault, marked);
                 let status = response.status_code().0;
                 answers.lock().expect("no other thread panicked").push((path, status));
                 // It fails where the browser has gone.
@@ -64,11 +78,20 @@ impl Site {
 /// Not the root.
 const PREFIX: &str = "/some/folder/";
 
-fn answer(folder: &Path, path: &str, fault: Option<(&str, Fault)>) -> Response<Cursor<Vec<u8>>> {
+fn answer(
+    folder: &Path,
+    path: &str,
+    fault: Option<(&str, Fault)>,
+    marked: bool,
+) -> Response<Cursor<Vec<u8>>> {
     let missing = || Response::from_string("not found").with_status_code(404);
     let Some(path) = path.strip_prefix(PREFIX) else { return missing() };
     let path = if path.is_empty() { "index.html" } else { path };
     let Ok(mut bytes) = std::fs::read(folder.join(path)) else { return missing() };
+    if marked && path == "index.html" {
+        let page = String::from_utf8(bytes).expect("a page is text");
+        bytes = page.replacen("<html", &format!("<html {MARK}"), 1).into_bytes();
+    }
     let fault = fault.filter(|(ending, _)| path.ends_with(ending)).map(|(_, fault)| fault);
     match fault {
         None => {}

@@ -1,33 +1,33 @@
-//! What to compute on.
+//! Devices.
 
 use anyhow::{bail, ensure};
 use burn::tensor::{Device, Tensor};
 use clap::ValueEnum;
 
-/// A kind of device. All but `flex` are compiled in by a feature of the same name.
+/// A kind of device. All except `flex` need the crate feature of the same name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum DeviceKind {
-    /// The CPU.
+    /// CPU.
     #[default]
     Flex,
-    /// A GPU, by whichever interface the system has.
+    /// GPU, through the graphics API of the system.
     Wgpu,
-    /// A GPU, by Vulkan.
+    /// GPU, through Vulkan.
     Vulkan,
-    /// An NVIDIA GPU, by CUDA.
+    /// NVIDIA GPU, through CUDA.
     Cuda,
 }
 
 impl DeviceKind {
-    /// Opens the first `n` devices of this kind. The CPU is opened `n` times.
+    /// Opens the first `n` devices of this kind. The CPU counts as any number of devices.
     ///
     /// # Errors
     ///
-    /// If this program was built without them, or there are not so many that work.
+    /// If the program was built without this kind, or has fewer usable devices.
     pub fn open_all(self, n: usize) -> anyhow::Result<Vec<Device>> {
         ensure!(
             n == 1 || matches!(self, Self::Flex | Self::Cuda),
-            "several GPUs work together under --device cuda only"
+            "--devices {n}: several GPUs need --device cuda"
         );
         (0..n).map(|index| self.open_one(index)).collect()
     }
@@ -36,7 +36,7 @@ impl DeviceKind {
     ///
     /// # Errors
     ///
-    /// If this program was built without it, or there is none that works.
+    /// If the program was built without this kind, or has no usable device.
     pub fn open(self) -> anyhow::Result<Device> {
         self.open_one(0)
     }
@@ -50,7 +50,7 @@ impl DeviceKind {
                  `cargo build --release -p trainer --features {name}`"
             );
         };
-        // A missing GPU shows as a panic deep inside its driver's binding.
+        // Drivers panic if there is no GPU.
         let opened = std::panic::catch_unwind(|| {
             let device = make(index);
             let one = Tensor::<1>::ones([1], &device).into_data();
@@ -59,8 +59,7 @@ impl DeviceKind {
         match opened {
             Ok(Some(device)) => Ok(device),
             _ => bail!(
-                "no usable {self:?} device number {index} was found; --device flex computes on the \
-                 CPU"
+                "no usable {self:?} device with index {index} was found; use --device flex for the CPU"
             ),
         }
     }

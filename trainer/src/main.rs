@@ -1,51 +1,31 @@
-//! `trainer`: trains DiffiT, samples from it, exports its weights.
+//! `trainer`: trains DiffiT models and samples from them.
 
 #![deny(unsafe_code)]
 
 mod args;
-mod augment;
-mod autoencoder;
-mod bench;
-mod checkpoint;
-mod class_vectors;
+mod commands;
 mod config;
 mod data;
-mod denoise;
 mod device;
-mod ema;
-mod export;
-mod gradients;
-mod immiscible;
-mod info;
-mod labelled;
+mod files;
 mod learner;
-mod loader;
-mod manual;
-mod mapped;
 mod memory;
-mod muon;
-mod nodes;
-mod options;
-mod plan;
-mod report;
-mod run_folder;
-mod sample;
-mod shipped;
-mod signals;
-mod tensorboard;
-mod train;
+mod run;
+mod samples;
 mod validation;
-mod weights_file;
+mod weights;
 
 use std::process::ExitCode;
 
 use anstream::eprintln;
-use args::{Args, Command, DataCommand};
 use clap::Parser;
 
+use crate::args::{Args, Command, DataCommand};
+use crate::commands::{bench, data as datasets, denoise, export, info, manual, sample, train};
+
 fn main() -> ExitCode {
-    memory::keep();
-    memory::advise();
+    memory::keep_freed_memory();
+    memory::explain_out_of_memory();
     let result = match Args::parse().command.unwrap_or_default() {
         Command::Train(args) => train::run(args),
         Command::Sample(args) => sample::run(args).map(|()| ExitCode::SUCCESS),
@@ -55,10 +35,12 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
         Command::Completions(args) => manual::completions(&args).map(|()| ExitCode::SUCCESS),
         Command::Man(args) => manual::pages(&args).map(|()| ExitCode::SUCCESS),
-        Command::Data(DataCommand::Check(args)) => data::commands::check(args),
-        Command::Data(DataCommand::Encode(args)) => data::encode(args).map(|()| ExitCode::SUCCESS),
+        Command::Data(DataCommand::Check(args)) => datasets::check::run(args),
+        Command::Data(DataCommand::Encode(args)) => {
+            datasets::encode::run(args).map(|()| ExitCode::SUCCESS)
+        }
         Command::Data(DataCommand::Fetch(args)) => {
-            data::commands::fetch(args).map(|()| ExitCode::SUCCESS)
+            datasets::fetch::run(args).map(|()| ExitCode::SUCCESS)
         }
     };
     result.unwrap_or_else(|error| {

@@ -1,8 +1,8 @@
-//! The loss on pictures that are not trained on, by the moving average of the weights.
+//! Validation loss of the moving average of the weights.
 //!
-//! Picture number `i` of them always has the same noise, at the same one of a few noise levels that
-//! stand for all that are trained on. So what is measured changes with the weights alone, and is the
-//! same for runs with other seeds.
+//! Validation image `i` always has the same noise and the same of a few noise levels, which are
+//! quantiles of the training distribution. So the loss depends on the weights only, not on the
+//! seed.
 
 use std::sync::Arc;
 
@@ -13,35 +13,25 @@ use model::noise::{Random, Stream};
 use model::{Conditioning, Model};
 
 use crate::config::TrainConfig;
-use crate::data::{Dataset, Entry};
+use crate::data::dataset::{Dataset, Entry};
+use crate::data::held_out::held_out;
 
-/// Noise levels: each the middle one of as many equal parts of those that are trained on.
+/// Number of noise levels: the medians of this many equal parts of the training distribution.
 const LEVELS: usize = 8;
 
-/// `n` places of `len`, in order: one in each of `n` stretches of the same length. Where in its
-/// stretch is random, though always the same: data may come in turns, one of each class, and every
-/// so many-th would then be of the same class.
-pub fn spread(len: usize, n: usize) -> impl Iterator<Item = usize> {
-    let mut random = Random::new(0, Stream::Validation, u64::MAX);
-    let start = move |i| (i as u64 * len as u64 / n as u64) as usize;
-    (0..n).map(move |i| {
-        let length = u32::try_from(start(i + 1) - start(i)).expect("below 2^32 pictures");
-        start(i) + random.below(length) as usize
-    })
-}
-
-/// The pictures that are held out.
+/// The validation images.
 pub struct Validation {
     data: Arc<Dataset>,
-    pictures: Vec<usize>,
+    images: Vec<usize>,
 }
 
 impl Validation {
-    /// Those that the recipe asks for, if it does: of `data`, which is trained on, or of others.
+    /// Opens the validation images of a recipe, if it has any. They are held out of the training
+    /// data `data`, or taken from the recipe's validation dataset.
     ///
     /// # Errors
     ///
-    /// If there are not as many, or the others are of another kind.
+    /// If there are too few images, or the validation dataset does not match the training data.
     pub fn open(config: &TrainConfig, data: &Arc<Dataset>) -> anyhow::Result<Option<Self>> {
         let Some(validation) = &config.validation else { return Ok(None) };
         let n = validation.images;
@@ -49,7 +39,7 @@ impl Validation {
             None => {
                 ensure!(
                     n < data.len(),
-                    "--validate {n}: there are {} pictures, and some have to be left to train on",
+                    "--validate {n}: the training data has {} images, and some must remain for training",
                     data.len()
                 );
                 data.clone()
@@ -57,39 +47,39 @@ impl Validation {
             Some(path) => {
                 let others = Dataset::open(path, &config.model)?;
                 let path = path.display();
-                ensure!(n <= others.len(), "--validate {n}: {path} has {} pictures", others.len());
+                ensure!(n <= others.len(), "--validate {n}: {path} has {} images", others.len());
                 ensure!(
                     others.class_names.names == data.class_names.names,
-                    "--validation-data {path}: its classes are not those that are trained on"
+                    "--validation-data {path}: its classes differ from those of the training data"
                 );
                 let encoder =
                     |data: &Dataset| data.latents_of().map(|origin| origin.vae_sha256.clone());
                 ensure!(
                     encoder(&others) == encoder(data),
-                    "--validation-data {path}: the one are latents and the other not, or latents of \
-                     another autoencoder"
+                    "--validation-data {path}: training and validation data must both be images, or \
+                     latents of the same autoencoder"
                 );
                 Arc::new(others)
             }
         };
-        let pictures = spread(data.len(), n).collect();
-        Ok(Some(Self { data, pictures }))
+        let images = held_out(data.len(), n).collect();
+        Ok(Some(Self { data, images }))
     }
 
-    /// The loss per value of a model on `device`, averaged over the pictures.
+    /// Returns the validation loss of a model on `device`, averaged over values and images.
     pub fn loss(&self, model: &Model, config: &TrainConfig, device: &Device) -> f64 {
         let levels: Vec<f64> = (0..LEVELS)
             .map(|level| config.loss.quantile((level as f64 + 0.5) / LEVELS as f64))
             .collect();
-        let numbered: Vec<(usize, usize)> = self.pictures.iter().copied().enumerate().collect();
+        let numbered: Vec<(usize, usize)> = self.images.iter().copied().enumerate().collect();
         let size = config.micro_batch.unwrap_or(config.batch);
         let mut sum = 0.0;
         for part in numbered.chunks(size) {
             let b = part.len();
             let (mut images, mut noise) = (Vec::new(), Vec::new());
             let (mut labels, mut sigma) = (Vec::new(), Vec::new());
-            for &(i, picture) in part {
-                let Entry { image, std, class } = self.data.entry(picture, false);
+            for &(i, index) in part {
+                let Entry { image, std, class } = self.data.entry(index, false);
                 let mut random = Random::new(0, Stream::Validation, i as u64);
                 let of_noise = images.len()..images.len() + image.len();
                 noise.resize(of_noise.end, 0.0);
@@ -102,14 +92,14 @@ impl Validation {
                 sigma.push(levels[i % LEVELS]);
             }
             let [c, h, w] = self.data.shape;
-            let pictures =
+            let tensor =
                 |values| Tensor::<4>::from_data(TensorData::new(values, [b, c, h, w]), device);
-            let (images, noise) = (pictures(images), pictures(noise));
+            let (images, noise) = (tensor(images), tensor(noise));
             let scale = TensorData::new(sigma.clone(), [b, 1, 1, 1]);
             let noisy = images.clone() + noise.clone() * Tensor::from_data(scale, device);
             let conditioning = Conditioning { labels, ..Conditioning::default() };
-            let made = model.denoise(noisy, &sigma, conditioning);
-            let losses = config.loss.of(images, noise, &sigma, made);
+            let output = model.denoise(noisy, &sigma, conditioning);
+            let losses = config.loss.of(images, noise, &sigma, output);
             let losses = losses.into_data().try_into_vec::<f32>().expect("losses are f32");
             sum += losses.into_iter().map(f64::from).sum::<f64>() / (c * h * w) as f64;
         }
@@ -144,27 +134,12 @@ mod tests {
     fn loss(config: &TrainConfig) -> f64 {
         let device = Device::flex();
         let model = Model::new(config.model.clone(), 1, &device).expect("valid");
-        let validation = open(config).expect("there are as many").expect("it is asked for");
+        let validation = open(config).expect("enough images").expect("the recipe has some");
         validation.loss(&model, config, &device)
     }
 
     #[test]
-    fn places_are_spread_and_favour_no_class() {
-        assert_eq!(spread(4, 4).collect::<Vec<_>>(), [0, 1, 2, 3]);
-        assert_eq!(spread(7, 0).count(), 0);
-        for (len, n) in [(10, 3), (1911, 100), (10_000, 1_000)] {
-            for (i, place) in spread(len, n).enumerate() {
-                assert!((i * len / n..(i + 1) * len / n).contains(&place), "{place} of {len}");
-            }
-        }
-        // CIFAR-10 as a zip for EDM: the classes come one after the other, again and again.
-        let mut counts = [0usize; 10];
-        spread(10_000, 1_000).for_each(|place| counts[place % 10] += 1);
-        assert!(counts.iter().all(|count| count.abs_diff(100) < 40), "{counts:?}");
-    }
-
-    #[test]
-    fn the_loss_is_the_same_however_it_is_computed() {
+    fn the_loss_does_not_depend_on_the_batch_size() {
         let config = config(20);
         let whole = loss(&config);
         assert!(whole > 0.1 && whole < 10.0, "{whole}");
@@ -172,21 +147,21 @@ mod tests {
             let found = loss(&TrainConfig { batch, micro_batch, ..config.clone() });
             assert!((found / whole - 1.0).abs() < 1e-6, "{found}, not {whole}");
         }
-        // Nothing random is left in it.
+        // It depends on no random number of the recipe.
         let other = TrainConfig { seed: 9, flip: false, augment: 0.5, ..config.clone() };
         assert_eq!(loss(&other), whole);
     }
 
-    /// With the loss computed anew, a picture at a time, from what the model makes of it.
+    /// Compared with the loss computed here, image by image, from the denoised images.
     #[test]
-    fn every_level_counts_alike() {
+    fn noise_levels_have_equal_weight() {
         let config = config(16);
         let device = Device::flex();
         let model = Model::new(config.model.clone(), 1, &device).expect("valid");
         let data = Dataset::open(&config.data, &config.model).expect("embedded");
         let mut sum = 0.0;
-        for (i, place) in spread(1911, 16).enumerate() {
-            // EDM's are log-normal: the eighths' middles, in standard deviations.
+        for (i, place) in held_out(1911, 16).enumerate() {
+            // The medians of the eighths of a normal distribution: EDM's noise is log-normal.
             let middles = [-1.534_121, -0.887_147, -0.488_776, -0.157_311];
             let middle = if i % 8 < 4 { middles[i % 8] } else { -middles[7 - i % 8] };
             let sigma: f64 = (1.2 * middle - 1.2f64).exp();
@@ -207,22 +182,22 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_held_out_is_said() {
+    fn invalid_validation_images_are_errors() {
         assert!(open(&TrainConfig { validation: None, ..config(1) }).expect("valid").is_none());
         let error = open(&config(1911)).err().expect("nothing is left").to_string();
-        assert!(error.contains("some have to be left"), "{error}");
+        assert!(error.contains("some must remain for training"), "{error}");
         let others = |images| {
             let data = Some(Path::new("emoji").into());
             open(&TrainConfig { validation: Some(ValidationConfig { images, data }), ..config(1) })
         };
-        assert_eq!(others(1911).expect("as many").expect("asked for").pictures.len(), 1911);
+        assert_eq!(others(1911).expect("as many").expect("asked for").images.len(), 1911);
         let error = others(1912).err().expect("one too many").to_string();
-        assert!(error.contains("has 1911 pictures"), "{error}");
+        assert!(error.contains("has 1911 images"), "{error}");
     }
 
-    /// Under every objective there is, for which noise levels have to be ones that it has.
+    /// Every objective has quantiles within its noise levels.
     #[test]
-    fn other_objectives_can_be_measured() {
+    fn every_objective_has_a_validation_loss() {
         for name in ["vp", "ve", "adm"] {
             let config = config(9);
             let precond = serde_json::from_value(serde_json::json!({ "kind": name }));

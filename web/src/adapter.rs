@@ -1,8 +1,8 @@
-//! Which of the two ways to compute: WebGPU, or the CPU in the same WebAssembly.
+//! The choice of backend and precision.
 
 use serde::{Deserialize, Serialize};
 
-/// A way to compute.
+/// A backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Backend {
@@ -13,8 +13,7 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Reads the wish out of a page's query: `?backend=webgpu` or `?backend=cpu`. Anything else
-    /// is no wish.
+    /// Reads the backend that a query asks for: `?backend=webgpu` or `?backend=cpu`.
     pub fn wish(query: &str) -> Option<Self> {
         let pairs = query.trim_start_matches('?').split('&');
         let wish = pairs.filter_map(|pair| pair.strip_prefix("backend=")).next_back()?;
@@ -26,21 +25,21 @@ impl Backend {
     }
 }
 
-/// What the browser says of its graphics processor.
+/// A graphics processor, as the browser describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Adapter {
-    /// Its name, as far as the browser tells.
+    /// The name, if the browser reports it.
     pub name: String,
-    /// Whether it is a program that plays a graphics processor: a hundred times slower than the
-    /// CPU way here.
+    /// Whether it is emulated in software, which is about a hundred times slower than the CPU
+    /// backend.
     pub software: bool,
-    /// Whether it has the feature `timestamp-query`, without which the runtime here stops.
+    /// Whether it has the feature `timestamp-query`, which the runtime requires.
     pub timestamps: bool,
     /// Whether it has the feature `shader-f16`.
     pub halves: bool,
 }
 
-/// What numbers a network is stored and computed in.
+/// The precision of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Numbers {
@@ -51,7 +50,7 @@ pub enum Numbers {
 }
 
 impl Numbers {
-    /// Bytes of one.
+    /// Returns the bytes of a number.
     pub fn bytes(self) -> u64 {
         match self {
             Numbers::F16 => 2,
@@ -60,27 +59,27 @@ impl Numbers {
     }
 }
 
-/// The most by which a model may miss its known answer in 16 bits.
+/// Maximum deviation from the known answer in 16 bits.
 pub const HALF_TOLERANCE: f32 = 3e-2;
 
-/// Chooses numbers: 16 bits where a graphics processor has them (`halves`) and the model then misses
-/// its answer by little enough; `missed` is none where that could not be found out.
+/// Chooses the precision: 16 bits if the graphics processor supports them (`halves`) and the deviation
+/// from the known answer is within the tolerance; `missed` is `None` if it is not known.
 pub fn numbers(backend: Backend, halves: bool, missed: Option<f32>) -> Numbers {
     let enough = missed.is_some_and(|missed| missed <= HALF_TOLERANCE);
     let half = backend == Backend::WebGpu && halves && enough;
     if half { Numbers::F16 } else { Numbers::F32 }
 }
 
-/// What to compute with, and what to say of it.
+/// The chosen backend, with a note for the visitor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// The way taken.
+    /// The backend.
     pub backend: Backend,
-    /// Why, where it is not what the visitor would expect.
+    /// The reason, if it is not the backend that the visitor would expect.
     pub note: Option<String>,
 }
 
-/// Chooses. `found` is the adapter, or why there is none.
+/// Chooses the backend. `found` is the graphics processor, or the reason why there is none.
 pub fn choose(wish: Option<Backend>, found: &Result<Adapter, String>) -> Choice {
     let cpu = |why: &str| Choice {
         backend: Backend::Cpu,
@@ -90,7 +89,7 @@ pub fn choose(wish: Option<Backend>, found: &Result<Adapter, String>) -> Choice 
         (Some(Backend::Cpu), _) => Choice { backend: Backend::Cpu, note: None },
         (_, Err(why)) => cpu(why),
         (_, Ok(Adapter { timestamps: false, .. })) => {
-            cpu("Your graphics processor lacks a feature that is needed here (timestamp-query).")
+            cpu("Your graphics processor lacks a required feature (timestamp-query).")
         }
         (Some(Backend::WebGpu), Ok(_)) => Choice { backend: Backend::WebGpu, note: None },
         (None, Ok(Adapter { software: true, .. })) => {
@@ -100,7 +99,7 @@ pub fn choose(wish: Option<Backend>, found: &Result<Adapter, String>) -> Choice 
     }
 }
 
-/// Whether an adapter with these descriptions is a program.
+/// Returns whether an adapter is emulated in software, by its descriptions.
 pub fn is_software(fallback: bool, descriptions: &[&str]) -> bool {
     const KNOWN: [&str; 5] = ["swiftshader", "llvmpipe", "lavapipe", "softpipe", "basic render"];
     let named = |text: &&str| {

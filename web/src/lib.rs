@@ -1,13 +1,14 @@
 //! DiffiT in a browser tab.
 //!
-//! There are two programs: the page (`src/bin/app.rs`), which shows and asks, and the worker
-//! (`src/bin/worker.rs`), which computes, so that the page never freezes. They share the messages
-//! of [`protocol`] and nothing else. Each has a feature, so that the page does not carry the
-//! worker's mathematics.
+//! There are two programs: the page (`src/bin/app.rs`), which is the user interface, and the worker
+//! (`src/bin/worker.rs`), which computes, so that the page stays responsive. They communicate through
+//! the messages of [`protocol`] only. Each has a feature of its own, so that the page does not
+//! contain the network.
 
 #![forbid(unsafe_code)]
 
 pub mod adapter;
+pub mod brush;
 pub mod explain;
 pub mod manifest;
 pub mod memory;
@@ -15,6 +16,7 @@ pub mod names;
 pub mod plot;
 pub mod protocol;
 pub mod scene;
+pub mod testing;
 
 #[cfg(all(target_arch = "wasm32", feature = "page"))]
 pub mod app;

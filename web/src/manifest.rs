@@ -1,59 +1,59 @@
-//! The list of weights that lie beside the page, and the check that what arrived is what is listed.
+//! The list of the shipped weights, and the check of a download against it.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// `weights/manifest.json`. `cargo xtask manifest` writes it.
+/// The contents of `weights/manifest.json`, which `cargo xtask manifest` writes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The models there are; the first is the one shown first.
+    /// The models. The first is the default.
     pub models: Vec<Entry>,
 }
 
-/// One weights file.
+/// A weights file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Its name in the folder of the manifest.
+    /// The name, in the folder of the manifest.
     pub file: String,
-    /// Its size.
+    /// The size in bytes.
     pub bytes: u64,
-    /// Its SHA-256, in hexadecimal.
+    /// The SHA-256, in hexadecimal.
     pub sha256: String,
 }
 
-/// Why what arrived is not used.
+/// Why a list or a download is not used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
-    /// Not the JSON that is expected.
+    /// The list is not JSON of the expected form.
     #[error("the list of models cannot be read ({0})")]
     Json(String),
-    /// No model in it.
+    /// The list has no model.
     #[error("the list of models is empty")]
     Empty,
-    /// A file name that leads elsewhere.
+    /// The list has a name with a path.
     #[error("the list of models names `{0}`, which is not a plain file name")]
     Name(String),
-    /// Another size.
-    #[error("{file}: {found} bytes arrived, and there should be {expected}")]
+    /// The download has another size.
+    #[error("{file}: {found} bytes arrived instead of {expected}")]
     Size {
         /// The file.
         file: String,
-        /// Bytes that arrived.
+        /// Bytes of the download.
         found: u64,
-        /// Bytes there should be.
+        /// Bytes in the list.
         expected: u64,
     },
-    /// Other contents.
-    #[error("{0}: what arrived is not what was published (its hash differs)")]
+    /// The download has other contents.
+    #[error("{0}: the download is not the published file (its hash differs)")]
     Hash(String),
 }
 
 impl Manifest {
-    /// Reads the list.
+    /// Parses the list.
     ///
     /// # Errors
     ///
-    /// If it is not JSON of this form, is empty, or names anything but files beside it.
+    /// If it is not JSON of this form, is empty, or has names that are not plain file names.
     pub fn parse(text: &str) -> Result<Self, ManifestError> {
         let manifest: Self =
             serde_json::from_str(text).map_err(|e| ManifestError::Json(e.to_string()))?;
@@ -69,23 +69,24 @@ impl Manifest {
     }
 }
 
-/// Whether a name is that of a file in the same folder.
+/// Returns whether a name is a plain file name: ASCII letters, digits, `-`, `_` and `.`, without a dot
+/// at the start.
 pub fn is_plain(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     !name.is_empty() && !name.starts_with('.') && name.chars().all(plain)
 }
 
 impl Entry {
-    /// The entry of a file.
+    /// The entry for a file.
     pub fn new(file: String, contents: &[u8]) -> Self {
         Self { file, bytes: contents.len() as u64, sha256: sha256(contents) }
     }
 
-    /// Checks what arrived.
+    /// Checks a download.
     ///
     /// # Errors
     ///
-    /// If it has another size or hash.
+    /// If its size or hash differs.
     pub fn verify(&self, bytes: &[u8]) -> Result<(), ManifestError> {
         let file = self.file.clone();
         let found = bytes.len() as u64;
@@ -99,8 +100,8 @@ impl Entry {
     }
 }
 
-/// A model's name for people, from that of its file: what it was trained on, where the file says
-/// so as the shipped ones do.
+/// Returns the title of a model from the name of its file, which is that of the dataset for the
+/// shipped models.
 pub fn title(file: &str) -> String {
     let stem = file.trim_end_matches(".safetensors");
     let name = stem.strip_prefix("tiny-").unwrap_or(stem);
@@ -118,12 +119,12 @@ fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// Bytes in hexadecimal.
+/// Formats bytes in hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The plain file name that a page's query gives for a word, as in `?weights=NAME`.
+/// Returns the plain file name in a query, such as `NAME` in `?weights=NAME` for the word `weights`.
 pub fn named(query: &str, word: &str) -> Option<String> {
     let pairs = query.trim_start_matches('?').split('&');
     let value = pairs.filter_map(|pair| pair.split_once('=')).find(|(name, _)| *name == word)?.1;
@@ -175,11 +176,11 @@ mod tests {
         }
     }
 
-    /// All weights together are no larger than this.
+    /// Maximum size of all shipped weights together.
     const BUDGET: u64 = 16 << 20;
 
-    /// The manifest that ships, held against the files beside it. With `DIFFIT_UPDATE=1` in the
-    /// environment it is written; the order stays, new files come last.
+    /// Compares the shipped manifest with its files. With `DIFFIT_UPDATE=1` in the environment, it is
+    /// written instead: the order is kept, new files come last.
     #[test]
     fn the_manifest_is_that_of_the_files() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../www/weights");

@@ -1,29 +1,29 @@
-//! Whether what is wanted fits into the memory there is: estimates, made before anything is built.
+//! Memory estimates, made before a model is built or pictures are made.
 
 use crate::scene::COUNTS;
 
-/// Bytes that computing takes, roughly.
+/// An estimate of the memory that a computation takes, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Need {
-    /// Of parameters.
+    /// The parameters.
     pub parameters: u64,
-    /// Of the largest intermediate result.
+    /// The largest intermediate result.
     pub largest: u64,
 }
 
-/// So many intermediate results of about the largest size are there at once: what goes into a
-/// block, queries, keys and values, what comes out, and what was not given back yet.
+/// Number of intermediate results of about the largest size that are in memory at once: the input of
+/// a block, queries, keys and values, the output, and buffers that are not freed yet.
 const AT_ONCE: u64 = 6;
 
 impl Need {
-    /// That of a network with so many parameters, of `bytes` each, for `pictures` at a time.
-    /// `largest_map` is as its configuration gives it. Results are computed in `f32`.
+    /// The estimate for a network with `parameters` of `bytes` each, for `pictures` at a time.
+    /// `largest_map` comes from the network's configuration. Results are in `f32`.
     pub fn of(parameters: usize, bytes: u64, largest_map: u64, pictures: usize) -> Self {
         let largest = largest_map.saturating_mul(4).saturating_mul(pictures as u64);
         Self { parameters: (parameters as u64).saturating_mul(bytes), largest }
     }
 
-    /// That of two networks of which one computes at a time.
+    /// The estimate for two networks that do not compute at the same time.
     pub fn and(self, other: Self) -> Self {
         Self {
             parameters: self.parameters.saturating_add(other.parameters),
@@ -31,43 +31,43 @@ impl Need {
         }
     }
 
-    /// All of it.
+    /// Returns the total.
     pub fn total(self) -> u64 {
         self.parameters.saturating_add(self.largest.saturating_mul(AT_ONCE))
     }
 }
 
-/// What is known of the memory there is; nothing where the browser does not tell.
+/// The available memory, as far as the browser reports it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Room {
-    /// Bytes in all.
+    /// Total bytes.
     pub total: Option<u64>,
-    /// Bytes in one piece.
+    /// Bytes of the largest buffer.
     pub piece: Option<u64>,
 }
 
-/// The addresses of a program in WebAssembly end here.
+/// The address space of a WebAssembly program.
 const ADDRESSES: u64 = 4 << 30;
 
-/// What the program itself takes, and what is lost between pieces.
+/// Memory for the program itself and fragmentation.
 const OWN: u64 = 128 << 20;
 
 impl Room {
-    /// What the processor can compute in. `machine` is the machine's memory in GiB, as far as the
-    /// browser tells (`navigator.deviceMemory`, which is at most 8 in many of them).
+    /// The memory for computing on the processor. `machine` is the machine's memory in GiB, if the
+    /// browser reports it (`navigator.deviceMemory`, which many browsers limit to 8).
     pub fn of_processor(machine: Option<f64>) -> Self {
         let machine = machine.filter(|gib| *gib > 0.0 && *gib < 8.0);
         let machine = machine.map_or(u64::MAX, |gib| (gib * f64::from(1 << 30)) as u64);
         Self { total: Some(ADDRESSES.min(machine).saturating_sub(OWN)), piece: None }
     }
 
-    /// What a graphics processor can compute in: of its memory, browsers tell only how large one
-    /// piece may be.
+    /// The memory for computing on a graphics processor, of which browsers report only the maximum
+    /// size of a buffer.
     pub fn of_graphics(piece: Option<u64>) -> Self {
         Self { total: None, piece }
     }
 
-    /// What is missing, as a sentence; nothing if it seems to fit.
+    /// Returns a message if the memory is not enough for an estimate.
     pub fn lacks(&self, need: Need) -> Option<String> {
         let short = |needed: u64, there: Option<u64>| there.is_some_and(|there| needed > there);
         if short(need.total(), self.total) {
@@ -80,8 +80,8 @@ impl Room {
         }
         if short(need.largest, self.piece) {
             return Some(format!(
-                "This takes pieces of {} on the graphics processor, which takes no more than {} in \
-                 one piece.",
+                "This takes buffers of {} on the graphics processor, which supports at most {} per \
+                 buffer.",
                 amount(need.largest),
                 amount(self.piece.unwrap_or_default())
             ));
@@ -90,7 +90,7 @@ impl Room {
     }
 }
 
-/// An amount of memory for people.
+/// Formats an amount of memory.
 fn amount(bytes: u64) -> String {
     match bytes as f64 / 1e6 {
         mb if mb >= 1000.0 => format!("{:.1} GB of memory", mb / 1e3),
@@ -98,24 +98,30 @@ fn amount(bytes: u64) -> String {
     }
 }
 
-/// The next smaller number of pictures that makes a square.
+/// Returns the next smaller number of pictures that fills a square.
 pub fn smaller(count: usize) -> Option<usize> {
     COUNTS.into_iter().rev().find(|&smaller| smaller < count)
 }
 
-/// Whether an error says, in the words of a driver or a browser, that memory was short. A program
-/// that finds no memory ends by an instruction that browsers call unreachable.
+/// Returns whether an error message of a driver or a browser means that memory ran out.
+///
+/// A program that cannot allocate memory ends with an `unreachable` instruction, about which the page
+/// gets no other message than the browser's. A panic ends the program in the same way, but has sent
+/// its own message before: that one can contain the word "unreachable" for other reasons.
 pub fn is_shortage(message: &str) -> bool {
-    const WORDS: [&str; 6] = [
+    const SHORTAGE: [&str; 5] = [
         "out of memory",
         "outofmemory",
         "not enough memory",
         "memory allocation",
         "allocation failed",
-        "unreachable",
     ];
+    /// The messages of Chromium, Firefox and Safari about the instruction.
+    const TRAP: [&str; 3] =
+        ["runtimeerror: unreachable", "unreachable executed", "unreachable code should not be"];
     let message = message.to_lowercase();
-    WORDS.iter().any(|words| message.contains(words))
+    let contains = |words: &[&str]| words.iter().any(|words| message.contains(words));
+    contains(&SHORTAGE) || (!message.contains("panicked at") && contains(&TRAP))
 }
 
 #[cfg(test)]
@@ -133,9 +139,9 @@ mod tests {
         assert_eq!(room.lacks(model(32).and(autoencoder)), None);
         let sentence = room.lacks(model(128).and(autoencoder)).expect("too many");
         assert!(sentence.contains("there are 4.2 GB of memory here at the most"), "{sentence}");
-        // In a small machine there is no room for it at all.
+        // A small machine does not have enough memory for it.
         assert!(Room::of_processor(Some(2.0)).lacks(model(1)).is_some());
-        // Half as large, it has.
+        // It has enough for half of the parameters.
         let half = Need { parameters: model(1).parameters / 2, ..model(1) };
         assert_eq!(Room::of_processor(Some(2.0)).lacks(half), None);
     }
@@ -160,13 +166,24 @@ mod tests {
         for message in [
             "wgpu error: Out of Memory",
             "GPUOutOfMemoryError",
-            "Uncaught RuntimeError: unreachable",
+            "The computation stopped (Uncaught RuntimeError: unreachable).",
+            "RuntimeError: unreachable executed",
+            "RuntimeError: Unreachable code should not be executed (evaluating 'x')",
             "memory allocation of 67108864 bytes failed",
             "RangeError: Array buffer allocation failed",
         ] {
             assert!(is_shortage(message), "{message}");
         }
-        for message in ["", "RangeError: Maximum call stack size exceeded", "the device was lost"] {
+        for message in [
+            "",
+            "RangeError: Maximum call stack size exceeded",
+            "the device was lost",
+            // A panic by `unreachable!()`.
+            "The computation stopped unexpectedly (panicked at src/a.rs:1:1:\ninternal error: entered \
+             unreachable code). Reload the page.",
+            "panicked at src/a.rs:1:1:\nRuntimeError: unreachable",
+            "the server is unreachable",
+        ] {
             assert!(!is_shortage(message), "{message}");
         }
     }

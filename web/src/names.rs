@@ -1,16 +1,15 @@
-//! Names of classes: what is found as one types, those that a visit begins with, and two of them
-//! mixed.
+//! Names of classes: search, initial classes, mixtures.
 
 use model::card::ClassGroup;
 use model::label::Label;
 
-/// Names that a visit without a link begins with, where the model has them.
+/// The initial classes of a visit without a link, if the model has them.
 const OPENING: [&str; 4] = ["otter", "pizza", "rocket", "red heart"];
 
-/// Names offered at a time.
+/// Maximum number of suggestions.
 pub const OFFERED: usize = 12;
 
-/// The group of each class, by its number; nothing where it is in none.
+/// Returns the group of each class, by its number; empty for a class without one.
 pub fn groups_of(count: usize, groups: &[ClassGroup]) -> Vec<&str> {
     let mut of = vec![""; count];
     for group in groups {
@@ -23,9 +22,9 @@ pub fn groups_of(count: usize, groups: &[ClassGroup]) -> Vec<&str> {
     of
 }
 
-/// At most `most` classes that go with what was typed, the best first: of this name; of names that
-/// begin with it; with a word that does; that have it anywhere; of groups that have a word that
-/// begins with it. Where nothing was typed, some of everything.
+/// Returns at most `most` classes that match a text, the best first: names that equal it, that start
+/// with it, that have a word that starts with it, that contain it, and classes of groups that have a
+/// word that starts with it. For an empty text, returns classes of all groups.
 pub fn matches(names: &[String], groups: &[ClassGroup], text: &str, most: usize) -> Vec<usize> {
     let wanted = text.trim().to_lowercase();
     if wanted.is_empty() {
@@ -33,7 +32,7 @@ pub fn matches(names: &[String], groups: &[ClassGroup], text: &str, most: usize)
     }
     let group_of: Vec<String> =
         groups_of(names.len(), groups).iter().map(|group| group.to_lowercase()).collect();
-    // The tables of all letters there are would take more room in the page than they are worth.
+    // The tables of Unicode letters would make the page larger.
     let letter = |c: char| c.is_ascii_alphanumeric() || !c.is_ascii();
     let begins_word =
         |name: &str| name.match_indices(&wanted).any(|(at, _)| !name[..at].ends_with(letter));
@@ -57,8 +56,8 @@ pub fn matches(names: &[String], groups: &[ClassGroup], text: &str, most: usize)
     found.into_iter().flatten().take(most).collect()
 }
 
-/// At most `most` of `count` classes, spread evenly over the groups and within them; over all
-/// classes, where there are no groups.
+/// Returns at most `most` of `count` classes, spread evenly over the groups and within them, or over
+/// all classes if there are no groups.
 pub fn spread(count: usize, groups: &[ClassGroup], most: usize) -> Vec<usize> {
     let all = [ClassGroup { name: String::new(), classes: (0..count).collect() }];
     let filled: Vec<&ClassGroup> =
@@ -67,7 +66,7 @@ pub fn spread(count: usize, groups: &[ClassGroup], most: usize) -> Vec<usize> {
     let most = most.min(count);
     let mut chosen = Vec::new();
     for i in 0..most {
-        // The middle of the part of all groups that is this one's.
+        // The centre of the i-th of `most` equal parts.
         let place = (i as f64 + 0.5) / most as f64 * groups.len() as f64;
         let classes = &groups[place as usize].classes;
         let class = classes.get((place.fract() * classes.len() as f64) as usize);
@@ -76,7 +75,7 @@ pub fn spread(count: usize, groups: &[ClassGroup], most: usize) -> Vec<usize> {
     chosen
 }
 
-/// The labels that a visit begins with: none for a model without classes.
+/// Returns the initial labels of a visit: none for a model without classes.
 pub fn opening(names: &[String], groups: &[ClassGroup]) -> Vec<Label> {
     let known = OPENING.map(|wanted| names.iter().position(|name| name == wanted));
     let classes = known.into_iter().collect::<Option<Vec<_>>>();
@@ -84,7 +83,7 @@ pub fn opening(names: &[String], groups: &[ClassGroup]) -> Vec<Label> {
     classes.into_iter().map(Label::from).collect()
 }
 
-/// At most `most` different classes of `count`, drawn with numbers from 0 to 1.
+/// Draws at most `most` different classes of `count`. `random` returns numbers from 0 to 1.
 pub fn draw(count: usize, most: usize, mut random: impl FnMut() -> f64) -> Vec<usize> {
     let mut left: Vec<usize> = (0..count).collect();
     let most = most.min(count);
@@ -93,19 +92,19 @@ pub fn draw(count: usize, most: usize, mut random: impl FnMut() -> f64) -> Vec<u
         .collect()
 }
 
-/// Labels as the page's fields have them: classes in turn, each mixed with the same second one.
+/// Labels as the form has them: classes, each mixed with the same second class.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Mix {
-    /// The classes in turn.
+    /// The first class of each label.
     pub firsts: Vec<usize>,
-    /// What each of them is mixed with.
+    /// The second class.
     pub second: Option<usize>,
-    /// How much of the second there is in each, in parts of 100.
+    /// The share of the second class, in percent.
     pub percent: f64,
 }
 
 impl Mix {
-    /// Takes labels apart; nothing, if they are mixed in another way.
+    /// Reads labels. Returns `None` if they are other mixtures.
     pub fn of(labels: &[Label]) -> Option<Self> {
         let parts = |label: &Label| match *label.parts() {
             [(first, 1.0)] => Some((first, None)),
@@ -124,7 +123,7 @@ impl Mix {
         alike.then_some(Self { firsts, second, percent })
     }
 
-    /// The labels.
+    /// Returns the labels.
     pub fn labels(&self) -> Vec<Label> {
         let percent = if self.percent.is_finite() { self.percent.clamp(0.0, 100.0) } else { 0.0 };
         let label = |&first: &usize| match self.second {
@@ -138,7 +137,7 @@ impl Mix {
     }
 }
 
-/// A label for people: a name, or names with their parts.
+/// Returns the caption of a label: a name, or names with their shares.
 pub fn caption(names: &[String], label: &Label) -> String {
     let name = |class: usize| names.get(class).cloned().unwrap_or_else(|| class.to_string());
     let parts: Vec<_> = label.parts().iter().filter(|(_, weight)| *weight != 0.0).collect();
@@ -153,8 +152,8 @@ pub fn caption(names: &[String], label: &Label) -> String {
     }
 }
 
-/// Labels of a model as those of another: classes keep their names. Labels with a class that the
-/// other model has not are left out.
+/// Translates labels of one model to another by the names of their classes. Labels with a class that
+/// the other model lacks are left out.
 pub fn carried(labels: &[Label], from: &[String], to: &[String]) -> Vec<Label> {
     let number = |class: usize| {
         let name = from.get(class)?;
@@ -191,7 +190,7 @@ mod tests {
         assert_eq!(found("nimal"), [0; 0]);
         assert_eq!(found("unicorn"), [0; 0]);
         assert_eq!(matches(&names, &groups, "cat", 2), [3, 2]);
-        // Nothing typed: some of every group.
+        // An empty text gives classes of every group.
         assert_eq!(matches(&names, &groups, " ", 4), [2, 4, 0, 6]);
     }
 

@@ -1,16 +1,17 @@
-//! Numbers as pictures: the curve of noise levels, and what a token attends to.
+//! Plots: the curve of noise levels, and attention maps.
 
 use model::picture::Rgb;
 
 use crate::protocol::Attended;
 
-/// The noise levels of a run as points of a curve in a box of `width` by `height`: steps to the
-/// right, the logarithm of the noise level upwards. No noise at all lies at the bottom.
+/// Returns the noise levels of a run as points in a box of `width` by `height`: the step on the
+/// horizontal axis, the logarithm of the noise level on the vertical one. A level of zero is at the
+/// bottom.
 pub fn curve(sigmas: &[f64], width: f64, height: f64) -> Vec<[f64; 2]> {
     let positive = || sigmas.iter().copied().filter(|&sigma| sigma > 0.0).map(f64::ln);
     let high = positive().fold(f64::NEG_INFINITY, f64::max);
     let low = positive().fold(f64::INFINITY, f64::min);
-    // A tenth of the height separates the last noise from none.
+    // A tenth of the height separates the lowest level above zero from zero.
     let up = |sigma: f64| match sigma {
         sigma if sigma <= 0.0 => 0.0,
         _ if high <= low => 1.0,
@@ -21,7 +22,7 @@ pub fn curve(sigmas: &[f64], width: f64, height: f64) -> Vec<[f64; 2]> {
     sigmas.iter().enumerate().map(point).collect()
 }
 
-/// Points as the `d` of an SVG path.
+/// Returns points as the `d` attribute of an SVG path.
 pub fn path(points: &[[f64; 2]]) -> String {
     let point = |(i, [x, y]): (usize, &[f64; 2])| {
         format!("{}{x:.2} {y:.2}", if i == 0 { "M" } else { "L" })
@@ -29,95 +30,72 @@ pub fn path(points: &[[f64; 2]]) -> String {
     points.iter().enumerate().map(point).collect()
 }
 
-/// Points as the `d` of an SVG path that draws nothing but its ends.
+/// Returns points as the `d` attribute of an SVG path that is a dot at each point.
 pub fn dots(points: &[[f64; 2]]) -> String {
     points.iter().map(|[x, y]| format!("M{x:.2} {y:.2}h0")).collect()
 }
 
-/// What a block attended to, for one picture at one step.
+/// The attention of one token in one block, for one picture at one step: a row of the attention map
+/// and of the relative position bias for each head.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Maps {
-    /// What was looked at, and its sizes.
+pub struct Attention {
+    /// The request, and sizes.
     pub about: Attended,
     weights: Vec<f32>,
     bias: Vec<f32>,
 }
 
-impl Maps {
-    /// Takes up what the worker sent; `None` if it is not as much as it should be.
+impl Attention {
+    /// Reads the bytes that the worker sent. Returns `None` if their number does not match the sizes.
     pub fn new(about: Attended, bytes: &[u8]) -> Option<Self> {
-        let Attended { heads, side, window, .. } = about;
-        if heads == 0 || window == 0 || side % window != 0 {
-            return None;
-        }
-        let n = window * window;
-        let weights = (side / window).pow(2) * heads * n * n;
-        if bytes.len() != 4 * (weights + heads * n * n) {
+        let Attended { look, heads, side, window, .. } = about;
+        look.row(side, window)?;
+        let row = heads * window * window;
+        if heads == 0 || bytes.len() != 4 * 2 * row {
             return None;
         }
         let value = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-        let mut weights_and_bias: Vec<f32> = bytes.chunks_exact(4).map(value).collect();
-        let bias = weights_and_bias.split_off(weights);
-        Some(Self { about, weights: weights_and_bias, bias })
+        let mut weights: Vec<f32> = bytes.chunks_exact(4).map(value).collect();
+        let bias = weights.split_off(row);
+        Some(Self { about, weights, bias })
     }
 
-    /// Bytes that it takes.
-    pub fn bytes(&self) -> usize {
-        4 * (self.weights.len() + self.bias.len())
+    /// Returns the attention weights to the tokens of the window, row by row: of one head, or the
+    /// mean of all.
+    pub fn weights(&self, head: Option<usize>) -> Vec<f32> {
+        self.mean(&self.weights, head)
     }
 
-    /// The token, row and column, at a place in 256ths of the picture.
-    pub fn token(&self, place: [u8; 2]) -> [usize; 2] {
-        place.map(|place| usize::from(place) * self.about.side / 256)
+    /// Returns the relative position bias to the tokens of the window.
+    pub fn bias(&self, head: Option<usize>) -> Vec<f32> {
+        self.mean(&self.bias, head)
     }
 
-    /// The weights with which a token takes up each of the others of its window, row after row:
-    /// those of one head, or the mean of all.
-    pub fn weights(&self, token: [usize; 2], head: Option<usize>) -> Vec<f32> {
-        let Attended { heads, side, window, .. } = self.about;
-        let first = (token[0] / window * (side / window) + token[1] / window) * heads;
-        self.rows(&self.weights, first, token, head)
-    }
-
-    /// The relative position bias from a token to each of the others of its window.
-    pub fn bias(&self, token: [usize; 2], head: Option<usize>) -> Vec<f32> {
-        self.rows(&self.bias, 0, token, head)
-    }
-
-    /// Row `token` of a matrix for each head, the first of which is number `first`.
-    fn rows(
-        &self,
-        matrices: &[f32],
-        first: usize,
-        token: [usize; 2],
-        head: Option<usize>,
-    ) -> Vec<f32> {
+    /// Returns the row of one head, or the mean of the rows of all heads. A head that the block does
+    /// not have stands for its last one.
+    fn mean(&self, rows: &[f32], head: Option<usize>) -> Vec<f32> {
         let Attended { heads, window, .. } = self.about;
-        let n = window * window;
-        let row = token[0] % window * window + token[1] % window;
         let heads = match head {
             Some(head) => head.min(heads - 1)..head.min(heads - 1) + 1,
             None => 0..heads,
         };
-        let count = heads.len() as f32;
+        let (n, count) = (window * window, heads.len() as f32);
         let mut mean = vec![0.0; n];
         for head in heads {
-            let start = ((first + head) * n + row) * n;
-            for (mean, value) in mean.iter_mut().zip(&matrices[start..start + n]) {
+            for (mean, value) in mean.iter_mut().zip(&rows[head * n..(head + 1) * n]) {
                 *mean += value / count;
             }
         }
         mean
     }
 
-    /// The picture in grey, with the weights of a token over it as heat. What lies outside its
-    /// window is faint.
-    pub fn heat(&self, picture: &Rgb, place: [u8; 2], head: Option<usize>) -> Rgb {
-        let Attended { side, window, .. } = self.about;
-        let token = self.token(place);
-        let weights = self.weights(token, head);
+    /// Draws the attention weights as a heat map over the picture in grey. Places outside the window
+    /// are dimmed.
+    pub fn heat(&self, picture: &Rgb, head: Option<usize>) -> Rgb {
+        let Attended { look, side, window, .. } = self.about;
+        let weights = self.weights(head);
         let most = weights.iter().fold(1e-9f32, |most, &weight| most.max(weight));
-        let corner = token.map(|t| t / window * window);
+        let corner = look.token.map(|t| t / window * window);
         let mut bytes = Vec::with_capacity(picture.bytes.len());
         for (i, pixel) in picture.bytes.chunks_exact(3).enumerate() {
             let [y, x] = [i / picture.width, i % picture.width];
@@ -135,10 +113,10 @@ impl Maps {
         Rgb { width: picture.width, height: picture.height, bytes }
     }
 
-    /// The relative position bias from a token to its window, from least to most.
-    pub fn bias_picture(&self, token: [usize; 2], head: Option<usize>) -> Rgb {
+    /// Draws the relative position bias to the tokens of the window.
+    pub fn bias_picture(&self, head: Option<usize>) -> Rgb {
         let window = self.about.window;
-        let bias = self.bias(token, head);
+        let bias = self.bias(head);
         let least = bias.iter().fold(f32::INFINITY, |m, &b| m.min(b));
         let most = bias.iter().fold(f32::NEG_INFINITY, |m, &b| m.max(b));
         let part = |b: f32| if most > least { (b - least) / (most - least) } else { 0.0 };
@@ -146,23 +124,24 @@ impl Maps {
         Rgb { width: window, height: window, bytes }
     }
 
-    /// How evenly a token attends: 1 if to all of its window alike, 0 if to one token only
-    /// (the entropy of its weights, in parts of what it could be).
-    pub fn evenness(&self, token: [usize; 2], head: Option<usize>) -> f32 {
-        let weights = self.weights(token, head);
+    /// Returns the entropy of the attention weights as a fraction of its maximum: 1 for equal
+    /// weights, 0 for a single token.
+    pub fn evenness(&self, head: Option<usize>) -> f32 {
+        let weights = self.weights(head);
         let entropy: f32 = weights.iter().filter(|&&w| w > 0.0).map(|&w| -w * w.ln()).sum();
         let most = (weights.len() as f32).ln();
         if most > 0.0 { entropy / most } else { 0.0 }
     }
 
-    /// The time token's share of queries, keys and values, by length.
+    /// Returns the time token's share of queries, keys and values, by vector norm.
     pub fn time_share(&self) -> [f32; 3] {
         let [space, time] = self.about.lengths;
         [0, 1, 2].map(|i| time[i] / (space[i] + time[i]).max(f32::MIN_POSITIVE))
     }
 }
 
-/// From dark over violet and orange to pale yellow: rises in lightness throughout.
+/// Returns the colour of a value from 0 to 1: from dark violet over orange to pale yellow, with rising
+/// lightness.
 pub fn colour(heat: f32) -> [u8; 3] {
     const STOPS: [[f32; 3]; 6] = [
         [16.0, 12.0, 40.0],
@@ -197,45 +176,44 @@ mod tests {
         }
     }
 
-    /// Two heads over a map of 4x4 tokens in windows of 2x2; weight and bias values are numbered.
-    fn maps() -> Maps {
-        let look = Look { step: 0, picture: 0, block: 0 };
+    /// Two heads, a map of 4x4 tokens, windows of 2x2, and the token in row 3 and column 2. The
+    /// values of weights and bias are numbered.
+    fn attention() -> Attention {
+        let look = Look { step: 0, picture: 0, block: 0, token: [3, 2] };
         let lengths = [[3.0, 1.0, 0.0], [1.0, 1.0, 0.0]];
         let about = Attended { look, heads: 2, side: 4, window: 2, lengths };
-        let values = (0..4 * 2 * 16).chain(1000..1000 + 2 * 16);
+        let values = (0..8).chain(1000..1008);
         let bytes: Vec<u8> = values.flat_map(|i| (i as f32).to_le_bytes()).collect();
-        assert_eq!(Maps::new(about.clone(), &bytes[4..]), None);
-        Maps::new(about, &bytes).expect("as many as there should be")
+        assert_eq!(Attention::new(about.clone(), &bytes[4..]), None);
+        let outside = Look { token: [4, 0], ..look };
+        assert_eq!(Attention::new(Attended { look: outside, ..about.clone() }, &bytes), None);
+        for (heads, window) in [(0, 2), (2, 0), (2, 3)] {
+            assert_eq!(Attention::new(Attended { heads, window, ..about.clone() }, &bytes), None);
+        }
+        Attention::new(about, &bytes).expect("two rows for each head")
     }
 
     #[test]
-    fn a_token_finds_its_row() {
-        let maps = maps();
-        assert_eq!(maps.token([0, 255]), [0, 3]);
-        assert_eq!(maps.token([128, 128]), [2, 2]);
-        // Token (3, 0) is number 2 of window 2; window 2 has matrices 4 and 5.
-        let row = |head: f32| {
-            (0..4).map(|j| (4.0 + head) * 16.0 + 2.0 * 4.0 + j as f32).collect::<Vec<_>>()
-        };
-        assert_eq!(maps.weights([3, 0], Some(0)), row(0.0));
-        assert_eq!(maps.weights([3, 0], Some(1)), row(1.0));
-        assert_eq!(maps.weights([3, 0], None), row(0.5));
-        // A head that this block does not have is its last.
-        assert_eq!(maps.weights([3, 0], Some(7)), row(1.0));
-        assert_eq!(maps.bias([3, 0], Some(1)), [1024.0, 1025.0, 1026.0, 1027.0]);
-        assert_eq!(maps.time_share(), [0.25, 0.5, 0.0]);
+    fn each_head_has_a_row() {
+        let attention = attention();
+        assert_eq!(attention.weights(Some(0)), [0.0, 1.0, 2.0, 3.0]);
+        assert_eq!(attention.weights(Some(1)), [4.0, 5.0, 6.0, 7.0]);
+        assert_eq!(attention.weights(None), [2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(attention.weights(Some(7)), attention.weights(Some(1)));
+        assert_eq!(attention.bias(Some(1)), [1004.0, 1005.0, 1006.0, 1007.0]);
+        assert_eq!(attention.time_share(), [0.25, 0.5, 0.0]);
     }
 
     #[test]
     fn heat_covers_the_window_of_the_token() {
         let picture = Rgb { width: 8, height: 8, bytes: vec![255; 192] };
-        let heat = maps().heat(&picture, [128, 128], None);
+        let heat = attention().heat(&picture, None);
         let pixel = |y: usize, x: usize| &heat.bytes[3 * (8 * y + x)..][..3];
         assert_eq!(pixel(0, 0), [76; 3]);
         assert_eq!(pixel(7, 3), [76; 3]);
         // The last token of the window has the greatest weight.
         assert!(pixel(7, 7)[0] > 240 && pixel(7, 7)[2] < pixel(7, 7)[0]);
-        assert_eq!(maps().bias_picture([0, 0], None).bytes.len(), 12);
+        assert_eq!(attention().bias_picture(None).bytes.len(), 12);
     }
 
     #[test]
@@ -248,10 +226,10 @@ mod tests {
 
     #[test]
     fn evenness_goes_from_none_to_all() {
-        let mut maps = maps();
-        maps.weights.fill(0.25);
-        assert!((maps.evenness([0, 0], None) - 1.0).abs() < 1e-6);
-        maps.weights.fill(0.0);
-        assert_eq!(maps.evenness([0, 0], None), 0.0);
+        let mut attention = attention();
+        attention.weights.fill(0.25);
+        assert!((attention.evenness(None) - 1.0).abs() < 1e-6);
+        attention.weights.fill(0.0);
+        assert_eq!(attention.evenness(None), 0.0);
     }
 }

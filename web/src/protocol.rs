@@ -1,4 +1,4 @@
-//! What the page and the worker tell each other: JSON, and bytes beside it where there are any.
+//! The messages between the page and the worker: JSON, and bytes for some of them.
 
 use model::card::Card;
 use model::config::ModelConfig;
@@ -7,96 +7,76 @@ use serde::{Deserialize, Serialize};
 
 use crate::adapter::{Backend, Numbers};
 use crate::manifest::Entry;
+use crate::testing::Fault;
 
-/// From the page to the worker.
+/// A message from the page to the worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Request {
-    /// Find out what can be computed with, load a model of the list, check it.
+    /// Finds a device, loads a model of the list and checks it.
     Start(Start),
-    /// Take up the file that follows, weights or an autoencoder, and check it.
+    /// Opens the file that is attached, weights or an autoencoder, and checks it.
     Open {
-        /// What to call it.
+        /// The file's name.
         name: String,
     },
-    /// The same of a file that lies beside the shipped weights.
+    /// Opens a file in the folder of the shipped weights.
     Fetch {
-        /// Address of the page, without its query.
+        /// The page's address, without its query.
         base: String,
         /// The file's name.
         name: String,
     },
-    /// Make pictures. Where there is a guide, its picture follows: red, green and blue of each
-    /// pixel, then a byte for each pixel, which is 1 where the picture is to stay.
+    /// Makes pictures. If the order has a guide, its picture is attached: RGB for each pixel, then a
+    /// byte for each pixel, which is 1 where the picture is kept.
     Generate(Order),
-    /// Show what a block attends to.
+    /// Computes the attention of a token.
     Attend(Look),
-    /// Stop making pictures.
+    /// Stops making pictures.
     Cancel,
 }
 
-/// How to start.
+/// The arguments of [`Request::Start`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Start {
-    /// Address of the page, without its query.
+    /// The page's address, without its query.
     pub base: String,
     /// The model's file, if it is not the first of the list.
     pub model: Option<String>,
-    /// What the visitor wants to compute with.
+    /// The backend that the page's address asks for.
     pub wish: Option<Backend>,
-    /// Whether 16-bit numbers are not to be tried: they may be what ended the worker before.
+    /// Whether to compute in 32 bits without trying 16, which may be why the last worker ended.
     pub plain: bool,
-    /// For tests: what is to go wrong.
+    /// The fault that a test injects.
     pub fault: Option<Fault>,
-    /// For tests: bytes of memory that are taken to be there.
+    /// The memory limit of a test, in bytes.
     pub memory: Option<u64>,
 }
 
-/// What is to go wrong, for tests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Fault {
-    /// The device is lost before this evaluation, counted from 1.
-    Device(usize),
-    /// Memory runs out where more than so many pictures are made.
-    Memory(usize),
-}
-
-impl Fault {
-    /// Reads the fault out of a page's query: `?fault=3` loses the device, `?fault=memory4` lets
-    /// memory run out.
-    pub fn wish(query: &str) -> Option<Self> {
-        let mut pairs = query.trim_start_matches('?').split('&');
-        let value = pairs.find_map(|pair| pair.strip_prefix("fault="))?;
-        match value.strip_prefix("memory") {
-            Some(pictures) => pictures.parse().ok().map(Fault::Memory),
-            None => value.parse().ok().map(Fault::Device),
-        }
-    }
-}
-
-/// Pictures to be made.
+/// An order for pictures.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Order {
-    /// The noise that each starts from.
+    /// The initial noise of each picture.
     pub noises: Vec<Noise>,
-    /// How they are made.
+    /// The sampling settings.
     pub settings: Settings,
-    /// A picture that they are made from.
+    /// The picture that sampling starts from.
     pub guide: Option<Guide>,
 }
 
-/// Noise to start from.
+/// Initial noise.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Noise {
-    /// That of a seed.
+    /// The noise of a seed.
     Seed(u64),
-    /// Between those of two seeds: 0 the first, 1 the second.
+    /// An interpolation between two seeds, at a position from 0 to 1.
     Between([u64; 2], f64),
-    /// Between those of four seeds in the corners, row after row: how far right, how far down.
+    /// An interpolation between four seeds, the corners of a square in row order, at a horizontal and
+    /// a vertical position from 0 to 1.
     Among([u64; 4], [f64; 2]),
 }
 
 impl Noise {
-    /// The seed, or the first of them.
+    /// Returns the seed, or the first of several.
     pub fn seed(&self) -> u64 {
         match *self {
             Noise::Seed(seed) => seed,
@@ -106,59 +86,74 @@ impl Noise {
     }
 }
 
-/// How a picture guides those that are made from it.
+/// Sampling that starts from a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Guide {
-    /// The noise level that is added to it.
+    /// The noise level that is added to the picture.
     pub sigma: f64,
-    /// Whether parts of it stay.
+    /// Whether the mask applies: the picture is kept where it is 1.
     pub keep: bool,
 }
 
-/// A look into the model at one step of what was made last.
+/// A request for the attention of a token at a step of the last run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Look {
     /// The step, from 0.
     pub step: usize,
-    /// Which of the pictures.
+    /// The picture, from 0.
     pub picture: usize,
-    /// Which of the blocks, in the order of execution.
+    /// The block, from 0, in the order of execution.
     pub block: usize,
+    /// Row and column of the token in the block's map, from 0.
+    pub token: [usize; 2],
 }
 
-/// From the worker to the page.
+impl Look {
+    /// Returns the window of the token and the token's row in the attention map of that window, for
+    /// a map and windows of `side` and `window` tokens a side. Returns `None` if there is no such
+    /// token, or the windows do not fill the map.
+    pub fn row(&self, side: usize, window: usize) -> Option<[usize; 2]> {
+        let [y, x] = self.token;
+        if window == 0 || !side.is_multiple_of(window) || y >= side || x >= side {
+            return None;
+        }
+        Some([y / window * (side / window) + x / window, y % window * window + x % window])
+    }
+}
+
+/// A message from the worker to the page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
-    /// The worker runs and listens.
+    /// The worker is running.
     Hello,
-    /// What it will compute with.
+    /// The backend was chosen.
     Chosen {
-        /// The way taken.
+        /// The backend.
         backend: Backend,
         /// The name of the graphics processor, if there is one.
         adapter: Option<String>,
-        /// Why, where it is not what one would expect.
+        /// The reason, if it is not the expected one.
         note: Option<String>,
     },
-    /// The models there are beside the page.
+    /// The list of the shipped models.
     Models(Vec<Entry>),
-    /// Weights are arriving.
+    /// The progress of a download.
     Loading {
         /// Bytes so far.
         loaded: u64,
-        /// Bytes in all.
+        /// Total bytes.
         total: u64,
     },
-    /// The model is on the device and its known answer is being computed.
+    /// The self-check has started: the model computes its known answer.
     Checking,
-    /// The model can be used.
+    /// The model is ready.
     Ready(Box<Ready>),
-    /// An evaluation is done. The pictures follow as RGB, one after the other: the noisy ones,
-    /// scaled to unit variance, then the denoised ones.
+    /// An evaluation is done. The pictures are attached as RGB: the noisy ones, scaled to unit
+    /// variance, then the denoised ones.
     Evaluated(Evaluated),
-    /// Latents become pictures.
+    /// The progress of decoding latents.
     Decoding(Decoding),
-    /// The pictures are done. They follow as RGB, one after the other.
+    /// The pictures are done. They are attached as RGB.
     Done {
         /// Time from the request to this message.
         milliseconds: f64,
@@ -166,144 +161,145 @@ pub enum Event {
         evaluations: usize,
         /// Width and height of a picture.
         size: [usize; 2],
-        /// SHA-256 of the autoencoder that made pictures of latents, if one did.
+        /// SHA-256 of the autoencoder that decoded latents, if one did.
         autoencoder: Option<String>,
     },
-    /// What was looked at. Attention weights `[windows, heads, N, N]` and the relative position
-    /// bias `[heads, N, N]` follow as `f32`, little-endian.
+    /// The attention of a token. For its row, the attention weights `[heads, N]` and the relative
+    /// position bias `[heads, N]` are attached as `f32`, little-endian; `N` is the number of tokens in
+    /// a window. The whole map would be `N` times larger.
     Attended(Attended),
-    /// Cancelled as asked.
+    /// The order was cancelled.
     Cancelled,
-    /// An autoencoder can be used.
+    /// An autoencoder is ready.
     Autoencoder(AutoencoderInfo),
-    /// There is no room for so many pictures at a time. Nothing was done.
+    /// There is not enough memory for that many pictures at a time. Nothing was done.
     TooMuch {
-        /// Why.
+        /// The reason.
         message: String,
     },
-    /// A file cannot be used. What was there before still can.
+    /// A file cannot be used. The previous one is still in use.
     Refused {
-        /// Why.
+        /// The reason.
         message: String,
     },
-    /// Something failed. What was asked for last did not happen.
+    /// The last request failed.
     Failed {
-        /// What, and what to do.
+        /// The error, and what to do about it.
         message: String,
-        /// Whether the worker has ended, or has lost its device.
+        /// Whether the worker has ended or has lost its device.
         fatal: bool,
     },
 }
 
-/// How a model's pictures are made as long as nobody wants them otherwise.
+/// The usual sampling settings of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Usual {
-    /// At first: soon.
+    /// The initial settings, which take few evaluations.
     pub first: Settings,
-    /// By the paper.
+    /// The paper's settings.
     pub paper: Settings,
 }
 
 impl Usual {
-    /// Of a model.
+    /// Returns the usual settings of a model.
     pub fn of(config: &ModelConfig) -> Self {
         Self { first: Settings::first_for(config), paper: Settings::paper_for(config) }
     }
 }
 
 impl Default for Usual {
-    /// Of a model of EDM's preconditioning, as the page's own are.
+    /// The usual settings of a model with EDM's preconditioning, as the shipped ones have.
     fn default() -> Self {
         Self { first: Settings::quick(), paper: Settings::default() }
     }
 }
 
-/// What is known of a model that can be used.
+/// A model that is ready.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ready {
-    /// Its file.
+    /// The file.
     pub file: String,
-    /// Its card.
+    /// The card.
     pub card: Card,
-    /// Its file's SHA-256.
+    /// The file's SHA-256.
     pub sha256: String,
-    /// Its file's size.
+    /// The file's size.
     pub bytes: u64,
-    /// Its parameters.
+    /// Number of parameters.
     pub parameters: usize,
     /// Multiply-adds of one evaluation of one picture.
     pub macs: u64,
-    /// Width and height of its pictures.
+    /// Width and height of the pictures, or of the latents.
     pub size: [usize; 2],
-    /// The channels of its latents, if it makes latents and not pictures.
+    /// The channels of the latents, if the model makes latents.
     pub latent: Option<usize>,
-    /// How many classes it has.
+    /// Number of classes.
     pub classes: usize,
-    /// How pictures are made at first, and by the paper.
+    /// The usual sampling settings.
     pub usual: Usual,
-    /// Its blocks, in the order of execution.
+    /// The blocks, in the order of execution.
     pub blocks: Vec<Block>,
-    /// By how much its known answer was missed, if it has one.
+    /// The deviation from the known answer, if the model has one.
     pub deviation: Option<f32>,
-    /// The way taken, which the check may have changed.
+    /// The backend, which the self-check may have changed.
     pub backend: Backend,
-    /// What it is computed in.
+    /// The precision.
     pub numbers: Numbers,
-    /// Why, where it is not what one would expect.
+    /// The reason for backend or precision, if they are not the expected ones.
     pub note: Option<String>,
-    /// Time from the start of the worker, or from the file's arrival, until now.
+    /// Time from the start of the worker, or from opening the file, until now.
     pub milliseconds: f64,
     /// Memory of the worker in bytes.
     pub memory: u64,
 }
 
-/// What is known of an autoencoder that can be used.
+/// An autoencoder that is ready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AutoencoderInfo {
-    /// Its file.
+    /// The file.
     pub file: String,
-    /// Its file's SHA-256.
+    /// The file's SHA-256.
     pub sha256: String,
-    /// Its file's size.
+    /// The file's size.
     pub bytes: u64,
-    /// Its parameters.
+    /// Number of parameters.
     pub parameters: usize,
-    /// Channels of its latents.
+    /// Channels of the latents.
     pub channels: usize,
-    /// How many times wider and higher a picture is than its latent.
+    /// Side of a picture relative to that of its latent.
     pub factor: usize,
 }
 
-/// How far latents have become pictures.
+/// The progress of decoding latents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decoding {
-    /// Layers done, of all pictures and all their tiles.
+    /// Layers done, over all pictures and all their tiles.
     pub done: usize,
-    /// Layers in all.
+    /// Total layers.
     pub of: usize,
 }
 
-/// Where a block stands.
+/// The place of a block in the network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Block {
-    /// `encoder` or `decoder`.
+    /// `encoder`, `decoder` or `stack`.
     pub part: String,
-    /// Tokens a side of its map.
+    /// Tokens a side of the map.
     pub side: usize,
-    /// Tokens a side of its attention window.
+    /// Tokens a side of an attention window.
     pub window: usize,
 }
 
-/// How far pictures have come.
+/// The progress of an order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluated {
     /// The step, from 0.
     pub step: usize,
-    /// Steps in all.
+    /// Total steps.
     pub steps: usize,
     /// Evaluations done.
     pub evaluation: usize,
-    /// Evaluations in all.
+    /// Total evaluations.
     pub evaluations: usize,
     /// The noise level.
     pub sigma: f64,
@@ -311,19 +307,19 @@ pub struct Evaluated {
     pub milliseconds: f64,
 }
 
-/// What a block attended to.
+/// The answer to a [`Look`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attended {
-    /// What was asked for.
+    /// The request.
     pub look: Look,
-    /// Attention heads.
+    /// Number of attention heads.
     pub heads: usize,
     /// Tokens a side of the block's map.
     pub side: usize,
     /// Tokens a side of a window.
     pub window: usize,
-    /// Lengths of queries, keys and values: the parts from the spatial tokens, then those from
-    /// the time token.
+    /// Vector norms of the parts of queries, keys and values: first those from the spatial token,
+    /// then those from the time token.
     pub lengths: [[f32; 3]; 2],
 }
 
@@ -332,16 +328,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn faults_are_read_from_the_query() {
-        assert_eq!(Fault::wish("?backend=cpu&fault=3"), Some(Fault::Device(3)));
-        assert_eq!(Fault::wish("?fault=memory4"), Some(Fault::Memory(4)));
-        for query in ["", "?fault=", "?fault=memory", "?fault=x", "?default=3"] {
-            assert_eq!(Fault::wish(query), None, "{query}");
+    fn a_token_is_a_row_in_the_map_of_its_window() {
+        let row =
+            |token, side, window| Look { step: 0, picture: 0, block: 0, token }.row(side, window);
+        assert_eq!(row([0, 0], 4, 2), Some([0, 0]));
+        assert_eq!(row([3, 0], 4, 2), Some([2, 2]));
+        assert_eq!(row([2, 3], 4, 2), Some([3, 1]));
+        assert_eq!(row([3, 2], 4, 4), Some([0, 14]));
+        for (token, side, window) in
+            [([4, 0], 4, 2), ([0, 4], 4, 2), ([0, 0], 4, 3), ([0, 0], 4, 0)]
+        {
+            assert_eq!(row(token, side, window), None);
         }
     }
 }
 
-/// Messages as a browser carries them: the text, and bytes where there are any.
+/// Messages as arrays of JavaScript: the JSON text, and the bytes or the file that are attached.
 #[cfg(target_arch = "wasm32")]
 pub mod carry {
     use js_sys::{Array, Uint8Array};
@@ -349,7 +351,7 @@ pub mod carry {
     use wasm_bindgen::{JsCast, JsValue};
     use web_sys::Blob;
 
-    /// The message, and what of it is moved rather than copied.
+    /// Packs a message and its bytes. Also returns the list of the buffers to transfer.
     pub fn pack(message: &impl Serialize, bytes: Option<&[u8]>) -> (Array, Array) {
         let text = serde_json::to_string(message).expect("messages are plain data");
         let (message, moved) = (Array::of1(&text.into()), Array::new());
@@ -361,19 +363,19 @@ pub mod carry {
         (message, moved)
     }
 
-    /// The message with a file, which is not copied.
+    /// Packs a message and a file. The contents of the file are not copied.
     pub fn pack_file(message: &impl Serialize, file: &Blob) -> Array {
         let (message, _) = pack(message, None);
         message.push(file);
         message
     }
 
-    /// The file of a message, if it has one.
+    /// Returns the file of a message, if one is attached.
     pub fn file(data: &JsValue) -> Option<Blob> {
         data.dyn_ref::<Array>()?.get(1).dyn_into().ok()
     }
 
-    /// A message taken apart; `None` if it is none of ours.
+    /// Unpacks a message and its bytes; `None` if it has another form.
     pub fn unpack<T: DeserializeOwned>(data: JsValue) -> Option<(T, Vec<u8>)> {
         let parts: Array = data.dyn_into().ok()?;
         let message = serde_json::from_str(&parts.get(0).as_string()?).ok()?;

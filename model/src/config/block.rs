@@ -6,21 +6,21 @@ use crate::config::check::{
     ConfigError, MAX_CHANNELS, MAX_WINDOW, check, is_default, positive, within,
 };
 
-/// The DiffiT transformer block, Eq (3)-(8).
+/// Configuration of the DiffiT transformer block, Eq (3)-(8).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TransformerConfig {
     /// Channels of an attention head.
     pub head_dim: usize,
-    /// Width of the MLP's hidden layer, in channels of the block.
+    /// Width of the MLP's hidden layer, as a multiple of the block's channels.
     pub mlp_ratio: usize,
     /// Activation of the MLP.
     pub activation: Activation,
     /// Whether layer normalisation has a scale and a shift.
     pub layer_norm_affine: bool,
-    /// Added to the variance in layer normalisation.
+    /// Epsilon added to the variance in layer normalisation.
     pub layer_norm_eps: f64,
-    /// Whether the maps to queries, keys and values have biases.
+    /// Whether the query, key and value projections have biases.
     pub qkv_bias: bool,
     /// Relative position bias.
     pub position: Position,
@@ -77,13 +77,13 @@ pub enum Activation {
     Gelu,
 }
 
-/// How attention knows positions.
+/// Position encoding of attention.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Position {
     /// A learned bias per head and offset, B of Eq (6).
     Relative {
-        /// Standard deviation of the initial table.
+        /// Standard deviation of the table's initial values.
         init_std: f64,
     },
     /// No bias.
@@ -94,15 +94,15 @@ pub enum Position {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Window {
-    /// Square windows of this many tokens a side, or of the whole map where the map is smaller.
-    /// They divide the map of every stage.
+    /// Square windows with this many tokens per side, or of the whole map if the map is smaller. They
+    /// must divide the side of every stage's map.
     Size(usize),
-    /// One window: the whole map.
+    /// A single window that covers the whole map.
     Global,
 }
 
 impl Window {
-    /// Tokens a side of a window on a map of `side` tokens a side.
+    /// Returns the tokens per side of a window on a map with `side` tokens per side.
     pub fn on(self, side: usize) -> usize {
         match self {
             Window::Size(size) => size.min(side),
@@ -127,7 +127,7 @@ impl TransformerConfig {
         })
     }
 
-    /// Checks that `channels` can be shared out among heads.
+    /// Checks that `channels` is a multiple of the channels of a head.
     pub(crate) fn divides(&self, field: &str, channels: usize) -> Result<(), ConfigError> {
         check(channels.is_multiple_of(self.head_dim), || {
             format!("transformer.head_dim {} does not divide {field} = {channels}", self.head_dim)
@@ -136,7 +136,7 @@ impl TransformerConfig {
 }
 
 impl Window {
-    /// Checks that whole windows cover a map.
+    /// Checks that the window's side divides the map's side.
     pub(crate) fn divides(self, side: usize, map: &str) -> Result<(), ConfigError> {
         let window = self.on(side);
         check(window > 0 && side.is_multiple_of(window), || {

@@ -1,21 +1,21 @@
 //! Configuration errors and the checks that report them.
 
-/// Why a configuration cannot be built.
+/// Error for an invalid configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the model configuration cannot be built: {0}")]
+#[error("invalid configuration: {0}")]
 pub struct ConfigError(pub(crate) String);
 
-/// Sizes above these are taken for a damaged or hostile file.
+// Upper limits of sizes: larger values indicate a damaged or hostile file.
 pub(crate) const MAX_CHANNELS: usize = 16_384;
 pub(crate) const MAX_BLOCKS: usize = 1_024;
 pub(crate) const MAX_CLASSES: usize = 1_000_000;
 pub(crate) const MAX_RESOLUTION: usize = 4_096;
 pub(crate) const MAX_TOKENS_PER_SIDE: usize = 128;
-/// Attention has as many weights as the fourth power of it, for every head.
+/// Largest side of an attention window: each head has side⁴ attention weights per window.
 pub(crate) const MAX_WINDOW: usize = 64;
 
-pub(crate) fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), ConfigError> {
-    if holds { Ok(()) } else { Err(ConfigError(otherwise())) }
+pub(crate) fn check(holds: bool, message: impl FnOnce() -> String) -> Result<(), ConfigError> {
+    if holds { Ok(()) } else { Err(ConfigError(message())) }
 }
 
 pub(crate) fn within(
@@ -35,7 +35,7 @@ pub(crate) fn positive(field: &str, value: f64) -> Result<(), ConfigError> {
     })
 }
 
-/// Whether `n` is 0: serde leaves such a field out, so that older programs read the file.
+/// Returns whether `n` is 0. serde skips such a field, so that older programs can read the file.
 pub(crate) fn is_zero(n: &usize) -> bool {
     *n == 0
 }

@@ -9,7 +9,7 @@ use crate::config::check::{
 };
 use crate::config::parts::{DecoderConfig, EncoderConfig};
 
-/// The image-space network: tokenizer, encoder stages, decoder stages, head.
+/// Configuration of the image-space network: tokenizer, encoder stages, decoder stages, head.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ImageConfig {
@@ -17,13 +17,13 @@ pub struct ImageConfig {
     pub resolution: usize,
     /// Colour channels of the pictures.
     pub image_channels: usize,
-    /// Channels of each stage, from the finest to the coarsest. Each stage after the first works
-    /// at half the resolution of the one before.
+    /// Channels of each stage, finest first. Each stage after the first has half the resolution of
+    /// the one before.
     pub channels: Vec<usize>,
-    /// DiffiT ResBlocks of each stage: L of the paper. The coarsest stage is the bottleneck and
-    /// is there once; the others are there in the encoder and in the decoder.
+    /// Number of DiffiT ResBlocks of each stage, L of the paper. The coarsest stage is the
+    /// bottleneck and occurs once; the others occur in both the encoder and the decoder.
     pub blocks: Vec<usize>,
-    /// Classes that can be asked for; 0 for an unconditional network.
+    /// Number of classes; 0 for an unconditional network.
     #[serde(skip_serializing_if = "is_zero")]
     pub classes: usize,
     /// The time token.
@@ -32,9 +32,9 @@ pub struct ImageConfig {
     pub transformer: TransformerConfig,
     /// Attention window.
     pub window: Window,
-    /// Where encoder features enter the decoder.
+    /// Skip connections from the encoder to the decoder.
     pub skip: Skip,
-    /// How resolution changes between stages.
+    /// Change of resolution between stages.
     pub resample: Resample,
     /// The outer residual of Eq (10).
     pub residual: Residual,
@@ -42,7 +42,7 @@ pub struct ImageConfig {
     pub group_norm: GroupNormConfig,
     /// Probability of dropout between Swish and the convolution of Eq (9).
     pub dropout: f64,
-    /// Factor on the initial weights of whatever ends a residual branch, and of the head.
+    /// Factor on the initial weights of the last layer of each residual branch, and of the head.
     pub branch_init: f64,
     /// Stages that add the time token to their map.
     #[serde(skip_serializing_if = "is_default")]
@@ -79,7 +79,7 @@ impl Default for ImageConfig {
     }
 }
 
-/// Stages that add the time token to their map before their first block: `x + g (W x_t + b)`, with
+/// Stages that add the time token to their input: `x + g (W x_t + b)`, with
 /// `g` a learned factor for each channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -87,28 +87,30 @@ pub enum TimeAdd {
     /// None.
     #[default]
     None,
-    /// Those of the encoder.
+    /// The encoder's.
     Encoder,
-    /// Those of the decoder.
+    /// The decoder's.
     Decoder,
     /// All.
     Both,
 }
 
-/// The time token: a sinusoid of the noise level, then an MLP with Swish (EDM's mapping network).
+/// Configuration of the time token: a sinusoidal embedding of the noise level, then an MLP with
+/// Swish (EDM's mapping network).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TimeConfig {
-    /// Values of the sinusoid: half sines, half cosines.
+    /// Channels of the sinusoidal embedding: half sines, half cosines.
     pub channels: usize,
     /// Frequencies of the sinusoid.
     #[serde(skip_serializing_if = "is_default")]
     pub embedding: TimeFrequencies,
-    /// Positional frequencies fall from 1 to `1 / max_period`, the last included.
+    /// Longest period of the positional frequencies, which fall from 1 to `1 / max_period`.
     pub max_period: f64,
     /// Width of the MLP and of the time token.
     pub width: usize,
-    /// Augmentation labels that are added to the sinusoid by a bias-free linear map; 0 for none.
+    /// Number of augmentation labels, which a bias-free linear layer adds to the sinusoidal
+    /// embedding; 0 for none.
     pub augment_labels: usize,
 }
 
@@ -136,7 +138,7 @@ pub enum TimeFrequencies {
     Fourier,
 }
 
-/// Where encoder features enter the decoder. They are concatenated to the decoder's.
+/// Skip connections from the encoder to the decoder, which concatenates their features to its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Skip {
@@ -146,13 +148,13 @@ pub enum Skip {
     Block,
 }
 
-/// How resolution changes between stages.
+/// Change of resolution between stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Resample {
     /// Down: a 3x3 convolution of stride 2. Up: nearest neighbour x2, then a 3x3 convolution.
     Convolution,
-    /// Bilinear interpolation without weights.
+    /// Bilinear interpolation, without learned weights.
     Bilinear,
 }
 
@@ -162,19 +164,19 @@ pub enum Resample {
 pub enum Residual {
     /// The block's input, through a 1x1 convolution where the channels change.
     Projection,
-    /// None: the block is Eq (9) and the transformer alone.
+    /// No outer residual: the block is Eq (9) followed by the transformer.
     None,
 }
 
-/// Group normalisation.
+/// Configuration of group normalisation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GroupNormConfig {
-    /// Groups at the most.
+    /// Maximum number of groups.
     pub max_groups: usize,
-    /// Channels of a group at the least.
+    /// Minimum number of channels per group.
     pub min_group_channels: usize,
-    /// Added to the variance.
+    /// Epsilon added to the variance.
     pub eps: f64,
 }
 
@@ -185,7 +187,7 @@ impl Default for GroupNormConfig {
 }
 
 impl GroupNormConfig {
-    /// The number of groups for `channels`.
+    /// Returns the number of groups for `channels` channels.
     pub fn groups(&self, channels: usize) -> usize {
         self.max_groups.min(channels / self.min_group_channels).max(1)
     }
@@ -196,7 +198,10 @@ impl ImageConfig {
         let stages = self.channels.len();
         check(stages > 0 && stages <= 8, || format!("channels lists {stages} stages, not 1 to 8"))?;
         check(self.blocks.len() == stages, || {
-            format!("blocks lists {} stages and channels {stages}", self.blocks.len())
+            format!(
+                "blocks lists {} stages and channels {stages}; both need one entry per stage",
+                self.blocks.len()
+            )
         })?;
         within("resolution", self.resolution, 1, MAX_RESOLUTION)?;
         within("image_channels", self.image_channels, 1, 64)?;
@@ -206,10 +211,13 @@ impl ImageConfig {
         within("time.channels", self.time.channels, 4, MAX_CHANNELS)?;
         within("time.augment_labels", self.time.augment_labels, 0, 1_024)?;
         check(self.time.channels.is_multiple_of(2), || {
-            format!("time.channels is {}, which is odd", self.time.channels)
+            format!("time.channels is {}, which is odd; it must be even", self.time.channels)
         })?;
         check(self.time.max_period.is_finite() && self.time.max_period >= 1.0, || {
-            format!("time.max_period is {}, which is below 1", self.time.max_period)
+            format!(
+                "time.max_period is {}, not a finite number of at least 1",
+                self.time.max_period
+            )
         })?;
         self.transformer.validate()?;
         within("group_norm.max_groups", self.group_norm.max_groups, 1, MAX_CHANNELS)?;
@@ -221,7 +229,7 @@ impl ImageConfig {
         )?;
         positive("group_norm.eps", self.group_norm.eps)?;
         check((0.0..1.0).contains(&self.dropout), || {
-            format!("dropout is {}, not within 0 to 1", self.dropout)
+            format!("dropout is {}, not at least 0 and below 1", self.dropout)
         })?;
         check((0.0..=1.0).contains(&self.branch_init), || {
             format!("branch_init is {}, not within 0 to 1", self.branch_init)

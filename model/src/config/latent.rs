@@ -3,45 +3,68 @@
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::config::block::{TransformerConfig, Window};
+use crate::config::block::{Position, TransformerConfig, Window};
 use crate::config::check::{
     ConfigError, MAX_BLOCKS, MAX_CHANNELS, MAX_CLASSES, MAX_RESOLUTION, MAX_TOKENS_PER_SIDE, check,
     within,
 };
 
-/// The latent network: patches, a stack of DiffiT transformer blocks, a linear map back. The
-/// defaults are those of the preset `latent256`.
+/// Configuration of the latent network: patch embedding, a stack of DiffiT transformer blocks, and
+/// a linear output layer. The defaults are those of the preset `latent256`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LatentConfig {
-    /// Height and width of a latent: an eighth of those of the picture.
+    /// Height and width of a latent, an eighth of the picture's.
     pub resolution: usize,
     /// Channels of a latent.
     pub channels: usize,
-    /// Height and width of a patch. Each becomes a token.
+    /// Height and width of a patch. Each patch becomes a token.
     pub patch: usize,
-    /// Channels of a token, and width of the embeddings of time and class.
+    /// Channels of a token, and width of the time and class embeddings.
     pub width: usize,
-    /// Transformer blocks.
+    /// Number of transformer blocks.
     pub depth: usize,
-    /// Classes that can be asked for; 0 for a network that knows of none.
+    /// Number of classes; 0 for an unconditional network.
     pub classes: usize,
-    /// Values of the sinusoid of the time step: half cosines, half sines.
+    /// Channels of the sinusoidal timestep embedding: half cosines, half sines.
     pub time_channels: usize,
-    /// The frequencies fall from 1 towards `1 / max_period`, the last not included.
+    /// Longest period of the timestep embedding: frequencies fall from 1 towards `1 / max_period`,
+    /// which is not included.
     pub max_period: f64,
+    /// How the embeddings of time and class enter the blocks.
+    #[serde(skip_serializing_if = "Modulation::is_default")]
+    pub modulation: Modulation,
     /// The DiffiT transformer block.
     #[serde(deserialize_with = "transformer")]
     pub transformer: TransformerConfig,
     /// Attention window.
     pub window: Window,
-    /// Whether the network also says where between its bounds the variance of a step lies, in as
-    /// many channels again.
+    /// Whether the network also predicts the variance of a step, as a position between its bounds,
+    /// in as many channels again.
     pub learned_variance: bool,
 }
 
-/// Reads the `transformer` object; fields that it lacks take the defaults of the latent network,
-/// which are not those of [`TransformerConfig`].
+/// How the embeddings of time and class enter the blocks of the latent network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Modulation {
+    /// In queries, keys and values, as in the paper.
+    #[default]
+    Tmsa,
+    /// By shifts, scales and gates around attention and MLP, as in DiT. There is no relative position
+    /// bias then.
+    AdalnZero,
+}
+
+impl Modulation {
+    /// Whether it is the default, which serde leaves out, so that older programs read the file.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Deserialises the `transformer` object. Missing fields take the defaults of the latent network,
+/// which differ from those of [`TransformerConfig`].
 fn transformer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TransformerConfig, D::Error> {
     let given = serde_json::Map::deserialize(deserializer)?;
     let default = LatentConfig::default().transformer;
@@ -63,6 +86,7 @@ impl Default for LatentConfig {
             classes: 1000,
             time_channels: 256,
             max_period: 10_000.0,
+            modulation: Modulation::default(),
             transformer: TransformerConfig {
                 head_dim: 72,
                 layer_norm_affine: false,
@@ -75,12 +99,12 @@ impl Default for LatentConfig {
 }
 
 impl LatentConfig {
-    /// Tokens a side of the map.
+    /// Returns the number of tokens per side of the map.
     pub fn side(&self) -> usize {
         self.resolution / self.patch
     }
 
-    /// Channels of the output: the prediction's, then those of the variance.
+    /// Returns the number of output channels: those of the prediction, then those of the variance.
     pub fn channels_out(&self) -> usize {
         if self.learned_variance { 2 * self.channels } else { self.channels }
     }
@@ -96,7 +120,7 @@ impl LatentConfig {
         within("width", self.width, 4, MAX_CHANNELS)?;
         check(self.width.is_multiple_of(4), || {
             format!(
-                "width is {}, which 4 does not divide: the position embedding has 4 parts",
+                "width is {}, not a multiple of 4: the position embedding has 4 equal parts",
                 self.width
             )
         })?;
@@ -104,12 +128,16 @@ impl LatentConfig {
         within("classes", self.classes, 0, MAX_CLASSES)?;
         within("time_channels", self.time_channels, 2, MAX_CHANNELS)?;
         check(self.time_channels.is_multiple_of(2), || {
-            format!("time_channels is {}, which is odd", self.time_channels)
+            format!("time_channels is {}, which is odd; it must be even", self.time_channels)
         })?;
         check(self.max_period.is_finite() && self.max_period >= 1.0, || {
-            format!("max_period is {}, which is below 1", self.max_period)
+            format!("max_period is {}, not a finite number of at least 1", self.max_period)
         })?;
         self.transformer.validate()?;
+        let no_bias = self.transformer.position == Position::None;
+        check(self.modulation == Modulation::Tmsa || no_bias, || {
+            "modulation adaln-zero has no position bias: transformer.position must be none".into()
+        })?;
         self.transformer.divides("width", self.width)?;
         self.window.divides(self.side(), "map of tokens")
     }

@@ -1,6 +1,6 @@
-//! What a model is made of: one serialisable struct, which the weights file carries.
+//! Model configuration: one serialisable struct, stored in the weights file.
 //!
-//! Every choice that the paper leaves open is a field here. The defaults are those of the preset
+//! Every choice that the paper leaves open is a field. The defaults are those of the preset
 //! `cifar10`; [`crate::config::preset`] holds the named configurations.
 
 #[cfg(feature = "tensor")]
@@ -12,6 +12,7 @@ mod latent;
 mod parts;
 #[cfg(feature = "tensor")]
 pub mod preset;
+mod song;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,47 +24,53 @@ pub use check::ConfigError;
 pub use image::{
     GroupNormConfig, ImageConfig, Resample, Residual, Skip, TimeAdd, TimeConfig, TimeFrequencies,
 };
-pub use latent::LatentConfig;
+pub use latent::{LatentConfig, Modulation};
 pub use parts::{BlockKind, DecoderConfig, EncoderConfig};
 #[cfg(feature = "tensor")]
 pub(crate) use parts::{BlockPlan, StagePlan};
+#[cfg(feature = "tensor")]
+pub(crate) use song::{Direction, SongBlockPlan};
+pub use song::{SongAttention, SongConfig, SongEmbedding, SongEncoder};
 
-/// Everything that is needed to build a model around its weights.
+/// Configuration of a model: everything needed to build it around its weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
     /// The network F.
     pub network: NetworkConfig,
-    /// How F becomes the denoiser D.
+    /// Preconditioning, which turns F into the denoiser D.
     #[serde(default)]
     pub precond: PrecondConfig,
 }
 
-/// The network's kind and sizes.
+/// Kind and sizes of the network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "space", rename_all = "kebab-case")]
 pub enum NetworkConfig {
     /// The U-shaped network that works on pixels.
     Image(ImageConfig),
-    /// The plain stack of blocks that works on the latents of an autoencoder.
+    /// The stack of transformer blocks that works on the latents of an autoencoder.
     Latent(LatentConfig),
+    /// DDPM++ or NCSN++, which work on pixels.
+    Song(SongConfig),
 }
 
 impl ModelConfig {
-    /// Checks that the sizes fit together.
+    /// Checks the ranges of all fields, and that the sizes fit together.
     ///
     /// # Errors
     ///
-    /// The first thing that does not, with the field and its value.
+    /// The first invalid field, with its value.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.precond.validate()?;
         match &self.network {
             NetworkConfig::Image(image) => image.validate(),
             NetworkConfig::Latent(latent) => latent.validate(),
+            NetworkConfig::Song(song) => song.validate(),
         }
     }
 
-    /// The shape of one picture, or of one latent, `[C, H, W]`.
+    /// Returns the shape of one picture, or of one latent, `[C, H, W]`.
     pub fn image_shape(&self) -> [usize; 3] {
         match &self.network {
             NetworkConfig::Image(image) => {
@@ -72,44 +79,49 @@ impl ModelConfig {
             NetworkConfig::Latent(latent) => {
                 [latent.channels, latent.resolution, latent.resolution]
             }
+            NetworkConfig::Song(song) => [song.image_channels, song.resolution, song.resolution],
         }
     }
 
-    /// How many classes can be asked for; 0 if the network knows of none.
+    /// Returns the number of classes; 0 for an unconditional network.
     pub fn classes(&self) -> usize {
         match &self.network {
             NetworkConfig::Image(image) => image.classes,
             NetworkConfig::Latent(latent) => latent.classes,
+            NetworkConfig::Song(song) => song.classes,
         }
     }
 
-    /// This configuration with another number of classes.
+    /// Returns this configuration with another number of classes.
     pub fn with_classes(mut self, classes: usize) -> Self {
         match &mut self.network {
             NetworkConfig::Image(image) => image.classes = classes,
             NetworkConfig::Latent(latent) => latent.classes = classes,
+            NetworkConfig::Song(song) => song.classes = classes,
         }
         self
     }
 
-    /// Values of the largest intermediate result for one picture: the hidden layer of an MLP;
-    /// queries, keys and values together; or attention weights. At most [`u64::MAX`].
+    /// Returns the number of values of the largest intermediate result for one picture: the hidden
+    /// layer of an MLP; queries, keys and values together; or attention weights. At most
+    /// [`u64::MAX`].
     pub fn largest_map(&self) -> u64 {
         let product = |factors: &[usize]| {
             factors.iter().fold(1u64, |product, &factor| product.saturating_mul(factor as u64))
         };
-        let of = |transformer: &TransformerConfig, side: usize, channels: usize, window: usize| {
-            let features = product(&[side, side, channels, transformer.mlp_ratio.max(3)]);
-            let heads = channels / transformer.head_dim.max(1);
-            let token = usize::from(transformer.time_entry == TimeEntry::Token);
-            let keys = product(&[window, window]).saturating_add(token as u64);
-            features.max(product(&[heads, side, side]).saturating_mul(keys))
-        };
+        let largest =
+            |transformer: &TransformerConfig, side: usize, channels: usize, window: usize| {
+                let features = product(&[side, side, channels, transformer.mlp_ratio.max(3)]);
+                let heads = channels / transformer.head_dim.max(1);
+                let token = u64::from(transformer.time_entry == TimeEntry::Token);
+                let keys = product(&[window, window]).saturating_add(token);
+                features.max(product(&[heads, side, side]).saturating_mul(keys))
+            };
         match &self.network {
             NetworkConfig::Image(image) => {
                 let stage = |(i, &channels): (usize, &usize)| {
                     let side = image.side(i);
-                    of(&image.transformer, side, channels, image.window.on(side))
+                    largest(&image.transformer, side, channels, image.window.on(side))
                 };
                 let stages = image.channels.iter().enumerate().map(stage).max().unwrap_or(0);
                 let DecoderConfig::Mla { width, head_width } = image.decoder else {
@@ -120,16 +132,18 @@ impl ModelConfig {
             }
             NetworkConfig::Latent(latent) => {
                 let side = latent.side();
-                of(&latent.transformer, side, latent.width, latent.window.on(side))
+                largest(&latent.transformer, side, latent.width, latent.window.on(side))
             }
+            NetworkConfig::Song(song) => song.largest_map(),
         }
     }
 
-    /// How many augmentation labels the network takes; 0 if it takes none.
+    /// Returns the number of augmentation labels that the network takes; 0 for none.
     pub fn augment_labels(&self) -> usize {
         match &self.network {
             NetworkConfig::Image(image) => image.time.augment_labels,
             NetworkConfig::Latent(_) => 0,
+            NetworkConfig::Song(song) => song.augment_labels,
         }
     }
 }
@@ -147,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_together_is_named() {
+    fn invalid_image_configurations_are_rejected() {
         assert_eq!(edited(|_| {}), Ok(()));
         let cases: [(fn(&mut ImageConfig), &str); 10] = [
             (|c| c.resolution = 30, "resolution 30 cannot be halved 2 times"),
@@ -171,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn variants_that_do_not_fit_together_are_named() {
+    fn invalid_variants_are_rejected() {
         let vit = EncoderConfig::Stages { block: BlockKind::Vit };
         let vit_decoder = DecoderConfig::Unet { block: BlockKind::Vit };
         let mla = |width| DecoderConfig::Mla { width, head_width: 128 };
@@ -220,7 +234,7 @@ mod tests {
 
     /// Programs that do not know of a field refuse a file with it.
     #[test]
-    fn variants_that_are_not_used_are_not_written() {
+    fn unused_variants_are_not_serialised() {
         for config in [
             serde_json::to_value(ImageConfig::default()),
             serde_json::to_value(LatentConfig::default()),
@@ -233,12 +247,12 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_into_a_latent_network_is_named() {
+    fn invalid_latent_configurations_are_rejected() {
         let cases: [(fn(&mut LatentConfig), &str); 7] = [
             (|c| c.patch = 5, "patch 5 does not divide resolution 32"),
             (|c| c.patch = 0, "patch is 0"),
             (|c| c.resolution = 4096, "resolution / patch is 2048"),
-            (|c| c.width = 1150, "width is 1150, which 4 does not divide"),
+            (|c| c.width = 1150, "width is 1150, not a multiple of 4"),
             (|c| c.transformer.head_dim = 64 + 1, "head_dim 65 does not divide width = 1152"),
             (|c| c.window = Window::Size(3), "a window of 3 does not divide the 16x16 map"),
             (|c| c.depth = 1 << 40, "depth is 1099511627776"),
@@ -254,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_maps_are_those_of_mlps_and_of_attention() {
+    fn the_largest_map_is_of_an_mlp_or_of_attention() {
         let latent = |resolution| ModelConfig {
             network: NetworkConfig::Latent(LatentConfig { resolution, ..LatentConfig::default() }),
             precond: PrecondConfig::default(),
@@ -277,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_fields_take_the_default_and_unknown_ones_are_refused() {
+    fn missing_fields_take_defaults_and_unknown_fields_are_rejected() {
         let config: ModelConfig = serde_json::from_str(r#"{"network": {"space": "image"}}"#)
             .expect("all fields have defaults");
         assert_eq!(config.network, NetworkConfig::Image(ImageConfig::default()));
@@ -309,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_survives_its_json() {
+    fn configurations_round_trip_through_json() {
         for (_, config) in crate::config::preset::all() {
             let text = serde_json::to_string(&config).expect("a configuration is plain data");
             assert_eq!(serde_json::from_str::<ModelConfig>(&text).expect("its own JSON"), config);

@@ -1,4 +1,4 @@
-//! From seeds to pictures: the one path that the command line and the page both take.
+//! Generation of pictures from seeds, shared by the command line and the web page.
 
 use core::ops::ControlFlow;
 
@@ -11,11 +11,11 @@ use crate::model::Model;
 
 pub use crate::diffusion::settings::{Settings, SettingsError};
 
-/// One picture per seed, `[seeds, C, H, W]`, or `None` if `on_step` broke off.
+/// Generates one picture per seed, `[seeds, C, H, W]`. Returns `None` if `on_step` cancelled.
 ///
 /// # Errors
 ///
-/// What `on_step` fails with.
+/// The error of `on_step`.
 ///
 /// # Panics
 ///
@@ -33,38 +33,36 @@ pub async fn generate<E>(
     generate_from(model, settings, start, device, on_step).await
 }
 
-/// What [`generate_from`] starts from.
+/// Starting point of [`generate_from`].
 #[derive(Clone, Debug)]
 pub struct Start<'a> {
-    /// Unit noise of each picture in turn, `[C, H, W]`.
+    /// Unit noise of all pictures, one after another, each `[C, H, W]`.
     pub noise: Vec<f32>,
-    /// The seed of each picture's churn.
+    /// Seed of each picture, for the noise added while sampling and for its label.
     pub seeds: &'a [u64],
-    /// A picture that all of them keep to.
+    /// Reference picture for all of them.
     pub guide: Option<Reference>,
 }
 
-pub use Reference as Guide;
-
-/// A picture that others are made from.
+/// Reference picture of image-to-image generation and inpainting.
 #[derive(Clone, Debug)]
 pub struct Reference {
-    /// Its values, `[C, H, W]`.
+    /// Values of the picture, `[C, H, W]`.
     pub picture: Vec<f32>,
-    /// The noise level that is added to it, and where sampling starts: the less, the more is kept
-    /// of it. The schedule's own start is the most.
+    /// Noise level that is added to the picture and at which sampling starts: the lower it is, the
+    /// more of the picture is kept. It is capped at the first level of the schedule.
     pub sigma: f64,
-    /// Where the picture is to stay as it is, `[H, W]`: 1 there, and 0 where it is made anew.
+    /// Inpainting mask, `[H, W]`: 1 where the picture is kept, 0 where it is generated.
     pub keep: Option<Vec<f32>>,
 }
 
-/// Like [`generate`], from other noise than that of seeds, or from a picture. Where a picture is
-/// kept, the denoised one is replaced by it after every evaluation, so that the noisy one keeps to
-/// it at every noise level.
+/// Generates pictures as [`generate`] does, but from given noise, or from a reference picture.
+/// Where the reference is kept, it replaces the denoised picture after every evaluation, so that
+/// the noisy picture follows it at every noise level.
 ///
 /// # Errors
 ///
-/// What `on_step` fails with.
+/// The error of `on_step`.
 ///
 /// # Panics
 ///
@@ -85,8 +83,9 @@ pub async fn generate_from<E>(
     let precond = &model.config.precond;
     let highest = reference.as_ref().map(|reference| reference.sigma);
     let sigmas = settings.sigmas(precond, highest).expect("valid settings");
-    // With a picture, the noise has the level itself: the picture is at full strength. Without one,
-    // it has the standard deviation of what the network was trained on.
+    // With a reference picture, which is at full strength, the noise has the level as its standard
+    // deviation. Without one, it has the standard deviation of the noisy pictures that the network
+    // was trained on.
     let std = if reference.is_some() { sigmas[0] } else { precond.initial_std(sigmas[0]) };
     let mut start = pictures(noise) * std;
     let mut denoiser = Denoiser::of_settings(model, settings, seeds);
@@ -125,7 +124,7 @@ mod tests {
     fn model() -> Model {
         let network = NetworkConfig::Image(ImageConfig {
             blocks: vec![1, 1],
-            // Large enough for the blocks to matter in a network that has learned nothing.
+            // Large enough for the blocks to matter in an untrained network.
             branch_init: 1.0,
             ..crate::golden::config()
         });
@@ -133,12 +132,12 @@ mod tests {
         Model::new(config, 0, &Device::flex()).expect("it fits together")
     }
 
-    fn made(settings: &Settings, start: Start<'_>) -> Vec<f32> {
+    fn generated(settings: &Settings, start: Start<'_>) -> Vec<f32> {
         let step = async |_: Evaluation<'_>| Ok::<_, Infallible>(ControlFlow::Continue(()));
         let (model, device) = (model(), Device::flex());
-        let made = generate_from(&model, settings, start, &device, step);
-        let made = pollster::block_on(made).expect("infallible").expect("not cancelled");
-        made.into_data().try_to_vec().expect("f32")
+        let pictures = generate_from(&model, settings, start, &device, step);
+        let pictures = pollster::block_on(pictures).expect("infallible").expect("not cancelled");
+        pictures.into_data().try_to_vec().expect("f32")
     }
 
     fn settings() -> Settings {
@@ -154,8 +153,8 @@ mod tests {
         (0..192).map(|i| (i as f32 / 7.0).sin()).collect()
     }
 
-    /// Settings with churn, and those of the methods that have a history.
-    fn ways() -> [Settings; 4] {
+    /// Settings with churn, and with the multistep methods.
+    fn settings_variants() -> [Settings; 4] {
         let of = |method| Settings { method, steps: 6, ..Settings::default() };
         let [ipndm, dpmpp] = [Method::Ipndm { order: 4 }, Method::Dpmpp { order: 3 }].map(of);
         let schedule = Schedule::LogSnr { sigma_min: 0.002, sigma_max: 80.0 };
@@ -163,13 +162,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_stays_and_the_rest_is_made() {
+    fn inpainting_changes_only_what_is_not_kept() {
         // The left half of every row.
         let keep: Vec<f32> = (0..64).map(|i| if i % 8 < 4 { 1.0 } else { 0.0 }).collect();
-        for settings in ways() {
+        for settings in settings_variants() {
             let reference = Reference { picture: picture(), sigma: 80.0, keep: Some(keep.clone()) };
-            let made = made(&settings, start(Some(reference)));
-            for (i, (value, want)) in made.iter().zip(picture()).enumerate() {
+            let pictures = generated(&settings, start(Some(reference)));
+            for (i, (value, want)) in pictures.iter().zip(picture()).enumerate() {
                 let same = (value - want).abs() < 1e-3;
                 assert_eq!(
                     same,
@@ -182,18 +181,18 @@ mod tests {
 
     #[test]
     fn little_noise_changes_a_picture_little() {
-        for settings in ways() {
+        for settings in settings_variants() {
             let distance = |sigma| {
                 let reference = Reference { picture: picture(), sigma, keep: None };
-                let made = made(&settings, start(Some(reference)));
-                made.iter().zip(picture()).map(|(a, b)| (a - b).abs()).sum::<f32>() / 192.0
+                let pictures = generated(&settings, start(Some(reference)));
+                pictures.iter().zip(picture()).map(|(a, b)| (a - b).abs()).sum::<f32>() / 192.0
             };
             assert!(distance(0.01) < 0.05, "{} {settings:?}", distance(0.01));
             assert!(distance(20.0) > 0.2, "{} {settings:?}", distance(20.0));
         }
     }
 
-    /// The first evaluation sees the picture plus noise of the level it is told, under every
+    /// The first evaluation receives the picture plus noise of the reported level, under every
     /// preconditioner.
     #[test]
     fn sampling_from_a_picture_starts_at_its_noise_level() {
@@ -213,8 +212,8 @@ mod tests {
                 seen.get_or_insert((e.sigma, e.x.clone()));
                 Ok::<_, Infallible>(ControlFlow::Continue(()))
             };
-            let made = generate_from(&model, &settings, start(Some(reference)), &device, step);
-            pollster::block_on(made).expect("infallible").expect("not cancelled");
+            let pictures = generate_from(&model, &settings, start(Some(reference)), &device, step);
+            pollster::block_on(pictures).expect("infallible").expect("not cancelled");
             let (sigma, x) = seen.expect("an evaluation");
             assert_eq!(sigma, 1.5);
             let x: Vec<f32> = x.into_data().try_to_vec().expect("f32");
@@ -226,17 +225,17 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_time_token_matters() {
+    fn silencing_the_time_token_changes_the_picture() {
         let silent = Settings { silence_time: true, ..settings() };
-        assert_ne!(made(&settings(), start(None)), made(&silent, start(None)));
-        // Files of before know nothing of it.
+        assert_ne!(generated(&settings(), start(None)), generated(&silent, start(None)));
+        // The default is not serialised, so that older programs can read the settings.
         let text = serde_json::to_string(&settings()).expect("plain data");
         assert!(!text.contains("silence"));
     }
 
-    /// Every method with every schedule drives networks of every kind of preconditioning.
+    /// Every method works with every schedule and every kind of preconditioning.
     #[test]
-    fn every_sampler_drives_every_network() {
+    fn every_sampler_works_with_every_preconditioner() {
         let mut image = crate::config::ImageConfig {
             resolution: 4,
             channels: vec![16],
@@ -245,7 +244,7 @@ mod tests {
             ..Default::default()
         };
         image.transformer.head_dim = 8;
-        // A head that does something.
+        // A head whose output is not close to zero.
         image.branch_init = 1.0;
         let device = Device::flex();
         for precond in [
@@ -292,7 +291,7 @@ mod tests {
                         two.iter().all(|v| v.is_finite() && v.abs() < 2.0),
                         "{precond:?} {settings:?}"
                     );
-                    // A picture is its seed's, whatever is made beside it.
+                    // A picture depends on its own seed only, not on the rest of the batch.
                     let alone = make(&[9]);
                     for (a, b) in two[alone.len()..].iter().zip(&alone) {
                         assert!((a - b).abs() < 1e-4, "{a} {b} {precond:?} {settings:?}");

@@ -5,27 +5,30 @@ use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Classes of one picture, each with its weight.
+/// Label of one picture: its classes with their weights.
 ///
-/// Both networks take a label through a linear map (EDM's of the one-hot vector, or a row of an
-/// embedding table), so that a mixture is the weighted sum of the classes' vectors. What the
-/// weights lack of 1 goes to the null class: for the image-space network this is the zero vector,
-/// for the latent network the last row of its table.
+/// Both networks map a label linearly (EDM's linear layer on the one-hot vector, or a row of an
+/// embedding table), so a mixture is the weighted sum of the class vectors. What the weights lack
+/// of a sum of 1 goes to the null class: the zero vector of the image-space network, or the last
+/// row of the latent network's table.
 ///
-/// As JSON it is `null`, the number of a class, or a list of `[class, weight]` pairs. As text it is
+/// In JSON a label is `null`, a class index, or a list of `[class, weight]` pairs. As text it is
 /// empty, `3`, or `3:0.6_5:0.4`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Written", into = "Written")]
+#[serde(try_from = "JsonLabel", into = "JsonLabel")]
 pub struct Label(Vec<(usize, f64)>);
 
-/// Why classes and weights are not a [`Label`].
+/// Error for classes and weights that do not form a valid [`Label`].
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum LabelError {
-    /// A weight that is not a number of moderate size.
-    #[error("a class of weight {0}; weights are from -{MAX} to {MAX}", MAX = Label::MAX_WEIGHT)]
+    /// A weight that is not finite, or too large.
+    #[error("class weight {0} is not within -{MAX} to {MAX}", MAX = Label::MAX_WEIGHT)]
     Weight(f64),
     /// More classes than a mixture may have.
-    #[error("a mixture of {0} classes; at most {MAX} can be mixed", MAX = Label::MAX_CLASSES)]
+    #[error(
+        "a mixture of {0} classes is too large: at most {MAX} can be mixed",
+        MAX = Label::MAX_CLASSES
+    )]
     Many(usize),
     /// Text that is not a label.
     #[error("`{0}` is not a label such as `3` or `3:0.6_5:0.4`")]
@@ -33,15 +36,15 @@ pub enum LabelError {
 }
 
 impl Label {
-    /// Largest absolute weight.
+    /// Maximum absolute weight.
     pub const MAX_WEIGHT: f64 = 10.0;
-    /// Most classes in a mixture.
+    /// Maximum number of classes in a mixture.
     pub const MAX_CLASSES: usize = 16;
 
-    /// No class.
+    /// The label of a picture without a class.
     pub const NONE: Self = Self(Vec::new());
 
-    /// A mixture of classes.
+    /// Creates a mixture of classes.
     ///
     /// # Errors
     ///
@@ -50,24 +53,24 @@ impl Label {
         if parts.len() > Self::MAX_CLASSES {
             return Err(LabelError::Many(parts.len()));
         }
-        let moderate = |weight: f64| weight.is_finite() && weight.abs() <= Self::MAX_WEIGHT;
-        match parts.iter().find(|(_, weight)| !moderate(*weight)) {
+        let in_range = |weight: f64| weight.is_finite() && weight.abs() <= Self::MAX_WEIGHT;
+        match parts.iter().find(|(_, weight)| !in_range(*weight)) {
             Some(&(_, weight)) => Err(LabelError::Weight(weight)),
             None => Ok(Self(parts)),
         }
     }
 
-    /// The classes and their weights.
+    /// Returns the classes and their weights.
     pub fn parts(&self) -> &[(usize, f64)] {
         &self.0
     }
 
-    /// Whether there is no class.
+    /// Returns whether there is no class.
     pub fn is_none(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The class, if there is one and no mixture.
+    /// Returns the class, if the label is a single class of weight 1.
     pub fn class(&self) -> Option<usize> {
         match self.0[..] {
             [(class, 1.0)] => Some(class),
@@ -88,33 +91,33 @@ impl From<Option<usize>> for Label {
     }
 }
 
-/// A label as JSON has it.
+/// JSON representation of a label.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
-enum Written {
+enum JsonLabel {
     None(()),
     Class(usize),
     Mixture(Vec<(usize, f64)>),
 }
 
-impl TryFrom<Written> for Label {
+impl TryFrom<JsonLabel> for Label {
     type Error = LabelError;
 
-    fn try_from(written: Written) -> Result<Self, LabelError> {
-        match written {
-            Written::None(()) => Ok(Self::NONE),
-            Written::Class(class) => Ok(class.into()),
-            Written::Mixture(parts) => Self::mixture(parts),
+    fn try_from(label: JsonLabel) -> Result<Self, LabelError> {
+        match label {
+            JsonLabel::None(()) => Ok(Self::NONE),
+            JsonLabel::Class(class) => Ok(class.into()),
+            JsonLabel::Mixture(parts) => Self::mixture(parts),
         }
     }
 }
 
-impl From<Label> for Written {
+impl From<Label> for JsonLabel {
     fn from(label: Label) -> Self {
         match label.class() {
-            Some(class) => Written::Class(class),
-            None if label.is_none() => Written::None(()),
-            None => Written::Mixture(label.0),
+            Some(class) => JsonLabel::Class(class),
+            None if label.is_none() => JsonLabel::None(()),
+            None => JsonLabel::Mixture(label.0),
         }
     }
 }
@@ -154,7 +157,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_class_is_written_as_its_number() {
+    fn a_class_is_serialised_as_its_index() {
         let labels = vec![Label::from(3), Label::NONE, Label::mixture(vec![(1, 0.5)]).unwrap()];
         let text = serde_json::to_string(&labels).expect("plain data");
         assert_eq!(text, "[3,null,[[1,0.5]]]");
@@ -162,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_moderate_numbers() {
+    fn invalid_weights_and_texts_are_rejected() {
         for weight in [f64::NAN, f64::INFINITY, -11.0] {
             assert!(matches!(Label::mixture(vec![(0, weight)]), Err(LabelError::Weight(_))));
         }
@@ -175,10 +178,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn labels_survive_text_and_json(
+        fn labels_round_trip_through_text_and_json(
             parts in proptest::collection::vec((0usize..100_000, -10.0..10.0f64), 0..=16),
         ) {
-            let label = Label::mixture(parts).expect("moderate");
+            let label = Label::mixture(parts).expect("valid weights");
             prop_assert_eq!(label.to_string().parse::<Label>(), Ok(label.clone()));
             let json = serde_json::to_string(&label).expect("plain data");
             prop_assert_eq!(serde_json::from_str::<Label>(&json).expect("its own"), label);

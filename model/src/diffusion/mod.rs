@@ -1,5 +1,5 @@
-//! Diffusion: noise levels, preconditioning, guidance, noise, and the samplers that lead from noise
-//! to pictures. What needs no tensors comes without Burn.
+//! Diffusion: noise schedules, preconditioning, guidance, random numbers, and samplers. Modules
+//! that need no tensors do not depend on Burn.
 
 pub mod discrete;
 #[cfg(feature = "tensor")]

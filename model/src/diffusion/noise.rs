@@ -1,24 +1,24 @@
-//! Random numbers that are a pure function of where they are used.
+//! Counter-based random numbers: pure functions of a seed, a stream and an index.
 //!
 //! The generator is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
 //! SC 2011). It has no state to save: block `i` of four 32-bit words is
 //! `philox(counter = [i, stream, index low, index high], key = [seed low, seed high])`.
-//! Everything after it is fixed too, down to the last bit, on every platform: see
+//! The numbers derived from the words are the same to the last bit on every platform too: see
 //! [`Random::normal`].
 
 use core::f64::consts::TAU;
 
-/// What random numbers are for. Each purpose has its own stream for every seed and index.
+/// Purpose of random numbers. Each purpose has its own stream for every seed and index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Stream {
-    /// The picture that sampling starts from; index 0.
+    /// Noise that sampling starts from; the index is 0.
     Start = 0,
     /// Noise added while sampling, by churn or by an ancestral step; the index is the step.
     Churn = 1,
     /// Initial values of parameters; the index is a hash of the name.
     Parameters = 2,
-    /// Order of the training images; the index is the pass over the data.
+    /// Order of the training images; the index is the epoch.
     Order = 3,
     /// Noise level and noise of a training image; the index is the number of images before it.
     Training = 4,
@@ -26,21 +26,19 @@ pub enum Stream {
     Augmentation = 5,
     /// Dropout of a training image; the index is the number of images before it.
     Dropout = 6,
-    /// Which latent of those that a picture may have is trained on; the index is the number of
-    /// images before it.
+    /// Sampling of a training image's latent; the index is the number of images before it.
     Latent = 7,
-    /// Whether a training image is shown without its class; the index is the number of images
-    /// before it.
+    /// Label dropout of a training image; the index is the number of images before it.
     Class = 8,
-    /// Which step of discrete time a training image is given, where that goes by what was learned
-    /// of them; the index is the number of images before it.
+    /// Timestep of a training image, if a loss-aware timestep sampler draws it; the index is the
+    /// number of images before it.
     Time = 9,
-    /// Noise of a held-out image, and of its latent; the index is its number among them. Which images
-    /// are held out; the index is `u64::MAX`.
+    /// Noise and latent of a held-out image, with the index of the image among those held out; and
+    /// the choice of the held-out images, with the index `u64::MAX`.
     Validation = 10,
 }
 
-/// The four words of one Philox4x32-10 block.
+/// Computes the four words of one Philox4x32-10 block.
 pub fn philox4x32(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
     const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
@@ -65,14 +63,14 @@ pub struct Random {
     stream: u32,
     index: u64,
     block: u32,
-    /// Words of the current block that are left, last one first.
+    /// Unused words of the current block, last one first.
     words: Vec<u32>,
     /// The second value of a Box-Muller pair.
     spare: Option<f64>,
 }
 
 impl Random {
-    /// The sequence of `seed`, `stream` and `index`, from its beginning.
+    /// Creates the sequence of `seed`, `stream` and `index`, at its beginning.
     pub fn new(seed: u64, stream: Stream, index: u64) -> Self {
         Self {
             key: [seed as u32, (seed >> 32) as u32],
@@ -84,7 +82,7 @@ impl Random {
         }
     }
 
-    /// The next 32 random bits.
+    /// Returns the next 32 random bits.
     pub fn bits(&mut self) -> u32 {
         if self.words.is_empty() {
             let index = [self.index as u32, (self.index >> 32) as u32];
@@ -96,19 +94,19 @@ impl Random {
         self.words.pop().expect("a block was just made")
     }
 
-    /// Uniform in the open interval (0, 1): `(bits + 1/2) / 2^32`.
+    /// Returns a number uniform in the open interval (0, 1): `(bits + 1/2) / 2^32`.
     pub fn uniform(&mut self) -> f64 {
         (f64::from(self.bits()) + 0.5) / 4_294_967_296.0
     }
 
-    /// Uniform over `0..n`.
+    /// Returns a number uniform over `0..n`.
     ///
     /// # Panics
     ///
     /// If `n` is 0.
     pub fn below(&mut self, n: u32) -> u32 {
         assert!(n > 0, "there is no number below 0");
-        // Words past the last whole multiple of `n` are drawn again, so that none is favoured.
+        // Words past the last whole multiple of `n` are rejected, to avoid a bias.
         let limit = u32::MAX - (u32::MAX % n + 1) % n;
         loop {
             let bits = self.bits();
@@ -118,10 +116,10 @@ impl Random {
         }
     }
 
-    /// Standard normal, by Box-Muller in `f64`: of two uniforms `u`, `v`,
-    /// `sqrt(-2 ln u) cos(2 π v)` comes first and `sqrt(-2 ln u) sin(2 π v)` next.
+    /// Returns a standard normal number, by Box-Muller in `f64`: from two uniform numbers `u`, `v`,
+    /// first `sqrt(-2 ln u) cos(2 π v)`, then `sqrt(-2 ln u) sin(2 π v)`.
     ///
-    /// Logarithm, sine and cosine are those of the `libm` crate, which are the same arithmetic
+    /// Logarithm, sine and cosine are those of the `libm` crate, whose arithmetic is the same
     /// everywhere; a platform's own may differ in the last bit.
     pub fn normal(&mut self) -> f64 {
         if let Some(spare) = self.spare.take() {
@@ -140,7 +138,7 @@ impl Random {
         }
     }
 
-    /// A random permutation of `0..n` (Fisher-Yates).
+    /// Returns a random permutation of `0..n` (Fisher-Yates).
     ///
     /// # Panics
     ///
@@ -155,22 +153,23 @@ impl Random {
     }
 }
 
-/// The noise that image number `seed` starts from: `values` in `[C, H, W]` order.
+/// Returns the noise that the picture of seed `seed` starts from: `values` numbers, in `[C, H, W]`
+/// order.
 pub fn start_noise(seed: u64, values: usize) -> Vec<f32> {
     let mut noise = vec![0.0; values];
     Random::new(seed, Stream::Start, 0).fill_normal(&mut noise);
     noise
 }
 
-/// The noise that is added to image number `seed` in step `step`.
+/// Returns the noise added to the picture of seed `seed` in step `step`.
 pub fn churn_noise(seed: u64, step: usize, values: usize) -> Vec<f32> {
     let mut noise = vec![0.0; values];
     Random::new(seed, Stream::Churn, step as u64).fill_normal(&mut noise);
     noise
 }
 
-/// Noise between two others of the same length, `at` 0 the first and 1 the second, on the arc
-/// between them (slerp): on the straight line it would be too faint to be noise.
+/// Interpolates between two noises of the same length, from `a` at 0 to `b` at 1, on the arc
+/// between them (slerp). Linear interpolation would lower the variance.
 pub fn between(a: &[f32], b: &[f32], at: f64) -> Vec<f32> {
     let dot = |a: &[f32], b: &[f32]| -> f64 {
         a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
@@ -181,7 +180,7 @@ pub fn between(a: &[f32], b: &[f32], at: f64) -> Vec<f32> {
     let (first, second) = if sine > 1e-6 {
         (libm::sin((1.0 - at) * angle) / sine, libm::sin(at * angle) / sine)
     } else {
-        // The two are the same, or nearly.
+        // The two are parallel, or nearly so.
         (1.0 - at, at)
     };
     let mix = |(&a, &b): (&f32, &f32)| (first * f64::from(a) + second * f64::from(b)) as f32;
@@ -193,9 +192,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Known answers published with the generator (Random123, `kat_vectors`).
+    /// Test vectors published with the generator (Random123, `kat_vectors`).
     #[test]
-    fn philox_gives_the_published_answers() {
+    fn philox_gives_the_published_values() {
         let cases = [
             ([0; 4], [0; 2], [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]),
             ([u32::MAX; 4], [u32::MAX; 2], [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]),
@@ -224,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn seeds_streams_and_indices_do_not_share_numbers() {
+    fn seeds_streams_and_indices_give_different_numbers() {
         let first = |seed, stream: Stream, index| Random::new(seed, stream, index).bits();
         let all = [
             first(0, Stream::Start, 0),
@@ -240,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_between_noises_is_noise() {
+    fn interpolated_noise_has_unit_variance() {
         let (a, b) = (start_noise(1, 3072), start_noise(2, 3072));
         assert_eq!(between(&a, &b, 0.0), a);
         assert_eq!(between(&a, &b, 1.0), b);
@@ -248,7 +247,7 @@ mod tests {
         let middle = between(&a, &b, 0.5);
         let square = middle.iter().map(|x| x * x).sum::<f32>() / 3072.0;
         assert!((square - 1.0).abs() < 0.05, "a variance of {square}");
-        // As far from the one as from the other.
+        // Equally far from both.
         let distance = |b: &[f32]| middle.iter().zip(b).map(|(x, y)| (x - y).powi(2)).sum::<f32>();
         assert!((distance(&a) / distance(&b) - 1.0).abs() < 0.05);
     }
@@ -263,7 +262,7 @@ mod tests {
         }
 
         #[test]
-        fn a_permutation_holds_every_number_once(seed: u64, n in 0usize..300) {
+        fn a_permutation_contains_every_number_once(seed: u64, n in 0usize..300) {
             let mut order = Random::new(seed, Stream::Order, 0).permutation(n);
             order.sort_unstable();
             prop_assert_eq!(order, (0..n as u32).collect::<Vec<_>>());

@@ -1,5 +1,5 @@
-//! Preconditioning: from the network F to the denoiser D,
-//! `D(x; σ) = c_skip x + c_out F(c_in x; c_noise)`.
+//! Preconditioning, which turns the network F into the denoiser D: `D(x; σ) = c_skip x + c_out
+//! F(c_in x; c_noise)`.
 //!
 //! Coefficients are computed in `f64` on the host, one set per picture.
 
@@ -35,8 +35,8 @@ pub enum PrecondConfig {
         #[serde(default = "ve_sigma_max")]
         sigma_max: f64,
     },
-    /// Variance preserving in discrete time, with the network predicting the noise from the number
-    /// of the step and perhaps, in further channels, the variance (ADM, arXiv 2105.05233).
+    /// Variance preserving in discrete time: the network predicts the noise from the index of the
+    /// step and, optionally, the variance in further channels (ADM, arXiv 2105.05233).
     Adm {
         /// The noise schedule.
         #[serde(default)]
@@ -44,12 +44,12 @@ pub enum PrecondConfig {
     },
 }
 
-/// Lowest noise level of the variance exploding process.
+/// Default lowest noise level of the variance exploding process.
 pub(crate) fn ve_sigma_min() -> f64 {
     0.02
 }
 
-/// Highest noise level of the variance exploding process.
+/// Default highest noise level of the variance exploding process.
 pub(crate) fn ve_sigma_max() -> f64 {
     100.0
 }
@@ -69,16 +69,16 @@ impl Default for PrecondConfig {
     }
 }
 
-/// The coefficients for one noise level.
+/// Preconditioning coefficients at one noise level.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Coefficients {
-    /// Factor of the noisy picture in the denoised one.
+    /// Factor of the noisy picture in the denoised picture.
     pub c_skip: f64,
     /// Factor of the network's output.
     pub c_out: f64,
-    /// Factor of the noisy picture on its way into the network.
+    /// Factor of the noisy picture in the network's input.
     pub c_in: f64,
-    /// What the network is told of the noise level.
+    /// The network's time input.
     pub c_noise: f64,
 }
 
@@ -94,7 +94,7 @@ impl PrecondConfig {
         checked.map_err(|ConfigError(reason)| ConfigError(format!("precond: {reason}")))
     }
 
-    /// The coefficients at noise level `sigma` (positive).
+    /// Computes the coefficients at noise level `sigma`, which is positive.
     pub fn coefficients(&self, sigma: f64) -> Coefficients {
         match *self {
             // EDM, table 1
@@ -125,8 +125,8 @@ impl PrecondConfig {
         }
     }
 
-    /// The time step of noise level `sigma`, as the discrete process with 1000 steps and linear
-    /// betas counts them: 0 is the least noise, 999 the most.
+    /// Returns the timestep of noise level `sigma` in the model's discrete process or, under EDM
+    /// and VE, in that of 1000 steps with the default linear betas. Timestep 0 has the least noise.
     pub fn time_step(&self, sigma: f64) -> f64 {
         match *self {
             PrecondConfig::Vp { .. } | PrecondConfig::Adm { .. } => {
@@ -138,7 +138,8 @@ impl PrecondConfig {
         }
     }
 
-    /// Time steps of the discrete process that [`PrecondConfig::time_step`] counts.
+    /// Returns the number of timesteps of the discrete process that [`PrecondConfig::time_step`]
+    /// refers to.
     pub fn time_steps(&self) -> usize {
         match *self {
             PrecondConfig::Vp { schedule } => schedule.steps,
@@ -147,7 +148,7 @@ impl PrecondConfig {
         }
     }
 
-    /// The noise levels that the denoiser is defined for.
+    /// Returns the range of noise levels that the denoiser is defined for.
     pub fn sigma_range(&self) -> RangeInclusive<f64> {
         match *self {
             PrecondConfig::Edm { .. } => f64::MIN_POSITIVE..=f64::MAX,
@@ -162,8 +163,8 @@ impl PrecondConfig {
         }
     }
 
-    /// The standard deviation of the noise that sampling from noise level `sigma` starts with: the
-    /// level itself, and for ADM what is unit noise to the network.
+    /// Returns the standard deviation of the noise that sampling from noise level `sigma` starts
+    /// with: `sigma`, or for ADM `sqrt(σ² + 1)`, which is unit noise in the network's input.
     pub fn initial_std(&self, sigma: f64) -> f64 {
         match self {
             PrecondConfig::Adm { .. } => sigma.hypot(1.0),
@@ -179,7 +180,7 @@ mod tests {
 
     /// The published ends of the schedules (EDM, table 1 and appendix C).
     #[test]
-    fn schedules_end_where_they_should() {
+    fn schedules_have_the_published_ends() {
         let schedule = VpSchedule::default();
         assert!((schedule.sigma(1.0) - 152.166).abs() < 1e-2);
         assert!((schedule.sigma(1e-5) - 1e-3).abs() < 1e-5);
@@ -189,9 +190,10 @@ mod tests {
         assert_eq!(ve.coefficients(2.0).c_noise, 0.0);
     }
 
-    /// What ADM's network sees is `x_t` of its own process, under its own number.
+    /// The input of ADM's network is `x_t` of its process, and its time input the index of the
+    /// step.
     #[test]
-    fn adm_s_network_sees_adm_s_process() {
+    fn adm_inputs_are_those_of_the_discrete_process() {
         let betas = LinearBetas::default();
         let precond = PrecondConfig::Adm { betas };
         let diffusion = crate::diffusion::discrete::Diffusion::new(&betas);
@@ -207,14 +209,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn time_and_noise_level_are_each_other_s_inverse(t in 1e-6f64..1.0) {
+        fn time_is_the_inverse_of_the_noise_level(t in 1e-6f64..1.0) {
             let schedule = VpSchedule::default();
             prop_assert!((schedule.time(schedule.sigma(t)) / t - 1.0).abs() < 1e-9);
         }
 
-        /// A network that knows the noise, up to its sign, denoises perfectly under VP, VE and ADM.
+        /// A network that predicts the noise exactly, up to its sign, denoises perfectly under VP,
+        /// VE and ADM.
         #[test]
-        fn the_right_noise_gives_the_right_picture(
+        fn exact_noise_gives_the_exact_picture(
             y in -1.0f64..1.0, n in -3.0f64..3.0, sigma in 0.02f64..100.0,
         ) {
             let x = y + sigma * n;
@@ -228,9 +231,9 @@ mod tests {
             }
         }
 
-        /// EDM derives the coefficients from these three demands (its appendix B.6).
+        /// The three requirements from which EDM derives the coefficients (its appendix B.6).
         #[test]
-        fn edm_keeps_variances_at_one(sigma in 1e-3f64..100.0, sigma_data in 0.1f64..2.0) {
+        fn edm_coefficients_meet_their_requirements(sigma in 1e-3f64..100.0, sigma_data in 0.1f64..2.0) {
             let c = PrecondConfig::Edm { sigma_data }.coefficients(sigma);
             // The network's input has unit variance.
             let input = c.c_in.powi(2) * (sigma_data.powi(2) + sigma.powi(2));
@@ -239,7 +242,7 @@ mod tests {
             let target = ((1.0 - c.c_skip).powi(2) * sigma_data.powi(2)
                 + c.c_skip.powi(2) * sigma.powi(2)) / c.c_out.powi(2);
             prop_assert!((target - 1.0).abs() < 1e-9);
-            // c_skip makes c_out, and with it the network's errors, as small as can be.
+            // c_skip minimises c_out, and with it the influence of the network's errors.
             for other in [c.c_skip - 0.01, c.c_skip + 0.01] {
                 let c_out = ((1.0 - other).powi(2) * sigma_data.powi(2)
                     + other.powi(2) * sigma.powi(2)).sqrt();

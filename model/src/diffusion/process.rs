@@ -1,11 +1,11 @@
-//! How the same prediction is written as a picture, as noise or as a score, and the processes that
-//! run from noise to pictures along it (Eq (1), (2) of the paper).
+//! Conversions between the three forms of a prediction (denoised picture, noise, score), and the
+//! reverse-time processes that use it (Eq (1), (2) of the paper).
 //!
-//! `x = y + σ ε` throughout, `y` a picture and `ε` unit noise.
+//! Throughout, `x = y + σ ε` with a picture `y` and unit noise `ε`.
 
 use burn::tensor::Tensor;
 
-/// The noise that denoising to `denoised` takes out of `x`: `ε = (x - D) / σ`.
+/// Computes the noise in `x` from its denoised picture: `ε = (x - D) / σ`.
 ///
 /// # Shapes
 ///
@@ -14,7 +14,7 @@ pub fn noise(x: Tensor<4>, denoised: Tensor<4>, sigma: f64) -> Tensor<4> {
     (x - denoised) / sigma
 }
 
-/// The picture that is left of `x` without the noise: `D = x - σ ε`.
+/// Computes the denoised picture from the noise in `x`: `D = x - σ ε`.
 ///
 /// # Shapes
 ///
@@ -23,7 +23,8 @@ pub fn denoised(x: Tensor<4>, noise: Tensor<4>, sigma: f64) -> Tensor<4> {
     x - noise * sigma
 }
 
-/// The gradient of the log density of noisy pictures: `s = (D - x) / σ² = -ε / σ`.
+/// Computes the score, the gradient of the log density of noisy pictures: `s = (D - x) / σ² = -ε /
+/// σ`.
 ///
 /// # Shapes
 ///
@@ -32,19 +33,19 @@ pub fn score(x: Tensor<4>, denoised: Tensor<4>, sigma: f64) -> Tensor<4> {
     (denoised - x) / (sigma * sigma)
 }
 
-/// The process of Eq (2) at one moment: `dz = drift · s dt + diffusion dw`, for time that runs
-/// from noise to pictures, so that `dt` is negative.
+/// Coefficients of the process of Eq (2) at one time: `dz = drift · s dt + diffusion dw`. Time runs
+/// from noise to pictures, so `dt` is negative.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Process {
-    /// Factor of the score, `-(dσ/dt + β) σ`.
+    /// Coefficient of the score, `-(dσ/dt + β) σ`.
     pub drift: f64,
-    /// Factor of the noise, `sqrt(2 β σ)`.
+    /// Coefficient of the noise, `sqrt(2 β σ)`.
     pub diffusion: f64,
 }
 
 impl Process {
-    /// At noise level `sigma`, which changes by `sigma_rate` in a unit of time, with fresh noise
-    /// at the rate `beta`. Without fresh noise this is the probability flow: an ordinary
+    /// Computes the coefficients at noise level `sigma` with `sigma_rate = dσ/dt`, for fresh noise
+    /// at the rate `beta`. Without fresh noise the process is the probability flow, an ordinary
     /// differential equation.
     pub fn at(sigma: f64, sigma_rate: f64, beta: f64) -> Self {
         Self { drift: -(sigma_rate + beta) * sigma, diffusion: (2.0 * beta * sigma).sqrt() }
@@ -59,7 +60,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn picture_noise_and_score_are_one_prediction(
+        fn picture_noise_and_score_convert_into_each_other(
             x in -2.0f32..2.0, y in -1.0f32..1.0, sigma in 0.01f64..10.0,
         ) {
             let tensor = |v: f32| Tensor::<4>::full([1, 1, 1, 1], v, &Device::flex());
@@ -71,8 +72,8 @@ mod tests {
             prop_assert!((s + value(epsilon) / sigma).abs() < 1e-3 * s.abs().max(1.0));
         }
 
-        /// Whatever the rate of fresh noise, pictures that are normal with variance `v` stay
-        /// normal with variance `v + σ²`: a small step changes it by `2 σ dσ`.
+        /// For any rate of fresh noise, normally distributed pictures of variance `v` stay normal
+        /// with variance `v + σ²`, which a small step changes by `2 σ dσ`.
         #[test]
         fn fresh_noise_does_not_change_the_distribution(
             v in 0.1f64..2.0, sigma in 0.1f64..10.0, rate in 0.1f64..3.0, beta in 0.0f64..5.0,
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn without_fresh_noise_nothing_is_random() {
+    fn without_fresh_noise_the_process_is_deterministic() {
         assert_eq!(Process::at(2.0, 1.0, 0.0), Process { drift: -2.0, diffusion: 0.0 });
     }
 }

@@ -1,4 +1,5 @@
-//! Noise levels that a sampler steps through: plain `f64`, largest first, ending in 0.
+//! Noise schedules: the noise levels that a sampler steps through, as `f64`, largest first, ending
+//! in 0.
 
 use core::ops::RangeInclusive;
 
@@ -6,33 +7,33 @@ use serde::{Deserialize, Serialize};
 
 use crate::diffusion::discrete::{LinearBetas, Spacing};
 
-/// How noise levels are spaced.
+/// Spacing of the noise levels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Schedule {
     /// `σ_i = (σ_max^(1/ρ) + i / (N - 1) (σ_min^(1/ρ) - σ_max^(1/ρ)))^ρ` (EDM, eq 5).
     Edm {
-        /// Noise level of the last step but one.
+        /// Lowest noise level above 0.
         sigma_min: f64,
-        /// Noise level of the start.
+        /// Noise level that sampling starts at.
         sigma_max: f64,
-        /// How much the steps crowd towards low noise.
+        /// Exponent ρ: the larger it is, the denser the levels at low noise.
         rho: f64,
     },
-    /// Evenly in ln σ, and so in log-SNR: `σ_i = σ_max (σ_min / σ_max)^(i / (N - 1))`, which is
-    /// EDM's spacing with ρ without bound.
+    /// Even in ln σ, and so in log-SNR: `σ_i = σ_max (σ_min / σ_max)^(i / (N - 1))`, the limit of
+    /// EDM's spacing for ρ → ∞.
     LogSnr {
-        /// Noise level of the last step but one.
+        /// Lowest noise level above 0.
         sigma_min: f64,
-        /// Noise level of the start.
+        /// Noise level that sampling starts at.
         sigma_max: f64,
     },
-    /// The noise levels of some steps of a process of discrete time (ADM).
+    /// The noise levels of selected steps of a discrete-time process (ADM).
     Adm {
-        /// The process.
+        /// Beta schedule of the process.
         #[serde(default)]
         betas: LinearBetas,
-        /// Which of its steps are taken.
+        /// Selection of its steps.
         #[serde(default)]
         spacing: Spacing,
     },
@@ -45,14 +46,14 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// `steps + 1` noise levels, the last of them 0.
+    /// Returns `steps + 1` noise levels, the last of them 0.
     ///
     /// # Panics
     ///
-    /// If `steps` is 0, or there are not so many in a process of discrete time.
+    /// If `steps` is 0, or the spacing does not give that many steps of a discrete-time process.
     pub fn sigmas(&self, steps: usize) -> Vec<f64> {
         assert!(steps > 0, "a schedule has at least one step");
-        // The ends are exact, whatever rounding does in between.
+        // The ends are set directly, so that they are free of rounding errors.
         let between = |sigma_min: f64, sigma_max: f64, level: &dyn Fn(f64) -> f64| {
             let level = |i| match i {
                 0 => sigma_max,
@@ -80,9 +81,10 @@ impl Schedule {
         sigmas
     }
 
-    /// The noise levels inside the range that a denoiser is defined for. The EDM and log-SNR
-    /// spacings run from one end of the range to the other, as in EDM's sampler; a level of discrete
-    /// time outside the range is moved to its end, where a step of no width changes nothing.
+    /// Returns the noise levels inside the range that a denoiser is defined for. The ends of the
+    /// EDM and log-SNR spacings are clamped to the range, as in EDM's sampler. Each discrete-time
+    /// level is clamped to the range on its own; the steps of zero width that result change
+    /// nothing.
     ///
     /// # Errors
     ///
@@ -99,9 +101,9 @@ impl Schedule {
         let (low, high) = range.into_inner();
         let whole = self.sigmas(steps);
         let (first, last) = (whole[0], whole[steps - 1]);
-        // One step has one level, which may be any.
-        let apart = steps == 1 || first.min(high) > last.max(low);
-        if low > high || first < low || last > high || !apart {
+        // A single step has a single level, which may lie anywhere in the range.
+        let distinct = steps == 1 || first.min(high) > last.max(low);
+        if low > high || first < low || last > high || !distinct {
             return Err(OutOfRange { first, last, low, high });
         }
         Ok(match *self {
@@ -122,16 +124,16 @@ impl Schedule {
     }
 }
 
-/// A schedule that does not fit into the noise levels that a model is defined for.
+/// Error for a schedule outside the noise levels that a model is defined for.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[error(
-    "noise levels from {first} down to {last} do not fit into those that can be used here, {low} to \
-     {high}: choose sigma_min below {high} and sigma_max above {low}"
+    "noise levels from {first} down to {last} do not fit into the usable range, {low} to {high}: \
+     choose sigma_min below {high} and sigma_max above {low}"
 )]
 pub struct OutOfRange {
     /// Highest noise level of the schedule.
     pub first: f64,
-    /// Its lowest noise level above 0.
+    /// Lowest noise level of the schedule above 0.
     pub last: f64,
     /// Lowest noise level that can be used.
     pub low: f64,
@@ -145,14 +147,14 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn levels_stay_where_the_denoiser_is_defined() {
+    fn levels_stay_within_the_range() {
         let adm = Schedule::Adm { betas: LinearBetas::default(), spacing: Spacing::Even };
         let even = Schedule::LogSnr { sigma_min: 0.002, sigma_max: 80.0 };
         for schedule in [Schedule::default(), even, adm] {
             let sigmas = schedule.sigmas_within(0.02..=50.0, 5).expect("they overlap");
             assert_eq!((sigmas.len(), sigmas[0], sigmas[4], sigmas[5]), (6, 50.0, 0.02, 0.0));
             assert_eq!(schedule.sigmas_within(0.0..=200.0, 5), Ok(schedule.sigmas(5)));
-            // Levels that would rise, or be one and the same.
+            // Levels that would ascend or coincide.
             for range in [0.001..=0.0015, 300.0..=400.0, 5.0..=1.0] {
                 let error = schedule.sigmas_within(range.clone(), 5).expect_err("outside");
                 assert_eq!((error.low, error.high), range.into_inner());
@@ -161,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn levels_of_discrete_time_are_those_of_its_steps() {
+    fn adm_levels_are_those_of_the_selected_steps() {
         let betas = LinearBetas::default();
         let sigmas = Schedule::Adm { betas, spacing: Spacing::Ddim }.sigmas(50);
         assert_eq!(sigmas[49..], [betas.sigmas()[0], 0.0]);
@@ -173,7 +175,7 @@ mod tests {
 
     #[test]
     fn edm_levels_of_four_steps() {
-        // (80^(1/7) + i/3 (0.002^(1/7) - 80^(1/7)))^7, computed apart.
+        // (80^(1/7) + i/3 (0.002^(1/7) - 80^(1/7)))^7, computed independently.
         let want = [80.0, 9.723_201, 0.469_979, 0.002, 0.0];
         for (sigma, want) in Schedule::default().sigmas(4).into_iter().zip(want) {
             assert!((sigma - want).abs() <= 1e-6 * want, "{sigma} is not {want}");
@@ -181,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn even_levels_fall_by_a_factor() {
+    fn log_snr_levels_fall_by_a_constant_factor() {
         let schedule = Schedule::LogSnr { sigma_min: 0.01, sigma_max: 100.0 };
         let want = [100.0, 10.0, 1.0, 0.1, 0.01, 0.0];
         for (sigma, want) in schedule.sigmas(5).into_iter().zip(want) {
@@ -193,9 +195,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the range, levels fall, or an error says that they cannot.
+        /// For any range, the levels descend or an error is returned.
         #[test]
-        fn levels_inside_a_range_fall(
+        fn levels_within_a_range_descend(
             steps in 1usize..40, low in 1e-4f64..100.0, high in 1e-4f64..100.0, kind in 0usize..3,
         ) {
             let schedule = match kind {
@@ -213,7 +215,7 @@ mod tests {
         }
 
         #[test]
-        fn levels_fall_from_end_to_end(
+        fn levels_descend_from_end_to_end(
             steps in 1usize..1000, low in 1e-4f64..0.1, high in 1.0f64..200.0, rho in 1.0f64..10.0,
         ) {
             let schedule = Schedule::Edm { sigma_min: low, sigma_max: high, rho };

@@ -1,4 +1,4 @@
-//! How pictures are made: plain values, which programs without tensors share.
+//! Sampling settings, as plain values that programs without tensors share.
 
 use core::ops::RangeInclusive;
 
@@ -11,20 +11,20 @@ use crate::diffusion::label::Label;
 use crate::diffusion::schedule::Schedule;
 use crate::weights::classes;
 
-/// How pictures are made, all but the seeds.
+/// Sampling settings: everything but the model and the seeds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Number of steps.
     pub steps: usize,
-    /// How a step is taken.
+    /// Sampling method.
     pub method: Method,
-    /// Noise levels.
+    /// Noise schedule.
     pub schedule: Schedule,
-    /// Noise added on the way.
+    /// Noise added before steps.
     pub churn: Churn,
-    /// Labels of the pictures: that of seed `s` is number `s mod n` of these `n`, however the
-    /// seeds are batched. None are given for pictures of no class.
+    /// Labels of the pictures. With `n` labels, the picture of seed `s` has label number `s mod n`,
+    /// however the seeds are batched. Empty for pictures without a class.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<Label>,
     /// Classifier-free guidance towards the class.
@@ -32,7 +32,7 @@ pub struct Settings {
     pub guidance: Option<Guidance>,
     /// Whether every denoised picture is clipped to -1 to 1 before the step is taken.
     pub clip_denoised: bool,
-    /// Whether the time token is zero everywhere, so that the network is not told the noise level.
+    /// Whether the time token is zero everywhere, which hides the noise level from the network.
     #[serde(skip_serializing_if = "core::ops::Not::not")]
     pub silence_time: bool,
 }
@@ -53,18 +53,18 @@ impl Default for Settings {
     }
 }
 
-/// Why [`Settings`] cannot be used.
+/// Error for [`Settings`] that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct SettingsError(String);
 
 impl Settings {
-    /// Steps at the most.
+    /// Maximum number of steps.
     pub const MAX_STEPS: usize = 1000;
 
-    /// Settings to begin with, for a model, where pictures are waited for: of those that need few
-    /// evaluations, which come closest to the paper's (docs/solvers.md); those of
-    /// [`Settings::paper_for`] where it has steps of discrete time.
+    /// Returns the initial settings for interactive use of a model: [`Settings::paper_for`] if it
+    /// has discrete time, otherwise [`Settings::quick`], which among the settings with few
+    /// evaluations come closest to the paper's pictures (docs/solvers.md).
     pub fn first_for(config: &ModelConfig) -> Self {
         match config.precond {
             PrecondConfig::Adm { .. } => Self::paper_for(config),
@@ -72,13 +72,14 @@ impl Settings {
         }
     }
 
-    /// Twelve evaluations by the solver whose pictures are then the closest to those of many steps.
+    /// Returns settings of twelve evaluations, with the method whose pictures are then closest to
+    /// those of many steps.
     pub fn quick() -> Self {
         Self { steps: 12, method: Method::Ipndm { order: 4 }, ..Self::default() }
     }
 
-    /// The paper's settings for a model; where it takes many steps of discrete time, 50 steps of
-    /// DDIM, which come close to its 250.
+    /// Returns the paper's settings for a model. For the many steps of a discrete-time model these
+    /// are 50 steps of DDIM, which come close to the paper's 250.
     pub fn paper_for(config: &ModelConfig) -> Self {
         let PrecondConfig::Adm { betas } = config.precond else { return Self::default() };
         let guidance = match &config.network {
@@ -86,14 +87,14 @@ impl Settings {
                 // Pictures of 512x512.
                 64.. => Guidance {
                     scale: 1.49,
-                    course: GuidanceSchedule::Constant,
+                    schedule: GuidanceSchedule::Constant,
                     ..Guidance::default()
                 },
                 _ => Guidance::default(),
             }),
             _ => None,
         };
-        // DDIM's spacing, where a whole stride takes exactly so many of the model's steps.
+        // DDIM's spacing, if a whole stride takes exactly this many of the model's steps.
         let steps = betas.steps.min(50);
         let ddim = Spacing::Ddim.indices(steps, betas.steps).is_ok();
         Self {
@@ -122,16 +123,19 @@ impl Settings {
             (1..=Self::MAX_STEPS).contains(&self.steps),
             format!("steps is {}, not within 1 to {}", self.steps, Self::MAX_STEPS),
         )?;
-        let rise = |sigma_min: f64, sigma_max: f64| {
+        let check_sigmas = |sigma_min: f64, sigma_max: f64| {
             check(
                 sigma_min > 0.0 && sigma_min < sigma_max && sigma_max.is_finite(),
-                format!("sigma_min {sigma_min} and sigma_max {sigma_max} do not rise from above 0"),
+                format!(
+                    "sigma_min {sigma_min} and sigma_max {sigma_max} are not valid: both must be \
+                     finite and above 0, and sigma_min below sigma_max"
+                ),
             )
         };
         match &self.schedule {
-            &Schedule::LogSnr { sigma_min, sigma_max } => rise(sigma_min, sigma_max)?,
+            &Schedule::LogSnr { sigma_min, sigma_max } => check_sigmas(sigma_min, sigma_max)?,
             &Schedule::Edm { sigma_min, sigma_max, rho } => {
-                rise(sigma_min, sigma_max)?;
+                check_sigmas(sigma_min, sigma_max)?;
                 check(
                     (0.1..=100.0).contains(&rho),
                     format!("rho is {rho}, not within 0.1 to 100"),
@@ -146,21 +150,24 @@ impl Settings {
         for (name, value) in
             [("s_churn", s_churn), ("s_min", s_min), ("s_max", s_max), ("s_noise", s_noise)]
         {
-            check(value >= 0.0 && value.is_finite(), format!("{name} is {value}, not 0 or more"))?;
+            check(
+                value >= 0.0 && value.is_finite(),
+                format!("{name} is {value}, not a finite number of at least 0"),
+            )?;
         }
         if !self.method.takes_churn() {
-            let message = "churn is for euler and heun; ddim and ddpm have noise of their own, and \
-                           ipndm and dpmpp go by a path that churn would leave";
+            let message = "churn is for euler and heun only: ddim and ddpm add noise themselves, \
+                           and it would invalidate the history of ipndm and dpmpp; set churn to 0";
             check(s_churn == 0.0, message.into())?;
         }
         if let Method::Ddim { eta } = self.method {
             check((0.0..=1.0).contains(&eta), format!("eta is {eta}, not within 0 to 1"))?;
         }
         if let Some((order, orders)) = self.method.order() {
-            let (least, most) = (orders.start(), orders.end());
+            let (lowest, highest) = (orders.start(), orders.end());
             check(
                 orders.contains(&order),
-                format!("order is {order}, not within {least} to {most}"),
+                format!("order is {order}, not within {lowest} to {highest}"),
             )?;
         }
         match &self.guidance {
@@ -169,30 +176,47 @@ impl Settings {
         }
     }
 
-    /// Checks that a model has the classes that are asked for.
+    /// Checks that the settings fit a model: its classes and its noise levels.
     ///
     /// # Errors
     ///
-    /// The first that it has not, or that guidance has no class to go by.
+    /// The first class that the model does not have, guidance without a class, or a schedule
+    /// outside the model's noise levels.
     pub fn validate_for(&self, config: &ModelConfig) -> Result<(), SettingsError> {
         let known = config.classes();
         let mut classes = self.classes.iter().flat_map(Label::parts);
         if let Some((class, _)) = classes.find(|(class, _)| *class >= known) {
-            return Err(SettingsError(format!("class {class}: {}", classes::known(known))));
+            return Err(SettingsError(format!(
+                "class {class}: {}",
+                classes::describe_count(known)
+            )));
         }
         if self.guidance.is_some() && self.classes.is_empty() {
-            return Err(SettingsError("guidance needs a class to guide to".into()));
+            return Err(SettingsError(
+                "guidance needs a class: choose one, or leave guidance out".into(),
+            ));
         }
         self.sigmas(&config.precond, None).map(|_| ())
     }
 
-    /// The noise levels of the steps for a model with this preconditioner, the last of them 0. With
-    /// `highest`, sampling starts from a picture with noise of at most that level.
+    /// Returns these settings with the discrete-time process of the model, if both have one: a
+    /// respacing selects timesteps of the model's own betas.
+    pub fn for_process_of(mut self, config: &ModelConfig) -> Self {
+        if let (Schedule::Adm { betas, .. }, PrecondConfig::Adm { betas: own }) =
+            (&mut self.schedule, &config.precond)
+        {
+            *betas = *own;
+        }
+        self
+    }
+
+    /// Returns the noise levels of the steps for a model with this preconditioner, the last of them
+    /// 0. `highest` limits them, for sampling that starts from a picture with noise of that level.
     ///
     /// # Errors
     ///
-    /// If the schedule lies outside the noise levels that the model is defined for, or those below
-    /// `highest`.
+    /// If the schedule lies outside the noise levels that the model is defined for, or outside
+    /// those up to `highest`.
     ///
     /// # Panics
     ///
@@ -208,7 +232,7 @@ impl Settings {
         sigmas.map_err(|error| SettingsError(error.to_string()))
     }
 
-    /// The label of each seed's picture; nothing if there are no classes.
+    /// Returns the label of each seed's picture; empty if there are no classes.
     pub fn labels_of(&self, seeds: &[u64]) -> Vec<Label> {
         match self.classes.len() as u64 {
             0 => Vec::new(),
@@ -217,33 +241,33 @@ impl Settings {
     }
 }
 
-/// How one step is taken.
+/// Sampling method.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Method {
-    /// Euler: first order, one evaluation a step.
+    /// Euler: first order, one evaluation per step.
     Euler,
-    /// Heun: second order, two evaluations a step but one in the last (EDM, algorithm 1).
+    /// Heun: second order, two evaluations per step but one in the last (EDM, algorithm 1).
     Heun,
-    /// iPNDM (arXiv 2204.13902): goes by the last slopes too, one evaluation a step.
+    /// iPNDM (arXiv 2204.13902): multistep, uses the last slopes, one evaluation per step.
     Ipndm {
-        /// Slopes that are looked at, 1 to 4: its order on levels of equal widths.
+        /// Number of slopes used, 1 to 4: its order on levels of equal widths.
         order: usize,
     },
-    /// DPM-Solver++ (arXiv 2211.01095), multistep (2M, 3M): goes by the last denoised pictures, one
-    /// evaluation a step.
+    /// DPM-Solver++ (arXiv 2211.01095): multistep (2M, 3M), uses the last denoised pictures, one
+    /// evaluation per step.
     Dpmpp {
-        /// Its order, 2 or 3.
+        /// Order, 2 or 3.
         order: usize,
     },
-    /// DDIM (arXiv 2010.02502): a step to the next noise level, of which a part is fresh noise.
+    /// DDIM (arXiv 2010.02502): a step to the next noise level, with a part of the noise fresh.
     Ddim {
-        /// How much noise is fresh: 0 for none, which is Euler's step; 1 for as much as
+        /// Amount of fresh noise: 0 for none, which is Euler's step; 1 for the variance of
         /// [`Variance::Small`].
         eta: f64,
     },
-    /// Ancestral sampling (DDPM, arXiv 2006.11239): a draw from the posterior of the next noise
-    /// level, as if the denoised picture were the picture.
+    /// Ancestral sampling (DDPM, arXiv 2006.11239): a draw from the posterior at the next noise
+    /// level, with the denoised picture in place of the picture.
     Ddpm {
         /// Variance of the draw.
         variance: Variance,
@@ -251,7 +275,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// Evaluations of the denoiser in `steps` steps.
+    /// Returns the number of denoiser evaluations in `steps` steps.
     pub fn evaluations(self, steps: usize) -> usize {
         match self {
             Method::Heun => 2 * steps - 1,
@@ -259,13 +283,13 @@ impl Method {
         }
     }
 
-    /// Whether churn's noise can be added before its steps: it has no noise of its own, and no
-    /// history that fresh noise makes worthless.
+    /// Returns whether churn can add noise before the steps: only if the method adds no noise
+    /// itself and has no history, which fresh noise would invalidate.
     pub fn takes_churn(self) -> bool {
         matches!(self, Method::Euler | Method::Heun)
     }
 
-    /// Its order and those that there are, where there is a choice.
+    /// Returns the order and the possible orders, if the method has a choice of orders.
     pub fn order(self) -> Option<(usize, RangeInclusive<usize>)> {
         match self {
             Method::Ipndm { order } => Some((order, 1..=4)),
@@ -274,7 +298,7 @@ impl Method {
         }
     }
 
-    /// The same of another order, where there is a choice.
+    /// Returns this method with another order; unchanged if it has no choice of orders.
     pub fn of_order(self, order: usize) -> Self {
         match self {
             Method::Ipndm { .. } => Method::Ipndm { order },
@@ -288,13 +312,13 @@ impl Method {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Variance {
-    /// Between the two others, as the network says for each value (ADM); the small one under a
-    /// network that says nothing.
+    /// Between the two others, as predicted by the network for each value (ADM); the small one if
+    /// the network predicts no variance.
     #[default]
     Learned,
-    /// That of the posterior: right if all pictures are one.
+    /// Variance of the posterior: optimal if the data are a single picture.
     Small,
-    /// Beta: right if pictures are noise themselves.
+    /// Beta: optimal if the data are themselves unit noise.
     Large,
 }
 
@@ -303,11 +327,11 @@ pub enum Variance {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Churn {
-    /// Amount over all steps; 0 for none, which makes the sampler deterministic.
+    /// Total amount over all steps; 0 for none, which makes the sampler deterministic.
     pub s_churn: f64,
-    /// Lowest noise level it is added at.
+    /// Lowest noise level at which noise is added.
     pub s_min: f64,
-    /// Highest noise level it is added at.
+    /// Highest noise level at which noise is added.
     pub s_max: f64,
     /// Standard deviation of the added noise.
     pub s_noise: f64,
@@ -321,7 +345,7 @@ impl Default for Churn {
 
 #[cfg(feature = "tensor")]
 impl Churn {
-    /// The raised noise level for a step from `sigma`, of `steps` in all.
+    /// Returns the raised noise level for a step from `sigma`, one of `steps` steps.
     pub(crate) fn raise(&self, sigma: f64, steps: usize) -> f64 {
         if self.s_churn > 0.0 && (self.s_min..=self.s_max).contains(&sigma) {
             sigma * (1.0 + (self.s_churn / steps as f64).min(core::f64::consts::SQRT_2 - 1.0))
@@ -336,7 +360,7 @@ mod tests {
     use super::*;
     use crate::config::{ImageConfig, LatentConfig, LinearBetas};
 
-    /// As pictures made before there were other schedules than EDM's carry them.
+    /// Settings as stored in pictures from before there were schedules other than EDM's.
     const OLD: &str = r#"{"steps":18,"method":"heun",
         "schedule":{"kind":"edm","sigma_min":0.002,"sigma_max":80.0,"rho":7.0},
         "churn":{"s_churn":0.0,"s_min":0.0,"s_max":1.7976931348623157e308,"s_noise":1.0}}"#;
@@ -351,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn every_model_has_settings_to_begin_with() {
+    fn initial_settings_are_valid_for_every_model() {
         let adm = PrecondConfig::Adm { betas: LinearBetas::default() };
         let latent = |resolution, classes| ModelConfig {
             network: NetworkConfig::Latent(LatentConfig {
@@ -374,7 +398,7 @@ mod tests {
             assert_eq!((settings.validate(), settings.steps), (Ok(()), 50));
             settings.guidance.map(|guidance| guidance.scale)
         };
-        // A model's own process, of another length and with other betas.
+        // A model's own process, with another number of steps and other betas.
         for (steps, spacing) in [(400, Spacing::Ddim), (30, Spacing::Ddim), (77, Spacing::Even)] {
             let betas = LinearBetas { steps, first: 2e-4, last: 0.03 };
             let precond = PrecondConfig::Adm { betas };
@@ -383,14 +407,18 @@ mod tests {
             assert_eq!(settings.schedule, Schedule::Adm { betas, spacing });
             assert_eq!((settings.validate(), settings.validate_for(&config)), (Ok(()), Ok(())));
             assert_eq!(settings.steps, steps.min(50));
+            let other = Schedule::Adm { betas: LinearBetas::default(), spacing: Spacing::Even };
+            let respaced = Settings { schedule: other, ..Settings::default() };
+            let own = Schedule::Adm { betas, spacing: Spacing::Even };
+            assert_eq!(respaced.for_process_of(&config).schedule, own);
         }
-        // The paper's, at 256x256 and 512x512; none where there is no class to guide to.
+        // The paper's scales at 256x256 and 512x512; none for a model without classes.
         let scales = [latent(32, 1000), latent(64, 1000), latent(32, 0)].map(|c| scale(&c));
         assert_eq!(scales, [Some(4.4), Some(1.49), None]);
     }
 
     #[test]
-    fn schedules_outside_the_model_s_noise_levels_are_refused() {
+    fn schedules_outside_the_model_s_noise_levels_are_rejected() {
         let network = NetworkConfig::Image(ImageConfig::default());
         let precond = PrecondConfig::Adm { betas: LinearBetas::default() };
         let model = ModelConfig { network, precond };
@@ -408,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn all_settings_survive_their_json() {
+    fn settings_round_trip_through_json() {
         for method in [
             Method::Euler,
             Method::Heun,
@@ -428,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_named() {
+    fn invalid_settings_are_rejected() {
         let cases: [(fn(&mut Settings), &str); 11] = [
             (|s| s.method = Method::Ipndm { order: 0 }, "order is 0, not within 1 to 4"),
             (|s| s.method = Method::Ipndm { order: 5 }, "order is 5"),

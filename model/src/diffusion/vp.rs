@@ -4,18 +4,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::check::{ConfigError, check, positive, within};
 
-/// The noise levels of the variance preserving process over time 0 to 1:
-/// `σ(t) = sqrt(exp(beta_d t² / 2 + beta_min t) - 1)` (EDM, table 1).
+/// Noise schedule of the variance preserving process over time 0 to 1 (EDM, table 1):
+/// `σ(t) = sqrt(exp(beta_d t² / 2 + beta_min t) - 1)`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct VpSchedule {
-    /// Rise of the rate of noise.
+    /// Increase of the noise rate from time 0 to time 1.
     pub beta_d: f64,
-    /// Rate of noise at time 0.
+    /// Noise rate at time 0.
     pub beta_min: f64,
-    /// Earliest time that is used.
+    /// Lowest time that is used.
     pub epsilon_t: f64,
-    /// Time steps of the discrete process whose numbers the network is told.
+    /// Number of timesteps of the discrete process, in which the network's time input is counted.
     pub steps: usize,
 }
 
@@ -36,12 +36,12 @@ impl VpSchedule {
         within("schedule.steps", self.steps, 2, 1_000_000)
     }
 
-    /// The noise level at time `t`.
+    /// Returns the noise level at time `t`.
     pub fn sigma(&self, t: f64) -> f64 {
         (0.5 * self.beta_d * t * t + self.beta_min * t).exp_m1().sqrt()
     }
 
-    /// The time of noise level `sigma`.
+    /// Returns the time of noise level `sigma`.
     pub fn time(&self, sigma: f64) -> f64 {
         // The root of beta_d t² / 2 + beta_min t = ln(1 + σ²), without cancellation near 0.
         let log = (sigma * sigma).ln_1p();

@@ -1,4 +1,4 @@
-//! ADM's discrete process, objective and samplers, in the units they were published in.
+//! Tests of ADM's discrete process, objective and samplers, in the units of the publication.
 
 use core::convert::Infallible;
 use core::ops::ControlFlow;
@@ -15,7 +15,7 @@ use crate::training::hybrid::{HybridInputs, HybridLoss};
 
 fn diffusion(text: &str) -> Diffusion {
     let Respacing { spacing, steps } = text.parse().expect("ADM's notation");
-    Diffusion::new(&LinearBetas::default()).respaced(&spacing, steps).expect("possible")
+    Diffusion::new(&LinearBetas::default()).respaced(&spacing, steps).expect("a valid respacing")
 }
 
 fn schedule(text: &str) -> Vec<f64> {
@@ -24,7 +24,7 @@ fn schedule(text: &str) -> Vec<f64> {
 }
 
 #[test]
-fn processes_are_adm_s() {
+fn processes_match_adm() {
     let golden = Golden::open("adm.safetensors");
     for text in ["1000", "250", "ddim50", "10,15,20"] {
         let diffusion = diffusion(text);
@@ -54,7 +54,7 @@ fn processes_are_adm_s() {
 
 #[cfg(feature = "train")]
 #[test]
-fn the_hybrid_loss_is_adm_s_and_so_is_its_gradient() {
+fn hybrid_loss_and_gradient_match_adm() {
     let golden = Golden::open("adm.safetensors");
     let (_, times) = golden.values("hybrid.times");
     let times: Vec<usize> = times.into_iter().map(|t| t as usize).collect();
@@ -79,15 +79,15 @@ fn the_hybrid_loss_is_adm_s_and_so_is_its_gradient() {
     }
 }
 
-/// Stands for a network: noise and variance by formulas, of `x_t` and its number.
+/// A function in place of a network: noise and variance, computed from `x_t` and `t` by formulas.
 fn fixed_network(x: Tensor<4>, t: f64) -> (Tensor<4>, Tensor<4>) {
     let noise = x.clone() * 0.6 + (x.clone() * 3.0 + t / 200.0).sin() * 0.2;
     (noise, (x * 2.0 - t / 300.0).cos())
 }
 
-/// In units of the picture, and of noise levels: what this crate has in the place of ADM's.
+/// Trajectories of this crate's samplers, which work with noise levels, converted to ADM's `x_t`.
 #[test]
-fn trajectories_are_adm_s() {
+fn trajectories_match_adm() {
     let golden = Golden::open("adm.safetensors");
     let device = Device::flex();
     let noise = |of: &dyn Fn(u64) -> Vec<f32>| {

@@ -1,8 +1,13 @@
-//! The paper's blocks against an independent computation in float64: `tests/golden/reference.py`
-//! makes the values. Whole networks are held against it in the crate `tests`.
+//! Tests that compare the paper's blocks with an independent computation in float64, whose values
+//! `tests/golden/reference.py` writes. The crate `tests` does the same for whole networks.
 
 mod adm;
+pub(crate) mod dit;
+mod song;
+mod synthetic;
 mod time_entries;
+#[cfg(feature = "train")]
+mod trained;
 mod vae;
 #[cfg(feature = "train")]
 mod variants;
@@ -15,7 +20,8 @@ use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 
 use crate::config::{
-    GroupNormConfig, ImageConfig, LatentConfig, TimeConfig, TransformerConfig, Window,
+    GroupNormConfig, ImageConfig, LatentConfig, Position, SongAttention, SongConfig, TimeConfig,
+    TransformerConfig, Window,
 };
 use crate::diffusion::label::Label;
 use crate::network::block::{ResBlock, Transformer};
@@ -24,19 +30,21 @@ use crate::network::params::{Init, Params, Source, TensorSpec};
 use crate::network::tmsa::{Tmsa, TransformerShape};
 use crate::network::window::{RelativePositions, relative_position_index};
 
-/// A golden file.
+/// The bytes of a file in `tests/golden/`.
 struct Golden(Vec<u8>);
 
 impl Golden {
+    /// Reads a golden file.
     fn open(name: &str) -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(name);
         Self(std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
     }
 
-    /// Shape and values of a tensor.
+    /// Returns the shape and the values of a tensor.
     fn values(&self, name: &str) -> (Vec<usize>, Vec<f64>) {
         let file = SafeTensors::deserialize(&self.0).expect("a safetensors file");
-        let view = file.tensor(name).unwrap_or_else(|_| panic!("there is a tensor {name}"));
+        let view =
+            file.tensor(name).unwrap_or_else(|_| panic!("no tensor {name} in the golden file"));
         let values = match view.dtype() {
             Dtype::F64 => view
                 .data()
@@ -53,17 +61,18 @@ impl Golden {
                 .chunks_exact(8)
                 .map(|b| i64::from_le_bytes(b.try_into().expect("8")) as f64)
                 .collect(),
-            other => panic!("{name} is {other:?}"),
+            other => panic!("tensor {name} has the unexpected type {other:?}"),
         };
         (view.shape().to_vec(), values)
     }
 
+    /// Returns a tensor on a device, cast to `dtype`.
     fn tensor<const D: usize>(&self, name: &str, device: &Device, dtype: DType) -> Tensor<D> {
         let (shape, values) = self.values(name);
         Tensor::from_data(TensorData::new(values, shape), (device, dtype))
     }
 
-    /// Builds a part of the network with the parameters of the file.
+    /// Builds a module with the parameters of the file.
     fn build<T>(&self, device: &Device, make: impl FnOnce(&Params) -> T) -> T {
         let values = |spec: &TensorSpec| {
             let (shape, values) = self.values(&spec.name);
@@ -75,7 +84,7 @@ impl Golden {
     }
 }
 
-/// The configuration that the golden values of the latent network were made with.
+/// The configuration of the latent network in `tests/golden/reference.py`.
 pub(crate) fn latent_config() -> LatentConfig {
     let transformer = TransformerConfig { head_dim: 8, ..LatentConfig::default().transformer };
     LatentConfig {
@@ -89,7 +98,19 @@ pub(crate) fn latent_config() -> LatentConfig {
     }
 }
 
-/// The configuration that the golden values of the image-space network were made with.
+/// Small networks like DDPM++ and NCSN++, the latter with TMSA.
+#[cfg(feature = "train")]
+pub(crate) fn song_configs() -> [SongConfig; 2] {
+    let position = Position::Relative { init_std: 0.02 };
+    let tmsa = SongConfig { attention: SongAttention::Tmsa { position }, ..SongConfig::ncsnpp() };
+    [SongConfig::default(), tmsa].map(|config| SongConfig {
+        channel_mult: vec![1, 1, 2],
+        dropout: 0.3,
+        ..song::small(config)
+    })
+}
+
+/// The configuration of the image-space network in `tests/golden/reference.py`.
 pub(crate) fn config() -> ImageConfig {
     ImageConfig {
         resolution: 8,
@@ -119,13 +140,14 @@ fn tmsa(golden: &Golden, device: &Device) -> Tmsa {
     })
 }
 
+/// Asserts that all values are within `tolerance` of the golden ones, relative to the largest.
 fn close<const D: usize>(found: Tensor<D>, golden: &Golden, name: &str, tolerance: f64) {
     let (shape, want) = golden.values(name);
     assert_eq!(found.dims().to_vec(), shape, "{name}");
-    let found: Vec<f64> = found.into_data().convert::<f64>().try_to_vec().expect("just converted");
+    let found: Vec<f64> = found.into_data().convert::<f64>().try_to_vec().expect("f64");
     let scale = want.iter().fold(0.0f64, |m, x| m.max(x.abs()));
     for (i, (a, b)) in found.iter().zip(&want).enumerate() {
-        // Not the largest difference: `max` would ignore NaN.
+        // Each difference is compared: `max` would ignore NaN.
         let error = (a - b).abs();
         assert!(
             error <= tolerance * scale,
@@ -135,7 +157,7 @@ fn close<const D: usize>(found: Tensor<D>, golden: &Golden, name: &str, toleranc
 }
 
 #[test]
-fn tmsa_is_the_papers() {
+fn tmsa_matches_reference() {
     let golden = Golden::open("tmsa.safetensors");
     let device = Device::flex();
     let tmsa = tmsa(&golden, &device);
@@ -147,14 +169,14 @@ fn tmsa_is_the_papers() {
     let output = tmsa.forward(x, time, false);
     assert!(output.attention.is_none());
     close(output.context, &golden, "output", 1e-5);
-    // Asked for its weights, it computes the same, and returns what it computed with.
+    // With attention maps, the output is the same.
     let (x, time) = input();
     let output = tmsa.forward(x, time, true);
     close(output.context, &golden, "output", 1e-5);
-    let attended = output.attention.expect("asked for");
+    let attended = output.attention.expect("attention maps");
     close(attended.weights, &golden, "weights", 1e-5);
     assert_eq!(attended.bias.dims(), [1, 2, 16, 16]);
-    // The lengths of what Eq (3)-(5) add, term by term.
+    // The norms of the terms of Eq (3)-(5).
     let lengths: Vec<f32> = attended.lengths.into_data().try_to_vec().expect("f32");
     for (i, (input, layer)) in [("x", "qkv"), ("time", "qkv_temb")].into_iter().enumerate() {
         let (shape, x) = golden.values(input);
@@ -178,7 +200,7 @@ fn tmsa_is_the_papers() {
 }
 
 #[test]
-fn the_transformer_block_is_the_papers() {
+fn transformer_block_matches_reference() {
     let golden = Golden::open("transformer.safetensors");
     let device = Device::flex();
     let block = golden.build(&device, |params| {
@@ -192,7 +214,7 @@ fn the_transformer_block_is_the_papers() {
 }
 
 #[test]
-fn the_res_block_is_the_papers() {
+fn res_block_matches_reference() {
     let golden = Golden::open("res_block.safetensors");
     let device = Device::flex();
     let block = golden.build(&device, |params| {
@@ -204,9 +226,9 @@ fn the_res_block_is_the_papers() {
     close(output, &golden, "output", 1e-5);
 }
 
-/// The latent network's block, bias and position embedding, under the names of the release.
+/// The latent network's block, bias and position embedding, with the names of the official release.
 #[test]
-fn the_parts_of_the_latent_network_are_the_releases() {
+fn parts_of_the_latent_network_match_reference() {
     let official = Golden::open("latent.official.safetensors");
     let golden = Golden::open("latent.expected.safetensors");
     let device = Device::flex();
@@ -232,10 +254,10 @@ fn the_parts_of_the_latent_network_are_the_releases() {
     assert_eq!(ours, index);
 }
 
-/// Every parameter of the latent network is trained: each has a gradient, and none is zero.
+/// Every parameter of the latent network has a gradient that is finite and not zero.
 #[cfg(feature = "train")]
 #[test]
-fn the_whole_latent_network_is_trained() {
+fn all_parameters_of_the_latent_network_have_gradients() {
     use crate::config::NetworkConfig;
     use crate::network::Network;
     use crate::network::io::{Conditioning, NetworkInput};
@@ -245,7 +267,7 @@ fn the_whole_latent_network_is_trained() {
     struct Sizes<'a>(&'a GradientsParams, Vec<f32>);
     impl ModuleVisitor for Sizes<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let gradient = self.0.get::<D>(param.id).expect("it has a gradient");
+            let gradient = self.0.get::<D>(param.id).expect("a gradient");
             assert_eq!(gradient.dims(), param.val().dims());
             self.1.push(gradient.square().sum().into_scalar::<f32>());
         }
@@ -275,7 +297,7 @@ fn the_whole_latent_network_is_trained() {
     assert!(sizes.1.iter().all(|size| *size > 0.0 && size.is_finite()), "{:?}", sizes.1);
 }
 
-/// Turns parameters into `f64`, with gradients.
+/// A mapper that casts parameters to `f64`, with gradients.
 #[cfg(feature = "train")]
 struct Widen;
 
@@ -286,11 +308,11 @@ impl ModuleMapper for Widen {
     }
 }
 
-/// Adds `step` to one value of one parameter.
+/// A mapper that adds `step` to one value of one parameter.
 #[cfg(feature = "train")]
 struct Nudge {
     id: burn::module::ParamId,
-    place: usize,
+    index: usize,
     step: f64,
 }
 
@@ -300,24 +322,24 @@ impl ModuleMapper for Nudge {
         if param.id != self.id {
             return param;
         }
-        param.map(|tensor| nudge(tensor, self.place, self.step))
+        param.map(|tensor| nudge(tensor, self.index, self.step))
     }
 }
 
 #[cfg(feature = "train")]
-fn nudge<const D: usize>(tensor: Tensor<D>, place: usize, step: f64) -> Tensor<D> {
+fn nudge<const D: usize>(tensor: Tensor<D>, index: usize, step: f64) -> Tensor<D> {
     let shape = tensor.dims();
     let device = tensor.device();
     let mut values = tensor.into_data().try_to_vec::<f64>().expect("f64");
-    values[place] += step;
+    values[index] += step;
     Tensor::from_data(TensorData::new(values, shape), (&device, DType::F64))
 }
 
-/// Central differences in `f64`, for every input and every parameter of TMSA. The kernels that
-/// train are held against the same gradients in `f32`.
+/// Compares the gradients of TMSA with central differences in `f64`, for every input and every
+/// parameter, and the gradients of the CPU kernels in `f32` with those in `f64`.
 #[cfg(feature = "train")]
 #[test]
-fn gradients_of_tmsa_are_those_of_finite_differences() {
+fn tmsa_gradients_match_finite_differences() {
     use burn::module::ModuleVisitor;
     use burn::optim::GradientsParams;
     use burn::tensor::Distribution;
@@ -336,7 +358,7 @@ fn gradients_of_tmsa_are_those_of_finite_differences() {
     impl ModuleVisitor for Gradient {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if param.id == self.id {
-                let gradient = self.gradients.get::<D>(param.id).expect("it has a gradient");
+                let gradient = self.gradients.get::<D>(param.id).expect("a gradient");
                 self.values = gradient.into_data().convert::<f64>().try_to_vec().expect("f64");
             }
         }
@@ -348,7 +370,7 @@ fn gradients_of_tmsa_are_those_of_finite_differences() {
     let wide = narrow.clone().map(&mut Widen);
     let x = golden.tensor::<4>("x", &device, DType::F64).require_grad();
     let time = golden.tensor::<2>("time", &device, DType::F64).require_grad();
-    // A fixed random projection of the output: a number that depends on everything.
+    // A fixed random projection of the output: a scalar that depends on every value.
     device.seed(1);
     let weight = x.random_like(Distribution::Normal(0.0, 1.0)).detach();
     let loss = |tmsa: &Tmsa, x: Tensor<4>, time: Tensor<2>| {
@@ -397,7 +419,7 @@ fn gradients_of_tmsa_are_those_of_finite_differences() {
         let gradient = of(&wide, &mut gradients);
         for place in (0..len).step_by(len.div_ceil(12)) {
             let at = |step| {
-                let nudged = wide.clone().map(&mut Nudge { id, place, step });
+                let nudged = wide.clone().map(&mut Nudge { id, index: place, step });
                 number(loss(&nudged, x.clone(), time.clone()))
             };
             check("parameter", place, gradient[place], at(STEP), at(-STEP));

@@ -114,7 +114,7 @@ fn gradients_of_each_place_are_those_of_finite_differences() {
             assert!(gradient.iter().any(|g| *g != 0.0), "{name}: parameter {number}");
             for i in (0..gradient.len()).step_by(gradient.len().div_ceil(6)) {
                 check(&format!("parameter {number}"), i, gradient[i], &|step| {
-                    let nudged = block.clone().map(&mut Nudge { id, place: i, step });
+                    let nudged = block.clone().map(&mut Nudge { id, index: i, step });
                     loss(&nudged, &x, &time)
                 });
             }

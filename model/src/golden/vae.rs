@@ -1,4 +1,4 @@
-//! The autoencoder, from a file that is named and shaped as the published ones.
+//! Tests of the autoencoder with a file whose tensors are named and shaped like the published ones.
 
 use burn::tensor::{DType, Device, Tensor};
 use safetensors::SafeTensors;
@@ -8,21 +8,21 @@ use super::{Golden, close};
 use crate::vae::{Vae, VaeConfig};
 use crate::weights::WeightsError;
 
-/// What `tests/golden/reference.py` calls `VAE`.
+/// The configuration `VAE` in `tests/golden/reference.py`.
 fn config() -> VaeConfig {
     VaeConfig { channels: vec![8, 16, 16], layers: 1, groups: 4, ..VaeConfig::default() }
 }
 
-/// The golden weights with each tensor under another name, or without it.
+/// The golden weights with tensors renamed by `name`, or removed if it returns `None`.
 fn renamed(name: impl Fn(&str) -> Option<String>) -> Vec<u8> {
     let Golden(bytes) = Golden::open("vae.safetensors");
     let file = SafeTensors::deserialize(&bytes).expect("a safetensors file");
     let tensors: Vec<(String, TensorView)> =
         file.tensors().into_iter().filter_map(|(old, view)| Some((name(&old)?, view))).collect();
-    safetensors::serialize(tensors, None).expect("fits")
+    safetensors::serialize(tensors, None).expect("serialises")
 }
 
-/// The newer names.
+/// Converts a tensor's name from the older to the newer naming scheme.
 fn newer(name: &str) -> String {
     let mut name = name.to_string();
     for (old, new) in
@@ -34,16 +34,16 @@ fn newer(name: &str) -> String {
 }
 
 #[test]
-fn the_autoencoder_is_stable_diffusion_s_under_both_sets_of_names() {
+fn autoencoder_matches_reference_under_both_naming_schemes() {
     let golden = Golden::open("vae.expected.safetensors");
     let device = Device::flex();
     let Golden(old) = Golden::open("vae.safetensors");
     for file in [old, renamed(|name| Some(newer(name)))] {
-        let vae = Vae::from_safetensors(&file, config(), &device).expect("as published");
+        let vae = Vae::from_safetensors(&file, config(), &device).expect("a published file");
         let tensor = |name| golden.tensor::<4>(name, &device, DType::F32);
         let encoded = vae.encode(tensor("images"));
         close(encoded.mean, &golden, "mean", 1e-5);
-        // From e^-15 to e^10: each channel has its own size.
+        // Standard deviations range from e^-15 to e^10, so each is compared by its own size.
         let (_, want) = golden.values("std");
         let found: Vec<f32> = encoded.std.into_data().try_into_vec().expect("f32");
         for (found, want) in found.into_iter().zip(want) {
@@ -56,20 +56,23 @@ fn the_autoencoder_is_stable_diffusion_s_under_both_sets_of_names() {
 }
 
 #[test]
-fn a_file_can_carry_its_sizes() {
+fn configuration_is_read_from_metadata() {
     let Golden(bytes) = Golden::open("vae.safetensors");
     let file = SafeTensors::deserialize(&bytes).expect("a safetensors file");
     let with = |text: &str| {
         let metadata = std::collections::HashMap::from([("diffit_vae".into(), text.into())]);
-        safetensors::serialize(file.tensors(), Some(metadata)).expect("fits")
+        safetensors::serialize(file.tensors(), Some(metadata)).expect("serialises")
     };
     let load = |file: &[u8], config: Option<VaeConfig>| {
         Vae::from_safetensors(file, config, &Device::flex()).map(|vae| vae.config)
     };
     let right = with(r#"{"channels": [8, 16, 16], "layers": 1, "groups": 4}"#);
-    assert_eq!(load(&right, None).expect("as it says"), config());
-    // What is asked for goes before what the file says.
-    assert_eq!(load(&with(r#"{"groups": 4}"#), Some(config())).expect("as asked for"), config());
+    assert_eq!(load(&right, None).expect("the configuration of the file"), config());
+    // A given configuration takes precedence over that of the file.
+    assert_eq!(
+        load(&with(r#"{"groups": 4}"#), Some(config())).expect("the given configuration"),
+        config()
+    );
     for (text, message) in [
         ("{", "the metadata of this weights file is damaged: `diffit_vae`"),
         (r#"{"chanels": []}"#, "unknown field `chanels`"),
@@ -82,9 +85,11 @@ fn a_file_can_carry_its_sizes() {
 }
 
 #[test]
-fn files_that_are_not_an_autoencoder_s_are_refused() {
+fn invalid_files_are_rejected() {
     let load = |file: &[u8], config: VaeConfig| {
-        Vae::from_safetensors(file, config, &Device::flex()).expect_err("refused").to_string()
+        Vae::from_safetensors(file, config, &Device::flex())
+            .expect_err("an invalid file")
+            .to_string()
     };
     let lost = renamed(|name| (name != "quant_conv.bias").then(|| name.into()));
     assert!(load(&lost, config()).contains("`quant_conv.bias` [8] is missing"));
@@ -107,20 +112,20 @@ fn files_that_are_not_an_autoencoder_s_are_refused() {
     assert!(load(&broken, config()).contains("not finite"));
 }
 
-/// Tiles of a decoder cannot know of the rest, but one that holds all of a latent need not.
+/// With a single tile that covers the whole latent, tiled decoding matches the reference.
 #[test]
-fn one_tile_is_the_whole() {
+fn single_tile_matches_reference() {
     use crate::vae::Tiling;
     use core::convert::Infallible;
     use core::ops::ControlFlow;
 
     let golden = Golden::open("vae.expected.safetensors");
     let Golden(file) = Golden::open("vae.safetensors");
-    let vae = Vae::from_safetensors(&file, config(), &Device::flex()).expect("as published");
+    let vae = Vae::from_safetensors(&file, config(), &Device::flex()).expect("a published file");
     let latents: Tensor<4> = golden.tensor("latents", &Device::flex(), DType::F32);
     let decoded =
         pollster::block_on(vae.decode_tiled(latents, &Tiling::default(), async |_, _| {
             Ok::<_, Infallible>(ControlFlow::Continue(()))
         }));
-    close(decoded.expect("infallible").expect("not broken off"), &golden, "decoded", 1e-5);
+    close(decoded.expect("infallible").expect("not cancelled"), &golden, "decoded", 1e-5);
 }

@@ -1,9 +1,9 @@
 //! The network's operations on channels-last maps `[B, H, W, C]`, and the choice of an
 //! implementation for each.
 //!
-//! [`plain`] holds the reference implementation of every operation, written with plain tensor
-//! operations; it runs on every backend. [`cpu`] holds faster CPU kernels for the operations that
-//! cost most. Normalisation and softmax compute in `f32` even if a map has fewer bits.
+//! [`plain`] has a reference implementation of every operation, made of tensor operations, which
+//! runs on every backend. [`cpu`] has faster CPU kernels for the operations that take most of the
+//! time. Normalisation and softmax are computed in `f32` even if the type of a map has fewer bits.
 
 pub(crate) mod cpu;
 pub(crate) mod plain;
@@ -12,13 +12,13 @@ mod scramble;
 use burn::tensor::Tensor;
 
 use crate::diffusion::noise::philox4x32;
-use plain::widened;
+use plain::widen;
 pub(crate) use plain::{
-    Attention, downsample_bilinear, enlarge_bilinear, swish, tanh, upsample_bilinear,
-    upsample_nearest, wide,
+    Attention, at_least_f32, downsample_bilinear, enlarge_bilinear, swish, tanh, upsample_bilinear,
+    upsample_nearest,
 };
 
-/// GELU in its tanh form.
+/// Computes GELU in its tanh form.
 pub(crate) fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if cpu::supports(&x) {
         return cpu::run(cpu::Gelu, [x.into()]);
@@ -26,7 +26,7 @@ pub(crate) fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     plain::gelu_tanh(x)
 }
 
-/// Layer normalisation over the last dimension, with a scale and a shift `[C]`.
+/// Computes layer normalisation over the last dimension, with a scale and a shift `[C]`.
 pub(crate) fn layer_norm<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<1>,
@@ -34,7 +34,7 @@ pub(crate) fn layer_norm<const D: usize>(
     eps: f64,
 ) -> Tensor<D> {
     let dtype = x.dtype();
-    let x = widened(x);
+    let x = widen(x);
     let (weight, bias) = (weight.cast(x.dtype()), bias.cast(x.dtype()));
     let y = if cpu::supports(&x) {
         let kernel = cpu::LayerNorm { eps: eps as f32 };
@@ -45,7 +45,8 @@ pub(crate) fn layer_norm<const D: usize>(
     y.cast(dtype)
 }
 
-/// Group normalisation over a map, with a scale and a shift `[C]`, then Swish if `with_swish`.
+/// Computes group normalisation over a map, with a scale and a shift `[C]`, then Swish if
+/// `with_swish`.
 pub(crate) fn group_norm(
     x: Tensor<4>,
     groups: usize,
@@ -55,7 +56,7 @@ pub(crate) fn group_norm(
     with_swish: bool,
 ) -> Tensor<4> {
     let dtype = x.dtype();
-    let x = widened(x);
+    let x = widen(x);
     let (weight, bias) = (weight.cast(x.dtype()), bias.cast(x.dtype()));
     let y = if cpu::supports(&x) {
         let kernel = cpu::GroupNorm { groups, eps: eps as f32, swish: with_swish };
@@ -66,12 +67,13 @@ pub(crate) fn group_norm(
     y.cast(dtype)
 }
 
-/// Which values of a map dropout leaves out: a function of these keys and of where they stand.
+/// The dropout keys of a batch in one block, one for each picture. Whether a value is dropped is a
+/// function of its picture's key and of its index.
 #[derive(Clone, Debug)]
 pub(crate) struct DropoutKeys(Vec<u32>);
 
 impl DropoutKeys {
-    /// From the keys of the pictures, for the block of that number.
+    /// Derives the keys of block number `block` from those of the pictures.
     pub(crate) fn new(pictures: &[u32], block: usize) -> Self {
         let key = |&picture| philox4x32([block as u32, 0, 0, 0], [picture, 0])[0];
         Self(pictures.iter().map(key).collect())
@@ -80,8 +82,9 @@ impl DropoutKeys {
 
 /// Replaces values by 0 with probability `p` and scales the others by `1 / (1 - p)`.
 ///
-/// Value `i` of a picture with key `k` goes where the 31 high bits of [`scramble`]`(i, k)` are
-/// below `p 2^31`: a counter-based generator of 32 bits, which is the same on every device.
+/// Value `i` of a picture with key `k` is dropped if the upper 31 bits of
+/// [`scramble`](scramble::scramble)`(i, k)` are below `p 2^31`. This counter-based generator needs
+/// 32-bit integers only, and gives the same mask on every device.
 pub(crate) fn dropout(x: Tensor<4>, p: f64, keys: DropoutKeys) -> Tensor<4> {
     if cpu::supports(&x) {
         return cpu::run(dropout_kernel(p, keys), [x.into()]);
@@ -90,13 +93,13 @@ pub(crate) fn dropout(x: Tensor<4>, p: f64, keys: DropoutKeys) -> Tensor<4> {
     plain::dropout(x, &keys, below, 1.0 / (1.0 - p))
 }
 
-/// The kernel that [`dropout`] is on the CPU.
+/// The CPU kernel of [`dropout`].
 pub(crate) fn dropout_kernel(p: f64, keys: DropoutKeys) -> cpu::Dropout {
     let below = (p * f64::from(1u32 << 31)) as u32;
     cpu::Dropout { keys: keys.0, below, scale: (1.0 / (1.0 - p)) as f32 }
 }
 
-/// A 3x3 convolution with zero padding of 1.
+/// Computes a 3x3 convolution with zero padding of 1.
 ///
 /// # Shapes
 ///
@@ -114,9 +117,9 @@ pub(crate) fn conv3x3(
     plain::conv3x3(x, weight, bias, stride)
 }
 
-/// Eq (6) inside non-overlapping windows. With `weights`, the attention weights
-/// `[B, windows, heads, N, N]` between the tokens of a window are returned too; windows are counted
-/// row after row.
+/// Computes attention inside non-overlapping windows, Eq (6). With `weights`, the attention weights
+/// `[B, windows, heads, N, N]` between the tokens of a window are returned too, windows in
+/// row-major order.
 ///
 /// # Shapes
 ///
@@ -145,7 +148,8 @@ mod tests {
     use burn::tensor::{Device, TensorData};
     use proptest::prelude::*;
 
-    /// Normal values of fixed seed on the autodiff CPU device, with a gradient.
+    /// A tensor of normal values from a fixed seed on the autodiff CPU device, which requires a
+    /// gradient.
     fn normal<const D: usize>(shape: [usize; D], index: u64) -> Tensor<D> {
         let mut values = vec![0.0; shape.iter().product()];
         Random::new(1, Stream::Start, index).fill_normal(&mut values);
@@ -159,7 +163,7 @@ mod tests {
         let scale = b.iter().fold(1e-3f32, |m, x| m.max(x.abs()));
         assert_eq!(a.len(), b.len());
         for (i, (a, b)) in a.iter().zip(&b).enumerate() {
-            // Not the largest difference: `max` would ignore NaN.
+            // Each difference is compared: `max` would ignore NaN.
             let error = (a - b).abs();
             assert!(
                 error <= 1e-5 * scale,
@@ -168,8 +172,8 @@ mod tests {
         }
     }
 
-    /// Holds the outputs and all gradients of two forms of an operation against each other.
-    macro_rules! twins {
+    /// Compares the outputs and all gradients of a kernel and its reference implementation.
+    macro_rules! compare {
     ($inputs:expr, |$($x:ident),+| $fast:expr, $plain:expr) => {{
         let ($($x,)+) = $inputs;
         let fast = { $(let $x = $x.clone();)+ $fast };
@@ -190,50 +194,52 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
         #[test]
-        fn gelu_has_a_faithful_twin(n in 1usize..200, c in 1usize..120) {
-            twins!(((normal([n, c], 1) * 3.0).detach().require_grad(),),
+        fn gelu_matches_plain(n in 1usize..200, c in 1usize..120) {
+            compare!(((normal([n, c], 1) * 3.0).detach().require_grad(),),
                 |x| gelu_tanh(x), plain::gelu_tanh(x));
         }
 
         #[test]
-        fn layer_norm_has_a_faithful_twin(n in 1usize..600, c in 2usize..80) {
-            twins!((normal([n, c], 1), normal([c], 2), normal([c], 3)),
+        fn layer_norm_matches_plain(n in 1usize..600, c in 2usize..80) {
+            compare!((normal([n, c], 1), normal([c], 2), normal([c], 3)),
                 |x, w, b| layer_norm(x, w, b, 1e-3), plain::layer_norm(x, w, b, 1e-3));
         }
 
         #[test]
-        fn group_norm_has_a_faithful_twin(
-            b in 1usize..4, side in 1usize..9, groups in 1usize..5, width in 2usize..9, with_swish: bool,
+        fn group_norm_matches_plain(
+            b in 1usize..4, side in 1usize..9, groups in 1usize..5, width in 2usize..9,
+            with_swish: bool,
         ) {
             let c = groups * width;
-            twins!((normal([b, side, side + 1, c], 1), normal([c], 2), normal([c], 3)),
+            compare!((normal([b, side, side + 1, c], 1), normal([c], 2), normal([c], 3)),
                 |x, w, bias| group_norm(x, groups, w, bias, 1e-3, with_swish),
                 plain::group_norm(x, groups, w, bias, 1e-3, with_swish));
         }
 
         #[test]
-        fn conv3x3_has_a_faithful_twin(
+        fn conv3x3_matches_plain(
             b in 1usize..4, h in 1usize..10, w in 1usize..10, c_in in 1usize..20,
             c_out in 1usize..20, stride in 1usize..3,
         ) {
-            twins!((normal([b, h, w, c_in], 1), normal([c_out, c_in, 3, 3], 2), normal([c_out], 3)),
+            let (x, k) = (normal([b, h, w, c_in], 1), normal([c_out, c_in, 3, 3], 2));
+            compare!((x, k, normal([c_out], 3)),
                 |x, k, bias| conv3x3(x, k, bias, stride), plain::conv3x3(x, k, bias, stride));
         }
 
         #[test]
-        fn dropout_has_a_faithful_twin(
+        fn dropout_matches_plain(
             b in 1usize..4, side in 1usize..9, c in 1usize..20, p in 0.01f64..0.99, key: u32,
         ) {
             let keys = || DropoutKeys::new(&vec![key; b], 3);
             let below = (p * 2f64.powi(31)) as u32;
-            twins!((normal([b, side, side, c], 1),),
+            compare!((normal([b, side, side, c], 1),),
                 |x| dropout(x, p, keys()), plain::dropout(x, &keys().0, below, 1.0 / (1.0 - p)));
         }
 
         #[test]
-        fn window_attention_has_a_faithful_twin(
-            b in 1usize..3, rows in 1usize..4, columns in 1usize..4, wh in 1usize..6, ww in 1usize..6,
-            heads in 1usize..4, d in 1usize..20,
+        fn window_attention_matches_plain(
+            b in 1usize..3, rows in 1usize..4, columns in 1usize..4, wh in 1usize..6,
+            ww in 1usize..6, heads in 1usize..4, d in 1usize..20,
         ) {
             let (c, n) = (heads * d, wh * ww);
             let inputs = (
@@ -244,21 +250,21 @@ mod tests {
             let attention = |qkv, time, bias| Attention {
                 qkv, time: Some(time), token: None, bias, window: [wh, ww],
             };
-            twins!(inputs,
+            compare!(inputs,
                 |qkv, time, bias| window_attention(attention(qkv, time, bias), false).0,
                 plain::window_attention(attention(qkv, time, bias)).0);
         }
     }
 
     #[test]
-    fn parts_of_a_convolution_fit_together() {
-        // More images than one part of the patch matrix holds.
+    fn convolution_divided_into_many_tasks_matches_plain() {
+        // More images than there are groups of gradient sums, each in more than one task.
         let (x, k, b) = (normal([10, 32, 32, 64], 1), normal([8, 64, 3, 3], 2), normal([8], 3));
-        twins!((x, k, b), |x, k, b| conv3x3(x, k, b, 1), plain::conv3x3(x, k, b, 1));
+        compare!((x, k, b), |x, k, b| conv3x3(x, k, b, 1), plain::conv3x3(x, k, b, 1));
     }
 
     #[test]
-    fn attention_weights_are_those_the_output_was_made_with() {
+    fn window_attention_returns_its_weights() {
         let attention = || Attention {
             qkv: normal([2, 8, 8, 24], 1),
             time: Some(normal([2, 24], 2)),
@@ -270,14 +276,14 @@ mod tests {
         let (fast, none) = window_attention(attention(), false);
         assert!(none.is_none());
         close("context", fast, context);
-        let weights = weights.expect("weights were asked for");
+        let weights = weights.expect("attention weights");
         assert_eq!(weights.dims(), [2, 4, 2, 16, 16]);
         let sums = weights.sum_dim(4);
         close("sum of weights", sums.clone(), sums.ones_like());
     }
 
     #[test]
-    fn the_bounded_tanh_is_tanh() {
+    fn clamped_tanh_matches_tanh() {
         let values: Vec<f64> = (-400..=400).map(|i| f64::from(i) * 0.1).collect();
         let n = values.len();
         let x = Tensor::<1>::from_data(
@@ -288,7 +294,7 @@ mod tests {
         for (x, found) in values.iter().zip(found) {
             assert!((x.tanh() - found).abs() < 1e-12, "{x}: {found}");
         }
-        // GELU is 0 or its argument far out.
+        // Far from 0, GELU is 0 or its argument.
         let x = Tensor::<1>::from_floats([-1e4, 1e4], &Device::flex());
         let y: Vec<f32> = plain::gelu_tanh(x).into_data().try_to_vec().expect("f32");
         assert_eq!(y, [0.0, 1e4]);
@@ -325,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn nearest_upsampling_repeats() {
+    fn nearest_upsampling_repeats_values() {
         let x =
             Tensor::<1>::from_floats([1.0, 2.0, 3.0, 4.0], &Device::flex()).reshape([1, 2, 2, 1]);
         let up: Vec<f32> = upsample_nearest(x).into_data().try_to_vec().unwrap();

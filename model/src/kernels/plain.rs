@@ -1,54 +1,60 @@
-//! Reference operations: plain tensor operations, as the paper writes them, for every backend.
+//! Reference implementations of the network's operations, made of tensor operations, for every
+//! backend.
 
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{DType, Int, Tensor, TensorData, activation, module};
 
 use crate::kernels::scramble::SCRAMBLE;
 
-/// Swish, `x · sigmoid(x)`.
+/// Computes Swish, `x · sigmoid(x)`.
 pub(crate) fn swish<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     activation::silu(x)
 }
 
-/// The type for what wants more bits than a `dtype` of 16 has: `f32`, or `dtype` if it is wider.
-pub(crate) fn wide(dtype: DType) -> DType {
+/// Returns the type of computations that 16 bits are too few for: `f32`, or `f64` if `dtype` is
+/// that.
+pub(crate) fn at_least_f32(dtype: DType) -> DType {
     if dtype == DType::F64 { dtype } else { DType::F32 }
 }
 
-pub(crate) fn widened<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    let dtype = wide(x.dtype());
+/// Casts `x` to [`at_least_f32`] of its type.
+pub(crate) fn widen<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let dtype = at_least_f32(x.dtype());
     x.cast(dtype)
 }
 
-/// What [`window_attention`] attends with.
+/// The arguments of [`window_attention`].
 pub(crate) struct Attention {
     /// Spatial part of queries, keys and values, `[B, H, W, 3 C]`.
     pub qkv: Tensor<4>,
-    /// Their part from the time token, `[B, 3 C]`, if it has one.
+    /// Time token's part of queries, keys and values, `[B, 3 C]`, if it has one.
     pub time: Option<Tensor<2>>,
     /// Queries, keys and values of a further token in every window, `[B, 3 C]`. The tokens of the
-    /// map attend to it; what it attends to is not computed.
+    /// map attend to it; its own output is not computed.
     pub token: Option<Tensor<2>>,
     /// Position bias, `[1 or B, heads, N, K]` for `N` tokens in a window and `K` keys: `N`, and one
     /// for the further token.
     pub bias: Tensor<4>,
-    /// Height and width of a window. They divide those of the map.
+    /// Height and width of a window; they divide those of the map.
     pub window: [usize; 2],
 }
 
-/// `tanh`, of an argument bounded to -15 to 15, where it is ±1 to 13 digits: WebGPU and Vulkan leave
-/// the result for large arguments undefined.
+/// Computes `tanh` of the argument clamped to -15 to 15, beyond which it is ±1 to 13 digits. WebGPU
+/// and Vulkan leave the result for large arguments undefined.
 pub(crate) fn tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     x.clamp(-15.0, 15.0).tanh()
 }
 
+/// [`super::gelu_tanh`] with tensor operations.
 pub(crate) fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    // The cube is written as products: a power would be a logarithm and an exponential.
+    // The cube is written as products because a power is computed with a logarithm and an
+    // exponential.
     let cube = x.clone() * x.clone() * x.clone();
     let u = (x.clone() + cube * 0.044715) * (2.0 / core::f64::consts::PI).sqrt();
     x * (tanh(u) + 1.0) * 0.5
 }
 
+/// [`super::layer_norm`] with tensor operations.
 pub(crate) fn layer_norm<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<1>,
@@ -58,6 +64,7 @@ pub(crate) fn layer_norm<const D: usize>(
     module::layer_norm(x, weight, Some(bias), eps)
 }
 
+/// [`super::group_norm`] with tensor operations.
 pub(crate) fn group_norm(
     x: Tensor<4>,
     groups: usize,
@@ -77,16 +84,18 @@ pub(crate) fn group_norm(
     if with_swish { swish(x) } else { x }
 }
 
+/// [`super::dropout`] with tensor operations. Values whose 31-bit hash is below `below` are
+/// dropped, and the others multiplied by `scale`.
 pub(crate) fn dropout(x: Tensor<4>, keys: &[u32], below: u32, scale: f64) -> Tensor<4> {
     let [b, h, w, c] = x.dims();
     let device = x.device().without_autodiff();
-    // As i32, whose products wrap around like those of u32.
+    // As i32: its products wrap around to the same bits as those of u32.
     let keys: Vec<i32> = keys.iter().map(|&key| key as i32).collect();
     let keys = TensorData::new(keys, [b, 1, 1, 1]);
     let keys = Tensor::<4, Int>::from_data(keys, (&device, DType::I32));
     let values = Tensor::<1, Int>::arange(0..(h * w * c) as i64, (&device, DType::I32));
     let shift = |x: Tensor<4, Int>, n: u32| {
-        // Signed numbers are shifted with their sign, which has no place here.
+        // Shifting a signed number fills in copies of its sign bit; the mask clears them.
         let low = ((1u64 << (32 - n)) - 1) as i32;
         x.bitwise_right_shift_scalar(n as i32).bitwise_and_scalar(low)
     };
@@ -100,6 +109,7 @@ pub(crate) fn dropout(x: Tensor<4>, keys: &[u32], below: u32, scale: f64) -> Ten
     x.mask_fill(dropped, 0.0) * scale
 }
 
+/// [`super::conv3x3`] with tensor operations.
 pub(crate) fn conv3x3(
     x: Tensor<4>,
     weight: Tensor<4>,
@@ -111,6 +121,8 @@ pub(crate) fn conv3x3(
     module::conv2d(x.permute([0, 3, 1, 2]), weight, Some(bias), options).permute([0, 2, 3, 1])
 }
 
+/// [`super::window_attention`] with tensor operations; returns the output and the attention
+/// weights.
 pub(crate) fn window_attention(attention: Attention) -> (Tensor<4>, Tensor<5>) {
     let Attention { qkv, time, token, bias, window: [wh, ww] } = attention;
     let [b, h, w, c3] = qkv.dims();
@@ -139,11 +151,11 @@ pub(crate) fn window_attention(attention: Attention) -> (Tensor<4>, Tensor<5>) {
     };
     let (q, k, v) = (part(0), part(1), part(2));
     let scale = (d as f64).powf(-0.5);
-    let logits = widened((q * scale).matmul(k.swap_dims(2, 3)));
+    let logits = widen((q * scale).matmul(k.swap_dims(2, 3)));
     let bias = bias.cast(logits.dtype());
     let bias = match tables {
         1 => bias,
-        // All windows of a picture have its bias.
+        // All windows of an image have its bias.
         _ => (bias.unsqueeze_dim::<5>(1).expand([b, windows, heads, n, keys])).reshape([
             b * windows,
             heads,
@@ -169,7 +181,7 @@ pub(crate) fn upsample_nearest(x: Tensor<4>) -> Tensor<4> {
     x.reshape([b, h, 1, w, 1, c]).expand([b, h, 2, w, 2, c]).reshape([b, 2 * h, 2 * w, c])
 }
 
-/// Doubles height and width by bilinear interpolation between pixel centres.
+/// Doubles height and width by bilinear interpolation between the centres of pixels.
 pub(crate) fn upsample_bilinear(x: Tensor<4>) -> Tensor<4> {
     /// Doubles dimension `dim`: the neighbours of an even row are the row itself and the one
     /// before it, with weights 3/4 and 1/4; those of an odd row, itself and the one after it.
@@ -198,14 +210,14 @@ pub(crate) fn enlarge_bilinear(x: Tensor<4>, factor: usize) -> Tensor<4> {
     }
     let [b, h, w, c] = x.dims();
     let options = (&x.device().without_autodiff(), x.dtype());
-    // Row `i` holds the weights of the old places in the new place `i`.
+    // Row `i` holds the weights of the old pixels in the new pixel `i`.
     let matrix = |n: usize| {
         let mut weights = vec![0.0f32; factor * n * n];
         for (i, row) in weights.chunks_exact_mut(n).enumerate() {
-            let place = ((i as f32 + 0.5) / factor as f32 - 0.5).clamp(0.0, (n - 1) as f32);
-            let low = place.floor() as usize;
-            row[low] += 1.0 - place.fract();
-            row[(low + 1).min(n - 1)] += place.fract();
+            let position = ((i as f32 + 0.5) / factor as f32 - 0.5).clamp(0.0, (n - 1) as f32);
+            let low = position.floor() as usize;
+            row[low] += 1.0 - position.fract();
+            row[(low + 1).min(n - 1)] += position.fract();
         }
         Tensor::<3>::from_data(TensorData::new(weights, [1, factor * n, n]), options)
     };
@@ -215,7 +227,7 @@ pub(crate) fn enlarge_bilinear(x: Tensor<4>, factor: usize) -> Tensor<4> {
     columns.reshape([b, factor * h, factor * w, c])
 }
 
-/// Halves height and width by bilinear interpolation, which is the mean of 2x2 pixels.
+/// Halves height and width by bilinear interpolation, which is the mean of each 2x2 pixels.
 pub(crate) fn downsample_bilinear(x: Tensor<4>) -> Tensor<4> {
     let [b, h, w, c] = x.dims();
     x.reshape([b, h / 2, 2, w / 2, 2, c]).mean_dim(2).mean_dim(4).reshape([b, h / 2, w / 2, c])

@@ -1,10 +1,10 @@
-//! The hash that dropout masks are made of.
+//! The hash behind dropout masks.
 
 /// Multipliers of [`scramble`].
 pub(crate) const SCRAMBLE: [u32; 3] = [0x9E37_79B9, 0x7FEB_352D, 0x846C_A68B];
 
-/// A number from `i` and a key: `i` times the golden ratio, the key, then the finaliser
-/// `lowbias32` of the hash-prospector project.
+/// Returns a 32-bit hash of `i` and a key: `i` times the golden ratio, xor the key, then the mixing
+/// function `lowbias32` of the hash-prospector project.
 #[inline(always)]
 pub(crate) fn scramble(i: u32, key: u32) -> u32 {
     let [golden, first, second] = SCRAMBLE;

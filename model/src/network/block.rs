@@ -13,35 +13,51 @@ use crate::network::params::Params;
 use crate::network::tmsa::{Tmsa, TmsaOutput, TransformerShape, plus_time};
 use crate::network::window::RelativePositions;
 
-/// Two linear maps with an activation between them.
+/// The MLP of a transformer block: two linear maps with an activation between them.
 #[derive(Module, Debug)]
 pub struct Mlp {
     fc1: Linear,
     fc2: Linear,
-    /// Of the time token, to the input.
+    /// Map of the time token to the input.
     input_temb: Option<Linear>,
-    /// Of the time token, to the hidden layer.
+    /// Map of the time token to the hidden layer.
     fc1_temb: Option<Linear>,
     #[module(skip)]
     activation: Activation,
 }
 
 impl Mlp {
+    /// The MLP of a block of this shape, with the maps of the time token that `config` asks for.
     fn new(params: &Params, config: &TransformerConfig, shape: &TransformerShape) -> Self {
-        let TransformerShape { channels, branch_init, .. } = *shape;
-        let hidden = config.mlp_ratio * channels;
+        let hidden = config.mlp_ratio * shape.channels;
         let time_map =
             |name, place, d_out| shape.time_map(params.enter(name), config, place, d_out);
         Self {
+            input_temb: time_map("input_temb", TimeEntry::MlpInput, shape.channels),
+            fc1_temb: time_map("fc1_temb", TimeEntry::Mlp, hidden),
+            ..Self::without_time(params, config, shape.channels, shape.branch_init)
+        }
+    }
+
+    /// The MLP without a time token.
+    pub(crate) fn without_time(
+        params: &Params,
+        config: &TransformerConfig,
+        channels: usize,
+        branch_init: f64,
+    ) -> Self {
+        let hidden = config.mlp_ratio * channels;
+        Self {
             fc1: Linear::new(&params.enter("fc1"), [channels, hidden], true, 1.0),
             fc2: Linear::new(&params.enter("fc2"), [hidden, channels], true, branch_init),
-            input_temb: time_map("input_temb", TimeEntry::MlpInput, channels),
-            fc1_temb: time_map("fc1_temb", TimeEntry::Mlp, hidden),
+            input_temb: None,
+            fc1_temb: None,
             activation: config.activation,
         }
     }
 
-    fn forward(&self, x: Tensor<4>, time: &Tensor<2>) -> Tensor<4> {
+    /// Computes the output; `time` is added where the MLP has a map of it.
+    pub(crate) fn forward(&self, x: Tensor<4>, time: &Tensor<2>) -> Tensor<4> {
         let x = self.fc1.forward(plus_time(x, &self.input_temb, time));
         let x = plus_time(x, &self.fc1_temb, time);
         let x = match self.activation {
@@ -51,13 +67,13 @@ impl Mlp {
         self.fc2.forward(x)
     }
 
-    fn macs(&self, tokens: usize) -> Macs {
-        let of_time = self.input_temb.iter().chain(&self.fc1_temb);
-        self.fc1.macs(tokens) + self.fc2.macs(tokens) + of_time.map(|map| map.macs(1)).sum()
+    pub(crate) fn macs(&self, tokens: usize) -> Macs {
+        let time_maps = self.input_temb.iter().chain(&self.fc1_temb);
+        self.fc1.macs(tokens) + self.fc2.macs(tokens) + time_maps.map(|map| map.macs(1)).sum()
     }
 }
 
-/// `h = TMSA(LN(x), x_t) + x` (Eq 7), `MLP(LN(h)) + h` (Eq 8).
+/// The DiffiT transformer block: `h = TMSA(LN(x), x_t) + x` (Eq 7), `MLP(LN(h)) + h` (Eq 8).
 #[derive(Module, Debug)]
 pub struct Transformer {
     norm1: LayerNorm,
@@ -85,7 +101,7 @@ impl Transformer {
         }
     }
 
-    /// The output, and what was attended to if it was asked for.
+    /// Computes the output, and with `weights` the attention maps.
     ///
     /// # Shapes
     ///
@@ -107,13 +123,13 @@ impl Transformer {
     }
 }
 
-/// `h = Conv3x3(Swish(GN(x)))` (Eq 9), `Transformer(h, x_t) + x` (Eq 10).
+/// The DiffiT ResBlock: `h = Conv3x3(Swish(GN(x)))` (Eq 9), `Transformer(h, x_t) + x` (Eq 10).
 #[derive(Module, Debug)]
 pub struct ResBlock {
     norm: GroupNorm,
     conv: Conv3x3,
     transformer: Transformer,
-    /// The 1x1 convolution of the residual, where the channels change.
+    /// The 1x1 convolution of the residual, if the number of channels changes.
     residual: Option<Linear>,
     has_residual: bool,
     dropout: f64,
@@ -121,7 +137,7 @@ pub struct ResBlock {
 }
 
 impl ResBlock {
-    /// A block that turns maps of `c_in` into maps of `c_out` channels.
+    /// A block from maps of `c_in` channels to maps of `c_out` channels.
     pub(crate) fn new(
         params: &Params,
         config: &ImageConfig,
@@ -150,7 +166,7 @@ impl ResBlock {
         }
     }
 
-    /// The output, and what was attended to if it was asked for.
+    /// Computes the output, and with `weights` the attention maps.
     ///
     /// # Shapes
     ///
@@ -173,7 +189,7 @@ impl ResBlock {
         self.composed(x, time, dropout, weights)
     }
 
-    /// All of it as one kernel of the CPU, where it is of the form that the kernel knows.
+    /// Computes the block with the fused CPU kernel, if the kernel supports its configuration.
     fn fused(
         &self,
         x: Tensor<4>,
@@ -208,7 +224,7 @@ impl ResBlock {
         }
     }
 
-    /// One operation after the other.
+    /// Computes the block operation by operation.
     fn composed(
         &self,
         x: Tensor<4>,
@@ -256,7 +272,8 @@ mod tests {
         Tensor::from_data(TensorData::new(values, shape), &device)
     }
 
-    /// Moves every parameter away from its initial value, which is often 0 or 1.
+    /// Adds noise to every parameter: many initial values are 0 or 1, for which errors can go
+    /// unseen.
     struct Shake(u64);
 
     impl ModuleMapper for Shake {
@@ -270,7 +287,7 @@ mod tests {
         }
     }
 
-    /// The gradients of all parameters, by name.
+    /// Collects the gradients of all parameters, in the order of the module.
     struct Collect<'a>(&'a Gradients, Vec<Vec<f32>>);
 
     impl ModuleVisitor for Collect<'_> {
@@ -280,8 +297,8 @@ mod tests {
         }
     }
 
-    /// Output and all gradients, those of the parameters last.
-    fn everything(
+    /// Returns the output and all gradients: of `x`, of `time`, and of the parameters.
+    fn output_and_gradients(
         block: &ResBlock,
         [x, time]: [Tensor<2>; 2],
         shape: [usize; 4],
@@ -291,7 +308,7 @@ mod tests {
         let (x, time) = (x.require_grad(), time.require_grad());
         let map = x.clone().reshape(shape);
         let output = if fused {
-            block.fused(map, time.clone(), dropout).expect("the kernel knows this form")
+            block.fused(map, time.clone(), dropout).expect("the kernel supports this configuration")
         } else {
             block.composed(map, time.clone(), dropout, false).0
         };
@@ -314,8 +331,8 @@ mod tests {
             window: Window::Size(side),
             dropout,
             branch_init: 1.0,
-            // Over two values that are nearly the same, a smaller number would make a normalisation
-            // multiply rounding errors, of either form, by a thousand.
+            // Large, because a normalisation over two nearly equal values multiplies the rounding
+            // errors of both implementations by up to `1 / sqrt(eps)`.
             group_norm: GroupNormConfig { eps, ..GroupNormConfig::default() },
             transformer: TransformerConfig {
                 head_dim,
@@ -332,8 +349,9 @@ mod tests {
     }
 
     proptest! {
-        // The same cases each time: in one of some thousands a gradient is a sum that nearly cancels, and
-        // the rounding errors of either form are more than is allowed for what is left.
+        // A fixed seed: in about one case of some thousands, a gradient is a sum that nearly
+        // cancels, and the rounding errors of either implementation exceed the tolerance relative
+        // to what is left.
         #![proptest_config(ProptestConfig {
             cases: 256,
             rng_seed: RngSeed::Fixed(1),
@@ -341,7 +359,7 @@ mod tests {
         })]
 
         #[test]
-        fn the_fused_block_is_the_composed_one(
+        fn fused_block_matches_composed_block(
             b in 1usize..12, side in 1usize..5, rows in 1usize..4, columns in 1usize..4,
             heads in 1usize..4, d in 1usize..20, c_in in 1usize..40, same: bool, dropped: bool,
         ) {
@@ -353,8 +371,8 @@ mod tests {
             let pixels = rows * side * columns * side;
             let inputs = || [normal([b, pixels * c_in], 1), normal([b, 12], 2)];
             let keys = || dropped.then(|| DropoutKeys::new(&vec![7; b], 3));
-            let fused = everything(&block, inputs(), shape, keys(), true);
-            let composed = everything(&block, inputs(), shape, keys(), false);
+            let fused = output_and_gradients(&block, inputs(), shape, keys(), true);
+            let composed = output_and_gradients(&block, inputs(), shape, keys(), false);
             assert_eq!(fused.len(), composed.len());
             for (i, (fused, composed)) in fused.iter().zip(&composed).enumerate() {
                 assert_eq!(fused.len(), composed.len());
@@ -368,14 +386,14 @@ mod tests {
 
     #[cfg(feature = "rayon")]
     #[test]
-    fn the_number_of_threads_changes_no_bit() {
+    fn thread_count_does_not_change_the_result() {
         let run = |threads: usize, b: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             pool.expect("threads").install(|| {
                 let block = block([24, 32], 4, 16, 0.2);
                 let inputs = [normal([b, 16 * 8 * 24], 1), normal([b, 12], 2)];
                 let keys = DropoutKeys::new(&vec![5; b], 1);
-                everything(&block, inputs, [b, 16, 8, 24], Some(keys), true)
+                output_and_gradients(&block, inputs, [b, 16, 8, 24], Some(keys), true)
             })
         };
         for b in [1, 3, 19] {

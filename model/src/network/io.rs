@@ -6,80 +6,81 @@ use burn::tensor::{DType, Tensor};
 
 use crate::diffusion::label::Label;
 
-/// What a network computes from. It computes in the type of `x`: parameters are brought to that
-/// type where they meet it, while normalisation and softmax are computed in `f32`.
+/// The input of a network. The network computes in the type of `x`: parameters are cast to it when
+/// they are used. Normalisation and softmax are computed in `f32`.
 #[derive(Clone, Debug)]
 pub struct NetworkInput {
     /// Noisy pictures, scaled by the preconditioner, `[B, C, H, W]`.
     pub x: Tensor<4>,
-    /// Their noise levels, as the preconditioner expresses them, one a picture.
+    /// Noise level of each picture as `c_noise` of the preconditioner.
     pub c_noise: Vec<f64>,
-    /// Conditioning, training mechanics and inspection.
+    /// Conditioning, options of training, and inspection.
     pub options: NetworkOptions,
 }
 
-/// What a network computes.
+/// The output of a network.
 #[derive(Clone, Debug)]
 pub struct NetworkOutput {
-    /// `[B, C, H, W]`; with a learned variance, `[B, 2 C, H, W]`: the prediction, then the place of
-    /// the variance between its bounds, -1 to 1.
+    /// Prediction, `[B, C, H, W]`. With a learned variance `[B, 2 C, H, W]`: the prediction, then
+    /// the position of the variance between its bounds, -1 to 1.
     pub x: Tensor<4>,
-    /// Attention maps of the block that was asked for.
+    /// Attention maps of the requested block, if any.
     pub attention: Option<AttentionMaps>,
 }
 
-/// What the tokens of a block attend to, and why.
+/// Attention maps of a block, and what they were computed from.
 #[derive(Clone, Debug)]
 pub struct AttentionMaps {
-    /// `[B, windows, heads, N, N]`: row `i` holds the weights with which token `i` of a window
-    /// takes up the values of the others, and sums to 1. Windows are counted row after row, and
-    /// so are the tokens inside one. If the time token is one of a window's, its weight is left out
+    /// Attention weights, `[B, windows, heads, N, N]`: row `i` holds the weights of all tokens'
+    /// values in the output of token `i`, and sums to 1. Windows, and tokens inside a window, are
+    /// in row-major order. If the time token is one of a window's tokens, its weight is left out
     /// and makes up the difference to 1.
     pub weights: Tensor<5>,
-    /// B of Eq (6), `[1, heads, N, N]`; if the time token enters there, `[B, heads, N, N]`.
+    /// Relative position bias, B of Eq (6), `[1, heads, N, N]`, or `[B, heads, N, N]` if the time
+    /// token enters there.
     pub bias: Tensor<4>,
-    /// Lengths of the two parts of queries, keys and values (Eq 3-5), `[B, 2, 3]`: of the spatial
-    /// token, as the mean over the map, and of the time token, 0 if it has none.
+    /// Norms of the two parts of queries, keys and values (Eq 3-5), `[B, 2, 3]`: the part of the
+    /// spatial tokens, as the mean over the map, and the part of the time token, 0 if there is none.
     pub lengths: Tensor<3>,
-    /// Tokens a side of a window.
+    /// Side of a window, in tokens.
     pub window: usize,
 }
 
-/// Where a block stands.
+/// The position and size of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockInfo {
-    /// `encoder` or `decoder`; `stack` in the latent network, which has one part.
+    /// Part of the network: `encoder` or `decoder`; `stack` in the latent network.
     pub part: &'static str,
-    /// Tokens a side of its map.
+    /// Side of its map, in tokens.
     pub side: usize,
     /// Channels of a token.
     pub channels: usize,
-    /// Tokens a side of its attention window.
+    /// Side of its attention window, in tokens; 0 if the block has no attention.
     pub window: usize,
 }
 
 /// Options of a forward pass, besides the noisy pictures and their noise levels.
 #[derive(Clone, Debug, Default)]
 pub struct NetworkOptions {
-    /// What the pictures are conditioned on.
+    /// Labels of the pictures.
     pub conditioning: Conditioning,
     /// Dropout and gradient checkpointing; the default is inference.
     pub training: TrainingOptions,
-    /// What is recorded or switched off to look inside.
+    /// Attention maps to return, and parts to switch off.
     pub inspection: Inspection,
 }
 
-/// What pictures are conditioned on.
+/// The conditioning of a batch: class labels and augmentation labels.
 #[derive(Clone, Debug, Default)]
 pub struct Conditioning {
-    /// The label of each picture; one without a class is the null class of classifier-free
+    /// Label of each picture. A label without a class is the null class of classifier-free
     /// guidance. If the list is empty, no picture has a class.
     pub labels: Vec<Label>,
     /// Augmentation labels, `[B, labels]`; `None` when sampling.
     pub augment: Option<Tensor<2>>,
 }
 
-/// Mechanics of training. The default is inference.
+/// Options of a forward pass in training. The default is inference.
 #[derive(Clone, Debug, Default)]
 pub struct TrainingOptions {
     /// Dropout key of each picture; `None` disables dropout.
@@ -89,10 +90,10 @@ pub struct TrainingOptions {
     pub recompute: Option<crate::training::recompute::Recompute>,
 }
 
-/// Inspection of a forward pass.
+/// Options that inspect a forward pass.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Inspection {
-    /// The block whose attention maps are returned, counted in the order of execution.
+    /// Index of the block whose attention maps are returned, in the order of execution.
     pub attention_of: Option<usize>,
     /// Whether the time token is replaced by zeros.
     pub silence_time: bool,
@@ -105,14 +106,14 @@ impl From<Conditioning> for NetworkOptions {
 }
 
 impl Conditioning {
-    /// The labels of `b` pictures.
+    /// The label of each of `b` pictures.
     pub(crate) fn labels_of(&self, b: usize) -> Cow<'_, [Label]> {
         if self.labels.is_empty() { vec![Label::NONE; b].into() } else { (&self.labels[..]).into() }
     }
 }
 
 impl NetworkOptions {
-    /// The time token as the blocks receive it, in the type of a map.
+    /// The time token as the blocks receive it, cast to `dtype`.
     pub(crate) fn time_token(&self, time: Tensor<2>, dtype: DType) -> Tensor<2> {
         let time = time.cast(dtype);
         let time = if self.inspection.silence_time { time.zeros_like() } else { time };

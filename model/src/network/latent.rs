@@ -1,12 +1,13 @@
-//! The latent network: patches of a latent, a stack of DiffiT transformer blocks that attend over
-//! the whole map, and a linear map back to patches.
+//! The latent network: a linear embedding of patches, a stack of DiffiT transformer blocks that
+//! attend over the whole map, and a linear map back to patches.
 
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 
-use crate::config::LatentConfig;
-use crate::kernels::{swish, wide};
+use crate::config::{LatentConfig, Modulation as Kind};
+use crate::kernels::{at_least_f32, swish};
 use crate::network::block::Transformer;
+use crate::network::dit::{DitBlock, LatentBlock, Modulation, modulate};
 use crate::network::io::{BlockInfo, NetworkInput, NetworkOutput};
 use crate::network::layers::{Embedding, LayerNorm, Linear};
 use crate::network::macs::Macs;
@@ -15,20 +16,22 @@ use crate::network::time::TimestepEmbedding;
 use crate::network::tmsa::TransformerShape;
 use crate::network::window::RelativePositions;
 
-/// Standard deviation of the initial embeddings of time and class.
+/// Initialisation of the embeddings of time and class.
 const EMBEDDING_INIT: Init = Init::Normal { std: 0.02 };
 
-/// The network of section 3.2 of the paper, as it was released.
+/// The latent network of section 3.2 of the paper, as released by its authors.
 #[derive(Module, Debug)]
 pub struct LatentNetwork {
     patches: Linear,
-    /// Fixed, `[1, H, W, C]`.
+    /// Fixed position embedding, `[1, H, W, C]`.
     positions: Option<Tensor<4>>,
     time: TimestepEmbedding,
-    /// The last row stands for no class.
+    /// Class embedding; its last row is the null class.
     classes: Option<Embedding>,
-    blocks: Vec<Transformer>,
+    blocks: Vec<LatentBlock>,
     head_norm: LayerNorm,
+    /// Shift and scale of the final layer, with adaLN-Zero.
+    head_modulation: Option<Modulation>,
     head: Linear,
     #[module(skip)]
     config: LatentConfig,
@@ -39,16 +42,22 @@ impl LatentNetwork {
     pub(crate) fn new(params: &Params, config: &LatentConfig) -> Self {
         let LatentConfig { channels, patch, width, depth, classes, .. } = *config;
         let side = config.side();
-        let relative = RelativePositions::new(config.window.on(side), params);
+        let window = config.window.on(side);
+        let ada_ln = config.modulation == Kind::AdalnZero;
+        let relative = (!ada_ln).then(|| RelativePositions::new(window, params));
         let block = |i: usize| {
             let params = params.enter("blocks").enter(i);
+            let Some(relative) = &relative else {
+                let block = DitBlock::new(&params, &config.transformer, width, window);
+                return LatentBlock::AdaLnZero(block);
+            };
             let shape = TransformerShape {
                 channels: width,
                 time_width: width,
-                positions: &relative,
+                positions: relative,
                 branch_init: 1.0,
             };
-            Transformer::new(&params, &config.transformer, &shape)
+            LatentBlock::Tmsa(Transformer::new(&params, &config.transformer, &shape))
         };
         let head = params.enter("final_layer");
         Self {
@@ -72,6 +81,7 @@ impl LatentNetwork {
                 false,
                 config.transformer.layer_norm_eps,
             ),
+            head_modulation: ada_ln.then(|| Modulation::new(&head, width, 2)),
             head: Linear::with_init(
                 &head.enter("linear"),
                 [width, patch * patch * config.channels_out()],
@@ -89,13 +99,15 @@ impl LatentNetwork {
         let channels_out = self.config.channels_out();
         let [b, side] = [x.dims()[0], self.config.side()];
         let x = Linear::patches(x, p);
-        let positions = self.positions.clone().expect("the network was not built for its shapes");
+        let positions =
+            self.positions.clone().expect("a network built for its shapes alone cannot compute");
         let mut x = self.patches.forward(x) + positions.cast(dtype);
 
-        let mut condition = self.time.forward(&c_noise, (&device, wide(dtype)));
+        let mut condition = self.time.forward(&c_noise, (&device, at_least_f32(dtype)));
         if let Some(table) = &self.classes {
             let labels = options.conditioning.labels_of(b);
-            condition = condition + table.of_labels(&labels, self.config.classes).cast(wide(dtype));
+            condition =
+                condition + table.of_labels(&labels, self.config.classes).cast(at_least_f32(dtype));
         }
         let condition = options.time_token(condition, dtype);
 
@@ -103,7 +115,7 @@ impl LatentNetwork {
         for (number, block) in self.blocks.iter().enumerate() {
             #[cfg(feature = "train")]
             if let Some(recompute) = &options.training.recompute {
-                x = recompute.block(block, x, condition.clone(), |block: &Transformer, x, time| {
+                x = recompute.block(block, x, condition.clone(), |block: &LatentBlock, x, time| {
                     block.forward(x, time, false).0
                 });
                 continue;
@@ -114,7 +126,15 @@ impl LatentNetwork {
             attention = attention.or(maps);
         }
 
-        let x = self.head.forward(swish(self.head_norm.forward(x)));
+        let x = self.head_norm.forward(x);
+        let x = match &self.head_modulation {
+            Some(modulation) => {
+                let [shift, scale] = modulation.forward(condition);
+                modulate(x, shift, scale)
+            }
+            None => swish(x),
+        };
+        let x = self.head.forward(x);
         // (b, h, w, p q c) -> (b, c, h p, w q)
         let x = x
             .reshape([b, side, side, p, p, channels_out])
@@ -126,7 +146,11 @@ impl LatentNetwork {
     pub(crate) fn macs(&self) -> Macs {
         let tokens = self.config.side().pow(2);
         let blocks = self.blocks.iter().map(|block| block.macs(tokens, self.config.width));
-        self.patches.macs(tokens) + self.time.macs() + blocks.sum() + self.head.macs(tokens)
+        self.patches.macs(tokens)
+            + self.time.macs()
+            + blocks.sum()
+            + self.head_modulation.iter().map(Modulation::macs).sum()
+            + self.head.macs(tokens)
     }
 
     pub(crate) fn blocks(&self) -> Vec<BlockInfo> {
@@ -137,14 +161,15 @@ impl LatentNetwork {
     }
 }
 
-/// The fixed embedding of the places of a `side x side` map in `channels` values each, token after
-/// token: the first half of the values from the column, the second from the row, and in each half
-/// first `sin(place f_i)`, then `cos(place f_i)`, with `f_i = 10000^(-i / n)`, `n = channels / 4`.
+/// Computes the fixed position embedding of a `side x side` map, `[side, side, channels]`.
+///
+/// The first half of the channels encodes the column `p`, the second half the row `p`; each half is
+/// `sin(p f_i)` for all `i`, then `cos(p f_i)`, with `f_i = 10000^(-i / n)` and `n = channels / 4`.
 pub(crate) fn position_embedding(side: usize, channels: usize) -> Vec<f32> {
     let n = channels / 4;
-    // One row for each number of a column or row.
-    let wave = |place: usize| {
-        let angle = move |i: usize| place as f64 * 10_000f64.powf(-(i as f64) / n as f64);
+    // The half that encodes a column or row of this number.
+    let wave = |position: usize| {
+        let angle = move |i: usize| position as f64 * 10_000f64.powf(-(i as f64) / n as f64);
         let sines = (0..n).map(move |i| libm::sin(angle(i)) as f32);
         sines.chain((0..n).map(move |i| libm::cos(angle(i)) as f32)).collect::<Vec<f32>>()
     };

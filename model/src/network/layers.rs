@@ -1,7 +1,7 @@
 //! The layers that networks are made of. Maps are channels-last, `[B, H, W, C]`.
 //!
-//! A layer computes in the type of its input, whatever type its parameters have: what is trained
-//! stays `f32` while products are taken in `bf16`.
+//! A layer casts its parameters to the type of its input and computes in that type. In
+//! mixed-precision training, parameters stay `f32` while products are computed in `bf16`.
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, module};
@@ -12,7 +12,7 @@ use crate::kernels::cpu::{self, Input};
 use crate::network::macs::Macs;
 use crate::network::params::{Init, Params};
 
-/// `x W + b` over the last dimension.
+/// A linear map over the last dimension, `x W + b`.
 #[derive(Module, Debug)]
 pub struct Linear {
     weight: Param<Tensor<2>>,
@@ -20,11 +20,12 @@ pub struct Linear {
 }
 
 impl Linear {
+    /// A linear map with Xavier-uniform initial weights.
     pub(crate) fn new(params: &Params, dims: [usize; 2], bias: bool, gain: f64) -> Self {
         Self::with_init(params, dims, bias, Init::XavierUniform { gain })
     }
 
-    /// With other initial weights.
+    /// A linear map with the given initialisation.
     pub(crate) fn with_init(
         params: &Params,
         [d_in, d_out]: [usize; 2],
@@ -37,7 +38,8 @@ impl Linear {
         }
     }
 
-    /// A convolution whose kernel and stride are one patch: a linear map of the patch, `[c, p, p]`.
+    /// A linear map of patches `[c, p, p]`, stored as a convolution with kernel size and stride
+    /// `p`.
     pub(crate) fn of_patches(params: &Params, [c, p, d_out]: [usize; 3]) -> Self {
         let init = Init::XavierUniform { gain: 1.0 };
         Self {
@@ -60,6 +62,16 @@ impl Linear {
         x.reshape([b, rows, columns, c * p * p])
     }
 
+    /// A 1x1 convolution, stored as such.
+    pub(crate) fn conv1x1(params: &Params, [c_in, c_out]: [usize; 2], gain: f64) -> Self {
+        Self {
+            weight: params.kernel("weight", [c_out, c_in, 1, 1], Init::XavierUniform { gain }),
+            bias: Some(params.tensor("bias", [c_out], Init::Zeros)),
+        }
+    }
+
+    /// Applies the map.
+    ///
     /// # Shapes
     ///
     /// - x: `[.., in]`
@@ -71,12 +83,13 @@ impl Linear {
         let mut shape = x.dims();
         let rows = shape[..D - 1].iter().product::<usize>();
         shape[D - 1] = d_out;
-        // One product over all rows: left in its shape, it could become many small ones.
+        // Reshaped to one product over all rows, because a batched product may run as many small
+        // ones.
         let bias = self.bias.as_ref().map(|bias| bias.val().cast(dtype));
         module::linear(x.reshape([rows, d_in]), weight, bias).reshape(shape)
     }
 
-    /// Weight and bias for a kernel; none without a bias.
+    /// Weight and bias as inputs of a kernel; `None` if there is no bias.
     pub(crate) fn inputs(&self) -> Option<[Input; 2]> {
         let bias = self.bias.as_ref()?.val().cast(DType::F32);
         Some([self.weight.val().cast(DType::F32).into(), bias.into()])
@@ -87,8 +100,9 @@ impl Linear {
     }
 }
 
-/// The linear map of class labels to the time embedding, as in EDM: without bias, from the one-hot
-/// vector times the square root of the number of classes. No class is the zero vector.
+/// The embedding of class labels that is added to the time embedding, as in EDM: a linear map
+/// without bias of the one-hot vector times the square root of the number of classes. The null
+/// class is the zero vector.
 #[derive(Module, Debug)]
 pub struct ClassEmbedding {
     linear: Linear,
@@ -100,9 +114,16 @@ impl ClassEmbedding {
         Self { linear: Linear::new(params, [classes, channels], false, 1.0), classes }
     }
 
+    /// With a bias, which is added without a class too: the form of EDM's `SongUNet`.
+    pub(crate) fn with_bias(params: &Params, classes: usize, channels: usize) -> Self {
+        Self { linear: Linear::new(params, [classes, channels], true, 1.0), classes }
+    }
+
+    /// Computes the embedding of labels.
+    ///
     /// # Shapes
     ///
-    /// - labels: one a picture
+    /// - labels: one per picture
     /// - output: `[B, channels]`
     pub fn forward(&self, labels: &[Label], options: (&Device, DType)) -> Tensor<2> {
         let scale = (self.classes as f64).sqrt();
@@ -121,7 +142,7 @@ impl ClassEmbedding {
     }
 }
 
-/// A learned vector for each of a number of things.
+/// An embedding table: a learned vector for each index.
 #[derive(Module, Debug)]
 pub struct Embedding {
     weight: Param<Tensor<2>>,
@@ -132,34 +153,38 @@ impl Embedding {
         Self { weight: params.tensor("weight", shape, init) }
     }
 
+    /// Looks up the vectors of these indices.
+    ///
     /// # Shapes
     ///
-    /// - output: `[numbers, C]`
-    pub fn forward(&self, numbers: impl IntoIterator<Item = usize>) -> Tensor<2> {
-        let numbers: Vec<i32> = numbers.into_iter().map(|number| number as i32).collect();
+    /// - output: `[indices, C]`
+    pub fn forward(&self, indices: impl IntoIterator<Item = usize>) -> Tensor<2> {
+        let indices: Vec<i32> = indices.into_iter().map(|index| index as i32).collect();
         let weight = self.weight.val();
-        let shape = [numbers.len()];
-        let index = Tensor::<1, Int>::from_data(TensorData::new(numbers, shape), &weight.device());
+        let shape = [indices.len()];
+        let index = Tensor::<1, Int>::from_data(TensorData::new(indices, shape), &weight.device());
         weight.select(0, index)
     }
 
-    /// The vectors of labels, of which `null` stands for no class.
+    /// Computes the vectors of labels, which may be mixtures of classes. `null` is the index of the
+    /// null class.
     ///
     /// # Shapes
     ///
     /// - output: `[labels, C]`
     pub fn of_labels(&self, labels: &[Label], null: usize) -> Tensor<2> {
-        // Labels as rows of one length, each with the null class and what is left of the weights.
-        let places = labels.iter().map(|label| label.parts().len()).max().unwrap_or(0);
-        let left =
+        // The sum over the labels' parts, one lookup per part for the whole batch. Shorter labels
+        // are padded with weight 0. The null class has the weight that the parts leave.
+        let most = labels.iter().map(|label| label.parts().len()).max().unwrap_or(0);
+        let rest =
             |label: &Label| 1.0 - label.parts().iter().map(|(_, weight)| weight).sum::<f64>();
         let device = self.weight.val().device();
-        let at = |place: usize| {
-            let part = |label: &Label| label.parts().get(place).copied().unwrap_or((null, 0.0));
+        let at = |i: usize| {
+            let part = |label: &Label| label.parts().get(i).copied().unwrap_or((null, 0.0));
             labels.iter().map(part).collect::<Vec<_>>()
         };
-        let nulls = labels.iter().map(|label| (null, left(label))).collect();
-        let sum = (0..places).map(at).chain([nulls]).filter_map(|parts| {
+        let nulls = labels.iter().map(|label| (null, rest(label))).collect();
+        let sum = (0..most).map(at).chain([nulls]).filter_map(|parts| {
             if parts.iter().all(|(_, weight)| *weight == 0.0) {
                 return None;
             }
@@ -172,9 +197,9 @@ impl Embedding {
             let weights = Tensor::<2>::from_data(weights, (&device, rows.dtype()));
             Some(rows * weights)
         });
-        // Weights of zero everywhere: a mixture of nothing.
-        let nothing = || self.forward(labels.iter().map(|_| null)) * 0.0;
-        sum.reduce(|sum, rows| sum + rows).unwrap_or_else(nothing)
+        // All weights are zero.
+        let zeros = || self.forward(labels.iter().map(|_| null)) * 0.0;
+        sum.reduce(|sum, rows| sum + rows).unwrap_or_else(zeros)
     }
 }
 
@@ -214,6 +239,8 @@ impl Conv3x3 {
         }
     }
 
+    /// Applies the convolution.
+    ///
     /// # Shapes
     ///
     /// - x: `[B, H, W, C_in]`
@@ -223,12 +250,12 @@ impl Conv3x3 {
         kernels::conv3x3(x, self.weight.val().cast(dtype), self.bias().cast(dtype), self.stride)
     }
 
-    /// Weight and bias for a kernel.
+    /// Weight and bias as inputs of a kernel.
     pub(crate) fn inputs(&self) -> [Input; 2] {
         [self.weight.val().cast(DType::F32).into(), self.bias().cast(DType::F32).into()]
     }
 
-    /// For an output of `pixels`.
+    /// Multiply-adds for an output of `pixels` pixels.
     pub(crate) fn macs(&self, pixels: usize) -> Macs {
         Macs::weights(&[pixels, self.weight.lazy_shape().num_elements()])
     }
@@ -251,6 +278,8 @@ impl LayerNorm {
         }
     }
 
+    /// Normalises over the last dimension.
+    ///
     /// # Shapes
     ///
     /// - x, output: `[.., C]`
@@ -268,13 +297,13 @@ impl LayerNorm {
         kernels::layer_norm(x, weight, bias, self.eps)
     }
 
-    /// Weight and bias for a kernel; none without them.
+    /// Weight and bias as inputs of a kernel; `None` if there are none.
     pub(crate) fn inputs(&self) -> Option<[Input; 2]> {
         let (weight, bias) = (self.weight.as_ref()?.val(), self.bias.as_ref()?.val());
         Some([weight.cast(DType::F32).into(), bias.cast(DType::F32).into()])
     }
 
-    /// The kernel that computes it.
+    /// The CPU kernel of this layer.
     pub(crate) fn kernel(&self) -> cpu::LayerNorm {
         cpu::LayerNorm { eps: self.eps as f32 }
     }
@@ -303,7 +332,7 @@ impl GroupNorm {
         }
     }
 
-    /// `GN(x)`.
+    /// Computes `GN(x)`.
     ///
     /// # Shapes
     ///
@@ -312,17 +341,17 @@ impl GroupNorm {
         self.apply(x, false)
     }
 
-    /// `Swish(GN(x))`.
+    /// Computes `Swish(GN(x))`.
     pub fn swish(&self, x: Tensor<4>) -> Tensor<4> {
         self.apply(x, true)
     }
 
-    /// Weight and bias for a kernel.
+    /// Weight and bias as inputs of a kernel.
     pub(crate) fn inputs(&self) -> [Input; 2] {
         [self.weight.val().cast(DType::F32).into(), self.bias.val().cast(DType::F32).into()]
     }
 
-    /// The kernel that computes `Swish(GN(x))`.
+    /// The CPU kernel of `Swish(GN(x))`.
     pub(crate) fn kernel(&self) -> cpu::GroupNorm {
         cpu::GroupNorm { groups: self.groups, eps: self.eps as f32, swish: true }
     }

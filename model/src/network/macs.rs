@@ -1,4 +1,5 @@
-//! Multiply-adds of a forward pass, counted by walking the network as its forward pass does.
+//! Multiply-adds of a forward pass. Each module with matrix products has a `macs` method that
+//! mirrors its forward pass.
 
 use core::iter::Sum;
 use core::ops::Add;
@@ -6,31 +7,31 @@ use core::ops::Add;
 /// Multiply-adds for one picture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Macs {
-    /// In linear maps and convolutions: what papers usually print.
+    /// Multiply-adds in linear maps and convolutions, the number that papers usually report.
     pub weights: u64,
-    /// In the two matrix products of attention, `Q Kᵀ` and `A V`.
+    /// Multiply-adds in the two matrix products of attention, `Q Kᵀ` and `A V`.
     pub attention: u64,
 }
 
 impl Macs {
-    /// The product of these factors, in linear maps and convolutions. In `u64`: the count of a large
-    /// network does not fit into the 32 bits that WebAssembly's `usize` has.
+    /// Multiply-adds in linear maps and convolutions, given as factors. They are multiplied in
+    /// `u64`, because the count of a large network overflows the 32-bit `usize` of WebAssembly.
     pub(crate) fn weights(factors: &[usize]) -> Self {
         Self { weights: product(factors), attention: 0 }
     }
 
-    /// The product of these factors, in attention.
+    /// Multiply-adds in attention, given as factors.
     pub(crate) fn attention(factors: &[usize]) -> Self {
         Self { weights: 0, attention: product(factors) }
     }
 
-    /// Both together.
+    /// Total of both.
     pub fn total(self) -> u64 {
         self.weights.saturating_add(self.attention)
     }
 }
 
-/// The product of sizes, at most [`u64::MAX`].
+/// Returns the product of sizes, at most [`u64::MAX`].
 pub(crate) fn product(factors: &[usize]) -> u64 {
     factors.iter().fold(1, |product: u64, &factor| product.saturating_mul(factor as u64))
 }
@@ -58,7 +59,7 @@ mod tests {
 
     #[test]
     fn counts_do_not_overflow() {
-        // More than 32 bits hold, and more than 64.
+        // Counts beyond 32 bits and beyond 64 bits.
         assert_eq!(Macs::weights(&[1 << 16, 1 << 17]).total(), 1 << 33);
         let most = Macs::attention(&[usize::MAX, usize::MAX]);
         assert_eq!((most + most).total(), u64::MAX);

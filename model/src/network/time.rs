@@ -1,4 +1,5 @@
-//! The time token `x_t`, which all blocks share: of the image-space network, and of the latent one.
+//! The time token `x_t`, which all blocks share, of the image-space network and of the latent
+//! network.
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -10,35 +11,33 @@ use crate::network::layers::{ClassEmbedding, Linear};
 use crate::network::macs::Macs;
 use crate::network::params::{Init, Params};
 
-/// A sinusoid of the noise level, class and augmentation labels, and an MLP with Swish.
+/// The time embedding of the image-space network: a sinusoid of the noise level, plus the
+/// embeddings of class and augmentation labels, then an MLP with Swish.
 #[derive(Module, Debug)]
 pub struct TimeEmbedding {
     class: Option<ClassEmbedding>,
     augment: Option<Linear>,
     fc1: Linear,
     fc2: Linear,
-    /// Frequencies that are stored, if they are.
-    frequencies: Option<Param<Tensor<1>>>,
-    /// The angular frequencies.
+    /// Angular frequencies of the sinusoid.
     #[module(skip)]
     angular: Vec<f64>,
 }
 
 impl TimeEmbedding {
-    /// Of a network that knows of so many classes.
+    /// The embedding of a network with this number of classes.
     pub(crate) fn new(params: &Params, config: &TimeConfig, classes: usize) -> Self {
         let TimeConfig { channels, width, augment_labels, max_period, embedding } = *config;
         let n = channels / 2;
-        let (frequencies, angular) = match embedding {
+        let angular = match embedding {
             // f_i = max_period^(-i / (n - 1))
             TimeFrequencies::Positional => {
-                (None, (0..n).map(|i| max_period.powf(-(i as f64) / (n - 1) as f64)).collect())
+                (0..n).map(|i| max_period.powf(-(i as f64) / (n - 1) as f64)).collect()
             }
             TimeFrequencies::Fourier => {
-                let init = Init::Normal { std: 16.0 };
-                let (stored, values) = params.buffer("frequencies", n, init);
+                let frequencies = params.buffer("frequencies", n, Init::Normal { std: 16.0 });
                 let angular = |f: f32| 2.0 * core::f64::consts::PI * f64::from(f);
-                (Some(stored), values.into_iter().map(angular).collect())
+                frequencies.into_iter().map(angular).collect()
             }
         };
         Self {
@@ -49,14 +48,15 @@ impl TimeEmbedding {
             }),
             fc1: Linear::new(&params.enter("fc1"), [channels, width], true, 1.0),
             fc2: Linear::new(&params.enter("fc2"), [width, width], true, 1.0),
-            frequencies,
             angular,
         }
     }
 
+    /// Computes the time token.
+    ///
     /// # Shapes
     ///
-    /// - c_noise, labels: one a picture; augment: `[B, labels]`, zero where there is none
+    /// - c_noise, labels: one per picture; augment: `[B, labels]`, zero where there is none
     /// - output: `[B, width]`
     pub fn forward(
         &self,
@@ -114,7 +114,8 @@ impl StageTime {
     }
 }
 
-/// A sinusoid of the time step and an MLP with Swish between its maps: the latent network's.
+/// The timestep embedding of the latent network: a sinusoid of the timestep, then an MLP with Swish
+/// between its two maps.
 #[derive(Module, Debug)]
 pub struct TimestepEmbedding {
     fc1: Linear,
@@ -126,10 +127,10 @@ pub struct TimestepEmbedding {
 impl TimestepEmbedding {
     pub(crate) fn new(params: &Params, config: &LatentConfig, init: Init) -> Self {
         let LatentConfig { time_channels, width, max_period, .. } = *config;
-        let linear = |place: usize, d_in| {
-            Linear::with_init(&params.enter("mlp").enter(place), [d_in, width], true, init)
+        let linear = |index: usize, d_in| {
+            Linear::with_init(&params.enter("mlp").enter(index), [d_in, width], true, init)
         };
-        // As PyTorch counts them: number 1 is the activation.
+        // Indices as in a PyTorch `Sequential`, where the activation is number 1.
         Self {
             fc1: linear(0, time_channels),
             fc2: linear(2, width),
@@ -138,9 +139,11 @@ impl TimestepEmbedding {
         }
     }
 
+    /// Computes the embedding of timesteps.
+    ///
     /// # Shapes
     ///
-    /// - t: time steps, one a picture
+    /// - t: timesteps, one per picture
     /// - output: `[B, width]`
     pub fn forward(&self, t: &[f64], options: (&Device, DType)) -> Tensor<2> {
         // f_i = max_period^(-i / n), and the cosines come first.
@@ -156,11 +159,12 @@ impl TimestepEmbedding {
     }
 }
 
-/// `[g(t f_0), .., g(t f_(n-1)), h(t f_0), ..]` for `n` frequencies and two `waves` g and h,
+/// Computes `[g(t f_0), .., g(t f_(n-1)), h(t f_0), ..]` for `n` frequencies and two `waves` g and h,
 /// `[B, 2 n]`.
 ///
-/// It is computed here and not on the device: a graphics processor need not know the sine of 999.
-fn sinusoid(
+/// It is computed on the host in `f64`: a GPU's sine may be inaccurate for arguments as large as
+/// 999.
+pub(crate) fn sinusoid(
     t: &[f64],
     frequencies: &[f64],
     waves: [fn(f64) -> f64; 2],

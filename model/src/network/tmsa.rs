@@ -5,21 +5,21 @@ use burn::tensor::{DType, Tensor};
 
 use crate::config::{Position, TimeEntry, TransformerConfig};
 use crate::kernels::cpu::Input;
-use crate::kernels::{Attention, wide, window_attention};
+use crate::kernels::{Attention, at_least_f32, window_attention};
 use crate::network::io::AttentionMaps;
 use crate::network::layers::Linear;
 use crate::network::macs::Macs;
 use crate::network::params::{Init, Params};
 use crate::network::window::RelativePositions;
 
-/// Sizes of a transformer block that depend on its place in the network.
+/// The sizes of a transformer block that depend on its position in the network.
 #[derive(Clone, Copy)]
 pub(crate) struct TransformerShape<'a> {
     /// Channels of a spatial token.
     pub channels: usize,
     /// Width of the time token.
     pub time_width: usize,
-    /// Relative positions inside its windows.
+    /// Relative positions inside a window.
     pub positions: &'a RelativePositions,
     /// Factor on the initial weights of the linear maps that end a residual branch.
     pub branch_init: f64,
@@ -55,11 +55,11 @@ pub(crate) fn plus_time(x: Tensor<4>, map: &Option<Linear>, time: &Tensor<2>) ->
     x + map.forward(time.clone()).reshape([b, 1, 1, c])
 }
 
-/// Queries, keys and values from the spatial and the time token:
-/// `q = x_s W_qs + x_t W_qt`, and so on for `k` and `v` (Eq 3-5), then
-/// `softmax(q kᵀ / sqrt(d) + B) v` per head (Eq 6), inside windows.
+/// The TMSA layer. Queries, keys and values are computed from the spatial tokens and the time
+/// token, `q = x_s W_qs + x_t W_qt` and likewise `k` and `v` (Eq 3-5); each head computes
+/// `softmax(q kᵀ / sqrt(d) + B) v` inside windows (Eq 6).
 ///
-/// [`TimeEntry`] names the alternatives, each with a linear map of its own instead of `qkv_temb`.
+/// [`TimeEntry`] lists the alternatives, each with a linear map of its own instead of `qkv_temb`.
 #[derive(Module, Debug)]
 pub struct Tmsa {
     qkv: Linear,
@@ -81,14 +81,14 @@ pub struct Tmsa {
 
 /// The result of [`Tmsa::forward`].
 pub struct TmsaOutput {
-    /// `[B, H, W, C]`.
+    /// Output of the layer, `[B, H, W, C]`.
     pub context: Tensor<4>,
-    /// What was attended to, if it was asked for.
+    /// Attention maps, if requested.
     pub attention: Option<AttentionMaps>,
 }
 
 impl Tmsa {
-    /// For maps of `channels`, a time token of `time_width` and windows with these positions.
+    /// A layer of the given sizes.
     pub(crate) fn new(
         params: &Params,
         config: &TransformerConfig,
@@ -122,6 +122,8 @@ impl Tmsa {
         }
     }
 
+    /// Computes the output, and with `weights` the attention maps.
+    ///
     /// # Shapes
     ///
     /// - x: `[B, H, W, C]`, the spatial tokens; time: `[B, time width]`, the time token
@@ -136,15 +138,15 @@ impl Tmsa {
             bias: self.bias(&time),
             window: [window, window],
         };
-        let why = weights.then(|| {
+        let details = weights.then(|| {
             let value = map(&self.value_temb);
             let of_value = value.map(|v| Tensor::cat(vec![v.zeros_like(), v.zeros_like(), v], 1));
             let time = attention.time.clone().or(attention.token.clone()).or(of_value);
-            (attention.bias.clone(), lengths(attention.qkv.clone(), time))
+            (attention.bias.clone(), norms(attention.qkv.clone(), time))
         });
         let (context, weights) = window_attention(attention, weights);
         let context = plus_time(context, &self.value_temb, &time);
-        let attention = weights.zip(why).map(|(weights, (bias, lengths))| AttentionMaps {
+        let attention = weights.zip(details).map(|(weights, (bias, lengths))| AttentionMaps {
             weights,
             bias: bias.narrow(3, 0, window * window),
             lengths,
@@ -156,7 +158,8 @@ impl Tmsa {
     /// B of Eq (6), `[1, heads, N, N]`, or `[B, heads, N, N]` if the time token enters here; with a
     /// time token among the keys, `N + 1` of them.
     fn bias(&self, time: &Tensor<2>) -> Tensor<4> {
-        let (heads, n, dtype) = (self.heads, self.positions.side.pow(2), wide(time.dtype()));
+        let (heads, n, dtype) =
+            (self.heads, self.positions.side.pow(2), at_least_f32(time.dtype()));
         let Some(table) = &self.relative_position_bias_table else {
             let keys = n + usize::from(self.qkv_token.is_some());
             return Tensor::zeros([1, heads, n, keys], (&time.device(), DType::F32));
@@ -194,12 +197,12 @@ impl Tmsa {
         Some((self.qkv_temb.as_ref()?.forward(time), inputs))
     }
 
-    /// Tokens a side of the window.
+    /// Side of the window, in tokens.
     pub(crate) fn window(&self) -> usize {
         self.positions.side
     }
 
-    /// For a map of `tokens`.
+    /// Multiply-adds for a map of `tokens` tokens.
     pub(crate) fn macs(&self, tokens: usize, channels: usize) -> Macs {
         let Self { qkv_temb, bias_temb, qkv_token, value_temb, .. } = self;
         let of_time = [qkv_temb, bias_temb, qkv_token, value_temb].into_iter().flatten();
@@ -211,14 +214,14 @@ impl Tmsa {
     }
 }
 
-/// Lengths of queries, keys and values: their spatial parts `[B, H, W, 3 C]`, as the mean over the
-/// map, and their parts from the time token `[B, 3 C]`, or 0. The output is `[B, 2, 3]`.
-fn lengths(spatial: Tensor<4>, time: Option<Tensor<2>>) -> Tensor<3> {
+/// Computes the norms of queries, keys and values: of the spatial tokens' part `[B, H, W, 3 C]`, as
+/// the mean over the map, and of the time token's part `[B, 3 C]`, or 0. The output is `[B, 2, 3]`.
+pub(crate) fn norms(spatial: Tensor<4>, time: Option<Tensor<2>>) -> Tensor<3> {
     let [b, h, w, c3] = spatial.dims();
-    let length = |x: Tensor<4>| x.square().sum_dim(3).sqrt().mean_dim(1).reshape([b, 1, 3]);
-    let spatial = length(spatial.reshape([b, h * w, 3, c3 / 3]));
+    let norm = |x: Tensor<4>| x.square().sum_dim(3).sqrt().mean_dim(1).reshape([b, 1, 3]);
+    let spatial = norm(spatial.reshape([b, h * w, 3, c3 / 3]));
     let time = match time {
-        Some(time) => length(time.reshape([b, 1, 3, c3 / 3])),
+        Some(time) => norm(time.reshape([b, 1, 3, c3 / 3])),
         None => spatial.zeros_like(),
     };
     Tensor::cat(vec![spatial, time], 1)

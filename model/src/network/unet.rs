@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
 use crate::config::{DecoderConfig, EncoderConfig, ImageConfig, Skip, StagePlan};
-use crate::kernels::{DropoutKeys, wide};
+use crate::kernels::{DropoutKeys, at_least_f32};
 use crate::network::io::{BlockInfo, NetworkInput, NetworkOutput};
 use crate::network::layers::{Conv3x3, GroupNorm, Linear};
 use crate::network::macs::Macs;
@@ -14,16 +14,16 @@ use crate::network::stage::{Block, Stage};
 use crate::network::time::TimeEmbedding;
 use crate::network::window::RelativePositions;
 
-/// From pictures to the first map.
+/// The tokenizer: from images to the first map.
 #[derive(Module, Debug)]
 enum Tokenizer {
-    /// At their resolution.
+    /// A convolution at the resolution of the images.
     Conv(Conv3x3),
-    /// Patch by patch.
+    /// A linear map of patches.
     Patches(Patches),
 }
 
-/// A linear map of patches, and a learned vector for each place.
+/// A linear map of patches, and a learned vector for each position.
 #[derive(Module, Debug)]
 struct Patches {
     map: Linear,
@@ -93,7 +93,7 @@ struct UnetDecoder {
     head: Conv3x3,
 }
 
-/// The network of the paper's Fig 4 and tables S.2, S.3.
+/// The image-space network of the paper's Fig 4 and tables S.2, S.3.
 #[derive(Module, Debug)]
 pub struct UNet {
     time: TimeEmbedding,
@@ -149,7 +149,7 @@ impl UNet {
     pub(crate) fn forward(&self, input: NetworkInput) -> NetworkOutput {
         let NetworkInput { x, c_noise, options } = input;
         let conditioning = &options.conditioning;
-        let target = (&x.device(), wide(x.dtype()));
+        let target = (&x.device(), at_least_f32(x.dtype()));
         let labels = conditioning.labels_of(c_noise.len());
         let time = self.time.forward(&c_noise, &labels, conditioning.augment.clone(), target);
         let time = options.time_token(time, x.dtype());
@@ -184,13 +184,15 @@ impl UNet {
         }
         let x = match &self.decoder {
             Decoder::Unet(UnetDecoder { stages, head_norm, head }) => {
-                // The bottleneck has no skip: the decoder goes on from its output.
+                // The bottleneck has no skip connection: its output is the input of the decoder.
                 skips.pop();
                 for stage in stages {
                     let mut outputs =
                         skips.pop().expect("every decoder stage has an encoder stage");
                     let mut with_skip = |x: Tensor<4>| {
-                        let skip = outputs.pop().expect("every block of the decoder has one");
+                        let skip = outputs
+                            .pop()
+                            .expect("every block of the decoder has a skip connection");
                         Tensor::cat(vec![x, skip], 3)
                     };
                     x = stage.resample(x);

@@ -5,9 +5,10 @@ use burn::tensor::{Int, Tensor, TensorData};
 
 use crate::network::params::Params;
 
-/// For every pair of tokens in a `side x side` window, the row of the bias table for their offset,
-/// as Swin counts them: `(dy + side - 1) * (2 side - 1) + dx + side - 1`, where token `i` attends
-/// to token `j` and `(dy, dx)` is the place of `i` less that of `j`.
+/// Returns the row of the relative position table for each pair of tokens of a `side x side`
+/// window, `[N, N]`, in Swin's order: for token `i` attending to token `j`, it is
+/// `(dy + side - 1) * (2 side - 1) + dx + side - 1`, where `(dy, dx)` is the position of `i` minus
+/// that of `j`.
 pub fn relative_position_index(side: usize) -> Vec<usize> {
     let n = side * side;
     let mut index = Vec::with_capacity(n * n);
@@ -21,18 +22,18 @@ pub fn relative_position_index(side: usize) -> Vec<usize> {
     index
 }
 
-/// The offsets between the tokens of a window, as they lie on a device. Blocks whose windows are of
-/// one size share them: on a map of 32x32 tokens there are a million.
+/// The relative positions of the tokens of a window, on a device. Blocks with windows of the same
+/// size share them: a window of 32x32 tokens has a million.
 #[derive(Module, Debug)]
 pub struct RelativePositions {
-    /// Tokens a side of the window.
+    /// Side of the window, in tokens.
     pub side: usize,
     /// [`relative_position_index`], `[side^4]`.
     index: Option<Tensor<1, Int>>,
 }
 
 impl RelativePositions {
-    /// Of windows of `side` tokens a side.
+    /// The relative positions of a `side x side` window.
     pub(crate) fn new(side: usize, params: &Params) -> Self {
         let index = params.device().map(|device| {
             let index = relative_position_index(side).into_iter().map(|i| i as i32);
@@ -43,7 +44,7 @@ impl RelativePositions {
         Self { side, index }
     }
 
-    /// B of Eq (6), looked up in its table.
+    /// Looks up B of Eq (6) in its table.
     ///
     /// # Shapes
     ///
@@ -52,7 +53,8 @@ impl RelativePositions {
     pub(crate) fn bias(&self, table: Tensor<2>) -> Tensor<3> {
         let [_, heads] = table.dims();
         let n = self.side * self.side;
-        let index = self.index.clone().expect("the network was not built for its shapes alone");
+        let index =
+            self.index.clone().expect("a network built for its shapes alone cannot compute");
         // (n n, heads) -> (heads, n, n)
         table.select(0, index).swap_dims(0, 1).reshape([heads, n, n])
     }
@@ -63,14 +65,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn offsets_of_a_window_of_two() {
-        // Tokens 0 1 / 2 3; the table is 3x3, with offset (0, 0) in its middle.
+    fn index_of_a_two_by_two_window() {
+        // Tokens 0 1 / 2 3. The table is 3x3, with offset (0, 0) in the centre.
         let want = [4, 3, 1, 0, 5, 4, 2, 1, 7, 6, 4, 3, 8, 7, 5, 4];
         assert_eq!(relative_position_index(2), want);
     }
 
     #[test]
-    fn a_window_uses_its_whole_table() {
+    fn index_covers_the_whole_table() {
         for side in 1..9 {
             let mut index = relative_position_index(side);
             index.sort_unstable();

@@ -1,7 +1,7 @@
-//! Between pictures of bytes and pictures of numbers.
+//! Conversions between the values and the bytes of pictures.
 
-/// Turns a picture `[C, H, W]` of values around 0 into bytes `[H, W, C]`: `x · 127.5 + 128`,
-/// clipped to 0 and 255, fraction dropped (as EDM does it).
+/// Converts a picture `[C, H, W]` of values from -1 to 1 into bytes `[H, W, C]`: `x · 127.5 + 128`,
+/// clipped to 0 to 255 and truncated, as EDM does.
 ///
 /// # Panics
 ///
@@ -17,7 +17,7 @@ pub fn to_bytes(values: &[f32], channels: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Turns bytes into values of -1 to 1: `x / 127.5 - 1`. The order stays as it is.
+/// Converts bytes into values from -1 to 1: `x / 127.5 - 1`, in the same order.
 pub fn from_bytes(bytes: &[u8], values: &mut [f32]) {
     for (value, byte) in values.iter_mut().zip(bytes) {
         *value = f32::from(*byte) / 127.5 - 1.0;
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_byte_survives_the_way_there_and_back() {
+    fn bytes_round_trip_through_values() {
         let bytes: Vec<u8> = (0..=255).collect();
         let mut values = vec![0.0; 256];
         from_bytes(&bytes, &mut values);
@@ -38,7 +38,7 @@ mod tests {
     }
 
     #[test]
-    fn channels_end_up_side_by_side() {
+    fn channels_are_interleaved() {
         // Two pixels of red 1, 2; green 3, 4; blue 5, 6.
         let values = [1., 2., 3., 4., 5., 6.].map(|b: f32| b / 127.5 - 1.0);
         assert_eq!(to_bytes(&values, 3), [1, 3, 5, 2, 4, 6]);

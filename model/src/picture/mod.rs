@@ -1,4 +1,5 @@
-//! PNG files: single pictures and grids, with the settings they were made with inside.
+//! PNG files: single pictures, grids and animations, with the settings they were generated with
+//! inside.
 
 pub mod image;
 
@@ -10,54 +11,54 @@ use crate::picture::image::to_bytes;
 /// Keyword of the text chunk that holds [`Origin`] as JSON.
 pub const KEYWORD: &str = "diffit";
 
-/// Bytes of text that are read from a PNG file.
+/// Maximum number of bytes of text that are read from a PNG file.
 const MAX_TEXT: usize = 1 << 20;
 
-/// How a picture came about: enough to make it again.
+/// Origin of a picture: everything needed to generate it again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Origin {
     /// Name of the model, from its card.
     pub model: String,
     /// SHA-256 of the weights file.
     pub weights_sha256: String,
-    /// SHA-256 of the file of the autoencoder that made pictures of latents, if one did.
+    /// SHA-256 of the autoencoder's file, if pictures were decoded from latents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vae_sha256: Option<String>,
-    /// The seed of each picture, row after row.
+    /// Seed of each picture, row after row.
     pub seeds: Vec<u64>,
-    /// All other settings.
+    /// Sampling settings.
     pub settings: Settings,
-    /// What the page was showing, as its links have it.
+    /// State of the web page, in the format of its links.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub page: Option<String>,
 }
 
-/// Why a file tells nothing of its origin.
+/// Error for a file without a usable [`Origin`].
 #[derive(Debug, thiserror::Error)]
 pub enum OriginError {
     /// Not a PNG file, or a damaged one.
-    #[error("this is no PNG file, or a damaged one")]
+    #[error("this is not a PNG file, or it is damaged")]
     Damaged,
-    /// A PNG file of another program.
-    #[error("this PNG file holds no settings: it was not made here, or was saved anew elsewhere")]
+    /// A PNG file without settings.
+    #[error("this PNG file holds no settings: it was made, or saved again, by another program")]
     Absent,
-    /// What it holds cannot be used.
+    /// Settings that cannot be used.
     #[error("the settings in this PNG file cannot be used: {0}")]
     Unusable(String),
 }
 
 impl Origin {
-    /// Reads what a PNG file holds beside its picture. The picture itself is not unpacked.
+    /// Reads the origin that a PNG file holds, without decoding its picture.
     ///
     /// # Errors
     ///
-    /// If it is no such file, or holds settings that are not valid.
+    /// If it is not a PNG file, or does not hold valid settings.
     pub fn from_png(file: &[u8]) -> Result<Self, OriginError> {
         let limits = png::Limits { bytes: MAX_TEXT };
         let decoder = png::Decoder::new_with_limits(std::io::Cursor::new(file), limits);
         let reader = decoder.read_info().map_err(|_| OriginError::Damaged)?;
         let chunk = reader.info().utf8_text.iter().find(|chunk| chunk.keyword == KEYWORD);
-        // A small chunk can be compressed from gigabytes.
+        // A small chunk can decompress to gigabytes.
         let mut chunk = chunk.ok_or(OriginError::Absent)?.clone();
         chunk.decompress_text_with_limit(MAX_TEXT).map_err(|_| OriginError::Damaged)?;
         let text = chunk.get_text().map_err(|_| OriginError::Damaged)?;
@@ -71,7 +72,7 @@ impl Origin {
     }
 }
 
-/// Values that are no picture.
+/// Error for pictures with values that are not finite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{pictures} of the pictures hold values that are not finite (the first is number {picture}): \
@@ -81,11 +82,11 @@ impl Origin {
 pub struct NotFinite {
     /// Number of the first such picture, counted from 0.
     pub picture: usize,
-    /// How many of them there are.
+    /// Number of such pictures.
     pub pictures: usize,
 }
 
-/// A picture of bytes.
+/// A picture of three bytes per pixel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rgb {
     /// Width in pixels.
@@ -97,7 +98,7 @@ pub struct Rgb {
 }
 
 impl Rgb {
-    /// Takes apart a batch of pictures, `[B, C, H, W]` with one or three channels.
+    /// Converts a batch of pictures, `[B, C, H, W]` with one or three channels.
     ///
     /// # Errors
     ///
@@ -105,7 +106,7 @@ impl Rgb {
     ///
     /// # Panics
     ///
-    /// If there are other channels, or `values` does not hold whole pictures.
+    /// If there is another number of channels, or `values` does not hold whole pictures.
     pub fn from_values(
         values: &[f32],
         [c, height, width]: [usize; 3],
@@ -129,8 +130,8 @@ impl Rgb {
         Ok(pictures)
     }
 
-    /// Puts pictures of one size side by side, `columns` to a row, from the top left. Places
-    /// that are left over stay white.
+    /// Arranges pictures of the same size in a grid of `columns` columns, from the top left. Unused
+    /// cells are white.
     pub fn grid(pictures: &[Rgb], columns: usize) -> Rgb {
         let Some(first) = pictures.first() else {
             return Rgb { width: 0, height: 0, bytes: Vec::new() };
@@ -148,12 +149,12 @@ impl Rgb {
         Rgb { width: columns * width, height: bytes.len() / row, bytes }
     }
 
-    /// Columns of a grid of `n` pictures that is about as wide as high.
+    /// Returns the number of columns of a grid of `n` pictures that is about as wide as it is high.
     pub fn square(n: usize) -> usize {
         (n as f64).sqrt().ceil() as usize
     }
 
-    /// The picture as a PNG file.
+    /// Encodes the picture as a PNG file, with its origin inside.
     ///
     /// # Errors
     ///
@@ -163,12 +164,12 @@ impl Rgb {
         let size = |n: usize| u32::try_from(n).unwrap_or(0);
         let mut png = png::Encoder::new(&mut file, size(self.width), size(self.height));
         png.set_color(png::ColorType::Rgb);
-        describe(&mut png, origin)?;
+        embed_origin(&mut png, origin)?;
         png.write_header()?.write_image_data(&self.bytes)?;
         Ok(file)
     }
 
-    /// Each pixel as a square of `times` pixels a side.
+    /// Enlarges the picture by repeating each pixel `times` times in both directions.
     pub fn enlarged(&self, times: usize) -> Rgb {
         let mut bytes = Vec::with_capacity(self.bytes.len() * times * times);
         for line in self.bytes.chunks_exact(3 * self.width) {
@@ -180,12 +181,12 @@ impl Rgb {
     }
 }
 
-/// Pictures of one size as an animated PNG file. Each is shown for `milliseconds`, the last one
-/// for ten times that; then it begins again.
+/// Encodes pictures of the same size as an animated PNG file that repeats. Each picture is shown
+/// for `milliseconds`, the last one for ten times that.
 ///
 /// # Errors
 ///
-/// If there is none, or they are too large for PNG, or of different sizes.
+/// If there are no pictures, or they are too large for PNG or of different sizes.
 pub fn to_animation(
     pictures: &[Rgb],
     milliseconds: u16,
@@ -199,7 +200,7 @@ pub fn to_animation(
     png.set_color(png::ColorType::Rgb);
     png.set_animated(count, 0)?;
     png.set_frame_delay(milliseconds, 1000)?;
-    describe(&mut png, origin)?;
+    embed_origin(&mut png, origin)?;
     let mut writer = png.write_header()?;
     for (i, picture) in pictures.iter().enumerate() {
         if i + 1 == pictures.len() {
@@ -211,8 +212,8 @@ pub fn to_animation(
     Ok(file)
 }
 
-/// Writes the origin into a file to be.
-fn describe<W: std::io::Write>(
+/// Adds the origin to a PNG file that is being written.
+fn embed_origin<W: std::io::Write>(
     png: &mut png::Encoder<W>,
     origin: Option<&Origin>,
 ) -> Result<(), png::EncodingError> {
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grid_goes_row_after_row() {
+    fn grids_are_filled_row_by_row() {
         let grid = Rgb::grid(&[plain(1), plain(2), plain(3)], 2);
         assert_eq!((grid.width, grid.height), (4, 2));
         let want = [[1; 6], [2; 6], [3; 6], [255; 6]].concat();
@@ -254,7 +255,7 @@ mod tests {
         }
     }
 
-    /// A megabyte of compressed text that would be a gigabyte.
+    /// A small compressed chunk whose text is larger than the limit.
     #[test]
     fn compressed_text_is_bounded() {
         let mut file = Vec::new();
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn pixels_become_squares() {
+    fn enlarged_pixels_are_squares() {
         let picture = Rgb { width: 2, height: 1, bytes: vec![1, 1, 1, 2, 2, 2] };
         let large = picture.enlarged(2);
         assert_eq!((large.width, large.height), (4, 2));
@@ -308,15 +309,15 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever is done to a file, reading it ends in settings that are valid, or an error.
+        /// Reading a damaged file gives valid settings or an error.
         #[test]
         fn damaged_files_lead_to_an_error(
             changes in proptest::collection::vec((0usize..2000, 0u8..), 0..6), length in 0usize..2000,
         ) {
             let mut file = plain(7).to_png(Some(&origin())).expect("a small picture");
-            for (place, byte) in changes {
-                let place = place % file.len();
-                file[place] = byte;
+            for (index, byte) in changes {
+                let index = index % file.len();
+                file[index] = byte;
             }
             file.truncate(length);
             if let Ok(origin) = Origin::from_png(&file) {
@@ -326,9 +327,9 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_not_ours_are_named() {
+    fn files_without_valid_settings_are_rejected() {
         let error = |file: &[u8]| Origin::from_png(file).expect_err("not ours").to_string();
-        assert!(error(b"<!DOCTYPE html>").contains("no PNG file"));
+        assert!(error(b"<!DOCTYPE html>").contains("not a PNG file"));
         assert!(error(&plain(7).to_png(None).expect("a PNG")).contains("no settings"));
         let mut wrong = origin();
         wrong.settings.steps = 0;
@@ -337,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn the_settings_travel_inside() {
+    fn settings_are_stored_in_the_file() {
         let origin = origin();
         let file = plain(7).to_png(Some(&origin)).expect("a small picture");
         let mut reader = png::Decoder::new(std::io::Cursor::new(file)).read_info().expect("a PNG");

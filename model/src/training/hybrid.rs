@@ -1,50 +1,49 @@
-//! ADM's training objective where the network learns the variance too ("hybrid", arXiv 2102.09672):
-//! the squared error of the noise, plus what the variational bound says of the variance.
+//! Hybrid training objective with a learned variance, as in ADM (arXiv 2102.09672): the squared
+//! error of the noise, plus a term of the variational bound that trains the variance.
 
 use burn::tensor::{Tensor, TensorData};
 
 use crate::diffusion::discrete::{Diffusion, Posterior};
 use crate::kernels::tanh;
 
-/// What is inputs: all of one batch.
+/// Inputs of the hybrid loss, for one batch.
 #[derive(Clone, Debug)]
 pub struct HybridInputs<'a> {
     /// The pictures, `[B, C, H, W]`.
     pub images: Tensor<4>,
     /// The noise that was added to them, `[B, C, H, W]`.
     pub noise: Tensor<4>,
-    /// At which step of the process, one for each picture.
+    /// Step of the process, one for each picture.
     pub times: &'a [usize],
     /// The noise as the network predicts it, `[B, C, H, W]`.
     pub predicted: Tensor<4>,
-    /// The variance as the network predicts it: by its logarithm, from -1 for the smallest to 1
-    /// for the largest, `[B, C, H, W]`.
+    /// The predicted variance: the position of its logarithm between the bounds, from -1 for the
+    /// smallest to 1 for the largest, `[B, C, H, W]`.
     pub variance: Tensor<4>,
 }
 
-/// The two terms, `[B]` each.
+/// The two terms of the hybrid loss, `[B]` each.
 #[derive(Clone, Debug)]
 pub struct HybridLoss {
     /// Squared error of the noise, averaged over the values of a picture.
     pub squared_error: Tensor<1>,
-    /// One term of the variational bound, in bits for a value. Its gradient reaches the variance
-    /// alone.
+    /// Term of the variational bound, in bits per value. Its gradient reaches the variance only.
     pub variational: Tensor<1>,
 }
 
 impl HybridLoss {
-    /// Both together, `[B]`. ADM weighs the variational term with 1, or, where it "rescales
-    /// learned sigmas", with the number of steps over 1000.
+    /// Returns the weighted sum of both terms, `[B]`. ADM weighs the variational term with 1, or,
+    /// if it "rescales learned sigmas", with the number of steps over 1000.
     pub fn total(self, variational_weight: f64) -> Tensor<1> {
         self.squared_error + self.variational * variational_weight
     }
 }
 
 impl Diffusion {
-    /// The loss of every picture of a batch.
+    /// Computes the loss of every picture of a batch.
     ///
-    /// At step 0 the variational term is how well the picture is nll, of which each value is one
-    /// of 256; at any other, the divergence of the predicted step from the posterior.
+    /// At step 0 the variational term is the negative log likelihood of the picture, whose values
+    /// are discretised to 256 levels; at any other step it is KL(posterior || predicted step).
     ///
     /// # Panics
     ///
@@ -64,15 +63,16 @@ impl Diffusion {
         let error = predicted - noise;
         let squared_error = mean(error.clone().square());
 
-        // Noise that is predicted too high leaves too little of the picture, and so of the mean. The
-        // bound would pull at it too, much more noisily than the squared error.
+        // The error of the predicted mean: noise that is predicted too high lowers the picture, and
+        // with it the mean. It is detached because the bound would train the mean too, with much
+        // noisier gradients than the squared error.
         let sigmas = self.sigmas();
         let scale = posteriors.iter().zip(times).map(|(p, &t)| -p.c_picture * sigmas[t]).collect();
         let mean_error = error.detach() * per_picture(scale);
         let small = of_posterior(|p| p.log_small);
         let large = of_posterior(|p| p.log_large);
-        let part = (variance + 1.0) * 0.5;
-        let log_variance = part * (large - small.clone()) + small.clone();
+        let fraction = (variance + 1.0) * 0.5;
+        let log_variance = fraction * (large - small.clone()) + small.clone();
 
         let bits = core::f64::consts::LN_2.recip();
         let mut variational =
@@ -87,34 +87,34 @@ impl Diffusion {
     }
 }
 
-/// The mean over each picture.
+/// Computes the mean over each picture.
 fn mean(x: Tensor<4>) -> Tensor<1> {
     let [b, c, h, w] = x.dims();
     x.reshape([b, c * h * w]).mean_dim(1).reshape([b])
 }
 
-/// How far `N(mean_error, exp(log))` is from `N(0, exp(log_true))`, the other way round: the
-/// Kullback-Leibler divergence of the former from the latter, in nats.
+/// Computes KL(N(0, e^log_true) || N(mean_error, e^log)) of each value, in nats.
 fn divergence(mean_error: Tensor<4>, log_true: Tensor<4>, log: Tensor<4>) -> Tensor<4> {
     let difference = log_true - log.clone();
     (difference.clone().exp() - difference - 1.0 + mean_error.square() * (-log).exp()) * 0.5
 }
 
-/// Logarithm of the probability that `N(y + mean_error, exp(log_variance))` falls where the value `y` of a
-/// picture lies: within half a step of 256 from -1 to 1, and without limit beyond the ends.
+/// Computes the log likelihood of each value `y` of a picture, discretised to 256 levels from -1 to
+/// 1, under `N(y + mean_error, e^log_variance)`: the probability of falling within half a level of
+/// `y`, where the lowest and the highest level extend to infinity.
 fn log_likelihood(images: Tensor<4>, mean_error: Tensor<4>, log_variance: Tensor<4>) -> Tensor<4> {
     const HALF_STEP: f64 = 1.0 / 255.0;
     let reciprocal = (log_variance * -0.5).exp();
     let above = normal_cdf((-mean_error.clone() + HALF_STEP) * reciprocal.clone());
     let below = normal_cdf((-mean_error - HALF_STEP) * reciprocal);
-    let ends = |x: Tensor<4>| x.clamp_min(1e-12).log();
-    let between = ends(above.clone() - below.clone());
+    let safe_log = |x: Tensor<4>| x.clamp_min(1e-12).log();
+    let between = safe_log(above.clone() - below.clone());
     between
-        .mask_where(images.clone().lower_elem(-0.999), ends(above))
-        .mask_where(images.greater_elem(0.999), ends(-below + 1.0))
+        .mask_where(images.clone().lower_elem(-0.999), safe_log(above))
+        .mask_where(images.greater_elem(0.999), safe_log(-below + 1.0))
 }
 
-/// The distribution function of the unit normal, in the approximation by tanh that ADM takes.
+/// Computes the distribution function of the standard normal, in ADM's approximation by tanh.
 fn normal_cdf(x: Tensor<4>) -> Tensor<4> {
     let cube = x.clone() * x.clone() * x.clone();
     let u = (x + cube * 0.044715) * (2.0 / core::f64::consts::PI).sqrt();
@@ -144,27 +144,27 @@ mod tests {
     }
 
     #[test]
-    fn the_right_step_costs_nothing() {
+    fn the_exact_step_has_no_loss() {
         for t in [1, 17, 99] {
             let (squared, variational) = loss(0.3, -0.8, -0.8, -1.0, t);
             assert_eq!(squared, 0.0);
             assert!(variational.abs() < 1e-12);
-            // A wrong mean, and a wrong variance, do.
+            // A wrong mean or a wrong variance has a loss.
             assert!(loss(0.3, -0.8, -0.7, -1.0, t).1 > 1e-7);
             assert!(loss(0.3, -0.8, -0.8, 0.5, t).1 > 1e-12);
         }
     }
 
-    /// Of a prediction that is mean_error, the best variance makes up for it: that is what is learned.
+    /// A larger variance lowers the loss of a wrong mean.
     #[test]
-    fn the_variance_learns_how_wrong_the_mean_is() {
+    fn a_wrong_mean_favours_a_larger_variance() {
         let at = |log_var_fraction| loss(0.0, 0.0, 0.5, log_var_fraction, 50).1;
         assert!(at(0.2) < at(-1.0));
     }
 
-    /// At step 0 the bound is a probability over the 256 values, which add up to 1.
+    /// At step 0 the bound is a probability distribution over the 256 levels.
     #[test]
-    fn likelihoods_of_pictures_are_probabilities() {
+    fn likelihoods_of_all_levels_sum_to_one() {
         let diffusion = Diffusion::new(&LinearBetas::default());
         let sigma = diffusion.sigmas()[0];
         let diffusion_loss = |y: f64, centre: f64| {
@@ -172,7 +172,7 @@ mod tests {
                 images: one(y),
                 noise: one(0.0),
                 times: &[0],
-                // The mean is y - σ ε, which is to be the centre.
+                // Noise for which the mean, y - σ ε, is the centre.
                 predicted: one((y - centre) / sigma),
                 variance: one(1.0),
             };

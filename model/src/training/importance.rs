@@ -1,24 +1,25 @@
-//! Which steps of a process of discrete time are trained on: all alike, or those whose loss is
-//! large more often (arXiv 2102.09672, section 3.3).
+//! Timestep samplers of discrete-time training: uniform, or loss-aware (arXiv 2102.09672, section
+//! 3.3).
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::check::{ConfigError, check, within};
 use crate::diffusion::noise::Random;
 
-/// How steps are drawn.
+/// Distribution from which timesteps are drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum TimeSampling {
-    /// All alike.
+    /// All timesteps with the same probability.
     #[default]
     Uniform,
-    /// By the root of the mean square of the last losses of each step, once all have so many.
+    /// In proportion to the root mean square of the last losses of each timestep, once every
+    /// timestep has a full history.
     Importance {
-        /// Losses of a step that count.
+        /// Number of losses kept per timestep.
         #[serde(default = "history")]
         history: usize,
-        /// Part of the draws that stays uniform.
+        /// Fraction of the draws that stays uniform.
         #[serde(default = "uniform")]
         uniform: f64,
     },
@@ -33,12 +34,12 @@ fn uniform() -> f64 {
 }
 
 impl TimeSampling {
-    /// ADM's values of [`TimeSampling::Importance`].
+    /// Returns [`TimeSampling::Importance`] with ADM's values.
     pub fn importance() -> Self {
         Self::Importance { history: history(), uniform: uniform() }
     }
 
-    /// Checks that something can be learned.
+    /// Checks the ranges of all fields.
     ///
     /// # Errors
     ///
@@ -46,97 +47,97 @@ impl TimeSampling {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let TimeSampling::Importance { history, uniform } = *self else { return Ok(()) };
         within("importance.history", history, 1, 1_000)?;
-        // Without uniform draws, a step whose losses were all 0 would never come again.
+        // Without uniform draws, a timestep whose losses were all 0 would never be drawn again.
         check(uniform > 0.0 && uniform <= 1.0, || {
-            format!("importance.uniform is {uniform}, not above 0 and up to 1")
+            format!("importance.uniform is {uniform}, not above 0 and at most 1")
         })
     }
 }
 
-/// A drawn step.
+/// A timestep drawn by a [`TimeSampler`].
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Drawn {
-    /// The step.
+pub struct SampledTimestep {
+    /// Index of the timestep.
     pub time: usize,
-    /// What its loss is to be multiplied with, so that the mean stays that of uniform draws.
+    /// Importance weight of the loss, which keeps the mean that of uniform draws.
     pub weight: f64,
 }
 
-/// Draws steps, and learns from their losses. It has no randomness of its own; what it has learned
-/// is part of a training run's state, and so can be stored.
+/// Timestep sampler, which adapts to the losses it is given. It has no random state of its own; the
+/// recorded losses are part of a training run's state and can be serialised.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TimeSampler {
     sampling: TimeSampling,
-    /// The last losses of each step, oldest first.
+    /// The last losses of each timestep, oldest first.
     losses: Vec<Vec<f64>>,
-    /// The probabilities up to and with each step; empty while all are alike.
+    /// Cumulative probabilities of the timesteps; empty while they are drawn uniformly.
     cumulative: Vec<f64>,
 }
 
 impl TimeSampler {
-    /// For a process of `steps`, at least one.
+    /// Creates a sampler for a process of `steps` timesteps.
     ///
     /// # Panics
     ///
-    /// If there is no step, or `sampling` is not valid.
+    /// If `steps` is 0, or `sampling` is not valid.
     pub fn new(sampling: TimeSampling, steps: usize) -> Self {
         assert!(steps > 0, "a process has at least one step");
         sampling.validate().expect("valid");
         Self { sampling, losses: vec![Vec::new(); steps], cumulative: Vec::new() }
     }
 
-    /// Whether another one draws from as many steps by the same rule.
+    /// Returns whether another sampler has the same distribution and number of timesteps.
     pub fn is_like(&self, other: &Self) -> bool {
         self.sampling == other.sampling && self.losses.len() == other.losses.len()
     }
 
-    /// The probability of each step.
+    /// Returns the probability of each timestep.
     pub fn probabilities(&self) -> Vec<f64> {
         let steps = self.losses.len() as f64;
-        let alike = vec![1.0 / steps; self.losses.len()];
-        let TimeSampling::Importance { history, uniform } = self.sampling else { return alike };
+        let equal = vec![1.0 / steps; self.losses.len()];
+        let TimeSampling::Importance { history, uniform } = self.sampling else { return equal };
         if self.losses.iter().any(|losses| losses.len() < history) {
-            return alike;
+            return equal;
         }
         let square = |losses: &Vec<f64>| losses.iter().map(|l| l * l).sum::<f64>();
         let roots: Vec<f64> =
             self.losses.iter().map(|losses| (square(losses) / history as f64).sqrt()).collect();
         let total: f64 = roots.iter().sum();
-        // All losses 0, or one beyond all numbers: nothing to go by.
+        // The losses are all 0, or one is not finite.
         if !(total > 0.0 && total.is_finite()) {
-            return alike;
+            return equal;
         }
         roots.iter().map(|root| root / total * (1.0 - uniform) + uniform / steps).collect()
     }
 
-    /// Draws a step.
-    pub fn draw(&self, random: &mut Random) -> Drawn {
+    /// Draws a timestep.
+    pub fn draw(&self, random: &mut Random) -> SampledTimestep {
         let steps = self.losses.len();
         let Some(total) = self.cumulative.last() else {
             let time = (random.uniform() * steps as f64) as usize;
-            return Drawn { time, weight: 1.0 };
+            return SampledTimestep { time, weight: 1.0 };
         };
-        let place = random.uniform() * total;
-        let time = self.cumulative.partition_point(|&end| end <= place).min(steps - 1);
+        let point = random.uniform() * total;
+        let time = self.cumulative.partition_point(|&end| end <= point).min(steps - 1);
         let before = if time == 0 { 0.0 } else { self.cumulative[time - 1] };
         let probability = (self.cumulative[time] - before) / total;
-        Drawn { time, weight: 1.0 / (steps as f64 * probability) }
+        SampledTimestep { time, weight: 1.0 / (steps as f64 * probability) }
     }
 
-    /// Takes note of the losses of a batch, unweighted.
+    /// Records the unweighted losses of a batch.
     ///
     /// # Panics
     ///
-    /// If there are not as many losses as steps, or a step is not one of the process.
+    /// If there are not as many losses as timesteps, or a timestep is not one of the process.
     pub fn learn(&mut self, times: &[usize], losses: &[f64]) {
         assert_eq!(times.len(), losses.len(), "one loss per step");
         let TimeSampling::Importance { history, .. } = self.sampling else { return };
         for (&time, &loss) in times.iter().zip(losses) {
-            let known = &mut self.losses[time];
-            if known.len() == history {
-                known.remove(0);
+            let recorded = &mut self.losses[time];
+            if recorded.len() == history {
+                recorded.remove(0);
             }
-            known.push(loss);
+            recorded.push(loss);
         }
         if self.losses.iter().all(|losses| losses.len() == history) {
             self.cumulative = self
@@ -160,7 +161,7 @@ mod tests {
         Random::new(3, Stream::Training, 0)
     }
 
-    /// Losses 1, 2, .. of the steps, as often as they count.
+    /// Returns a sampler with full histories of the losses 1, 2, .. of its timesteps.
     fn learned(steps: usize, history: usize, uniform: f64) -> TimeSampler {
         let mut sampler = TimeSampler::new(TimeSampling::Importance { history, uniform }, steps);
         for round in 0..history {
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn probabilities_go_by_the_losses() {
+    fn probabilities_are_proportional_to_the_losses() {
         let sampler = learned(4, 10, 1e-15);
         for (found, want) in sampler.probabilities().iter().zip([0.1, 0.2, 0.3, 0.4]) {
             assert!((found - want).abs() < 1e-12);
@@ -193,7 +194,8 @@ mod tests {
         assert!((sampler.probabilities()[0] - a / (a + b)).abs() < 1e-12);
     }
 
-    /// Whatever is drawn more often counts less: the mean of any loss is that over all steps.
+    /// Timesteps drawn more often have a lower weight, so that the mean of any loss is that over
+    /// all timesteps.
     #[test]
     fn draws_are_unbiased() {
         for sampler in [TimeSampler::new(TimeSampling::Uniform, 4), learned(4, 2, 0.1)] {
@@ -203,7 +205,7 @@ mod tests {
             const N: usize = 40_000;
             let loss = |t: usize| [3.0, -1.0, 0.5, 2.0][t];
             for _ in 0..N {
-                let Drawn { time, weight } = sampler.draw(&mut random);
+                let SampledTimestep { time, weight } = sampler.draw(&mut random);
                 assert!((weight * 4.0 * probabilities[time] - 1.0).abs() < 1e-12);
                 counts[time] += 1;
                 sum += weight * loss(time);
@@ -216,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_learned_can_be_stored() {
+    fn samplers_round_trip_through_json() {
         let mut sampler = learned(3, 2, 0.001);
         let text = serde_json::to_string(&sampler).expect("plain data");
         let mut again: TimeSampler = serde_json::from_str(&text).expect("its own JSON");
@@ -229,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_learn_is_named() {
+    fn invalid_samplings_are_rejected() {
         for (history, uniform, message) in
             [(0, 0.1, "history is 0"), (10, 0.0, "uniform is 0"), (10, f64::NAN, "uniform is NaN")]
         {
@@ -242,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn losses_that_say_nothing_are_no_trouble() {
+    fn zero_and_non_finite_losses_leave_the_draws_uniform() {
         for loss in [0.0, f64::INFINITY, f64::NAN] {
             let mut sampler = TimeSampler::new(TimeSampling::importance(), 2);
             sampler.learn(&[0, 1].repeat(10), &[loss; 20]);

@@ -1,4 +1,4 @@
-//! The training objective: which noise levels, and how much each counts.
+//! Training objectives: the distribution of noise levels, and the weight of each level.
 
 use core::f64::consts::FRAC_1_SQRT_2;
 
@@ -14,7 +14,8 @@ use crate::model::Denoised;
 use crate::training::hybrid::HybridInputs;
 use crate::training::importance::{TimeSampler, TimeSampling};
 
-/// Distribution of noise levels, and weight of the squared error at each.
+/// Training objective: the distribution of noise levels, and the weight of the squared error at
+/// each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum LossConfig {
@@ -45,14 +46,14 @@ pub enum LossConfig {
         #[serde(default = "ve_sigma_max")]
         sigma_max: f64,
     },
-    /// ADM's squared error of the noise: steps of discrete time, weight `1 / σ²`; and, where the
-    /// network says something of the variance, the variational term of [`crate::training::hybrid`].
+    /// ADM: squared error of the noise at discrete timesteps, weight `1 / σ²`; and, if the network
+    /// predicts the variance, the variational term of [`crate::training::hybrid`].
     #[serde(rename = "adm")]
     Adm {
         /// The noise schedule.
         #[serde(default)]
         betas: LinearBetas,
-        /// How steps are drawn.
+        /// Distribution from which timesteps are drawn.
         #[serde(default)]
         times: TimeSampling,
     },
@@ -65,15 +66,15 @@ impl Default for LossConfig {
 }
 
 impl LossConfig {
-    /// Checks that noise levels and weights follow from the values.
+    /// Checks the ranges of all fields.
     ///
     /// # Errors
     ///
-    /// The first value from which they do not.
+    /// The first field that is out of its range.
     pub fn validate(&self) -> Result<(), ConfigError> {
         match *self {
             LossConfig::Edm { p_mean, p_std, sigma_data } => {
-                check(p_mean.is_finite(), || format!("p_mean is {p_mean}"))?;
+                check(p_mean.is_finite(), || format!("p_mean is {p_mean}, not a finite number"))?;
                 positive("p_std", p_std)?;
                 positive("sigma_data", sigma_data)
             }
@@ -83,9 +84,9 @@ impl LossConfig {
         }
     }
 
-    /// What draws noise levels by what it has learned of them, if anything does: otherwise
-    /// [`LossConfig::sigma`] does, which learns nothing. It goes on from what an `earlier` one has
-    /// learned, if that was of the same kind.
+    /// Returns the loss-aware timestep sampler, if the objective has one; otherwise
+    /// [`LossConfig::sigma`] draws the noise levels. It continues from an `earlier` sampler of the
+    /// same kind.
     pub fn time_sampler(&self, earlier: Option<TimeSampler>) -> Option<TimeSampler> {
         let LossConfig::Adm { betas, times } = *self else { return None };
         if times == TimeSampling::Uniform {
@@ -95,19 +96,19 @@ impl LossConfig {
         Some(earlier.filter(|earlier| earlier.is_like(&new)).unwrap_or(new))
     }
 
-    /// The noise level of a step that a [`TimeSampler`] drew.
+    /// Returns the noise level of a timestep drawn by a [`TimeSampler`].
     ///
     /// # Panics
     ///
-    /// If there is no such step.
+    /// If the objective has no discrete time, or no such timestep.
     pub fn sigma_of(&self, time: usize) -> f64 {
         match self {
             LossConfig::Adm { betas, .. } => betas.sigmas()[time],
-            _ => panic!("time is not discrete"),
+            _ => panic!("the objective has no discrete time"),
         }
     }
 
-    /// Draws a noise level, each alike or as the objective has it.
+    /// Draws a noise level from the objective's distribution; ADM's timesteps are drawn uniformly.
     pub fn sigma(&self, random: &mut Random) -> f64 {
         match *self {
             LossConfig::Edm { p_mean, p_std, .. } => (random.normal() * p_std + p_mean).exp(),
@@ -119,8 +120,8 @@ impl LossConfig {
         }
     }
 
-    /// The noise level that [`LossConfig::sigma`] stays below with probability `p`, between 0 and 1
-    /// without either.
+    /// Returns the `p`-quantile of the noise levels that [`LossConfig::sigma`] draws, for `p`
+    /// between 0 and 1, both excluded.
     pub fn quantile(&self, p: f64) -> f64 {
         match *self {
             LossConfig::Edm { p_mean, p_std, .. } => (normal_quantile(p) * p_std + p_mean).exp(),
@@ -133,7 +134,7 @@ impl LossConfig {
         }
     }
 
-    /// The weight λ(σ) of the squared error.
+    /// Returns the weight λ(σ) of the squared error.
     pub fn weight(&self, sigma: f64) -> f64 {
         match *self {
             LossConfig::Edm { sigma_data, .. } => {
@@ -145,8 +146,8 @@ impl LossConfig {
         }
     }
 
-    /// The loss of each picture, summed over its values, `[B]`: of `images`, to which `noise` of the
-    /// levels `sigma` was added, and what the model made of that.
+    /// Computes the loss of each picture, summed over its values, `[B]`. `output` is the model's
+    /// output for `images` with `noise` of the levels `sigma` added.
     ///
     /// # Shapes
     ///
@@ -160,17 +161,17 @@ impl LossConfig {
         images: Tensor<4>,
         noise: Tensor<4>,
         sigma: &[f64],
-        made: Denoised,
+        output: Denoised,
     ) -> Tensor<1> {
         let [b, c, h, w] = images.dims();
         let column = |values: Vec<f64>| {
             Tensor::<1>::from_data(TensorData::new(values, [b]), &images.device())
         };
-        match (self, made.variance()) {
+        match (self, output.variance()) {
             (LossConfig::Adm { betas, .. }, Some(variance)) => {
-                // Of the noise, the error is that of the picture the other way round: y + σ ε is
-                // given.
-                let error = (images.clone() - made.denoised)
+                // The sum y + σ ε is given, so the error of the noise is -1/σ times that of the
+                // picture.
+                let error = (images.clone() - output.denoised)
                     * column(sigma.iter().map(|sigma| sigma.recip()).collect())
                         .reshape([b, 1, 1, 1]);
                 let times: Vec<usize> =
@@ -182,16 +183,16 @@ impl LossConfig {
             }
             _ => {
                 let weight = column(sigma.iter().map(|&sigma| self.weight(sigma)).collect());
-                let errors = weighted_squared_error(made.denoised, images, weight);
+                let errors = weighted_squared_error(output.denoised, images, weight);
                 errors.reshape([b, c * h * w]).sum_dim(1).reshape([b])
             }
         }
     }
 }
 
-/// What a standard normal stays below with probability `p`.
+/// Returns the `p`-quantile of the standard normal distribution.
 fn normal_quantile(p: f64) -> f64 {
-    // Halving finds it to the last bits, and it is not asked for often.
+    // Bisection is exact to the last bits, and this is not called often.
     let (mut low, mut high) = (-40.0, 40.0);
     for _ in 0..100 {
         let middle = 0.5 * (low + high);
@@ -201,7 +202,7 @@ fn normal_quantile(p: f64) -> f64 {
     0.5 * (low + high)
 }
 
-/// `λ (D - y)²` for every value of every picture.
+/// Computes `λ (D - y)²` for every value of every picture.
 ///
 /// # Shapes
 ///
@@ -231,7 +232,7 @@ mod tests {
         assert!((mean + 1.2).abs() < 0.03 && (var.sqrt() - 1.2).abs() < 0.03);
     }
 
-    /// Under both, the quantity that is to be uniform is: its deciles hold a tenth each.
+    /// The deciles of the quantity that each objective draws uniformly hold a tenth each.
     #[test]
     fn times_and_logarithms_are_uniform() {
         let schedule = VpSchedule::default();
@@ -251,10 +252,10 @@ mod tests {
         uniform(&loss, &|sigma| betas.time(sigma) / 50.0);
     }
 
-    /// As many of the levels that are drawn lie below a quantile as it says; and the quantiles of
-    /// the normal distribution are those of a table.
+    /// The fraction of drawn levels below a quantile is the quantile's probability, and the
+    /// quantiles of the normal distribution are those of a table.
     #[test]
-    fn quantiles_are_those_of_the_levels_that_are_drawn() {
+    fn quantiles_match_the_drawn_levels() {
         for (p, want) in
             [(0.5, 0.0), (0.975, 1.959_963_984_540_054), (0.01, -2.326_347_874_040_841)]
         {
@@ -281,7 +282,7 @@ mod tests {
 
     /// The weight turns the error of the picture into that of the noise, Eq (1) with λ = 1.
     #[test]
-    fn noise_counts_the_same_at_every_level() {
+    fn vp_weighs_the_noise_equally_at_every_level() {
         let schedule = VpSchedule::default();
         let (loss, precond) = (LossConfig::Vp { schedule }, PrecondConfig::Vp { schedule });
         for sigma in [0.01, 0.5, 100.0] {
@@ -290,10 +291,10 @@ mod tests {
         }
     }
 
-    /// Where the variance is learned, the loss is the hybrid one, of noise that the denoised picture
-    /// stands for.
+    /// With a learned variance, the loss is the hybrid loss of the noise that the denoised picture
+    /// implies.
     #[test]
-    fn adm_s_loss_is_hybrid_where_the_variance_is_learned() {
+    fn adm_has_the_hybrid_loss_with_a_learned_variance() {
         let betas = LinearBetas::default();
         let (loss, device) =
             (LossConfig::Adm { betas, times: TimeSampling::Uniform }, burn::tensor::Device::flex());
@@ -301,33 +302,34 @@ mod tests {
             let values: Vec<f32> = (0..24).map(|i| ((i as f64 * factor).sin()) as f32).collect();
             Tensor::<4>::from_data(TensorData::new(values, [2, 3, 2, 2]), &device)
         };
-        let (images, noise, predicted, place) =
+        let (images, noise, predicted, position) =
             (tensor(1.0), tensor(2.0), tensor(2.1), tensor(3.0));
         let times = [0, 700];
         let sigma = times.map(|t: usize| betas.sigmas()[t]);
         let column = TensorData::new(sigma.to_vec(), [2, 1, 1, 1]);
         let off = (noise.clone() - predicted.clone()) * Tensor::from_data(column, &device);
-        let made = |raw| Denoised { denoised: images.clone() + off.clone(), raw, attention: None };
+        let output =
+            |raw| Denoised { denoised: images.clone() + off.clone(), raw, attention: None };
         let value = |loss: Tensor<1>| f64::from(loss.sum().into_scalar::<f32>());
 
-        let both = Tensor::cat(vec![predicted.clone(), place.clone()], 1);
-        let found = value(loss.of(images.clone(), noise.clone(), &sigma, made(both)));
+        let both = Tensor::cat(vec![predicted.clone(), position.clone()], 1);
+        let found = value(loss.of(images.clone(), noise.clone(), &sigma, output(both)));
         let inputs = HybridInputs {
             images: images.clone(),
             noise: noise.clone(),
             times: &times,
             predicted: predicted.clone(),
-            variance: place,
+            variance: position,
         };
         let hybrid = Diffusion::new(&betas).hybrid_loss(inputs);
         let squared = value((predicted.clone() - noise.clone()).square().sum());
         let want = squared + 12.0 * value(hybrid.variational.sum());
         assert!((found / want - 1.0).abs() < 1e-3 && want > squared, "{found}, not {want}");
-        let found = value(loss.of(images.clone(), noise, &sigma, made(predicted)));
+        let found = value(loss.of(images.clone(), noise, &sigma, output(predicted)));
         assert!((found / squared - 1.0).abs() < 1e-3, "{found}, not {squared}");
     }
 
-    /// EDM chooses the weight so that the network's own error counts the same at all levels.
+    /// EDM's weight makes the network's own error count equally at all levels.
     #[test]
     fn the_weight_cancels_c_out() {
         let (loss, precond) = (LossConfig::default(), PrecondConfig::default());

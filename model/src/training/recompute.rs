@@ -1,10 +1,10 @@
-//! Gradient checkpointing (Chen et al., arXiv 1604.06174): what is inside a block is computed again
-//! when its gradient is wanted, instead of being kept. A step takes one more forward pass, and the
-//! memory of one block instead of that of all.
+//! Gradient checkpointing (Chen et al., arXiv 1604.06174): the intermediate results of a block are
+//! recomputed for its gradient instead of being kept. A step takes one more forward pass, and needs
+//! the memory of one block instead of that of all.
 //!
-//! On the way forward each block runs without backpropagation, and its output is a leaf from which
-//! the graph begins anew. On the way back, last block first, a block is run again with
-//! backpropagation, on the piece of graph that leads to it from the leaves before it.
+//! In the forward pass, each block runs without autodiff, and its output is a leaf from which a new
+//! graph begins. In the backward pass, last block first, each block runs again with autodiff, on
+//! the part of the graph that leads to it from the leaves before it.
 
 use core::fmt;
 use std::cell::RefCell;
@@ -13,34 +13,34 @@ use std::rc::Rc;
 use burn::module::Module;
 use burn::tensor::{Gradients, Tensor};
 
-/// The pieces of one forward pass, given to [`crate::Model::denoise`] and then to
-/// [`Recompute::backward`].
+/// Gradient-checkpointing recorder of one forward pass, given to [`crate::Model::denoise`] and then
+/// to [`Recompute::backward`].
 #[derive(Clone, Default)]
-pub struct Recompute(Rc<RefCell<Pieces>>);
+pub struct Recompute(Rc<RefCell<Recording>>);
 
 #[derive(Default)]
-struct Pieces {
-    /// The time token: as it was computed, and the leaf that blocks were given for it.
+struct Recording {
+    /// The time token as computed, and the leaf that is passed to the blocks for it.
     time: Option<[Tensor<2>; 2]>,
-    blocks: Vec<Piece>,
+    blocks: Vec<RecordedBlock>,
 }
 
-struct Piece {
-    /// Computes the output again.
-    again: Box<dyn FnOnce() -> Tensor<4>>,
+struct RecordedBlock {
+    /// Computes the output again, with autodiff.
+    forward: Box<dyn FnOnce() -> Tensor<4>>,
     /// The output as a leaf.
     output: Tensor<4>,
 }
 
 impl Recompute {
-    /// The time token as blocks are to be given it.
+    /// Records the time token. Returns the leaf to pass to the blocks.
     pub(crate) fn time(&self, time: Tensor<2>) -> Tensor<2> {
         let leaf = time.clone().detach().require_grad();
         self.0.borrow_mut().time = Some([time, leaf.clone()]);
         leaf
     }
 
-    /// The output of a block.
+    /// Runs a block without autodiff and records it. Returns its output as a leaf.
     pub(crate) fn block<B: Module + 'static>(
         &self,
         block: &B,
@@ -51,38 +51,40 @@ impl Recompute {
         let output = forward(&block.valid(), x.clone().inner(), time.clone().inner());
         let output = Tensor::from_inner(output).require_grad();
         let block = block.clone();
-        let again = Box::new(move || forward(&block, x, time));
-        self.0.borrow_mut().blocks.push(Piece { again, output: output.clone() });
+        let forward = Box::new(move || forward(&block, x, time));
+        self.0.borrow_mut().blocks.push(RecordedBlock { forward, output: output.clone() });
         output
     }
 
-    /// Backpropagates from a scalar. `take` is given the gradients of the parameters in parts, which
-    /// add up.
+    /// Backpropagates from a scalar. `take` receives the gradients of the parameters in parts,
+    /// which are to be summed.
     pub fn backward(self, objective: Tensor<1>, mut take: impl FnMut(Gradients)) {
-        let Pieces { time, mut blocks } = self.0.take();
-        let mut outputs: Vec<_> = blocks.iter().map(|piece| piece.output.clone()).collect();
-        let mut of_outputs: Vec<Option<Tensor<4>>> = vec![None; blocks.len()];
-        let mut of_time: Option<Tensor<2>> = None;
+        let Recording { time, mut blocks } = self.0.take();
+        let mut outputs: Vec<_> = blocks.iter().map(|block| block.output.clone()).collect();
+        let mut output_gradients: Vec<Option<Tensor<4>>> = vec![None; blocks.len()];
+        let mut time_gradient: Option<Tensor<2>> = None;
         let mut gradients = objective.backward();
         loop {
-            for (output, sum) in outputs.iter().zip(&mut of_outputs) {
+            for (output, sum) in outputs.iter().zip(&mut output_gradients) {
                 add(sum, output.grad(&gradients));
             }
             if let Some([_, leaf]) = &time {
-                add(&mut of_time, leaf.grad(&gradients));
+                add(&mut time_gradient, leaf.grad(&gradients));
             }
             take(gradients);
-            let Some(Piece { again, .. }) = blocks.pop() else { break };
+            let Some(RecordedBlock { forward, .. }) = blocks.pop() else { break };
             outputs.pop();
-            let of_output = of_outputs.pop().flatten().expect("every block leads to the output");
-            gradients = (again() * Tensor::from_inner(of_output)).sum().backward();
+            let output_gradient =
+                output_gradients.pop().flatten().expect("every block leads to the output");
+            gradients = (forward() * Tensor::from_inner(output_gradient)).sum().backward();
         }
-        if let (Some([time, _]), Some(of_time)) = (time, of_time) {
-            take((time * Tensor::from_inner(of_time)).sum().backward());
+        if let (Some([time, _]), Some(time_gradient)) = (time, time_gradient) {
+            take((time * Tensor::from_inner(time_gradient)).sum().backward());
         }
     }
 }
 
+/// Adds a gradient to a sum; either may be absent.
 fn add<const D: usize>(sum: &mut Option<Tensor<D>>, part: Option<Tensor<D>>) {
     *sum = match (sum.take(), part) {
         (Some(sum), Some(part)) => Some(sum + part),
@@ -128,7 +130,7 @@ mod tests {
         struct Collect<'a>(&'a GradientsParams, Vec<Vec<f32>>);
         impl burn::module::ModuleVisitor for Collect<'_> {
             fn visit_float<const D: usize>(&mut self, param: &burn::module::Param<Tensor<D>>) {
-                // That of the augmentation labels has none, where there are none.
+                // The layer of the augmentation labels has no gradient if there are none.
                 let gradient = self.0.get::<D>(param.id).map(|gradient| gradient.into_data());
                 self.1.push(gradient.map_or(Vec::new(), |data| data.try_into_vec().expect("f32")));
             }
@@ -139,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn gradients_are_those_of_one_backward_pass() {
+    fn gradients_match_an_ordinary_backward_pass() {
         let image = ImageConfig {
             resolution: 8,
             channels: vec![32, 64],
@@ -156,7 +158,10 @@ mod tests {
             unreachable!()
         };
         let latent = crate::config::LatentConfig { resolution: 4, depth: 3, ..latent };
-        for network in [NetworkConfig::Image(image), NetworkConfig::Latent(latent)] {
+        let song = crate::golden::song_configs().map(NetworkConfig::Song);
+        let dit = NetworkConfig::Latent(crate::golden::dit::small());
+        let others = [NetworkConfig::Image(image), NetworkConfig::Latent(latent), dit];
+        for network in others.into_iter().chain(song) {
             let config = crate::config::ModelConfig { network, precond: PrecondConfig::default() };
             let model = Model::new(config, 1, &Device::flex().autodiff()).expect("fits together");
             let (whole, parts) = (gradients(&model, false), gradients(&model, true));

@@ -1,4 +1,4 @@
-//! The autoencoder as others use it.
+//! The autoencoder's interface: encoding pictures and decoding latents.
 
 use burn::tensor::{Device, Tensor};
 
@@ -9,28 +9,28 @@ use crate::vae::config::VaeConfig;
 use crate::vae::names::Names;
 use crate::vae::network::Autoencoder;
 
-/// An autoencoder: pictures to latents and back.
+/// An autoencoder between pictures and latents.
 ///
-/// Latents are those that diffusion works on everywhere in this interface: the autoencoder's own
-/// times [`VaeConfig::scale`].
+/// Latents in this interface are those that diffusion works on: the network's latents times
+/// [`VaeConfig::scale`].
 #[derive(Clone, Debug)]
 pub struct Vae {
-    /// What it is made of.
+    /// The configuration of the network.
     pub config: VaeConfig,
     pub(super) network: Autoencoder,
 }
 
-/// What the encoder makes of pictures: for every value of the latent a normal distribution.
+/// The output of the encoder: a normal distribution for each value of the latents.
 #[derive(Clone, Debug)]
 pub struct Encoded {
-    /// Its mean, `[B, latent channels, H / factor, W / factor]`.
+    /// Means, `[B, latent channels, H / factor, W / factor]`.
     pub mean: Tensor<4>,
-    /// Its standard deviation, of the same shape.
+    /// Standard deviations, of the same shape.
     pub std: Tensor<4>,
 }
 
 impl Encoded {
-    /// The latent that unit `noise` of its shape picks out: `mean + std · noise`.
+    /// Computes a sample `mean + std · noise`, given unit normal noise of the same shape.
     pub fn sample(self, noise: Tensor<4>) -> Tensor<4> {
         self.mean + self.std * noise
     }
@@ -41,18 +41,18 @@ impl Vae {
     ///
     /// # Errors
     ///
-    /// If the configuration does not fit together.
+    /// If the configuration is not valid.
     pub fn new(config: VaeConfig, seed: u64, device: &Device) -> Result<Self, ConfigError> {
         config.validate()?;
         let network = Autoencoder::new(&config, Names::New, device, &Source::Random { seed });
         Ok(Self { config, network })
     }
 
-    /// The latents of pictures.
+    /// Encodes pictures as latents.
     ///
     /// # Shapes
     ///
-    /// - images: `[B, C, H, W]`, values of -1 to 1
+    /// - images: `[B, C, H, W]`, values from -1 to 1
     ///
     /// # Panics
     ///
@@ -62,12 +62,12 @@ impl Vae {
         let factor = self.config.factor();
         assert!(
             h.is_multiple_of(factor) && w.is_multiple_of(factor),
-            "pictures of {w}x{h} pixels have no latents: {factor} does not divide the sides"
+            "height and width of pictures must be multiples of {factor}, but are {h} and {w}"
         );
         let channels = self.config.latent_channels;
         let moments = self.network.encode(images);
         let mean = moments.clone().narrow(1, 0, channels);
-        // The bounds keep the exponential finite, as they did in training.
+        // The same bounds as in the autoencoder's training; they keep the exponential finite.
         let log_variance = moments.narrow(1, channels, channels).clamp(-30.0, 20.0);
         Encoded {
             mean: mean * self.config.scale,
@@ -75,7 +75,7 @@ impl Vae {
         }
     }
 
-    /// The pictures of latents, all at once. [`Vae::decode_tiled`] needs less memory.
+    /// Decodes latents as pictures, without tiles. [`Vae::decode_tiled`] needs less memory.
     ///
     /// # Shapes
     ///
@@ -86,11 +86,12 @@ impl Vae {
         self.network.finish_decoding().iter().fold(x, |x, step| step(x))
     }
 
+    /// Computes the first part of decoding, at the resolution of the latents.
     pub(super) fn start_decoding(&self, latents: Tensor<4>) -> Tensor<4> {
         self.network.start_decoding(latents / self.config.scale)
     }
 
-    /// Multiply-adds of encoding and of decoding one picture whose latent has `side` values a side.
+    /// Multiply-adds of encoding and of decoding one picture whose latent is `side x side`.
     pub fn macs(&self, side: usize) -> [Macs; 2] {
         self.network.macs((side * self.config.factor()).pow(2), side.pow(2))
     }
@@ -105,9 +106,9 @@ impl Vae {
 mod tests {
     use super::*;
 
-    /// The published number of parameters of the real thing.
+    /// Stable Diffusion's autoencoder has the published number of parameters.
     #[test]
-    fn the_real_thing_has_its_size() {
+    fn default_configuration_has_the_published_size() {
         let config = VaeConfig::default();
         let specs = crate::vae::network::specs(&config, Names::New);
         assert_eq!(specs.iter().map(crate::TensorSpec::len).sum::<usize>(), 83_653_863);
@@ -115,9 +116,9 @@ mod tests {
     }
 
     #[test]
-    fn noise_picks_from_what_the_encoder_says() {
+    fn sample_is_mean_plus_scaled_noise() {
         let device = Device::flex();
-        let vae = Vae::new(VaeConfig::tiny(), 0, &device).expect("small");
+        let vae = Vae::new(VaeConfig::tiny(), 0, &device).expect("a valid configuration");
         let images = Tensor::<4>::zeros([2, 3, 8, 16], &device);
         let encoded = vae.encode(images);
         assert_eq!((encoded.mean.dims(), encoded.std.dims()), ([2, 4, 2, 4], [2, 4, 2, 4]));

@@ -1,4 +1,4 @@
-//! The parts of the autoencoder. Maps are channels-last, `[B, H, W, C]`.
+//! The building blocks of the autoencoder. Maps are channels-last, `[B, H, W, C]`.
 
 use burn::module::{Module, Param};
 use burn::tensor::ops::PadMode;
@@ -11,7 +11,7 @@ use crate::network::layers::{Conv3x3, GroupNorm, Linear};
 use crate::network::macs::Macs;
 use crate::network::params::{Init, Params};
 
-/// A 1x1 convolution, stored as one: `[out, in, 1, 1]`.
+/// A 1x1 convolution, stored as `[out, in, 1, 1]`.
 #[derive(Module, Debug)]
 pub(super) struct Conv1x1 {
     weight: Param<Tensor<4>>,
@@ -27,6 +27,8 @@ impl Conv1x1 {
         }
     }
 
+    /// Applies the convolution.
+    ///
     /// # Shapes
     ///
     /// - x: `[B, H, W, C_in]`
@@ -40,13 +42,14 @@ impl Conv1x1 {
         y.reshape([b, h, w, c_out])
     }
 
+    /// Multiply-adds for a map of `pixels` pixels.
     pub fn macs(&self, pixels: usize) -> Macs {
         Macs::weights(&[pixels, self.weight.lazy_shape().num_elements()])
     }
 }
 
-/// `x + Conv3x3(Swish(GN(Conv3x3(Swish(GN(x))))))`, `x` by a 1x1 convolution where the channels
-/// change.
+/// A residual block, `x + Conv3x3(Swish(GN(Conv3x3(Swish(GN(x))))))`, with a 1x1 convolution on the
+/// shortcut `x` if the number of channels changes.
 #[derive(Module, Debug)]
 pub(super) struct ResBlock {
     norm1: GroupNorm,
@@ -69,6 +72,8 @@ impl ResBlock {
         }
     }
 
+    /// Applies the block.
+    ///
     /// # Shapes
     ///
     /// - x: `[B, H, W, C_in]`
@@ -82,17 +87,18 @@ impl ResBlock {
         }
     }
 
+    /// Multiply-adds for a map of `pixels` pixels.
     pub fn macs(&self, pixels: usize) -> Macs {
         let shortcut = self.shortcut.iter().map(|shortcut| shortcut.macs(pixels)).sum();
         self.conv1.macs(pixels) + self.conv2.macs(pixels) + shortcut
     }
 }
 
-/// Attention weights that are computed at once, at the most: 64 MiB of them, which are all weights
-/// of one picture of 512x512.
-const WEIGHTS: usize = 1 << 24;
+/// Maximum number of attention weights in memory at once: 64 MiB, all weights of one picture of
+/// 512x512 pixels.
+const MAX_WEIGHTS: usize = 1 << 24;
 
-/// `x + Attention(GN(x))` with one head, over the whole map.
+/// A residual attention layer, `x + Attention(GN(x))`, with one head over the whole map.
 #[derive(Module, Debug)]
 struct Attention {
     norm: GroupNorm,
@@ -106,23 +112,25 @@ struct Attention {
 impl Attention {
     fn new(params: &Params, config: &VaeConfig, channels: usize, names: Names) -> Self {
         let [q, k, v, out] = names
-            .of_attention()
+            .attention()
             .map(|name| Linear::new(&params.enter(name), [channels, channels], true, 1.0));
         let norm = GroupNorm::new(&params.enter("group_norm"), channels, &config.group_norm());
         Self { norm, q, k, v, out, channels }
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.attend(x, WEIGHTS)
+        self.attend(x, MAX_WEIGHTS)
     }
 
+    /// Computes the layer with at most about this number of attention weights in memory at once.
     fn attend(&self, x: Tensor<4>, weights: usize) -> Tensor<4> {
         let [b, h, w, c] = x.dims();
         let tokens = self.norm.forward(x.clone()).reshape([b, h * w, c]);
         let q = self.q.forward(tokens.clone()) * (c as f64).powf(-0.5);
         let k = self.k.forward(tokens.clone()).swap_dims(1, 2);
         let v = self.v.forward(tokens);
-        // Some queries at a time: all weights at once grow with the fourth power of the side.
+        // In groups of queries, because the number of all weights grows with the fourth power of
+        // the side.
         let queries = (weights / (b * h * w)).clamp(1, h * w);
         let context = q
             .split(queries, 1)
@@ -139,7 +147,7 @@ impl Attention {
     }
 }
 
-/// The coarsest stage of either half: a residual block, attention, a residual block.
+/// The coarsest stage of encoder and decoder: a residual block, attention, a residual block.
 #[derive(Module, Debug)]
 pub(super) struct Middle {
     before: ResBlock,
@@ -171,7 +179,7 @@ impl Middle {
     }
 }
 
-/// Halves height and width: a 3x3 convolution of stride 2 with zero padding after the last row and
+/// Downsampling by 2: a 3x3 convolution of stride 2 that pads with zeros after the last row and
 /// column only.
 #[derive(Module, Debug)]
 pub(super) struct Down {
@@ -183,25 +191,27 @@ impl Down {
         Self { conv: Conv3x3::new(&params.enter("conv"), [channels, channels], 2, 1.0) }
     }
 
+    /// Halves height and width.
+    ///
     /// # Shapes
     ///
     /// - x: `[B, H, W, C]`
     /// - output: `[B, H / 2, W / 2, C]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [_, h, w, _] = x.dims();
-        // The convolution pads both sides. One row of zeros more at the front, and one at the end,
-        // makes its second row of output start at the first row of `x`.
+        // `conv` pads all sides. With one more row and column of zeros on each side, its second row
+        // of output starts at the first row of `x`; the first row of output is dropped.
         let padded = x.pad([(1, 1), (1, 1), (0, 0)], PadMode::Constant(0.0));
         self.conv.forward(padded).narrow(1, 1, h / 2).narrow(2, 1, w / 2)
     }
 
-    /// For an output of `pixels`.
+    /// Multiply-adds for an output of `pixels` pixels.
     pub fn macs(&self, pixels: usize) -> Macs {
         self.conv.macs(pixels)
     }
 }
 
-/// Doubles height and width: nearest neighbour, then a 3x3 convolution.
+/// Upsampling by 2: nearest neighbour, then a 3x3 convolution.
 #[derive(Module, Debug)]
 pub(super) struct Up {
     conv: Conv3x3,
@@ -212,6 +222,8 @@ impl Up {
         Self { conv: Conv3x3::new(&params.enter("conv"), [channels, channels], 1, 1.0) }
     }
 
+    /// Doubles height and width.
+    ///
     /// # Shapes
     ///
     /// - x: `[B, H, W, C]`
@@ -220,7 +232,7 @@ impl Up {
         self.conv.forward(upsample_nearest(x))
     }
 
-    /// For an output of `pixels`.
+    /// Multiply-adds for an output of `pixels` pixels.
     pub fn macs(&self, pixels: usize) -> Macs {
         self.conv.macs(pixels)
     }
@@ -234,14 +246,14 @@ mod tests {
     use burn::tensor::{Device, TensorData};
 
     #[test]
-    fn attention_in_parts_is_attention() {
+    fn attention_in_groups_of_queries_matches_attention() {
         let device = Device::flex();
         let params = Params::new(&device, &Source::Random { seed: 1 });
         let attention = Attention::new(&params, &VaeConfig::tiny(), 16, Names::New);
         let data = TensorData::new(start_noise(0, 2 * 5 * 7 * 16), [2, 5, 7, 16]);
         let x = Tensor::<4>::from_data(data, &device);
         let whole = attention.attend(x.clone(), usize::MAX);
-        // Parts of all queries, of some with a rest, of one.
+        // Groups of all queries, of several with a remainder, and of one.
         for weights in [2 * 35 * 35, 2 * 35 * 8, 1] {
             let off = (attention.attend(x.clone(), weights) - whole.clone()).abs().max();
             assert!(off.into_scalar::<f32>() < 1e-6);

@@ -1,11 +1,11 @@
-//! What an autoencoder is made of.
+//! The configuration of an autoencoder.
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::GroupNormConfig;
 use crate::config::check::{ConfigError, check, positive, within};
 
-/// Sizes of an autoencoder. The defaults are those of Stable Diffusion's.
+/// The sizes of an autoencoder. The defaults are those of Stable Diffusion.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct VaeConfig {
@@ -16,11 +16,11 @@ pub struct VaeConfig {
     /// Channels of each stage, from the finest to the coarsest. Each after the first works at half
     /// the resolution of the one before.
     pub channels: Vec<usize>,
-    /// Residual blocks of a stage of the encoder; those of the decoder have one more.
+    /// Residual blocks per stage of the encoder; a stage of the decoder has one more.
     pub layers: usize,
     /// Groups of group normalisation.
     pub groups: usize,
-    /// Added to the variance in group normalisation.
+    /// Constant added to the variance in group normalisation.
     pub eps: f64,
     /// Factor that gives the latents a standard deviation of about 1.
     pub scale: f64,
@@ -41,35 +41,34 @@ impl Default for VaeConfig {
 }
 
 impl VaeConfig {
-    /// A small one, with everything in it that the real one has.
+    /// A small configuration for tests, with every kind of layer of the default one.
     pub fn tiny() -> Self {
         Self { channels: vec![8, 16, 16], layers: 1, groups: 4, ..Self::default() }
     }
 
-    /// How many times higher and wider a picture is than its latent.
+    /// The ratio of a picture's height and width to those of its latent.
     pub fn factor(&self) -> usize {
         1 << (self.channels.len() - 1)
     }
 
-    /// Values of the largest result on the way from a latent with `side` values a side to its
-    /// picture: that of the first block at the picture's own resolution, which still has the
-    /// channels of the stage before.
+    /// Number of values of the largest map in decoding a `side x side` latent: the input of the
+    /// first block at the picture's resolution, which still has the channels of the stage before.
     pub fn largest_map(&self, side: usize) -> u64 {
         let channels = self.channels.get(1).max(self.channels.first()).copied().unwrap_or(0);
         let side = (side as u64).saturating_mul(self.factor() as u64);
         side.saturating_mul(side).saturating_mul(channels as u64)
     }
 
-    /// Group normalisation as its layer is told of it.
+    /// The configuration of the group normalisation layers.
     pub(super) fn group_norm(&self) -> GroupNormConfig {
         GroupNormConfig { max_groups: self.groups, min_group_channels: 1, eps: self.eps }
     }
 
-    /// Checks that the sizes fit together.
+    /// Checks that the sizes are consistent.
     ///
     /// # Errors
     ///
-    /// The first thing that does not, with the field and its value.
+    /// The first inconsistency, with the field and its value.
     pub fn validate(&self) -> Result<(), ConfigError> {
         within("vae.image_channels", self.image_channels, 1, 64)?;
         within("vae.latent_channels", self.latent_channels, 1, 64)?;
@@ -93,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_together_is_named() {
+    fn invalid_configurations_are_rejected_by_name() {
         let cases: [(fn(&mut VaeConfig), &str); 5] = [
             (|c| c.groups = 48, "vae.groups 48 does not divide channels[0] = 128"),
             (|c| c.channels.clear(), "stages of vae.channels is 0"),

@@ -1,8 +1,9 @@
-//! The published files (`diffusion_pytorch_model.safetensors`), as they are.
+//! Loading of published files (`diffusion_pytorch_model.safetensors`) without conversion.
 //!
-//! They carry no configuration, which is then that of Stable Diffusion's; a file of other sizes may
-//! carry it in its metadata, as JSON under the key `diffit_vae`. The maps of attention have two sets of names, an older and a newer
-//! one of the library diffusers; which of them a file has, its tensors tell.
+//! Published files contain no configuration and have Stable Diffusion's. A file of other sizes may
+//! have its configuration in its metadata, as JSON under the key `diffit_vae`. The tensors of
+//! attention have older or newer names, depending on the version of the library diffusers; the
+//! loader accepts both.
 
 use burn::tensor::Device;
 
@@ -15,17 +16,16 @@ use crate::weights::check::{check, check_finite};
 use crate::weights::error::WeightsError;
 use crate::weights::tensor_file::TensorFile;
 
-/// The metadata entry that holds the configuration of an autoencoder of other sizes than Stable
-/// Diffusion's.
+/// The metadata key of the configuration, for autoencoders of other sizes than Stable Diffusion's.
 const KEY: &str = "diffit_vae";
 
 impl Vae {
-    /// An autoencoder with the weights of a published file, given whole. Without a configuration it
-    /// is that of the file, or Stable Diffusion's if it carries none.
+    /// Loads an autoencoder from the bytes of a published file. Without a configuration, that of
+    /// the file is used, or Stable Diffusion's if the file has none.
     ///
     /// # Errors
     ///
-    /// What is wrong with the file or the configuration, in words for the person who has them.
+    /// If the file or the configuration is not valid. The message is meant for the user.
     pub fn from_safetensors(
         bytes: &[u8],
         config: impl Into<Option<VaeConfig>>,
@@ -38,7 +38,7 @@ impl Vae {
         Self::from_file(&TensorFile::parse(bytes)?, config, device)
     }
 
-    /// The same of a file that has been opened.
+    /// [`Vae::from_safetensors`] for a file that is already open.
     ///
     /// # Errors
     ///
@@ -68,7 +68,7 @@ impl Vae {
     }
 }
 
-/// The configuration that a file carries, or Stable Diffusion's.
+/// Returns the configuration in a file's metadata, or Stable Diffusion's if there is none.
 fn stored_config(tensors: &TensorFile) -> Result<VaeConfig, WeightsError> {
     match tensors.metadata().and_then(|metadata| metadata.get(KEY)) {
         Some(text) => serde_json::from_str(text)

@@ -1,13 +1,14 @@
-//! The autoencoder of Stable Diffusion (`sd-vae-ft-ema`, `sd-vae-ft-mse`), between whose halves the
-//! latent network works: an eighth of a picture's height and width, in four channels.
+//! The autoencoder of Stable Diffusion (`sd-vae-ft-ema`, `sd-vae-ft-mse`). The latent network works
+//! on its latents, which have an eighth of a picture's height and width, and four channels.
 //!
 //! | to find | look in |
 //! |---|---|
-//! | what it is made of | [`VaeConfig`] |
-//! | residual blocks, attention, changes of resolution | `blocks` |
+//! | the configuration | [`VaeConfig`] |
+//! | encoding and decoding | [`Vae`] |
+//! | residual blocks, attention, down- and upsampling | `blocks` |
 //! | encoder and decoder | `network` |
-//! | the published files | `file` |
-//! | decoding in parts | `tiles` |
+//! | loading published files | `file`, `names` |
+//! | decoding in tiles | `tiles` |
 
 mod autoencoder;
 mod blocks;

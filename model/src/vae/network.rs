@@ -1,4 +1,4 @@
-//! Encoder and decoder.
+//! The network of the autoencoder: encoder and decoder.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -10,21 +10,21 @@ use crate::network::layers::{Conv3x3, GroupNorm};
 use crate::network::macs::Macs;
 use crate::network::params::{Params, Source, TensorSpec};
 
-/// A stage of the encoder, and at its end the way to the next.
+/// A stage of the encoder; all but the last end with downsampling.
 #[derive(Module, Debug)]
 struct DownStage {
     blocks: Vec<ResBlock>,
     down: Option<Down>,
 }
 
-/// A stage of the decoder, and at its end the way to the next.
+/// A stage of the decoder; all but the last end with upsampling.
 #[derive(Module, Debug)]
 struct UpStage {
     blocks: Vec<ResBlock>,
     up: Option<Up>,
 }
 
-/// What both halves end with.
+/// The last layers of encoder and decoder: group normalisation, Swish and a 3x3 convolution.
 #[derive(Module, Debug)]
 struct Head {
     norm: GroupNorm,
@@ -48,7 +48,7 @@ impl Head {
     }
 }
 
-/// Pictures to moments of latents.
+/// The encoder, from pictures to the moments of latents.
 #[derive(Module, Debug)]
 struct Encoder {
     conv: Conv3x3,
@@ -57,7 +57,7 @@ struct Encoder {
     head: Head,
 }
 
-/// Latents to pictures.
+/// The decoder, from latents to pictures.
 #[derive(Module, Debug)]
 struct Decoder {
     conv: Conv3x3,
@@ -66,7 +66,7 @@ struct Decoder {
     head: Head,
 }
 
-/// Residual blocks, the first of which changes the channels.
+/// Creates `n` residual blocks, of which the first changes the number of channels.
 fn res_blocks(
     params: &Params,
     config: &VaeConfig,
@@ -96,7 +96,7 @@ impl Encoder {
                 }
             })
             .collect();
-        // A mean and the logarithm of a variance for every value.
+        // The mean and the log-variance of each value.
         let moments = 2 * config.latent_channels;
         Self {
             conv: Conv3x3::new(&params.enter("conv_in"), [config.image_channels, c[0]], 1, 1.0),
@@ -119,7 +119,7 @@ impl Encoder {
         self.head.forward(self.middle.forward(x))
     }
 
-    /// For pictures of `pixels`.
+    /// Multiply-adds for a picture of `pixels` pixels.
     fn macs(&self, mut pixels: usize) -> Macs {
         let mut macs = self.conv.macs(pixels);
         for stage in &self.stages {
@@ -157,12 +157,12 @@ impl Decoder {
         }
     }
 
-    /// What comes at the resolution of the latent.
+    /// Computes the layers at the resolution of the latent.
     fn start(&self, x: Tensor<4>) -> Tensor<4> {
         self.middle.forward(self.conv.forward(x))
     }
 
-    /// The rest, layer after layer.
+    /// The remaining layers, in order.
     fn rest(&self) -> Vec<Step<'_>> {
         let mut steps: Vec<Step> = Vec::new();
         for stage in &self.stages {
@@ -174,7 +174,7 @@ impl Decoder {
         steps
     }
 
-    /// For latents of `pixels`.
+    /// Multiply-adds for a latent of `pixels` pixels.
     fn macs(&self, mut pixels: usize) -> Macs {
         let mut macs = self.conv.macs(pixels) + self.middle.macs(pixels);
         for stage in &self.stages {
@@ -188,14 +188,15 @@ impl Decoder {
     }
 }
 
-/// A part of decoding.
+/// A step of decoding: one layer as a function.
 pub(super) type Step<'a> = Box<dyn Fn(Tensor<4>) -> Tensor<4> + 'a>;
 
+/// Boxes a function as a [`Step`].
 fn step<'a>(step: impl Fn(Tensor<4>) -> Tensor<4> + 'a) -> Step<'a> {
     Box::new(step)
 }
 
-/// Both halves and what lies between them.
+/// Encoder and decoder, and the 1x1 convolutions between them.
 #[derive(Module, Debug)]
 pub(super) struct Autoencoder {
     encoder: Encoder,
@@ -220,11 +221,13 @@ impl Autoencoder {
         }
     }
 
-    /// Its tensors, as the published files name and shape them.
+    /// The network's tensors, with the names and shapes of published files.
     pub fn specs(&self) -> &[TensorSpec] {
         &self.specs
     }
 
+    /// Computes the moments of latents: means, then log-variances.
+    ///
     /// # Shapes
     ///
     /// - images: `[B, C, H, W]`
@@ -235,7 +238,8 @@ impl Autoencoder {
         self.quant_conv.forward(x).permute([0, 3, 1, 2])
     }
 
-    /// The part of decoding that every place of the latent has to do with every other.
+    /// Computes the first part of decoding, at the resolution of the latent. It contains attention,
+    /// so it has to see the whole latent.
     ///
     /// # Shapes
     ///
@@ -246,7 +250,8 @@ impl Autoencoder {
         self.decoder.start(self.post_quant_conv.forward(latents.permute([0, 2, 3, 1])))
     }
 
-    /// The rest of decoding, of a whole or of a part: what is to be applied one after the other.
+    /// The steps of the second part of decoding, to be applied in order. They can be applied to a
+    /// tile of the map as well as to the whole.
     ///
     /// # Shapes
     ///
@@ -256,14 +261,15 @@ impl Autoencoder {
         self.decoder.rest()
     }
 
-    /// Multiply-adds of encoding one picture of `pixels`, and of decoding one latent of `values`.
+    /// Multiply-adds of encoding a picture of `pixels` pixels and of decoding a latent of `values`
+    /// pixels.
     pub fn macs(&self, pixels: usize, values: usize) -> [Macs; 2] {
         let encoder = self.encoder.macs(pixels) + self.quant_conv.macs(values);
         [encoder, self.post_quant_conv.macs(values) + self.decoder.macs(values)]
     }
 }
 
-/// The tensors of a valid configuration.
+/// Returns the tensors of a valid configuration.
 pub(super) fn specs(config: &VaeConfig, names: Names) -> Vec<TensorSpec> {
     Autoencoder::new(config, names, &Device::flex(), &Source::Shapes).specs
 }

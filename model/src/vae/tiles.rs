@@ -1,9 +1,10 @@
-//! Decoding in overlapping tiles. A picture of 512x512 pixels has maps of 256 MiB at its full
-//! resolution, which is more than browsers let a graphics processor have in one piece.
+//! Decoding in overlapping tiles. A picture of 512x512 pixels has maps of 256 MiB at full
+//! resolution, more than browsers allow for one GPU buffer.
 //!
-//! What comes at the resolution of the latent, attention among it, is cheap and is done for the
-//! whole. The rest is done for tiles, which differ a little from the whole: normalisation sees the
-//! tile alone. Where they overlap, they are blended linearly, so that the difference makes no edge.
+//! The layers at the resolution of the latent, attention among them, are cheap and are computed for
+//! the whole latent. The other layers are computed tile by tile. Tiles differ slightly from the
+//! whole, because group normalisation sees only the tile; they are blended linearly where they
+//! overlap, so that no edges are visible.
 
 use core::ops::ControlFlow;
 
@@ -13,45 +14,45 @@ use serde::{Deserialize, Serialize};
 use super::autoencoder::Vae;
 use super::network::Step;
 
-/// How latents are cut into tiles.
+/// The size and overlap of tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tiling {
     /// Height and width of a tile, in values of the latent.
     pub side: usize,
-    /// By how much neighbours overlap at the least.
+    /// Minimum overlap of neighbouring tiles, in values of the latent.
     pub overlap: usize,
 }
 
 impl Default for Tiling {
-    /// Tiles of 256x256 pixels, whose largest map has 64 MiB.
+    /// Tiles of 256x256 pixels, whose largest map takes 64 MiB.
     fn default() -> Self {
         Self { side: 32, overlap: 8 }
     }
 }
 
-/// Why latents cannot be cut like this.
+/// An invalid [`Tiling`]: the overlap is not less than the side.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("tiles of {0} cannot overlap by {1}: the overlap is to be less than the side")]
+#[error("tiles of {0} cannot overlap by {1}: the overlap must be less than the side")]
 pub struct TilingError(usize, usize);
 
-/// One tile along one side of the latent.
+/// The extent of a tile along one dimension of the latent.
 #[derive(Clone, Debug, PartialEq)]
 struct Span {
-    /// Its first value.
+    /// First value.
     start: usize,
     /// Number of values.
     len: usize,
-    /// How much each of its pixels counts. Over all spans, the weights of a pixel add up to 1.
+    /// Blending weight of each pixel. The weights of a pixel sum to 1 over all spans.
     weights: Vec<f32>,
 }
 
 impl Tiling {
-    /// Checks that tiles make progress.
+    /// Checks that the overlap is less than the side.
     ///
     /// # Errors
     ///
-    /// If they do not.
+    /// If it is not.
     pub fn validate(&self) -> Result<(), TilingError> {
         let holds = self.overlap < self.side;
         if holds { Ok(()) } else { Err(TilingError(self.side, self.overlap)) }
@@ -62,7 +63,8 @@ impl Tiling {
         self.starts(h).len() * self.starts(w).len()
     }
 
-    /// Where the tiles of a side of `n` start: as few as do, evenly spread.
+    /// The first value of each tile along a dimension of `n` values: as few tiles as possible,
+    /// evenly spaced.
     fn starts(&self, n: usize) -> Vec<usize> {
         if n <= self.side {
             return vec![0];
@@ -71,12 +73,12 @@ impl Tiling {
         (0..=steps).map(|i| (i * (n - self.side) + steps / 2) / steps).collect()
     }
 
-    /// The tiles along a side of `n` values, each of which becomes `factor` pixels.
+    /// The tiles along a dimension of `n` values, each of which is decoded to `factor` pixels.
     fn spans(&self, n: usize, factor: usize) -> Vec<Span> {
         let len = n.min(self.side);
         let starts = self.starts(n);
         let last = starts.len() - 1;
-        // Weights rise and fall along the overlap with the neighbours.
+        // Weights rise and fall linearly over the overlaps with the neighbours.
         let mut spans: Vec<Span> = starts
             .iter()
             .enumerate()
@@ -84,15 +86,15 @@ impl Tiling {
                 let rise = if i == 0 { 0 } else { starts[i - 1] + len - start } * factor;
                 let fall = if i == last { 0 } else { start + len - starts[i + 1] } * factor;
                 let weight = |pixel: usize| {
-                    let ramp = |place: usize, width: usize| {
-                        if place < width { (place as f32 + 0.5) / width as f32 } else { 1.0 }
+                    let ramp = |i: usize, width: usize| {
+                        if i < width { (i as f32 + 0.5) / width as f32 } else { 1.0 }
                     };
                     ramp(pixel, rise).min(ramp(len * factor - 1 - pixel, fall))
                 };
                 Span { start, len, weights: (0..len * factor).map(weight).collect() }
             })
             .collect();
-        // Of three tiles that meet in a pixel, the weights need not add up to 1 by themselves.
+        // Normalised, because the weights of three tiles that overlap in a pixel may not sum to 1.
         let mut sums = vec![0.0; n * factor];
         for span in &spans {
             for (sum, weight) in sums[span.start * factor..].iter_mut().zip(&span.weights) {
@@ -108,9 +110,9 @@ impl Tiling {
     }
 }
 
-/// Decodes `x` tile by tile with `decode`, whose steps turn `[B, h, w, c]` into
-/// `[B, C, factor h, factor w]`. `on_step` is called with the number of steps done and that of all
-/// steps of all tiles.
+/// Decodes `x` tile by tile and blends the tiles. The steps of `decode` turn `[B, h, w, c]` into
+/// `[B, C, factor h, factor w]`. `on_step` is called with the number of steps done and the number
+/// of all steps of all tiles.
 async fn blend<E>(
     x: Tensor<4>,
     tiling: &Tiling,
@@ -141,20 +143,22 @@ async fn blend<E>(
         let canvas = picture
             .take()
             .unwrap_or_else(|| Tensor::zeros([b, c, h * factor, w * factor], options));
-        let place = {
+        let region = {
             let (top, left) = (row.start * factor, column.start * factor);
             [0..b, 0..c, top..top + tile_h, left..left + tile_w]
         };
-        let sum = canvas.clone().slice(place.clone()) + tile * weights.unsqueeze();
-        picture = Some(canvas.slice_assign(place, sum));
+        let sum = canvas.clone().slice(region.clone()) + tile * weights.unsqueeze();
+        picture = Some(canvas.slice_assign(region, sum));
     }
     Ok(picture)
 }
 
 impl Vae {
-    /// The pictures of latents, decoded in tiles, or `None` if `on_step` broke off. It is told after
-    /// each layer of each tile how many are done, and of how many; like that of a sampler it may wait.
-    /// Where one tile holds the whole latent, the result is that of [`Vae::decode`].
+    /// Decodes latents in tiles, or returns `None` if `on_step` cancelled.
+    ///
+    /// `on_step` is called after each layer of each tile with the number of layers done and their
+    /// total number. Like the callback of a sampler, it is asynchronous. If one tile covers the
+    /// whole latent, the result is that of [`Vae::decode`].
     ///
     /// # Shapes
     ///
@@ -163,7 +167,7 @@ impl Vae {
     ///
     /// # Errors
     ///
-    /// What `on_step` fails with.
+    /// The errors of `on_step`.
     ///
     /// # Panics
     ///
@@ -195,7 +199,7 @@ mod tests {
         Tensor::from_data(TensorData::new(values, shape), &Device::flex())
     }
 
-    async fn go_on(_: usize, _: usize) -> Result<ControlFlow<()>, Infallible> {
+    async fn continue_always(_: usize, _: usize) -> Result<ControlFlow<()>, Infallible> {
         Ok(ControlFlow::Continue(()))
     }
 
@@ -205,7 +209,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tiles_cover_everything_and_their_weights_are_one(
+        fn tiles_cover_everything_and_weights_sum_to_one(
             n in 1usize..200, side in 1usize..40, overlap in 0usize..40, factor in 1usize..9,
         ) {
             prop_assume!(overlap < side);
@@ -226,9 +230,9 @@ mod tests {
             }
         }
 
-        /// What looks at one place alone comes out of tiles as it does of the whole.
+        /// A decoder without a receptive field beyond one value is not affected by tiling.
         #[test]
-        fn a_local_decoder_does_not_see_the_tiles(
+        fn pointwise_decoder_is_not_affected_by_tiling(
             h in 1usize..20, w in 1usize..20, side in 1usize..9, overlap in 0usize..9,
         ) {
             prop_assume!(overlap < side);
@@ -237,19 +241,18 @@ mod tests {
             let whole = decode(latents.clone());
             let tiling = Tiling { side, overlap };
             let steps: [Step; 1] = [Box::new(decode)];
-            let tiled = pollster::block_on(blend(latents, &tiling, 2, &steps, go_on));
-            let tiled = tiled.expect("infallible").expect("not broken off");
+            let tiled = pollster::block_on(blend(latents, &tiling, 2, &steps, continue_always));
+            let tiled = tiled.expect("infallible").expect("not cancelled");
             for (a, b) in values(tiled).into_iter().zip(values(whole)) {
                 prop_assert!((a - b).abs() <= 1e-6 * b.abs());
             }
         }
     }
 
-    /// A decoder that looks a little around itself: it differs only where a tile ends and what
-    /// lies behind its end is in reach.
+    /// A decoder with a small receptive field differs only next to the edges of tiles.
     #[test]
-    fn away_from_seams_tiles_are_exact() {
-        let vae = Vae::new(VaeConfig::tiny(), 3, &Device::flex()).expect("small");
+    fn tiles_are_exact_away_from_edges() {
+        let vae = Vae::new(VaeConfig::tiny(), 3, &Device::flex()).expect("a valid configuration");
         let weight = noise(7, [2, 2, 3, 3]);
         let bias = Tensor::zeros([2], &Device::flex());
         let decode = |x: Tensor<4>| {
@@ -260,45 +263,45 @@ mod tests {
         let whole = values(decode(latents.clone()));
         let tiling = Tiling { side: 8, overlap: 2 };
         let steps: [Step; 1] = [Box::new(decode)];
-        let tiled = pollster::block_on(blend(latents, &tiling, 2, &steps, go_on));
-        let tiled = values(tiled.expect("infallible").expect("not broken off"));
-        // Two tiles, of the columns 0 to 8 and 6 to 14: the first ends at pixel 16, the second
-        // begins at pixel 12.
+        let tiled = pollster::block_on(blend(latents, &tiling, 2, &steps, continue_always));
+        let tiled = values(tiled.expect("infallible").expect("not cancelled"));
+        // Two tiles, of columns 0 to 8 and 6 to 14: the first ends at pixel 16, the second begins
+        // at pixel 12.
         for (i, (a, b)) in tiled.iter().zip(&whole).enumerate() {
             let column = i % 28;
             assert!([12, 15].contains(&column) || (a - b).abs() < 1e-5, "{column}: {a} {b}");
         }
         assert!(tiled.iter().zip(&whole).any(|(a, b)| (a - b).abs() > 1e-3));
-        // One tile for everything is the whole, to the last bit.
+        // With a single tile, the result is that of `decode`, bit for bit.
         let latents = noise(3, [1, 4, 8, 5]);
         let tiling = Tiling { side: 8, overlap: 2 };
         assert_eq!(tiling.tiles([8, 5]), 1);
-        let one = pollster::block_on(vae.decode_tiled(latents.clone(), &tiling, go_on));
-        let one = one.expect("infallible").expect("not broken off");
+        let one = pollster::block_on(vae.decode_tiled(latents.clone(), &tiling, continue_always));
+        let one = one.expect("infallible").expect("not cancelled");
         assert_eq!(values(one), values(vae.decode(latents)));
     }
 
-    /// The real decoder: normalisation over a tile is not that over the whole, and so the pictures
-    /// differ, but little. Here the latents have the statistics of noise everywhere.
+    /// With the actual decoder, normalisation over a tile differs from that over the whole, so the
+    /// pictures differ slightly. These latents have the statistics of noise everywhere.
     #[test]
-    fn tiles_of_the_decoder_come_close_to_the_whole() {
-        let vae = Vae::new(VaeConfig::tiny(), 3, &Device::flex()).expect("small");
+    fn tiled_decoding_is_close_to_decoding() {
+        let vae = Vae::new(VaeConfig::tiny(), 3, &Device::flex()).expect("a valid configuration");
         let latents = noise(2, [1, 4, 24, 24]);
         let whole = values(vae.decode(latents.clone()));
         let tiling = Tiling { side: 16, overlap: 6 };
         assert_eq!(tiling.tiles([24, 24]), 4);
-        let tiled = pollster::block_on(vae.decode_tiled(latents, &tiling, go_on));
-        let tiled = values(tiled.expect("infallible").expect("not broken off"));
+        let tiled = pollster::block_on(vae.decode_tiled(latents, &tiling, continue_always));
+        let tiled = values(tiled.expect("infallible").expect("not cancelled"));
         let square = |x: f32| f64::from(x).powi(2);
         let spread: f64 = whole.iter().map(|&x| square(x)).sum();
         let off: f64 = whole.iter().zip(&tiled).map(|(a, b)| square(a - b)).sum();
         let part = (off / spread).sqrt();
-        assert!(part < 0.06, "the difference has {part} of the size of the picture");
+        assert!(part < 0.06, "the difference is {part} of the picture in norm");
     }
 
     #[test]
-    fn decoding_can_be_broken_off() {
-        let vae = Vae::new(VaeConfig::tiny(), 3, &Device::flex()).expect("small");
+    fn decoding_can_be_cancelled() {
+        let vae = Vae::new(VaeConfig::tiny(), 3, &Device::flex()).expect("a valid configuration");
         let mut seen = Vec::new();
         let tiling = Tiling { side: 4, overlap: 1 };
         let result = pollster::block_on(vae.decode_tiled(
@@ -316,7 +319,8 @@ mod tests {
         assert!(result.expect("infallible").is_none());
         // Four tiles; for each, two blocks at each of three resolutions, two doublings, the head.
         assert_eq!(seen, [(1, 36), (2, 36)]);
-        let error = Tiling { side: 4, overlap: 4 }.validate().expect_err("no progress");
+        let error =
+            Tiling { side: 4, overlap: 4 }.validate().expect_err("an overlap as large as the side");
         assert!(error.to_string().contains("tiles of 4 cannot overlap by 4"));
     }
 }

@@ -1,64 +1,64 @@
-//! A known answer of a model, by which a device is checked.
+//! Known answer of a model, for checking a device.
 
 use serde::{Deserialize, Serialize};
 
 use crate::diffusion::label::Label;
 
-/// A known answer of the model, by which a program can tell whether the arithmetic of a device is
-/// right: some values of `D(σ n; σ)` at several noise levels and, where the model has classes, for a
-/// class. `n` is the noise that sampling from seed 0 starts with.
+/// Known answer of a model, which shows whether the arithmetic of a device is right: some values of
+/// `D(σ n; σ)` at several noise levels and, if the model has classes, for a class. `n` is the noise
+/// that sampling from seed 0 starts with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// The noise level σ of `values`.
     pub sigma: f64,
-    /// The values number 0, `stride`, `2 stride` and so on of the denoised picture `[C, H, W]`.
+    /// Values 0, `stride`, `2 stride` and so on of the denoised picture `[C, H, W]`.
     pub values: Vec<f32>,
-    /// See `values`.
+    /// Distance between the stored values in the denoised picture.
     pub stride: usize,
-    /// Answers at other noise levels and for a class. Files of earlier versions have none.
+    /// Answers at other noise levels and for a class; empty in files of earlier versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub further: Vec<AnswerAt>,
 }
 
-/// A known answer at another noise level, or for a class.
+/// Known answer at another noise level, or for a class.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AnswerAt {
     /// The noise level σ.
     pub sigma: f64,
     /// The label.
     pub label: Label,
-    /// The values, as those of [`Answer`].
+    /// The same values of the denoised picture as in [`Answer`].
     pub values: Vec<f32>,
 }
 
 impl Answer {
-    /// Tolerance of [`Answer::deviation`], where values are about 1. A wrong kernel deviates far
-    /// more, another order of summation far less.
+    /// Tolerance of [`Answer::deviation`], for values of about 1. A wrong kernel deviates far more,
+    /// another order of summation far less.
     pub const TOLERANCE: f32 = 2e-3;
 
-    /// Number of values of each picture of `size` values.
+    /// Returns the number of stored values for pictures of `size` values.
     pub(crate) fn len(&self, size: usize) -> Option<usize> {
         (self.stride > 0).then(|| size.div_ceil(self.stride))
     }
 
-    /// Whether it is an answer for pictures of `size` values.
+    /// Returns whether this is an answer for pictures of `size` values.
     pub(crate) fn fits(&self, size: usize) -> bool {
         let n = self.len(size);
         let further = self.further.iter().map(|at| at.values.len());
         further.chain([self.values.len()]).all(|len| Some(len) == n)
     }
 
-    /// The largest difference of `found` to this answer at every noise level and label that this one
-    /// has; infinite if `found` lacks one of them, or a value is not a number.
+    /// Returns the largest difference of `found` from this answer, over all noise levels and labels
+    /// of this answer; infinite if `found` lacks one of them, or a value is NaN.
     pub fn deviation(&self, found: &Answer) -> f32 {
         if self.stride != found.stride {
             return f32::INFINITY;
         }
-        let pairs = self.all().map(|(sigma, label, values)| {
+        let pairs = self.entries().map(|(sigma, label, values)| {
             let same = |at: &(f64, &Label, &[f32])| {
                 (at.0, at.1, at.2.len()) == (sigma, label, values.len())
             };
-            found.all().find(same).map(|(_, _, found)| (values, found))
+            found.entries().find(same).map(|(_, _, found)| (values, found))
         });
         pairs.fold(0.0, |worst, pair| {
             let Some((a, b)) = pair else { return f32::INFINITY };
@@ -69,8 +69,8 @@ impl Answer {
         })
     }
 
-    /// Noise level, label and values of every answer.
-    fn all(&self) -> impl Iterator<Item = (f64, &Label, &[f32])> {
+    /// Iterates over noise level, label and values of every answer.
+    fn entries(&self) -> impl Iterator<Item = (f64, &Label, &[f32])> {
         const NONE: &Label = &Label::NONE;
         let further = self.further.iter().map(|at| (at.sigma, &at.label, &at.values[..]));
         [(self.sigma, NONE, &self.values[..])].into_iter().chain(further)

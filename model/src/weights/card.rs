@@ -1,16 +1,16 @@
-//! The model card that travels inside a weights file.
+//! The model card inside a weights file.
 
 use serde::{Deserialize, Serialize};
 
-/// What someone should know of a set of weights before using them.
+/// Model card: a description of a set of weights for those who use them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Card {
     /// A short name.
     pub name: String,
-    /// What the model makes, in a sentence or two.
+    /// Description of what the model generates, in a sentence or two.
     pub summary: String,
-    /// The training data: what, how many images, where from.
+    /// The training data: kind, number of images, source.
     pub data: String,
     /// The licence of the training data.
     pub data_licence: String,
@@ -18,11 +18,11 @@ pub struct Card {
     pub licence: String,
     /// The weights that training started from; empty if it started from nothing.
     pub started_from: String,
-    /// Images seen in training, repetitions counted.
+    /// Number of images seen in training, repetitions included.
     pub images_seen: u64,
     /// Training loss at the end: weighted squared error per value, averaged.
     pub loss: Option<f64>,
-    /// The same, on pictures that were not trained on, by the weights of the file.
+    /// Loss on held-out pictures, with the weights of the file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation_loss: Option<f64>,
     /// The machine that trained it.
@@ -31,7 +31,8 @@ pub struct Card {
     pub training_seconds: f64,
     /// The program that made the file.
     pub made_with: String,
-    /// Names of the classes, in their order; empty if there are none, or none are known.
+    /// Names of the classes, by class index; empty if there are no classes, or their names are
+    /// unknown.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<String>,
     /// Groups of classes, for browsing; empty if there are none.
@@ -44,13 +45,13 @@ pub struct Card {
 pub struct ClassGroup {
     /// Name of the group.
     pub name: String,
-    /// The numbers of its classes.
+    /// Indices of its classes.
     pub classes: Vec<usize>,
 }
 
 impl Card {
-    /// What each of a model's `count` classes is called: its name, or its number if the names are
-    /// not those of as many.
+    /// Returns the names of a model's `count` classes: those of the card, or the class indices if
+    /// the card does not have `count` names.
     pub fn class_names(&self, count: usize) -> Vec<String> {
         if self.classes.len() == count {
             self.classes.clone()

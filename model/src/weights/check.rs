@@ -6,8 +6,8 @@ use crate::network::params::TensorSpec;
 use crate::weights::error::{FLOATS, Precision, TensorProblem, WeightsError};
 use crate::weights::tensor_file::TensorFile;
 
-/// Holds the tensors of a file against those of a configuration, and against others that it may
-/// have. Returns the precision of each, and what is wrong with them.
+/// Compares the tensors of a file with those of a configuration; the file may also have the
+/// `others`. Returns the precision of each tensor, and the problems found.
 pub(crate) fn check<'s>(
     tensors: &TensorFile,
     specs: &'s [TensorSpec],
@@ -41,7 +41,7 @@ pub(crate) fn check<'s>(
     (precisions, problems)
 }
 
-/// Passes if every value of these tensors, which are there, is finite.
+/// Checks that every value of these tensors, which must be present, is finite.
 pub(crate) fn check_finite(tensors: &TensorFile, specs: &[TensorSpec]) -> Result<(), WeightsError> {
     for TensorSpec { name, .. } in specs {
         let values = tensors.values(name)?.expect("its presence and its type were checked");

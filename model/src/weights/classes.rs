@@ -1,58 +1,62 @@
-//! Names of classes, and how labels are found by them.
+//! Class names, and lookup of labels by name.
 
 use std::sync::LazyLock;
 
 use crate::diffusion::label::{Label, LabelError};
 
-/// The 1000 classes of ImageNet, which the released latent models were trained on, in their order.
+/// Names of the 1000 classes of ImageNet, by class index. The released latent models were trained
+/// on them.
 pub static IMAGENET: LazyLock<Vec<&str>> =
     LazyLock::new(|| include_str!("../../data/imagenet-1k.txt").lines().collect());
 
-/// Why a class was not found.
+/// Error of a class lookup.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ClassError {
-    /// The number is too high.
-    #[error("class {number}: {}", known(*count))]
+    /// A class number that is out of range.
+    #[error("class {number}: {}", describe_count(*count))]
     Number {
-        /// The number that was asked for.
+        /// The requested number.
         number: usize,
-        /// How many classes there are.
+        /// Number of classes.
         count: usize,
     },
     /// A range from a number to a smaller one.
-    #[error("the range `{0}` of classes runs backwards")]
+    #[error("the range `{0}` of classes runs backwards: give the smaller number first")]
     Backwards(String),
-    /// No name has this in it.
-    #[error("no class is called `{0}`, or has it in its name")]
+    /// A text that no class name contains.
+    #[error("no class is called `{0}` or has it in its name")]
     Unknown(String),
-    /// Several names have it.
-    #[error("`{text}` could be any of {count} classes: {}; give a number or more of the name", first.join(", "))]
+    /// A text that several class names contain.
+    #[error(
+        "`{text}` could be any of {count} classes: {}; give its number or more of its name",
+        first.join(", ")
+    )]
     Ambiguous {
-        /// What was asked for.
+        /// The requested text.
         text: String,
-        /// How many classes have it in their names.
+        /// Number of classes whose names contain it.
         count: usize,
-        /// The first of them, with their numbers.
+        /// The first of these classes, with their numbers.
         first: Vec<String>,
     },
-    /// A part of a mixture that has no weight, or one that is no number.
-    #[error("`{0}` has no weight; the classes of a mixture each have one: otter=0.6,pizza=0.4")]
+    /// A part of a mixture without a weight, or with one that is not a number.
+    #[error("`{0}` has no weight; every class of a mixture needs one: otter=0.6,pizza=0.4")]
     Weight(String),
-    /// A mixture that is not a label.
+    /// A mixture that is not a valid label.
     #[error(transparent)]
     Label(#[from] LabelError),
 }
 
-/// The classes of a model in words.
-pub(crate) fn known(count: usize) -> String {
+/// Describes the number of a model's classes in words.
+pub(crate) fn describe_count(count: usize) -> String {
     match count {
-        0 => "this model knows of no classes".into(),
+        0 => "this model has no classes".into(),
         _ => format!("this model has {count}, from 0 to {}", count - 1),
     }
 }
 
-/// The number of the class that `text` stands for: its number, its name, or a part of its name that
-/// no other has. Capitals matter only where they make the difference.
+/// Returns the index of the class that `text` refers to: by its number, its name, or a part of its
+/// name that no other class has. Case matters only where names differ in nothing else.
 ///
 /// # Errors
 ///
@@ -67,39 +71,40 @@ pub fn find(names: &[impl AsRef<str>], text: &str) -> Result<usize, ClassError> 
         let those = names.iter().enumerate().filter(|(_, name)| is(name.as_ref()));
         those.map(|(number, _)| number).collect()
     };
-    // A whole name may be a part of another, as "crane" is, or differ from it by a capital.
-    let mut with = numbers(&|name| name == text.trim());
-    if with.is_empty() {
-        with = numbers(&|name| name.to_lowercase() == wanted);
+    // A full name may be a part of another, such as "crane", or differ from it by case only, so
+    // exact matches come first.
+    let mut matches = numbers(&|name| name == text.trim());
+    if matches.is_empty() {
+        matches = numbers(&|name| name.to_lowercase() == wanted);
     }
-    if with.is_empty() && !wanted.is_empty() {
-        with = numbers(&|name| name.to_lowercase().contains(&wanted));
+    if matches.is_empty() && !wanted.is_empty() {
+        matches = numbers(&|name| name.to_lowercase().contains(&wanted));
     }
-    match with[..] {
+    match matches[..] {
         [number] => Ok(number),
         [] => Err(ClassError::Unknown(text.into())),
         _ => Err(ClassError::Ambiguous {
             text: text.into(),
-            count: with.len(),
-            first: with.iter().take(5).map(|&i| format!("{i} {}", names[i].as_ref())).collect(),
+            count: matches.len(),
+            first: matches.iter().take(5).map(|&i| format!("{i} {}", names[i].as_ref())).collect(),
         }),
     }
 }
 
-/// The labels that a list stands for, in its order. Each part is a class that [`find`] finds, or a
-/// range of numbers such as `10-19`; commas lie between. Parts with weights are one mixture
-/// together: `otter=0.6,pizza=0.4`. Semicolons separate lists and mixtures. An empty text names none.
+/// Parses a list of labels, in order. Commas separate classes, as [`find`] reads them, and ranges
+/// of numbers such as `10-19`. Classes with weights form one mixture: `otter=0.6,pizza=0.4`.
+/// Semicolons separate lists and mixtures. An empty text gives no labels.
 ///
 /// # Errors
 ///
-/// The first part that stands for no class, or for more than one, or lacks a weight.
+/// The first part that refers to no class or to more than one, or lacks a weight.
 pub fn find_all(names: &[impl AsRef<str>], text: &str) -> Result<Vec<Label>, ClassError> {
     let mut labels = Vec::new();
     if text.trim().is_empty() {
         return Ok(labels);
     }
     for list in text.split(';') {
-        // A class may have an equals sign in its name: a weight is a number.
+        // A class name may contain an equals sign, so only a number after it is a weight.
         let weighted = |part: &str| -> Option<(String, f64)> {
             let (name, weight) = part.rsplit_once('=')?;
             Some((name.to_string(), weight.trim().parse().ok()?))
@@ -120,7 +125,8 @@ pub fn find_all(names: &[impl AsRef<str>], text: &str) -> Result<Vec<Label>, Cla
     Ok(labels)
 }
 
-/// The classes of a range of numbers such as `10-19`, or the one class that is named.
+/// Returns the classes of a range of numbers such as `10-19`, or the one class that [`find`]
+/// returns.
 fn find_range(
     names: &[impl AsRef<str>],
     part: &str,
@@ -132,13 +138,18 @@ fn find_range(
         Some((first, last)) if first > last => Err(ClassError::Backwards(part.trim().into())),
         Some((first, last)) => {
             let count = names.len();
-            let known = last < count;
-            if known { Ok(first..=last) } else { Err(ClassError::Number { number: last, count }) }
+            let in_range = last < count;
+            if in_range {
+                Ok(first..=last)
+            } else {
+                Err(ClassError::Number { number: last, count })
+            }
         }
     }
 }
 
-/// Labels as a list that [`find_all`] reads: by name, or by number where a name would not do.
+/// Formats labels as a list that [`find_all`] parses: by name, or by number where the name does not
+/// lead back to the class.
 pub fn list(names: &[impl AsRef<str>], labels: &[Label]) -> String {
     let name = |class: usize| match names.get(class).map(AsRef::as_ref) {
         Some(name) if find_all(names, name) == Ok(vec![class.into()]) => name.to_string(),
@@ -175,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_a_name_is_enough_if_it_is_of_one() {
+    fn a_unique_part_of_a_name_is_enough() {
         let names = &*IMAGENET;
         assert_eq!(find(names, " Golden Retr"), Ok(207));
         assert_eq!(find(names, "crane"), Ok(517));
@@ -194,12 +205,12 @@ mod tests {
     }
 
     #[test]
-    fn lists_hold_numbers_ranges_and_names() {
+    fn lists_contain_numbers_ranges_and_names() {
         let names = &*IMAGENET;
         assert_eq!(find_all(names, ""), Ok(vec![]));
         let labels = |classes: &[usize]| Ok(classes.iter().copied().map(Label::from).collect());
         assert_eq!(find_all(names, "207, otter,10-12,crane"), labels(&[207, 360, 10, 11, 12, 517]));
-        // A name with a hyphen is no range.
+        // A name with a hyphen is not a range.
         assert_eq!(find_all(names, "flat-coated retriever"), labels(&[205]));
         for (text, error) in [
             ("3-1", ClassError::Backwards("3-1".into())),
@@ -210,7 +221,7 @@ mod tests {
             assert_eq!(find_all(names, text), Err(error), "{text}");
         }
         assert_eq!(list(names, &[207.into(), 5000.into()]), "golden retriever, 5000");
-        // Names that stand for no class or for several, or for the class of that number.
+        // Names that are empty, ambiguous, or the number of another class.
         let names = ["a", "", "b, a", "a", "1", "ab"];
         for class in 0..names.len() {
             let label = Label::from(class);

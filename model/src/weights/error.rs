@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::ConfigError;
 
-/// The metadata entry that marks a safetensors file as ours.
+/// Metadata entry that marks a safetensors file as a weights file of this project.
 pub(crate) const KEY: &str = "diffit";
 
 /// Version of the file format.
@@ -15,9 +15,9 @@ pub(crate) const VERSION: u32 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// 16 bits: half the size, and rounding of 1 in 2048.
+    /// 16 bits, IEEE half precision: half the size, and rounding of 1 in 2048.
     F16,
-    /// 16 bits with the range of 32: half the size, and rounding of 1 in 256.
+    /// 16 bits with the range of 32 (bfloat16): half the size, and rounding of 1 in 256.
     Bf16,
     /// 32 bits.
     F32,
@@ -42,54 +42,54 @@ impl Precision {
     }
 }
 
-/// What is wrong with one tensor of a file.
+/// Problem of one tensor of a file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TensorProblem {
-    /// It is not there.
+    /// The tensor is missing.
     #[error("`{name}` {shape:?} is missing")]
     Missing {
-        /// Its name.
+        /// Name of the tensor.
         name: String,
-        /// The shape it would have.
+        /// Expected shape.
         shape: Vec<usize>,
     },
-    /// It has another shape.
+    /// The tensor has the wrong shape.
     #[error("`{name}` is {found:?}, not {expected:?}")]
     Shape {
-        /// Its name.
+        /// Name of the tensor.
         name: String,
-        /// Its shape.
+        /// Shape in the file.
         found: Vec<usize>,
-        /// The shape it should have.
+        /// Expected shape.
         expected: Vec<usize>,
     },
-    /// It has a type of value that is not read.
+    /// The tensor has an unsupported type.
     #[error("`{name}` is {found}, not {expected}")]
     Type {
-        /// Its name.
+        /// Name of the tensor.
         name: String,
-        /// Its type.
+        /// Type in the file.
         found: String,
-        /// The types it may have.
+        /// Supported types.
         expected: &'static str,
     },
-    /// It has another type of value than those before it.
-    #[error("`{name}` is {found:?} while others are not")]
+    /// The tensor's type differs from that of the other tensors.
+    #[error("`{name}` is {found:?} and others are not; all tensors need the same type")]
     Mixed {
-        /// Its name.
+        /// Name of the tensor.
         name: String,
-        /// Its type.
+        /// Type in the file.
         found: Precision,
     },
-    /// The model has no such tensor.
+    /// The model does not have this tensor.
     #[error("`{0}` is not part of it")]
     Unexpected(String),
 }
 
-/// The types that numbers are read in.
+/// Supported types of numbers, for messages.
 pub(crate) const FLOATS: &str = "F32, F16 or BF16";
 
-/// The first of many problems.
+/// Lists the first problems, and the number of the others.
 fn first(problems: &[TensorProblem]) -> String {
     const SHOWN: usize = 5;
     let shown: Vec<String> = problems.iter().take(SHOWN).map(ToString::to_string).collect();
@@ -99,7 +99,7 @@ fn first(problems: &[TensorProblem]) -> String {
     }
 }
 
-/// Why a weights file cannot be used.
+/// Error for a weights file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
     /// A Python pickle, or a zip archive as PyTorch writes them.
@@ -108,19 +108,19 @@ pub enum WeightsError {
          files are read: convert it with the safetensors package"
     )]
     Pickle,
-    /// The system does not give it out.
+    /// The file cannot be read.
     #[error("the file cannot be read: {0}")]
     Unreadable(String),
     /// Not a complete, consistent safetensors file.
     #[error("not a usable safetensors file: {0}")]
     Format(String),
-    /// The header describes more bytes than there are, or fewer.
+    /// The header describes more or fewer bytes than the file has.
     #[error(
-        "not a usable safetensors file: its header describes another number of bytes than the {0} \
-         there are; it may be cut short"
+        "not a usable safetensors file: its header describes another number of bytes than the \
+         file's {0}; it may be cut short: download or copy it again"
     )]
     Length(u64),
-    /// Tensors overlap, or leave gaps between them.
+    /// The tensors overlap, or have gaps between them.
     #[error(
         "not a usable safetensors file: its tensors overlap or do not follow each other, at `{0}`"
     )]
@@ -131,55 +131,57 @@ pub enum WeightsError {
         "this safetensors file holds no DiffiT configuration (no `{KEY}` entry in its metadata), \
          and its {count} tensors ({}, ..) are neither those of the official release (`pos_embed`, \
          `blocks.0.attn.qkv_temb.weight`, ..) nor, where one is asked for, those of an autoencoder \
-         (`decoder.conv_in.weight`, ..), so it is not known what they belong to",
+         (`decoder.conv_in.weight`, ..), so its model is unknown",
         first.join(", ")
     )]
     Foreign {
-        /// How many tensors there are.
+        /// Number of tensors.
         count: usize,
-        /// The first of their names.
+        /// The first of their names, in alphabetical order.
         first: Vec<String>,
     },
-    /// A file like those of the official release, of a size that is not known.
+    /// A file like those of the official release, of an unknown size.
     #[error(
-        "this file is like those of the official release, but its `pos_embed` is {found:?}, and \
-         known are {known:?}"
+        "this file is like those of the official release, but its `pos_embed` is {found:?}; known \
+         sizes are {known:?}"
     )]
     Size {
-        /// The shape of the position embedding.
+        /// Shape of the position embedding.
         found: Vec<usize>,
-        /// Those that are known.
+        /// Known shapes.
         known: Vec<[usize; 3]>,
     },
-    /// A tensor of the official release that is computed and not learned has another value.
+    /// A tensor of the official release that is computed, not learned, has a wrong value.
     #[error(
-        "`{name}` is not what the network is defined with: value {place} is {found}, not {expected}"
+        "`{name}` does not match the definition of the network: value {index} is {found}, not \
+         {expected}"
     )]
     Fixed {
-        /// Its name.
+        /// Name of the tensor.
         name: String,
-        /// Where it differs first.
-        place: usize,
-        /// The value there.
+        /// Index of the first wrong value.
+        index: usize,
+        /// Value in the file.
         found: String,
-        /// The value that should be there.
+        /// Expected value.
         expected: String,
     },
-    /// Made by a newer program.
+    /// The format has another version.
     #[error(
-        "this weights file has format version {0}, and this program reads version {VERSION}: update it"
+        "this weights file has format version {0}, and this program reads version {VERSION}: \
+         update the program"
     )]
     Version(u32),
     /// The metadata cannot be read.
     #[error("the metadata of this weights file is damaged: {0}")]
     Metadata(String),
-    /// The configuration makes no sense.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The tensors are not those of the configuration.
-    #[error("the tensors of this weights file are not those of its configuration: {}", first(.0))]
+    /// The tensors do not match the configuration.
+    #[error("the tensors of this weights file do not match its configuration: {}", first(.0))]
     Tensors(Vec<TensorProblem>),
-    /// A value is infinite or not a number, or becomes so in the precision asked for.
+    /// A value is infinite or NaN, or becomes so in the requested precision.
     #[error("tensor `{0}` holds values that are not finite{1}")]
     NotFinite(String, &'static str),
 }

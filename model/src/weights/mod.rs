@@ -1,10 +1,10 @@
 //! The weights file: safetensors with the configuration and the model card inside.
 //!
-//! Tensors lie in PyTorch's layout under stable names; `docs/weights.md` lists them. The header's
+//! Tensors have PyTorch's layout and stable names; `docs/weights.md` lists them. The header's
 //! metadata has one entry, `diffit`, which is JSON:
 //! `{"version": 1, "config": .., "card": .., "answer": ..}`.
-//! The files of the official release have no such entry, and are known by their tensors.
-//! Nothing is built before names, shapes, types and sizes have been checked.
+//! Files of the official release have no such entry and are recognised by their tensors.
+//! Names, shapes, types and sizes are checked before anything is built.
 
 pub mod card;
 pub mod classes;

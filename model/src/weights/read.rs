@@ -1,4 +1,4 @@
-//! A weights file, checked and open.
+//! Reading of weights files, with checks.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,7 @@ use crate::weights::error::{KEY, Precision, TensorProblem, VERSION, WeightsError
 use crate::weights::official;
 use crate::weights::tensor_file::TensorFile;
 
+/// JSON of the metadata entry of a weights file.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Metadata {
     pub version: u32,
@@ -22,7 +23,7 @@ pub(crate) struct Metadata {
     pub answer: Option<Answer>,
 }
 
-/// A checked weights file, on top of its bytes.
+/// A weights file that has been checked.
 #[derive(Debug)]
 pub struct Weights<'a> {
     tensors: TensorFile<'a>,
@@ -34,16 +35,16 @@ pub struct Weights<'a> {
 }
 
 impl<'a> Weights<'a> {
-    /// Checks a file, given whole, and gives access to it.
+    /// Opens and checks a file that is in memory.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, in words for the person who has the file.
+    /// A description of what is wrong with the file, for its user.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, WeightsError> {
         TensorFile::parse(bytes).and_then(Self::from_file)
     }
 
-    /// Checks a file that has been opened, and gives access to it.
+    /// Checks a file that has been opened.
     ///
     /// # Errors
     ///
@@ -54,7 +55,7 @@ impl<'a> Weights<'a> {
             return Self::official(tensors, config);
         };
         let damaged = |e: serde_json::Error| WeightsError::Metadata(e.to_string());
-        // The version is read on its own first: a newer file may hold what is not known here.
+        // The version is read first, on its own: a newer file may have unknown fields.
         #[derive(Deserialize)]
         struct Version {
             version: u32,
@@ -68,27 +69,29 @@ impl<'a> Weights<'a> {
         if let Some(answer) = &answer {
             let size: usize = config.image_shape().iter().product();
             if !answer.fits(size) {
-                return Err(WeightsError::Metadata("the known answer has another size".into()));
+                return Err(WeightsError::Metadata(
+                    "the known answer does not have the model's size".into(),
+                ));
             }
         }
         let specs = specs(&config);
         let (precisions, mut problems) = check(&tensors, &specs, &[]);
-        let precision = precisions.first().map_or(Precision::F32, |(_, precision)| *precision);
+        let mut trained = precisions.into_iter().filter(|(spec, _)| !spec.buffer).peekable();
+        let precision = trained.peek().map_or(Precision::F32, |(_, precision)| *precision);
         problems.extend(
-            precisions
-                .into_iter()
+            trained
                 .filter(|(_, other)| *other != precision)
                 .map(|(spec, found)| TensorProblem::Mixed { name: spec.name.clone(), found }),
         );
         Self { tensors, config, card, answer, precision, specs }.checked(problems)
     }
 
-    /// Checks a file in the layout of the official release, of the given configuration. Files of
-    /// the released sizes need none: [`Weights::parse`] knows them.
+    /// Opens and checks a file in the layout of the official release, with the given configuration.
+    /// Files of the released sizes need no configuration: [`Weights::parse`] recognises them.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, in words for the person who has the file.
+    /// A description of what is wrong with the file, for its user.
     pub fn parse_official(bytes: &'a [u8], config: ModelConfig) -> Result<Self, WeightsError> {
         config.validate()?;
         Self::official(TensorFile::parse(bytes)?, config)
@@ -106,7 +109,7 @@ impl<'a> Weights<'a> {
         Self { tensors, config, card, answer: None, precision, specs }.checked(problems)
     }
 
-    /// Passes if there are no problems, and every value is finite.
+    /// Returns the file if there are no problems and every value is finite.
     fn checked(self, problems: Vec<TensorProblem>) -> Result<Self, WeightsError> {
         if !problems.is_empty() {
             return Err(WeightsError::Tensors(problems));
@@ -115,32 +118,32 @@ impl<'a> Weights<'a> {
         Ok(self)
     }
 
-    /// The configuration of the model.
+    /// Returns the configuration of the model.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// Its card.
+    /// Returns the model card.
     pub fn card(&self) -> &Card {
         &self.card
     }
 
-    /// A known answer, if the file has one.
+    /// Returns the known answer, if the file has one.
     pub fn answer(&self) -> Option<&Answer> {
         self.answer.as_ref()
     }
 
-    /// The number format of the stored values.
+    /// Returns the number format of the stored values.
     pub fn precision(&self) -> Precision {
         self.precision
     }
 
-    /// Its tensors.
+    /// Returns the names and shapes of the model's tensors.
     pub fn specs(&self) -> &[TensorSpec] {
         &self.specs
     }
 
-    /// The values of a tensor, in the order of the file.
+    /// Returns the values of a tensor, in the order of the file.
     ///
     /// # Panics
     ///
@@ -149,23 +152,24 @@ impl<'a> Weights<'a> {
         self.tensors.checked_values(&spec.name)
     }
 
-    /// Passes if the file could be read to the end while a model was built from it. One that is in
-    /// memory always can.
+    /// Checks that everything could be read while a model was built from the file. A file in memory
+    /// can always be read.
     ///
     /// # Errors
     ///
-    /// Why it could not.
+    /// The last read error.
     pub fn intact(&self) -> Result<(), WeightsError> {
         self.tensors.intact()
     }
 }
 
-/// The tensors of a valid configuration.
+/// Returns the tensors of a valid configuration.
 pub fn specs(config: &ModelConfig) -> Vec<TensorSpec> {
     shape_of(config).specs().to_vec()
 }
 
-/// The network of a valid configuration without any values: it can be counted, not run.
+/// Builds the network of a valid configuration without any values: its tensors can be listed and
+/// its operations counted, but it cannot run.
 pub fn shape_of(config: &ModelConfig) -> Network {
     Network::new(&config.network, &burn::tensor::Device::flex(), &Source::Shapes)
 }

@@ -1,5 +1,4 @@
-//! A safetensors file, wherever its bytes are: in memory, or behind something that reads a part of
-//! them at a time, so that gigabytes need not be held twice.
+//! A safetensors file, in memory or read in parts, so that gigabytes need not be held twice.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -12,30 +11,30 @@ use safetensors::{SafeTensorError, SafeTensors};
 
 use crate::weights::error::{Precision, WeightsError};
 
-/// The bytes of a file, any part of which can be read.
+/// Random access to the bytes of a file.
 pub trait Bytes {
-    /// How many there are.
+    /// Returns the number of bytes.
     fn size(&self) -> u64;
 
-    /// Those of a range that lies within them.
+    /// Reads the bytes of a range, which lies within the file.
     ///
     /// # Errors
     ///
-    /// If they cannot be read, in words for the person who has the file.
+    /// The reason why they cannot be read, for the user of the file.
     fn read(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>, String>;
 }
 
-/// Where a file's bytes are.
+/// Storage of a file's bytes.
 enum Store<'a> {
     Memory(&'a [u8]),
-    Elsewhere(Box<dyn Bytes>),
+    Parts(Box<dyn Bytes>),
 }
 
 impl Store<'_> {
     fn size(&self) -> u64 {
         match self {
             Store::Memory(bytes) => bytes.len() as u64,
-            Store::Elsewhere(bytes) => bytes.size(),
+            Store::Parts(bytes) => bytes.size(),
         }
     }
 
@@ -44,27 +43,27 @@ impl Store<'_> {
             Store::Memory(bytes) => {
                 Ok(Cow::Borrowed(&bytes[range.start as usize..range.end as usize]))
             }
-            Store::Elsewhere(bytes) => bytes.read(range).map_err(WeightsError::Unreadable),
+            Store::Parts(bytes) => bytes.read(range).map_err(WeightsError::Unreadable),
         }
     }
 }
 
-/// What a file of tensors is for.
+/// Kind of a file of tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Weights of a model, unless reading them finds that they are something else.
+    /// Weights of a model, or an unknown file, which fails when it is read as one.
     Model,
     /// An autoencoder between pictures and latents.
     Autoencoder,
 }
 
-/// A safetensors file whose header has been checked: its tensors follow each other, and fill it.
+/// A safetensors file whose header has been checked: its tensors are contiguous and fill it.
 pub struct TensorFile<'a> {
     store: Store<'a>,
     metadata: Metadata,
-    /// Where the tensors begin.
+    /// Offset of the first tensor.
     start: u64,
-    /// Why a tensor could not be read, the last time that happened.
+    /// Last read error of a tensor.
     failure: RefCell<Option<String>>,
 }
 
@@ -75,22 +74,22 @@ impl std::fmt::Debug for TensorFile<'_> {
 }
 
 impl<'a> TensorFile<'a> {
-    /// Opens a file that may be anything, given whole.
+    /// Opens a file of any kind that is in memory, and checks its header.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, in words for the person who has the file.
+    /// A description of what is wrong with the file, for its user.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, WeightsError> {
         Self::new(Store::Memory(bytes))
     }
 
-    /// The same of a file that is read in parts.
+    /// Opens a file of any kind that is read in parts, and checks its header.
     ///
     /// # Errors
     ///
     /// As [`TensorFile::parse`].
     pub fn open(bytes: impl Bytes + 'static) -> Result<Self, WeightsError> {
-        Self::new(Store::Elsewhere(Box::new(bytes)))
+        Self::new(Store::Parts(Box::new(bytes)))
     }
 
     fn new(store: Store<'a>) -> Result<Self, WeightsError> {
@@ -103,15 +102,16 @@ impl<'a> TensorFile<'a> {
         if zip || pickle {
             return Err(WeightsError::Pickle);
         }
-        // The length of the header, which may be nonsense, and then the header alone.
+        // Reads the length of the header, which may be wrong, and then the header alone.
         let length = first.first_chunk().map_or(0, |prefix| u64::from_le_bytes(*prefix));
         let start = length.saturating_add(PREFIX);
-        // More than any header has: the library refuses it by its length.
-        const MOST: u64 = 100_000_000 + PREFIX;
-        let header = read(start.min(MOST))?;
+        // Above the library's limit, so that it rejects longer headers itself.
+        const MAX_HEADER: u64 = 100_000_000 + PREFIX;
+        let header = read(start.min(MAX_HEADER))?;
         let failed = |error| format_error(error, &header, size);
         match SafeTensors::read_metadata(&header) {
-            // All is checked but this: what the header tells of follows it, and is not here.
+            // The header is valid; the tensors' bytes were not read, and their number is checked
+            // below.
             Ok(_) | Err(SafeTensorError::MetadataIncompleteBuffer) => {}
             Err(error) => return Err(failed(error)),
         }
@@ -124,36 +124,36 @@ impl<'a> TensorFile<'a> {
         Ok(Self { store, metadata, start, failure: RefCell::default() })
     }
 
-    /// What it is for, by the names of its tensors.
+    /// Returns the kind of the file, judged by the names of its tensors.
     pub fn kind(&self) -> Kind {
         let has = |name: &str| self.info(name).is_some();
         let both = ["encoder.conv_in.weight", "decoder.conv_in.weight"].into_iter().all(has);
         if both { Kind::Autoencoder } else { Kind::Model }
     }
 
-    /// Its metadata.
+    /// Returns the metadata.
     pub(crate) fn metadata(&self) -> Option<&HashMap<String, String>> {
         self.metadata.metadata().as_ref()
     }
 
-    /// The names of its tensors, in their order.
+    /// Returns the names of the tensors, in the order of the file.
     pub(crate) fn names(&self) -> Vec<String> {
         self.metadata.offset_keys()
     }
 
-    /// Type and shape of a tensor, if it is there.
+    /// Returns type and shape of a tensor, if it is present.
     pub(crate) fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.metadata.info(name)
     }
 
-    /// The bytes of a tensor that is there.
+    /// Reads the bytes of a tensor of the file.
     pub(crate) fn data(&self, info: &TensorInfo) -> Result<Cow<'_, [u8]>, WeightsError> {
         let (first, last) = info.data_offsets;
         let range = self.start + first as u64..self.start + last as u64;
         self.store.read(range)
     }
 
-    /// The values of a tensor, if it is there and holds numbers of a type that is read.
+    /// Reads the values of a tensor, if it is present and has a supported type.
     ///
     /// # Errors
     ///
@@ -170,8 +170,8 @@ impl<'a> TensorFile<'a> {
         }))
     }
 
-    /// The same of a tensor that was checked before. Should it not be there any more, it is zeros,
-    /// and [`TensorFile::intact`] tells.
+    /// Reads the values of a tensor that was checked before. If they cannot be read, returns zeros,
+    /// and [`TensorFile::intact`] the error.
     pub(crate) fn checked_values(&self, name: &str) -> Vec<f32> {
         match self.values(name) {
             Ok(values) => values.expect("its presence and its type were checked"),
@@ -182,11 +182,11 @@ impl<'a> TensorFile<'a> {
         }
     }
 
-    /// Passes if everything that was asked for could be read.
+    /// Checks that every tensor requested so far could be read.
     ///
     /// # Errors
     ///
-    /// Why something could not.
+    /// The last read error.
     pub fn intact(&self) -> Result<(), WeightsError> {
         match &*self.failure.borrow() {
             Some(why) => Err(WeightsError::Unreadable(why.clone())),
@@ -195,17 +195,18 @@ impl<'a> TensorFile<'a> {
     }
 }
 
-/// The values of an `f32` tensor, of which these are the bytes.
+/// Decodes the bytes of an `f32` tensor.
 pub fn f32_values(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
 
-/// The values of a tensor of 64-bit integers, of which these are the bytes.
+/// Decodes the bytes of a tensor of 64-bit integers; `None` for another type.
 pub(crate) fn int_values(dtype: Dtype, bytes: &[u8]) -> Option<impl Iterator<Item = i64>> {
     let (values, _) = bytes.as_chunks();
     (dtype == Dtype::I64).then(|| values.iter().map(|bytes| i64::from_le_bytes(*bytes)))
 }
 
+/// Converts an error of the library into one for the user of the file.
 fn format_error(error: SafeTensorError, bytes: &[u8], size: u64) -> WeightsError {
     let start = bytes.trim_ascii_start();
     let start = start[..start.len().min(9)].to_ascii_lowercase();
@@ -241,14 +242,14 @@ mod tests {
         std::fs::read(path).expect("a golden file")
     }
 
-    /// A file that is read in parts, and notes the largest; it can be taken away.
-    struct Parts {
+    /// A file that is read in parts, records the largest of them, and can be removed.
+    struct TestFile {
         bytes: Vec<u8>,
         largest: Rc<Cell<u64>>,
         gone: Rc<Cell<bool>>,
     }
 
-    impl Bytes for Parts {
+    impl Bytes for TestFile {
         fn size(&self) -> u64 {
             self.bytes.len() as u64
         }
@@ -263,27 +264,27 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_read_in_parts_and_becomes_the_same_model() {
+    fn a_file_read_in_parts_gives_the_same_model() {
         let (bytes, device) = (golden("network.weights.safetensors"), Device::flex());
         let (largest, gone) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
-        let parts = Parts { bytes: bytes.clone(), largest: largest.clone(), gone: gone.clone() };
+        let parts = TestFile { bytes: bytes.clone(), largest: largest.clone(), gone: gone.clone() };
         let weights = TensorFile::open(parts).and_then(Weights::from_file).expect("a model");
         let model = Model::from_weights(&weights, &device);
         weights.intact().expect("it is there");
         let whole = Weights::parse(&bytes).expect("the same");
         assert_eq!(model.parameters(), Model::from_weights(&whole, &device).parameters());
         assert!(largest.get() < bytes.len() as u64 / 4, "{} bytes at a time", largest.get());
-        // What goes while it is used is told of.
+        // A file that is removed while in use is an error.
         gone.set(true);
         Model::from_weights(&weights, &device);
         let error = weights.intact().expect_err("it is gone").to_string();
         assert!(error.contains("it is gone"), "{error}");
-        let parts = Parts { bytes: bytes.clone(), largest, gone };
+        let parts = TestFile { bytes: bytes.clone(), largest, gone };
         assert!(matches!(TensorFile::open(parts), Err(WeightsError::Unreadable(_))));
     }
 
     #[test]
-    fn files_are_told_apart_by_their_tensors() {
+    fn kinds_are_recognised_by_the_tensors() {
         for (name, kind) in [
             ("vae.safetensors", Kind::Autoencoder),
             ("network.weights.safetensors", Kind::Model),
@@ -293,7 +294,7 @@ mod tests {
             let bytes = golden(name);
             assert_eq!(TensorFile::parse(&bytes).expect(name).kind(), kind, "{name}");
         }
-        // Each reader refuses what is the other's.
+        // Each reader rejects the other's file.
         let (model, vae) = (golden("network.weights.safetensors"), golden("vae.safetensors"));
         let error = Vae::from_safetensors(&model, None, &Device::flex()).expect_err("a model");
         assert!(matches!(error, WeightsError::Tensors(_)));

@@ -12,12 +12,12 @@ use crate::weights::card::Card;
 use crate::weights::error::{KEY, Precision, VERSION, WeightsError};
 use crate::weights::read::Metadata;
 
-/// Makes a weights file out of a model's parameters, as [`crate::Model::parameters`] returns them.
-/// The same input gives the same bytes.
+/// Serialises a model's parameters, as [`crate::Model::parameters`] returns them, to a weights
+/// file. The same input gives the same bytes.
 ///
 /// # Errors
 ///
-/// If a value is not finite, or not so in this precision.
+/// If a value is not finite, or not finite in this precision.
 pub fn to_bytes(
     config: &ModelConfig,
     card: &Card,
@@ -27,6 +27,7 @@ pub fn to_bytes(
 ) -> Result<Vec<u8>, WeightsError> {
     let mut stored = Vec::with_capacity(parameters.len());
     for (spec, values) in parameters {
+        let precision = stored_in(&spec, precision);
         let mut bytes = Vec::with_capacity(values.len() * 4);
         for value in values {
             let finite = match precision {
@@ -46,14 +47,14 @@ pub fn to_bytes(
                 }
             };
             if !finite {
-                let why = if value.is_finite() { " in 16 bits: export 32" } else { "" };
+                let why = if value.is_finite() { " in 16 bits: export in 32 bits" } else { "" };
                 return Err(WeightsError::NotFinite(spec.name, why));
             }
         }
         stored.push((spec, bytes));
     }
     let views = stored.iter().map(|(spec, bytes)| {
-        let view = TensorView::new(precision.dtype(), spec.shape.clone(), bytes)
+        let view = TensorView::new(stored_in(spec, precision).dtype(), spec.shape.clone(), bytes)
             .expect("the values fill the shape");
         (spec.name.as_str(), view)
     });
@@ -67,4 +68,9 @@ pub fn to_bytes(
         serde_json::to_string(&metadata).map_err(|e| WeightsError::Metadata(e.to_string()))?;
     safetensors::serialize(views, Some(HashMap::from([(KEY.to_string(), text)])))
         .map_err(|e| WeightsError::Format(e.to_string()))
+}
+
+/// The number format of a tensor in a file of this precision.
+fn stored_in(spec: &TensorSpec, precision: Precision) -> Precision {
+    if spec.buffer { Precision::F32 } else { precision }
 }

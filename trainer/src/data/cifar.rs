@@ -1,7 +1,7 @@
-//! The official CIFAR-10 archives, read where they are.
+//! The official CIFAR-10 archives.
 //!
-//! The Python version holds pickles. A pickle is a program, and it is not run here: its
-//! instructions are only stepped over, and the two byte strings that matter are picked out.
+//! The Python version contains pickles. A pickle is a program, which is not executed here: its
+//! instructions are skipped, and only the labels and the image data are extracted.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,21 +9,23 @@ use std::path::Path;
 
 use flate2::read::GzDecoder;
 
-use super::{Contents, DataError, Item, Picture};
+use super::decode::DecodedImage;
+use super::error::DataError;
+use super::item::{Contents, Item};
 
 const SIDE: usize = 32;
 const PIXELS: usize = SIDE * SIDE;
-/// Bytes of a picture: all of red, then green, then blue.
+/// Bytes of an image: all of red, then green, then blue.
 const BYTES: usize = 3 * PIXELS;
 
-/// A batch file is 30 MB; nothing in these archives is larger than this.
+/// Maximum size of a file in the archive. A batch file has 30 MB.
 const MAX_FILE: u64 = 256 << 20;
 
 const CLASSES: [&str; 10] =
     ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 
-/// Reads the training pictures of either archive.
-pub(super) fn read(path: &Path) -> Result<Contents, DataError> {
+/// Reads the training images of the Python or the binary version.
+pub fn read(path: &Path) -> Result<Contents, DataError> {
     let file = File::open(path).map_err(|e| DataError::io(path, e))?;
     let mut tar = tar::Archive::new(GzDecoder::new(file));
     let mut batches = Vec::new();
@@ -41,27 +43,27 @@ pub(super) fn read(path: &Path) -> Result<Contents, DataError> {
         let mut bytes = Vec::new();
         entry.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(damaged)?;
         let parsed = if bytes.len() as u64 > MAX_FILE {
-            Err("far larger than a batch of CIFAR-10".to_string())
+            Err("larger than a batch of CIFAR-10".to_string())
         } else if file.ends_with(".bin") {
             binary(&bytes)
         } else {
             pickled(&bytes)
         };
-        let pictures =
+        let images =
             parsed.map_err(|reason| DataError::archive(path, format!("{name}: {reason}")))?;
-        batches.push((file, pictures));
+        batches.push((file, images));
     }
     if batches.is_empty() {
         return Err(DataError::archive(
             path,
-            "holds no file named data_batch_1 and so on: not a CIFAR-10 archive",
+            "contains no data_batch files: not a CIFAR-10 archive",
         ));
     }
     batches.sort_by(|a, b| a.0.cmp(&b.0));
-    let items = batches.into_iter().flat_map(|(file, pictures)| {
-        pictures.into_iter().enumerate().map(move |(i, (class, picture))| Item {
+    let items = batches.into_iter().flat_map(|(file, images)| {
+        images.into_iter().enumerate().map(move |(i, (class, image))| Item {
             name: format!("{file}#{i}"),
-            picture: Ok(picture),
+            image: Ok(image),
             class: Some(class),
         })
     });
@@ -69,38 +71,38 @@ pub(super) fn read(path: &Path) -> Result<Contents, DataError> {
     Ok(Contents { items: items.collect(), classes })
 }
 
-/// Makes pictures of classes and planes of colour.
-fn pictures(classes: &[u8], planes: &[u8]) -> Result<Vec<(u32, Picture)>, String> {
+/// Makes images from classes and colour planes.
+fn images(classes: &[u8], planes: &[u8]) -> Result<Vec<(u32, DecodedImage)>, String> {
     if planes.len() != classes.len() * BYTES {
-        return Err(format!("{} labels and {} bytes of pictures", classes.len(), planes.len()));
+        return Err(format!("{} labels and {} bytes of images", classes.len(), planes.len()));
     }
     classes
         .iter()
         .zip(planes.chunks_exact(BYTES))
         .map(|(&class, planes)| {
             if usize::from(class) >= CLASSES.len() {
-                return Err(format!("a label of {class}, where 0 to 9 are known"));
+                return Err(format!("invalid label {class}, not 0 to 9"));
             }
             let rgb = (0..BYTES).map(|i| planes[i % 3 * PIXELS + i / 3]).collect();
-            Ok((class.into(), Picture { width: SIDE, height: SIDE, rgb }))
+            Ok((class.into(), DecodedImage { width: SIDE, height: SIDE, rgb }))
         })
         .collect()
 }
 
-/// A batch of the binary version: a label and a picture, over and over.
-fn binary(bytes: &[u8]) -> Result<Vec<(u32, Picture)>, String> {
+/// Parses a batch of the binary version: records of a label and an image.
+fn binary(bytes: &[u8]) -> Result<Vec<(u32, DecodedImage)>, String> {
     if bytes.is_empty() || !bytes.len().is_multiple_of(1 + BYTES) {
-        return Err(format!("{} bytes are no whole number of records; cut short?", bytes.len()));
+        return Err(format!("{} bytes are not a whole number of records; truncated?", bytes.len()));
     }
     let records = bytes.chunks_exact(1 + BYTES);
     let classes: Vec<u8> = records.clone().map(|record| record[0]).collect();
     let planes: Vec<u8> = records.flat_map(|record| &record[1..]).copied().collect();
-    pictures(&classes, &planes)
+    images(&classes, &planes)
 }
 
-/// A batch of the Python version: a pickled dictionary with `labels`, a list of small integers,
-/// and `data`, an array whose bytes stand in the pickle as one long string.
-fn pickled(bytes: &[u8]) -> Result<Vec<(u32, Picture)>, String> {
+/// Parses a batch of the Python version: a pickled dictionary with `labels`, a list of small
+/// integers, and `data`, an array whose bytes are one long string in the pickle.
+fn pickled(bytes: &[u8]) -> Result<Vec<(u32, DecodedImage)>, String> {
     let mut data: Option<&[u8]> = None;
     let mut labels = Vec::new();
     let mut key: &[u8] = b"";
@@ -109,7 +111,7 @@ fn pickled(bytes: &[u8]) -> Result<Vec<(u32, Picture)>, String> {
         match step? {
             Step::Text(text) if text.len() >= BYTES => {
                 if data.replace(text).is_some() {
-                    return Err("two arrays of pictures".into());
+                    return Err("two image arrays".into());
                 }
             }
             Step::Text(text) => key = text,
@@ -119,10 +121,10 @@ fn pickled(bytes: &[u8]) -> Result<Vec<(u32, Picture)>, String> {
             Step::Small(_) | Step::Other => {}
         }
     }
-    pictures(&labels, data.ok_or("no array of pictures")?)
+    images(&labels, data.ok_or("no image array")?)
 }
 
-/// What a pickle instruction means to us.
+/// A pickle instruction, as far as it matters here.
 enum Step<'a> {
     Text(&'a [u8]),
     Small(u8),
@@ -131,18 +133,19 @@ enum Step<'a> {
     Other,
 }
 
-/// The instructions of a pickle of protocol 0 to 2, as far as these files use them.
+/// Iterator over the instructions of a pickle of protocol 0 to 2. Only those that CIFAR-10 uses are
+/// known.
 struct Pickle<'a>(&'a [u8]);
 
 impl<'a> Pickle<'a> {
     fn take(&mut self, n: usize) -> Result<&'a [u8], String> {
-        let (head, tail) = self.0.split_at_checked(n).ok_or("cut short")?;
+        let (head, tail) = self.0.split_at_checked(n).ok_or("truncated")?;
         self.0 = tail;
         Ok(head)
     }
 
     fn line(&mut self) -> Result<&'a [u8], String> {
-        let end = self.0.iter().position(|b| *b == b'\n').ok_or("cut short")?;
+        let end = self.0.iter().position(|b| *b == b'\n').ok_or("truncated")?;
         let line = self.take(end + 1)?;
         Ok(&line[..end])
     }
@@ -184,7 +187,7 @@ impl<'a> Pickle<'a> {
                 self.take(4)?;
                 Step::Other
             }
-            // GLOBAL, which only names a function
+            // GLOBAL, the name of a function
             b'c' => {
                 self.line()?;
                 self.line()?;
@@ -204,9 +207,7 @@ impl<'a> Pickle<'a> {
             | b's'
             | b'u' => Step::Other,
             other => {
-                return Err(format!(
-                    "a pickle instruction that CIFAR-10 does not use ({other:#04x})"
-                ));
+                return Err(format!("unexpected pickle instruction {other:#04x}"));
             }
         })
     }
@@ -217,7 +218,7 @@ impl<'a> Iterator for Pickle<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         match self.0.split_first() {
-            None => Some(Err("cut short".into())),
+            None => Some(Err("truncated".into())),
             // STOP
             Some((b'.', _)) => None,
             Some((opcode, rest)) => {
@@ -233,12 +234,12 @@ mod tests {
     use super::*;
     use std::io::Write;
 
-    /// `n` pictures whose bytes tell their places.
+    /// `n` images whose bytes depend on their positions.
     fn planes(n: usize) -> Vec<u8> {
         (0..n * BYTES).map(|i| (i / PIXELS * 7 + i % 13) as u8).collect()
     }
 
-    /// A pickle as Python 2 wrote it for the official archive, with `n` pictures.
+    /// A pickle of `n` images, as Python 2 wrote it for the official archive.
     fn pickle(n: usize) -> Vec<u8> {
         let mut bytes =
             b"\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x04testq\x03U\x06labelsq\x04]q\x05(".to_vec();
@@ -276,7 +277,7 @@ mod tests {
         for (name, bytes) in files {
             let mut header = tar::Header::new_gnu();
             header.set_size(bytes.len() as u64);
-            // Written by hand: the builder itself refuses hostile names.
+            // Written by hand, since the builder refuses such names.
             header.as_gnu_mut().expect("a GNU header").name[..name.len()]
                 .copy_from_slice(name.as_bytes());
             header.set_cksum();
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn both_versions_give_the_same_pictures() {
+    fn python_and_binary_versions_give_the_same_images() {
         let python = archive(&[
             ("cifar-10-batches-py/data_batch_2", pickle(3)),
             ("cifar-10-batches-py/data_batch_1", pickle(12)),
@@ -301,17 +302,17 @@ mod tests {
         let [a, b] = [python, binary].map(|file| read(file.path()).expect("a good archive"));
         assert_eq!((a.items.len(), b.items.len()), (15, 15));
         for (a, b) in a.items.iter().zip(&b.items) {
-            let (Ok(pa), Ok(pb)) = (&a.picture, &b.picture) else { panic!("good pictures") };
+            let (Ok(pa), Ok(pb)) = (&a.image, &b.image) else { panic!("good images") };
             assert_eq!((a.class, &pa.rgb), (b.class, &pb.rgb));
         }
         // The second pixel's green is byte PIXELS + 1 of the planes.
-        let Ok(picture) = &a.items[0].picture else { panic!("a good picture") };
-        assert_eq!(picture.rgb[4], planes(1)[PIXELS + 1]);
+        let Ok(image) = &a.items[0].image else { panic!("a good image") };
+        assert_eq!(image.rgb[4], planes(1)[PIXELS + 1]);
         assert_eq!(a.items[11].class, Some(1));
     }
 
     #[test]
-    fn damage_is_told_and_named() {
+    fn damaged_files_are_errors() {
         let cut = |mut bytes: Vec<u8>, by: usize| {
             bytes.truncate(bytes.len() - by);
             bytes
@@ -319,14 +320,14 @@ mod tests {
         let mut label = records(2);
         label[0] = 10;
         let cases = [
-            ("data_batch_1", cut(pickle(2), 30), "data_batch_1: cut short"),
-            ("data_batch_1", b"\x80\x02cos\nsystem\n(U\x02lstR.".to_vec(), "no array of pictures"),
-            ("data_batch_1", b"\x80\x04\x95.".to_vec(), "does not use (0x95)"),
-            ("data_batch_1.bin", cut(records(2), 1), "no whole number of records"),
-            ("data_batch_1.bin", label, "a label of 10"),
-            ("data_batch_1.bin", Vec::new(), "no whole number of records"),
-            ("../data_batch_1.bin", records(1), "leads out of the archive"),
-            ("/data_batch_1.bin", records(1), "leads out of the archive"),
+            ("data_batch_1", cut(pickle(2), 30), "data_batch_1: truncated"),
+            ("data_batch_1", b"\x80\x02cos\nsystem\n(U\x02lstR.".to_vec(), "no image array"),
+            ("data_batch_1", b"\x80\x04\x95.".to_vec(), "unexpected pickle instruction 0x95"),
+            ("data_batch_1.bin", cut(records(2), 1), "not a whole number of records"),
+            ("data_batch_1.bin", label, "invalid label 10"),
+            ("data_batch_1.bin", Vec::new(), "not a whole number of records"),
+            ("../data_batch_1.bin", records(1), "is outside the archive"),
+            ("/data_batch_1.bin", records(1), "is outside the archive"),
             ("readme.html", Vec::new(), "not a CIFAR-10 archive"),
         ];
         for (name, bytes, message) in cases {
@@ -337,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_archive_is_told() {
+    fn a_truncated_archive_is_an_error() {
         let whole = archive(&[("data_batch_1.bin", records(20))]);
         let bytes = std::fs::read(whole.path()).expect("just written");
         let cut = tempfile::NamedTempFile::new().expect("a temporary file");

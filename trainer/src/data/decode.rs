@@ -1,32 +1,32 @@
-//! One picture file, which may be hostile.
+//! Decoding of image files, which may be malicious.
 
 use std::io::Cursor;
 
 use image::imageops::{self, FilterType};
 use image::{ColorType, DynamicImage, ImageFormat, ImageReader, Limits, RgbImage};
 
-/// Pictures larger than this, a side, are taken for a mistake or an attack.
+/// Maximum height and width in pixels.
 const MAX_SIDE: u32 = 8192;
 
-/// Memory that decoding one picture may take.
+/// Maximum memory for decoding an image, in bytes.
 const MAX_MEMORY: u64 = 512 << 20;
 
-/// A decoded picture.
-pub struct Picture {
+/// A decoded image.
+pub struct DecodedImage {
     /// Width in pixels.
     pub width: usize,
     /// Height in pixels.
     pub height: usize,
-    /// Red, green, blue of each pixel, row after row.
+    /// Red, green and blue of each pixel, row by row.
     pub rgb: Vec<u8>,
 }
 
-impl Picture {
+impl DecodedImage {
     /// Decodes a PNG or JPEG file.
     ///
     /// # Errors
     ///
-    /// Why it cannot be used, in words that follow the file's name and a colon.
+    /// The reason why it cannot be used, as text to print after the file name and a colon.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
         if bytes.is_empty() {
             return Err("the file is empty".into());
@@ -46,7 +46,9 @@ impl Picture {
         reader.limits(limits);
         let image = reader.decode().map_err(|e| match e {
             image::ImageError::Limits(_) => {
-                format!("larger than {MAX_SIDE}x{MAX_SIDE} pixels, or too large to decode safely")
+                format!(
+                    "larger than {MAX_SIDE}x{MAX_SIDE} pixels, or takes too much memory to decode"
+                )
             }
             e => format!("damaged ({e})"),
         })?;
@@ -55,27 +57,28 @@ impl Picture {
             ColorType::L8 | ColorType::Rgb8 => {}
             ColorType::La8 | ColorType::Rgba8 if opaque(&image) => {}
             ColorType::La8 | ColorType::Rgba8 => {
-                return Err("partly transparent; put it on a background first".into());
+                return Err("has transparent pixels; composite it on a background first".into());
             }
-            other => return Err(format!("{other:?}; only 8 bits a channel are read")),
+            other => return Err(format!("{other:?}; only 8 bits per channel are supported")),
         }
         let rgb = image.into_rgb8();
         let (width, height) = (rgb.width() as usize, rgb.height() as usize);
         Ok(Self { width, height, rgb: rgb.into_raw() })
     }
 
-    /// The largest square in the middle, resized to `side` pixels a side by bicubic
+    /// Crops the largest centered square, and resizes it to `side` pixels a side with bicubic
     /// interpolation.
     ///
     /// # Errors
     ///
-    /// If it has no pixels.
-    pub fn square(self, side: usize) -> Result<Self, String> {
+    /// If the image has no pixels.
+    pub fn center_crop(self, side: usize) -> Result<Self, String> {
         if (self.width, self.height) == (side, side) {
             return Ok(self);
         }
         let (width, height) = (self.width as u32, self.height as u32);
-        let image = RgbImage::from_raw(width, height, self.rgb).ok_or("its size is not its own")?;
+        let image = RgbImage::from_raw(width, height, self.rgb)
+            .ok_or("its size does not match its pixels")?;
         let short = width.min(height);
         if short == 0 {
             return Err("it has no pixels".into());
@@ -86,11 +89,11 @@ impl Picture {
         Ok(Self { width: side, height: side, rgb: resized.into_raw() })
     }
 
-    /// The picture as training wants it, `[C, H, W]`.
+    /// Returns the values in the layout `[C, H, W]`.
     ///
     /// # Errors
     ///
-    /// If it has another size.
+    /// If the image has another size.
     pub fn channels_first(&self, [c, h, w]: [usize; 3]) -> Result<Vec<u8>, String> {
         if (self.width, self.height) != (w, h) {
             return Err(format!("{}x{} pixels, not {w}x{h}", self.width, self.height));
@@ -104,17 +107,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_middle_is_cut_out_and_resized() {
-        // 8x4: the middle is white, what is left and right of it black.
+    fn images_are_center_cropped_and_resized() {
+        // 8x4 pixels: white in the middle, black left and right.
         let white = |i: usize| if (2..6).contains(&(i % 8)) { 255 } else { 0 };
         let rgb: Vec<u8> = (0..32).flat_map(|i| [white(i); 3]).collect();
-        let wide = || Picture { width: 8, height: 4, rgb: rgb.clone() };
+        let wide = || DecodedImage { width: 8, height: 4, rgb: rgb.clone() };
         for side in [2, 4, 12] {
-            let square = wide().square(side).expect("pixels");
+            let square = wide().center_crop(side).expect("pixels");
             assert_eq!((square.width, square.height), (side, side));
             assert_eq!(square.rgb, vec![255; side * side * 3]);
         }
-        let empty = Picture { width: 0, height: 3, rgb: Vec::new() };
-        assert!(empty.square(2).is_err());
+        let empty = DecodedImage { width: 0, height: 3, rgb: Vec::new() };
+        assert!(empty.center_crop(2).is_err());
     }
 }

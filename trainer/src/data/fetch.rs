@@ -1,29 +1,28 @@
-//! Downloads with a known outcome: progress, resuming, and a hash that must come out.
+//! Downloads of datasets, with resuming and verification of the hash.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use sha2::{Digest, Sha256};
 
-use crate::weights_file::hex;
+use crate::files::hash::sha256_of_file;
 
-/// A file that can be fetched.
+/// A file to download.
 pub struct Download {
-    /// What it is called on the command line.
+    /// Name on the command line.
     pub name: &'static str,
-    /// Where it is.
+    /// URL.
     pub url: &'static str,
-    /// Its name on disk.
+    /// File name on disk.
     pub file: &'static str,
-    /// Its SHA-256.
+    /// SHA-256.
     pub sha256: &'static str,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub size: u64,
 }
 
-/// All that can be fetched.
+/// All datasets that can be downloaded.
 pub const DOWNLOADS: &[Download] = &[Download {
     name: "cifar10",
     url: "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
@@ -32,43 +31,43 @@ pub const DOWNLOADS: &[Download] = &[Download {
     size: 170_498_071,
 }];
 
-/// Why a download failed.
+/// Reason why a download failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// Writing to disk failed.
+    /// I/O error.
     #[error("{path}: {source}")]
     Io {
-        /// The file.
+        /// File.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// The server or the way to it failed.
-    #[error("{url}: {reason}\nwhat has arrived is kept; run the same command to go on")]
+    /// Network error.
+    #[error("{url}: {reason}\nthe partial file is kept; run the same command again to resume")]
     Network {
-        /// The address.
+        /// URL.
         url: String,
-        /// What happened.
+        /// Reason.
         reason: String,
     },
-    /// Something else than expected arrived.
-    #[error("{url}: what arrived has SHA-256 {found}, not {expected}; it was deleted")]
+    /// The hash of the downloaded file is wrong.
+    #[error("{url}: the downloaded file has SHA-256 {found}, not {expected}; it was deleted")]
     Hash {
-        /// The address.
+        /// URL.
         url: String,
-        /// Its hash.
+        /// SHA-256 of the downloaded file.
         found: String,
-        /// The hash it should have.
+        /// Expected SHA-256.
         expected: String,
     },
 }
 
-/// Fetches `download` into `folder` and returns its path. A whole file is left alone, a part of
-/// one is gone on with.
+/// Downloads a file to `folder` and returns its path. Skips a complete file and resumes a partial
+/// one.
 ///
 /// # Errors
 ///
-/// If the network, the disk or the hash says no.
+/// If the download fails, the file cannot be written, or its hash is wrong.
 pub fn fetch(download: &Download, url: &str, folder: &Path) -> Result<PathBuf, FetchError> {
     let whole = folder.join(download.file);
     let part = folder.join(format!("{}.part", download.file));
@@ -77,7 +76,7 @@ pub fn fetch(download: &Download, url: &str, folder: &Path) -> Result<PathBuf, F
         move |source| FetchError::Io { path, source }
     };
     std::fs::create_dir_all(folder).map_err(io(folder))?;
-    if whole.exists() && hash(&whole).map_err(io(&whole))? == download.sha256 {
+    if whole.exists() && sha256_of_file(&whole).map_err(io(&whole))? == download.sha256 {
         return Ok(whole);
     }
     let mut file = OpenOptions::new().create(true).append(true).open(&part).map_err(io(&part))?;
@@ -86,7 +85,7 @@ pub fn fetch(download: &Download, url: &str, folder: &Path) -> Result<PathBuf, F
         transfer(download, url, have, &mut file, &part)?;
     }
     file.sync_all().map_err(io(&part))?;
-    let found = hash(&part).map_err(io(&part))?;
+    let found = sha256_of_file(&part).map_err(io(&part))?;
     if found != download.sha256 {
         std::fs::remove_file(&part).map_err(io(&part))?;
         let expected = download.sha256.to_string();
@@ -96,7 +95,7 @@ pub fn fetch(download: &Download, url: &str, folder: &Path) -> Result<PathBuf, F
     Ok(whole)
 }
 
-/// Appends what is missing to `file`, which has `have` bytes.
+/// Downloads the rest of `file`, which has `have` bytes.
 fn transfer(
     download: &Download,
     url: &str,
@@ -121,10 +120,10 @@ fn transfer(
     if response.status().as_u16() == 206 {
         bar.set_position(have);
     } else {
-        // The server starts over, and so do we.
+        // The server ignores the range and sends the whole file.
         file.set_len(0).and_then(|()| file.rewind()).map_err(io)?;
     }
-    // No server gets to fill the disk: one byte too many is enough to fail the hash.
+    // A server cannot fill the disk: one byte too many suffices for the hash to fail.
     let mut body = response.body_mut().as_reader().take(download.size + 1);
     let mut buffer = vec![0; 1 << 16];
     loop {
@@ -138,16 +137,12 @@ fn transfer(
     let arrived = file.metadata().map_err(io)?.len();
     bar.finish_and_clear();
     if arrived < download.size {
-        return Err(network(format!("ended after {arrived} of {} bytes", download.size)));
+        return Err(network(format!(
+            "connection closed after {arrived} of {} bytes",
+            download.size
+        )));
     }
     Ok(())
-}
-
-/// SHA-256 of a file, in hexadecimal.
-pub fn hash(path: &Path) -> std::io::Result<String> {
-    let mut hasher = Sha256::new();
-    std::io::copy(&mut File::open(path)?, &mut hasher)?;
-    Ok(hex(&hasher.finalize()))
 }
 
 #[cfg(test)]
@@ -167,8 +162,8 @@ mod tests {
         size: CONTENTS.len() as u64,
     };
 
-    /// Serves `contents`, with ranges if it `can_resume`. Returns its address and the ranges that
-    /// were asked for.
+    /// Serves `contents`, with support for ranges if `can_resume`. Returns the URL and the
+    /// requested ranges.
     fn serve(contents: &'static [u8], can_resume: bool) -> (String, Arc<Mutex<Vec<String>>>) {
         let server = Server::http("127.0.0.1:0").expect("a free port");
         let url = format!("http://{}/fox.txt", server.server_addr());
@@ -199,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_gone_on_with() {
+    fn partial_downloads_are_resumed() {
         for can_resume in [true, false] {
             let (url, ranges) = serve(CONTENTS, can_resume);
             let folder = tempfile::tempdir().expect("a folder");
@@ -207,19 +202,19 @@ mod tests {
             let path = fetch(&DOWNLOAD, &url, folder.path()).expect("fetched");
             assert_eq!(std::fs::read(&path).expect("there"), CONTENTS);
             assert!(!folder.path().join("fox.txt.part").exists());
-            // What is there is not fetched again.
+            // A complete file is not downloaded again.
             fetch(&DOWNLOAD, &url, folder.path()).expect("there already");
             assert_eq!(*ranges.lock().expect("no thread panicked"), ["bytes=10-"]);
         }
     }
 
     #[test]
-    fn what_ends_early_is_kept_and_what_is_wrong_is_deleted() {
+    fn truncated_downloads_are_kept_and_wrong_ones_deleted() {
         let folder = tempfile::tempdir().expect("a folder");
         let part = folder.path().join("fox.txt.part");
         let (url, _) = serve(&CONTENTS[..20], false);
         let error = fetch(&DOWNLOAD, &url, folder.path()).expect_err("too short").to_string();
-        assert!(error.contains("ended after 20 of 43 bytes"), "{error}");
+        assert!(error.contains("closed after 20 of 43 bytes"), "{error}");
         assert_eq!(std::fs::read(&part).expect("kept"), &CONTENTS[..20]);
 
         let other = b"The quick brown fox jumps over the lazy cat";

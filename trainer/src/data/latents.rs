@@ -1,9 +1,9 @@
-//! Latents of pictures, encoded once: a safetensors file, mapped into memory.
+//! Latent datasets: images encoded by an autoencoder, in a memory-mapped safetensors file.
 //!
-//! | in it | is |
+//! | entry | content |
 //! |---|---|
-//! | `labels` | `[N]` of `U32`, the class of each picture; absent if there are no classes |
-//! | `moments` | `[N, 2, 2, C, H, W]` of `F32`: of each picture and of its mirror image, mean and standard deviation of the latent, times the autoencoder's scale |
+//! | `labels` | `[N]` of `U32`, the class of each image; absent if there are no classes |
+//! | `moments` | `[N, 2, 2, C, H, W]` of `F32`: for each image and its mirror image, mean and standard deviation of the latent, times the autoencoder's scale |
 //! | metadata, `diffit-latents` | [`Origin`] as JSON |
 
 use std::path::Path;
@@ -17,45 +17,45 @@ use safetensors::{SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::DataError;
-use crate::mapped::map;
+use super::error::DataError;
+use crate::files::mapped::map;
 
 const KEY: &str = "diffit-latents";
 const VERSION: u32 = 1;
 
-/// What latents are of.
+/// Origin of a latent dataset.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Origin {
-    /// SHA-256 of the pictures with their sizes and classes.
+    /// SHA-256 of the images with their sizes and classes.
     pub pictures_sha256: String,
-    /// Sizes and scale of the autoencoder.
+    /// Configuration of the autoencoder.
     pub vae: VaeConfig,
-    /// SHA-256 of its file.
+    /// SHA-256 of the autoencoder's file.
     pub vae_sha256: String,
     /// Names of the classes; empty if there are none.
     pub classes: Vec<String>,
 }
 
 impl Origin {
-    /// By which latents are known: hashes of the pictures and of the autoencoder.
+    /// Returns the SHA-256 of the images and of the autoencoder.
     pub fn hashes(&self) -> [String; 2] {
         [self.pictures_sha256.clone(), self.vae_sha256.clone()]
     }
 }
 
-/// The beginning of a file: all of it but the moments.
+/// Returns everything before the moments of a file with `n` images.
 ///
 /// # Panics
 ///
-/// If there are classes and not a label for each of `n` pictures.
-pub fn head(origin: &Origin, labels: &[u32], n: usize, shape: [usize; 3]) -> Vec<u8> {
+/// If there are classes but not `n` labels.
+pub fn header(origin: &Origin, labels: &[u32], n: usize, shape: [usize; 3]) -> Vec<u8> {
     let [c, h, w] = shape;
     let labelled = !origin.classes.is_empty();
     assert_eq!(labels.len(), if labelled { n } else { 0 });
     let mut origin = serde_json::to_value(origin).expect("plain data");
     origin["version"] = VERSION.into();
-    let (start, end) = (4 * labels.len(), 4 * labels.len() + n * record(shape));
-    let mut header = json!({
+    let (start, end) = (4 * labels.len(), 4 * labels.len() + n * record_size(shape));
+    let mut json = json!({
         "__metadata__": { KEY: origin.to_string() },
         "moments": {
             "dtype": "F32",
@@ -64,47 +64,47 @@ pub fn head(origin: &Origin, labels: &[u32], n: usize, shape: [usize; 3]) -> Vec
         },
     });
     if labelled {
-        header["labels"] = json!({"dtype": "U32", "shape": [n], "data_offsets": [0, start]});
+        json["labels"] = json!({"dtype": "U32", "shape": [n], "data_offsets": [0, start]});
     }
-    let mut header = header.to_string().into_bytes();
-    header.resize(header.len().next_multiple_of(8), b' ');
-    let mut head = (header.len() as u64).to_le_bytes().to_vec();
-    head.extend(header);
-    head.extend(labels.iter().flat_map(|label| label.to_le_bytes()));
-    head
+    let mut json = json.to_string().into_bytes();
+    json.resize(json.len().next_multiple_of(8), b' ');
+    let mut header = (json.len() as u64).to_le_bytes().to_vec();
+    header.extend(json);
+    header.extend(labels.iter().flat_map(|label| label.to_le_bytes()));
+    header
 }
 
-/// Bytes that the moments of one picture take.
-pub fn record(shape: [usize; 3]) -> usize {
+/// Returns the size in bytes of the moments of an image.
+pub fn record_size(shape: [usize; 3]) -> usize {
     4 * 4 * shape.iter().product::<usize>()
 }
 
-/// Latents, checked.
+/// A latent dataset that was read and verified.
 pub struct Latents {
-    /// What they are of.
+    /// Origin.
     pub origin: Origin,
-    /// Shape of one, `[C, H, W]`.
+    /// Shape of a latent, `[C, H, W]`.
     pub shape: [usize; 3],
-    /// The class of each; empty if there are no classes.
+    /// Class of each image; empty if there are no classes.
     pub labels: Vec<u32>,
     file: Mmap,
-    /// Where the moments begin.
+    /// Offset of the moments in the file.
     start: usize,
-    /// How many there are.
+    /// Number of images.
     len: usize,
 }
 
 impl Latents {
-    /// Whether a file that begins like this is a safetensors file, by its first nine bytes.
+    /// Returns whether a file can be a safetensors file, judging by its first nine bytes.
     pub fn may_be(start: &[u8]) -> bool {
         start.get(8) == Some(&b'{')
     }
 
-    /// Opens a file and checks all of it.
+    /// Opens a file and verifies all of it.
     ///
     /// # Errors
     ///
-    /// If it cannot be read, or is not what it should be.
+    /// If it cannot be read, or its content is invalid.
     pub fn open(path: &Path) -> Result<Self, DataError> {
         let file = map(path).map_err(|e| DataError::io(path, e))?;
         let wrong = |reason: String| DataError::Latents { path: path.to_owned(), reason };
@@ -114,7 +114,7 @@ impl Latents {
     fn parse(file: Mmap) -> Result<Self, String> {
         let damaged = |error: SafeTensorError| match error {
             SafeTensorError::MetadataIncompleteBuffer => format!(
-                "it has {} bytes, which is not what its header says; it may be cut short",
+                "its size of {} bytes does not match its header; it may be truncated",
                 file.len()
             ),
             error => format!("it is damaged ({error})"),
@@ -123,20 +123,21 @@ impl Latents {
         let tensors = SafeTensors::deserialize(&file).map_err(damaged)?;
         let origin = header.metadata().as_ref().and_then(|metadata| metadata.get(KEY));
         let origin = origin.ok_or_else(|| {
-            format!("a safetensors file without `{KEY}` in it; `trainer data encode` makes latents")
+            format!("its metadata has no `{KEY}`; `trainer data encode` writes latent datasets")
         })?;
-        let unreadable = |e: serde_json::Error| format!("its `{KEY}` cannot be read ({e})");
+        let unreadable = |e: serde_json::Error| format!("its `{KEY}` is invalid ({e})");
         let origin: serde_json::Value = serde_json::from_str(origin).map_err(unreadable)?;
         let version = &origin["version"];
         if *version != VERSION {
             return Err(format!(
-                "it has format version {version}, and this program reads version {VERSION}"
+                "it has format version {version}, but this program reads version {VERSION}"
             ));
         }
         let origin: Origin = serde_json::from_value(origin).map_err(unreadable)?;
         origin.vae.validate().map_err(|e| e.to_string())?;
 
-        let moments = tensors.tensor("moments").map_err(|_| "it holds no `moments`".to_string())?;
+        let moments =
+            tensors.tensor("moments").map_err(|_| "it has no tensor `moments`".to_string())?;
         let (len, shape) = match *moments.shape() {
             [n, 2, 2, c, h, w] if n > 0 && c == origin.vae.latent_channels && h > 0 && w > 0 => {
                 (n, [c, h, w])
@@ -152,7 +153,7 @@ impl Latents {
         if moments.dtype() != Dtype::F32 {
             return Err(format!("its `moments` are {:?}, not F32", moments.dtype()));
         }
-        // A view points into the file, which is mapped as a whole.
+        // The view points into the mapped file.
         let start = moments.data().as_ptr() as usize - file.as_ptr() as usize;
         let labels = match tensors.tensor("labels") {
             Ok(labels) if labels.dtype() == Dtype::U32 && labels.shape() == [len] => {
@@ -167,11 +168,11 @@ impl Latents {
                 ));
             }
             Err(_) if origin.classes.is_empty() => Vec::new(),
-            Err(_) => return Err("it names classes and holds no `labels`".into()),
+            Err(_) => return Err("it has class names but no tensor `labels`".into()),
         };
         let count = origin.classes.len();
         if let Some(label) = labels.iter().find(|label| **label as usize >= count) {
-            return Err(format!("it names {count} classes and has a label {label}"));
+            return Err(format!("it has {count} classes, but a label is {label}"));
         }
         let latents = Self { origin, shape, labels, start, len, file };
         let bad = (0..len).into_par_iter().find_first(|&index| {
@@ -184,21 +185,20 @@ impl Latents {
         match bad {
             None => Ok(latents),
             Some(index) => Err(format!(
-                "the moments of picture {index} hold values that are not finite, or deviations below \
-                 0"
+                "the moments of image {index} are not finite, or a standard deviation is negative"
             )),
         }
     }
 
-    /// How many there are.
+    /// Returns the number of images.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Mean and standard deviation of one, or of its mirror image, `[C, H, W]` each.
+    /// Returns mean and standard deviation of an image or its mirror image, `[C, H, W]` each.
     pub fn moments(&self, index: usize, mirrored: bool) -> [Vec<f32>; 2] {
         let values: usize = self.shape.iter().product();
-        let first = self.start + index * record(self.shape);
+        let first = self.start + index * record_size(self.shape);
         [0, 1].map(|moment| {
             let place = first + 4 * values * (2 * usize::from(mirrored) + moment);
             f32_values(&self.file[place..][..4 * values])
@@ -239,13 +239,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn a_dataset_is_read_as_written() {
         let values = |picture: usize, part: usize| {
             (0..16).map(move |i| (100 * picture + 20 * part + i) as f32)
         };
         for (classes, labels) in [(&["a", "b"][..], &[1, 0, 1][..]), (&[], &[])] {
-            let mut file = head(&origin(classes), labels, 3, SHAPE);
-            assert_eq!(record(SHAPE), 256);
+            let mut file = header(&origin(classes), labels, 3, SHAPE);
+            assert_eq!(record_size(SHAPE), 256);
             for picture in 0..3 {
                 (0..4).for_each(|part| file.extend(bytes(values(picture, part))));
             }
@@ -263,7 +263,7 @@ mod tests {
         }
     }
 
-    /// A file as another program may write it.
+    /// A file as another program could write it.
     fn foreign(tensors: &[(&str, Dtype, &[usize], &[u8])], origin: &str) -> Vec<u8> {
         let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
             (*name, TensorView::new(*dtype, shape.to_vec(), bytes).expect("it fits"))
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_files_are_refused_each_with_its_reason() {
+    fn invalid_files_are_refused_with_a_reason() {
         let says = |file: &[u8], message: &str| {
             let error = opened(file).err().unwrap_or_else(|| panic!("{message}: it was opened"));
             assert!(error.contains(message), "{error:?} does not say {message:?}");
@@ -284,10 +284,10 @@ mod tests {
             origin.to_string()
         };
         let good = bytes((0..128).map(|i| i as f32));
-        let file = [head(&origin(&["a"]), &[0, 0], 2, SHAPE), good.clone()].concat();
+        let file = [header(&origin(&["a"]), &[0, 0], 2, SHAPE), good.clone()].concat();
         assert!(opened(&file).is_ok());
-        says(&file[..file.len() - 1], "cut short");
-        says(&[&file[..], b"more"].concat(), "not what its header says");
+        says(&file[..file.len() - 1], "truncated");
+        says(&[&file[..], b"more"].concat(), "does not match its header");
         says(&file[..100], "damaged");
         says(b"\xff\xff\xff\xff\xff\xff\xff\x7f{", "damaged");
 
@@ -297,12 +297,12 @@ mod tests {
             [("moments", TensorView::new(Dtype::F32, shape.to_vec(), &good).expect("it fits"))],
             None,
         );
-        says(&plain.expect("it fits"), "without `diffit-latents`");
-        says(&foreign(&[moments], "{"), "cannot be read");
+        says(&plain.expect("it fits"), "metadata has no `diffit-latents`");
+        says(&foreign(&[moments], "{"), "is invalid");
         says(&foreign(&[moments], r#"{"version": 2}"#), "format version 2");
-        says(&foreign(&[moments], r#"{"version": 1}"#), "cannot be read");
+        says(&foreign(&[moments], r#"{"version": 1}"#), "is invalid");
         says(&foreign(&[moments], &known(&[]).replace("0.18215", "-1.0")), "vae.scale is -1");
-        says(&foreign(&[], &known(&[])), "no `moments`");
+        says(&foreign(&[], &known(&[])), "no tensor `moments`");
         let of = |shape| foreign(&[("moments", Dtype::F32, shape, &good[..])], &known(&[]));
         says(&of(&[2, 2, 2, 2, 4, 2]), "[2, 2, 2, 2, 4, 2], not [N, 2, 2, 4, H, W]");
         says(&of(&[128]), "[128], not");
@@ -315,20 +315,20 @@ mod tests {
             let n = labels.len() / 4;
             foreign(&[moments, ("labels", dtype, &[n], labels)], &known(&["a"]))
         };
-        says(&foreign(&[moments], &known(&["a"])), "holds no `labels`");
+        says(&foreign(&[moments], &known(&["a"])), "no tensor `labels`");
         says(&labelled(Dtype::U32, &[0; 12]), "[3] of U32, not [2] of U32");
         says(&labelled(Dtype::F32, &[0; 8]), "[2] of F32, not [2] of U32");
-        says(&labelled(Dtype::U32, &[0, 0, 0, 0, 9, 0, 0, 0]), "1 classes and has a label 9");
+        says(&labelled(Dtype::U32, &[0, 0, 0, 0, 9, 0, 0, 0]), "1 classes, but a label is 9");
 
         let spoiled = |place: usize, value: f32| {
             let values = (0..128).map(|i| if i == place { value } else { i as f32 });
             foreign(&[("moments", Dtype::F32, shape, &bytes(values))], &known(&[]))
         };
-        says(&spoiled(70, f32::NAN), "picture 1 hold values that are not finite");
+        says(&spoiled(70, f32::NAN), "moments of image 1 are not finite");
         says(
             &spoiled(50, -1.0),
-            "picture 0 hold values that are not finite, or deviations below 0",
+            "moments of image 0 are not finite, or a standard deviation is negative",
         );
-        assert!(opened(&spoiled(33, -1.0)).is_ok(), "a mean may be below 0");
+        assert!(opened(&spoiled(33, -1.0)).is_ok(), "a mean may be negative");
     }
 }

@@ -1,4 +1,4 @@
-//! Speed as measured here, what is known of the model, and what is stored.
+//! The view "About": measured speed, the model, stored files.
 
 use leptos::prelude::*;
 use wasm_bindgen::{JsCast, JsValue};
@@ -10,7 +10,7 @@ use super::status::seconds;
 use crate::adapter::{Backend, Numbers};
 use crate::manifest::Entry;
 
-/// What this machine does.
+/// Device, precision, speed and memory.
 #[component]
 pub fn Machine(state: State) -> impl IntoView {
     let device = move || match state.device.get() {
@@ -30,7 +30,7 @@ pub fn Machine(state: State) -> impl IntoView {
     let check = move || match state.ready.read().as_ref().map(|ready| ready.deviation) {
         None => "…".into(),
         Some(None) => "this model has no known answer".into(),
-        Some(Some(deviation)) => format!("passed, off by {deviation:.0e}"),
+        Some(Some(deviation)) => format!("passed, deviation {deviation:.0e}"),
     };
     let first = move || state.first.get().map_or("nothing made yet".into(), seconds);
     let evaluation = move || {
@@ -47,20 +47,20 @@ pub fn Machine(state: State) -> impl IntoView {
         <section class="card" aria-labelledby="machine">
             <h2 id="machine">"On this machine"</h2>
             <dl>
-                <div><dt>"Computes on"</dt><dd data-testid="device">{device}</dd></div>
-                <div><dt>"Computes in"</dt><dd data-testid="numbers">{numbers}</dd></div>
-                <div><dt>"Ready after"</dt><dd data-testid="ready">{ready}</dd></div>
+                <div><dt>"Device"</dt><dd data-testid="device">{device}</dd></div>
+                <div><dt>"Precision"</dt><dd data-testid="numbers">{numbers}</dd></div>
+                <div><dt>"Time until ready"</dt><dd data-testid="ready">{ready}</dd></div>
                 <div><dt>"Self-check"</dt><dd data-testid="check">{check}</dd></div>
-                <div><dt>"First pictures took"</dt><dd data-testid="first">{first}</dd></div>
+                <div><dt>"Time of the first pictures"</dt><dd data-testid="first">{first}</dd></div>
                 <div><dt>"Per evaluation"</dt><dd data-testid="evaluation">{evaluation}</dd></div>
-                <div><dt>"Memory of the model's program"</dt><dd data-testid="memory">{memory}</dd></div>
+                <div><dt>"Memory of the worker"</dt><dd data-testid="memory">{memory}</dd></div>
             </dl>
-            <p class="hint">"Nothing leaves this page: the model was downloaded, and everything is computed here."</p>
+            <p class="hint">"Nothing is sent anywhere: the model was downloaded, and everything is computed on this machine."</p>
         </section>
     }
 }
 
-/// The model's card.
+/// The card of the model.
 #[component]
 pub fn Card(state: State) -> impl IntoView {
     let rows = move || {
@@ -97,7 +97,7 @@ pub fn Card(state: State) -> impl IntoView {
     }
 }
 
-/// The models that there are, and how to bring another.
+/// The shipped models, the autoencoder, and how to open other files.
 #[component]
 pub fn Models(state: State, engine: Engine) -> impl IntoView {
     let in_use = move |file: &str| state.ready.read().as_ref().is_some_and(|r| r.file == file);
@@ -154,14 +154,14 @@ pub fn Models(state: State, engine: Engine) -> impl IntoView {
             <dl data-testid="models">{rows}</dl>
             <dl data-testid="autoencoder">{autoencoder}</dl>
             <p class="hint">
-                "Have one of your own? Drop its weights file on this page, and for latents that of their \
-                 autoencoder. Files are checked before they are used, and never leave this machine."
+                "To use a model of your own, drop its weights file on this page; for latents, drop the file \
+                 of their autoencoder too. Files are checked before they are used, and are not uploaded."
             </p>
         </section>
     }
 }
 
-/// What the browser keeps of this page, and a way to be rid of it.
+/// The stored files of this page, and a button that deletes them.
 #[component]
 pub fn Storage(state: State) -> impl IntoView {
     let kept = RwSignal::new(None::<(usize, f64)>);
@@ -170,7 +170,7 @@ pub fn Storage(state: State) -> impl IntoView {
     let delete = move |_| {
         spawn_local(async move {
             delete().await;
-            state.said.set("What was stored is deleted.".into());
+            state.said.set("The stored files are deleted.".into());
             kept.set(Some(stored().await));
         });
     };
@@ -184,17 +184,17 @@ pub fn Storage(state: State) -> impl IntoView {
     };
     view! {
         <section class="card" aria-labelledby="storage">
-            <h2 id="storage">"Stored by this browser"</h2>
+            <h2 id="storage">"Stored files"</h2>
             <p data-testid="storage">{text}</p>
             <button
                 type="button" class="plain small" data-testid="delete" on:click=delete
                 disabled=move || kept.get().is_none_or(|(files, _)| files == 0)
-            >"Delete it"</button>
+            >"Delete them"</button>
         </section>
     }
 }
 
-/// Files in this page's caches, and their bytes.
+/// Returns the number of files in this page's caches, and their bytes.
 async fn stored() -> (usize, f64) {
     let (mut files, mut bytes) = (0, 0.0);
     let Ok(caches) = window().caches() else { return (0, 0.0) };
@@ -215,11 +215,11 @@ async fn stored() -> (usize, f64) {
     (files, bytes)
 }
 
-/// Deletes this page's caches, and the program that fills them.
+/// Deletes this page's caches, and unregisters the service worker that fills them.
 async fn delete() {
     if let Ok(caches) = window().caches() {
         for name in names(&caches).await {
-            // It fails only where it is gone.
+            // It fails only if the cache does not exist any more.
             let _ = JsFuture::from(caches.delete(&name)).await;
         }
     }
@@ -233,7 +233,7 @@ async fn delete() {
     }
 }
 
-/// The caches of this page; other pages of the same server have theirs.
+/// Returns the names of this page's caches. Other pages of the same server have their own.
 async fn names(caches: &web_sys::CacheStorage) -> Vec<String> {
     let keys = JsFuture::from(caches.keys()).await.unwrap_or(JsValue::NULL);
     let folder = document().base_uri().ok().flatten().unwrap_or_default();
@@ -244,7 +244,7 @@ async fn names(caches: &web_sys::CacheStorage) -> Vec<String> {
     keys.iter().filter_map(|key| key.as_string()).filter(|key| key.starts_with(&start)).collect()
 }
 
-/// A number for people, such as 3,150,019.
+/// Formats a number with thousands separators, such as 3,150,019.
 fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! What the model attends to.
+//! The view "Attend": attention maps.
 
 use leptos::ev::{KeyboardEvent, MouseEvent};
 use leptos::prelude::*;
@@ -7,31 +7,33 @@ use std::sync::Arc;
 use wasm_bindgen::JsCast;
 use web_sys::Element;
 
+use super::controls::Controls;
 use super::engine::Engine;
 use super::explain::Explain;
 use super::keep::hand_over;
-use super::make::{Generate, Silence, submit};
+use super::make::{Generate, submit};
 use super::picture::Picture;
 use super::state::{Doing, State};
 use crate::explain;
-use crate::plot::Maps;
+use crate::plot;
 use crate::protocol::Look;
+use crate::scene::Place;
 
-/// Steps in the strip along the noise levels.
+/// Number of steps in the strip.
 const STRIP: usize = 8;
 
-/// The maps of what the scene asks for, once they are there.
-fn maps(state: State) -> Option<Arc<Maps>> {
-    state.maps.read().get(&state.look()?).cloned()
+/// Returns the selected attention, once the worker has sent it.
+fn attention(state: State) -> Option<Arc<plot::Attention>> {
+    state.attention.read().get(&state.look()?).cloned()
 }
 
-/// The denoised picture that is looked at.
+/// Returns the denoised picture that the attention is shown for.
 fn picture(state: State) -> Option<Rgb> {
     state.frame()?.guess.get(state.picture()).cloned()
 }
 
-/// The steps of the strip.
-fn strip(state: State) -> Vec<Look> {
+/// Returns the steps of the strip.
+fn strip(state: State) -> Vec<usize> {
     let Some(look) = state.look() else { return Vec::new() };
     let steps =
         state.run.read().as_ref().map_or(0, |run| run.frames.len().min(run.order.settings.steps));
@@ -39,52 +41,53 @@ fn strip(state: State) -> Vec<Look> {
         let block = ready.blocks.get(look.block)?;
         Some(block.side * block.window)
     });
-    // Maps of a thousand tokens are large.
+    // Large maps take long to compute.
     let most = if tokens.is_some_and(|tokens| tokens > 512) { STRIP / 2 } else { STRIP };
     let count = most.min(steps);
-    (0..count).map(|i| Look { step: i * (steps - 1) / (count - 1).max(1), ..look }).collect()
+    (0..count).map(|i| i * (steps - 1) / (count - 1).max(1)).collect()
 }
 
-/// The picture with its token, and the heat map beside it.
+/// The picture with the token, and the heat map beside it.
 #[component]
 pub fn Attention(state: State, engine: Engine) -> impl IntoView {
-    // What is shown is asked for; the strip after it.
+    // The selected step is requested first, then the strip.
     Effect::new(move || {
         if *state.doing.read() == Doing::Resting {
+            let look = state.look();
             let strip = if state.strip.get() { strip(state) } else { Vec::new() };
-            engine.look(state.look().into_iter().chain(strip).collect());
+            let strip = strip.into_iter().filter_map(|step| Some(Look { step, ..look? }));
+            engine.look(look.into_iter().chain(strip).collect());
         }
     });
     let heat = Signal::derive(move || {
-        let scene = state.scene.read();
-        Some(maps(state)?.heat(&picture(state)?, scene.token, scene.head))
+        Some(attention(state)?.heat(&picture(state)?, state.scene.read().head))
     });
     let empty = move || state.run.read().is_none();
     let label = move || {
-        let Some(maps) = maps(state) else { return "No attention map yet".into() };
-        let scene = state.scene.read();
-        let [row, column] = maps.token(scene.token);
-        let evenness = 100.0 * maps.evenness(maps.token(scene.token), scene.head);
-        let head = scene.head.map_or("the mean of all heads".into(), |h| format!("head {}", h + 1));
+        let Some(attention) = attention(state) else { return "No attention map yet".into() };
+        let head = state.scene.read().head;
+        let evenness = 100.0 * attention.evenness(head);
+        let head = head.map_or("the mean of all heads".into(), |h| format!("head {}", h + 1));
+        let Look { token: [row, column], block, .. } = attention.about.look;
         format!(
-            "Attention of the token in row {}, column {} of block {}, {head}; spread over {evenness:.0} % of what is possible",
+            "Attention of the token in row {}, column {} of block {}, {head}; entropy: {evenness:.0} % of the maximum",
             row + 1,
             column + 1,
-            maps.about.look.block + 1,
+            block + 1,
         )
     };
     view! {
-        <p class="empty" hidden=move || !empty()>"Generate a picture first; then look at what the model attends to while it forms."</p>
+        <p class="empty" hidden=move || !empty()>"Generate a picture first. Then this view shows what the model attends to at each step."</p>
         <div class="pair" hidden=empty>
             <figure>
                 <Token state/>
                 <figcaption>
                     <h2>"The model's guess"</h2>
-                    <p class="hint">"Click on a place, or move the mark with the arrow keys."</p>
+                    <p class="hint">"Click on the picture, or move the mark with the arrow keys."</p>
                 </figcaption>
             </figure>
             <figure>
-                <div class="frame" class:waiting=move || maps(state).is_none()>
+                <div class="frame" class:waiting=move || attention(state).is_none()>
                     <Picture picture=heat label=Signal::derive(label) name="heat"/>
                 </div>
                 <figcaption>
@@ -96,7 +99,7 @@ pub fn Attention(state: State, engine: Engine) -> impl IntoView {
     }
 }
 
-/// The picture, and a mark on the token that can be moved.
+/// The picture, with a movable mark on the token.
 #[component]
 fn Token(state: State) -> impl IntoView {
     let side = move || {
@@ -108,7 +111,7 @@ fn Token(state: State) -> impl IntoView {
     let token = move || state.scene.read().token.map(|place| usize::from(place) * side() / 256);
     let set = move |token: [usize; 2]| {
         let side = untrack(side);
-        // The middle of the token.
+        // The centre of the token.
         let place = token.map(|t| ((t.min(side - 1) * 256 + 128) / side) as u8);
         state.scene.update(|scene| scene.token = place);
     };
@@ -167,19 +170,30 @@ fn Token(state: State) -> impl IntoView {
     }
 }
 
-/// Block, head, time token; what is apart from the map.
+/// The controls: block, head, time token, position bias.
 #[component]
 pub fn AttentionControls(state: State, engine: Engine) -> impl IntoView {
     let blocks = move || {
         let names =
             state.ready.read().as_ref().map(|ready| ready.blocks.clone()).unwrap_or_default();
         names.into_iter().enumerate().map(|(i, block)| {
-            let text = format!("{}: {}, {} × {}, window {}", i + 1, block.part, block.side, block.side, block.window);
+            let window = match block.window {
+                0 => "no attention".to_string(),
+                window => format!("window {window}"),
+            };
+            let text = format!("{}: {}, {} × {}, {window}", i + 1, block.part, block.side, block.side);
             view! { <option value=i.to_string() selected=move || state.scene.read().block == i>{text}</option> }
         }).collect_view()
     };
+    // The selected attention, or until the worker has sent it, the one before.
+    let shown = Memo::new(move |last: Option<&Option<Arc<plot::Attention>>>| {
+        let look = state.look()?;
+        let selected = state.attention.read().get(&look).cloned();
+        selected.or_else(|| last.cloned().flatten())
+    });
+    let count = Memo::new(move |_| shown.read().as_ref().map_or(1, |shown| shown.about.heads));
     let heads = move || {
-        let heads = maps(state).map_or(1, |maps| maps.about.heads);
+        let heads = count.get();
         let chosen = move |head| state.scene.read().head == head;
         std::iter::once(None)
             .chain((0..heads).map(Some))
@@ -196,7 +210,7 @@ pub fn AttentionControls(state: State, engine: Engine) -> impl IntoView {
     let silent_now =
         move || state.run.read().as_ref().is_some_and(|run| run.order.settings.silence_time);
     let shares = move || {
-        let share = maps(state).map_or([0.0; 3], |maps| maps.time_share());
+        let share = shown.read().as_ref().map_or([0.0; 3], |shown| shown.time_share());
         ["Query", "Key", "Value"].into_iter().zip(share).map(|(name, share)| view! {
             <div class="share">
                 <span>{name}</span>
@@ -205,11 +219,8 @@ pub fn AttentionControls(state: State, engine: Engine) -> impl IntoView {
             </div>
         }).collect_view()
     };
-    let bias = Signal::derive(move || {
-        let scene = state.scene.read();
-        let maps = maps(state)?;
-        Some(maps.bias_picture(maps.token(scene.token), scene.head))
-    });
+    let bias =
+        Signal::derive(move || Some(attention(state)?.bias_picture(state.scene.read().head)));
     view! {
         <form class="card make" aria-label="Attention" on:submit=move |event| submit(event, state, engine)>
             <div class="field">
@@ -230,13 +241,13 @@ pub fn AttentionControls(state: State, engine: Engine) -> impl IntoView {
                 <h3 id="share">"Share of the time token"</h3>
                 <div data-testid="shares">{shares}</div>
                 <Explain topic=explain::TIME/>
-                <Silence id="silent" state/>
+                <Controls state places=&[Place::Time]/>
                 <Show when=move || silent() != silent_now()>
-                    <p class="hint">"Generate again to see what becomes of the picture."</p>
+                    <p class="hint">"Generate again to see the effect on the picture."</p>
                 </Show>
             </section>
             <section class="apart" aria-labelledby="bias">
-                <h3 id="bias">"Bias by place alone"</h3>
+                <h3 id="bias">"Relative position bias"</h3>
                 <div class="bias"><Picture picture=bias label="Relative position bias from the marked token to its window" name="bias"/></div>
                 <Explain topic=explain::BIAS/>
             </section>
@@ -245,23 +256,24 @@ pub fn AttentionControls(state: State, engine: Engine) -> impl IntoView {
     }
 }
 
-/// The heat maps along the noise levels.
+/// The heat maps of several steps.
 #[component]
 pub fn Strip(state: State) -> impl IntoView {
-    let looks = Memo::new(move |_| strip(state));
-    let heat = move |look: Look| {
-        let (scene, maps) = (state.scene.read(), state.maps.read().get(&look).cloned());
+    let steps = Memo::new(move |_| strip(state));
+    let heat = move |step: usize| {
+        let look = Look { step, ..state.look()? };
+        let attention = state.attention.read().get(&look).cloned()?;
         let run = state.run.read();
-        let guess = run.as_ref()?.frames.get(look.step)?.guess.get(look.picture)?;
-        Some(maps?.heat(guess, scene.token, scene.head))
+        let guess = run.as_ref()?.frames.get(step)?.guess.get(look.picture)?;
+        Some(attention.heat(guess, state.scene.read().head))
     };
-    let sigma = move |look: Look| {
+    let sigma = move |step: usize| {
         let run = state.run.read();
-        run.as_ref().and_then(|run| run.frames.get(look.step)).map_or(0.0, |frame| frame.sigma)
+        run.as_ref().and_then(|run| run.frames.get(step)).map_or(0.0, |frame| frame.sigma)
     };
-    let complete = move || looks.get().iter().all(|&look| heat(look).is_some());
+    let complete = move || steps.get().into_iter().all(|step| heat(step).is_some());
     let save = move |_| {
-        let pictures: Vec<Rgb> = untrack(|| looks.get().into_iter().filter_map(heat).collect());
+        let pictures: Vec<Rgb> = untrack(|| steps.get().into_iter().filter_map(heat).collect());
         let origin = state
             .run
             .read_untracked()
@@ -281,17 +293,17 @@ pub fn Strip(state: State) -> impl IntoView {
             let open = e.target().dyn_into::<Element>().is_ok_and(|details| details.has_attribute("open"));
             state.strip.set(open);
         }>
-            <summary data-testid="open-strip">"The same token along the noise levels"</summary>
+            <summary data-testid="open-strip">"The same token at several noise levels"</summary>
             <div class="row" data-testid="along">
-                {move || looks.get().into_iter().map(|look| view! {
+                {move || steps.get().into_iter().map(|step| view! {
                     <figure>
-                        <div class="frame tiny" class:waiting=move || heat(look).is_none()>
+                        <div class="frame tiny" class:waiting=move || heat(step).is_none()>
                             <Picture
-                                picture=Signal::derive(move || heat(look)) name="along-one"
-                                label=Signal::derive(move || format!("Attention at noise level {:.3}", sigma(look)))
+                                picture=Signal::derive(move || heat(step)) name="along-one"
+                                label=Signal::derive(move || format!("Attention at noise level {:.3}", sigma(step)))
                             />
                         </div>
-                        <figcaption>{move || format!("σ {:.2}", sigma(look))}</figcaption>
+                        <figcaption>{move || format!("σ {:.2}", sigma(step))}</figcaption>
                     </figure>
                 }).collect_view()}
             </div>

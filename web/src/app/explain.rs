@@ -1,10 +1,10 @@
-//! A topic's three layers: its line, and the rest behind a disclosure.
+//! An explanation: one line, and the rest behind a disclosure.
 
 use leptos::prelude::*;
 
 use crate::explain::Topic;
 
-/// The explanation of a control or a picture.
+/// An explanation of a control or a picture.
 #[component]
 pub fn Explain(topic: Topic) -> impl IntoView {
     view! {

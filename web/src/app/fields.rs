@@ -1,4 +1,4 @@
-//! Fields of forms.
+//! Form fields.
 
 use std::rc::Rc;
 
@@ -6,19 +6,19 @@ use leptos::prelude::*;
 
 use crate::scene::number;
 
-/// A field for a number. What is typed is brought into the range.
+/// A number field. Input is clamped to the range.
 #[component]
 pub fn Number<T>(
-    /// Its name in the page.
+    /// The `id` of the input.
     id: &'static str,
-    /// What it is called.
+    /// The label.
     label: &'static str,
     /// The number.
     #[prop(into)]
     value: Signal<T>,
-    /// Where it may lie.
+    /// The range.
     range: std::ops::RangeInclusive<T>,
-    /// Told of another number.
+    /// Called with a new number.
     on_change: impl Fn(T) + 'static,
 ) -> impl IntoView
 where
@@ -31,26 +31,28 @@ where
             on_change(number);
         }
     };
-    number_field(id, label, text, bounds, Box::new(take))
+    number_field(id.into(), [label, ""], text, bounds, Box::new(take))
 }
 
-/// The field itself. It is one function for all numbers, which keeps the program small.
-fn number_field(
-    id: &'static str,
-    label: &'static str,
+/// A number field, not generic, which keeps the program small. `texts` are its label and its tooltip,
+/// `bounds` the smallest and the largest number.
+pub fn number_field(
+    id: String,
+    texts: [&'static str; 2],
     value: Signal<String>,
     [min, max]: [String; 2],
     take: Box<dyn Fn(&str)>,
 ) -> AnyView {
+    let [label, help] = texts;
     view! {
-        <div class="field">
-            <label for=id>{label}</label>
+        <div class="field" title=tooltip(help)>
+            <label for=id.clone()>{label}</label>
             <input
                 id=id type="number" step="any" inputmode="decimal" min=min max=max
                 prop:value=move || value.get()
                 on:change:target=move |e| {
                     take(&e.target().value());
-                    // What could not be used is put right in the field too.
+                    // Replaces input that was clamped or refused.
                     e.target().set_value(&value.get_untracked());
                 }
             />
@@ -59,26 +61,18 @@ fn number_field(
     .into_any()
 }
 
-/// A field for a text that may be refused: why, stands below it.
-#[component]
-pub fn Text(
-    /// Its name in the page.
-    id: &'static str,
-    /// What it is called.
-    label: &'static str,
-    /// The text.
-    #[prop(into)]
+/// A text field. Below it is the message of `take` for input that it refused.
+pub fn text_field(
+    id: String,
+    texts: [&'static str; 2],
     value: Signal<String>,
-    /// What it could be, where it is empty.
-    #[prop(optional)]
-    example: &'static str,
-    /// Why it was refused.
-    problem: RwSignal<Option<String>>,
-    /// Told of another text, which it takes or refuses.
-    on_change: impl Fn(&str) -> Result<(), String> + 'static,
-) -> impl IntoView {
+    placeholder: &'static str,
+    take: Box<dyn Fn(&str) -> Result<(), String>>,
+) -> AnyView {
+    let [label, help] = texts;
+    let problem = RwSignal::new(None::<String>);
     let value = Memo::new(move |_| value.get());
-    // What is taken, or comes from elsewhere, is in order.
+    // A new value makes the message obsolete.
     Effect::new(move || {
         value.track();
         problem.set(None);
@@ -86,15 +80,15 @@ pub fn Text(
     let problem_id = format!("{id}-problem");
     let described = problem_id.clone();
     view! {
-        <div class="field">
-            <label for=id>{label}</label>
+        <div class="field" title=tooltip(help)>
+            <label for=id.clone()>{label}</label>
             <input
-                id=id type="text" autocomplete="off" spellcheck="false" placeholder=example
+                id=id type="text" autocomplete="off" spellcheck="false" placeholder=placeholder
                 aria-invalid=move || problem.read().is_some().then_some("true")
                 aria-describedby=move || problem.read().is_some().then(|| described.clone())
                 prop:value=move || value.get()
                 on:change:target=move |e| {
-                    let taken = on_change(&e.target().value());
+                    let taken = take(&e.target().value());
                     if taken.is_ok() {
                         e.target().set_value(&value.get_untracked());
                     }
@@ -108,21 +102,42 @@ pub fn Text(
             </div>
         </div>
     }
+    .into_any()
 }
 
-/// A choice of one among few.
+/// A checkbox.
+pub fn switch_field(
+    id: String,
+    texts: [&'static str; 2],
+    value: Signal<bool>,
+    take: Box<dyn Fn(bool)>,
+) -> AnyView {
+    let [label, help] = texts;
+    view! {
+        <label class="check" title=tooltip(help)>
+            <input
+                type="checkbox" id=id prop:checked=move || value.get()
+                on:change:target=move |e| take(e.target().checked())
+            />
+            <span>{label}</span>
+        </label>
+    }
+    .into_any()
+}
+
+/// A choice of one of several options.
 #[component]
 pub fn Choice<T, const N: usize>(
-    /// Its name in the page, and the start of its options' names.
+    /// The name of the group, and the start of the options' `id`s.
     id: &'static str,
-    /// What it is called.
+    /// The label.
     label: &'static str,
-    /// The options: value, name in the page, what they are called.
+    /// The options: value, end of the `id`, label.
     options: [(T, &'static str, &'static str); N],
     /// The value.
     #[prop(into)]
     value: Signal<T>,
-    /// Told of another value.
+    /// Called with a new value.
     on_change: impl Fn(T) + 'static,
 ) -> impl IntoView
 where
@@ -130,24 +145,26 @@ where
 {
     let values = options.map(|(value, ..)| value);
     let chosen = Signal::derive(move || values.iter().position(|option| *option == value.get()));
-    let texts = options.map(|(_, name, text)| (name, text));
-    choice_field(id, label, &texts, chosen, Rc::new(move |i: usize| on_change(values[i])))
+    let names = options.iter().map(|(_, name, label)| [name.to_string(), label.to_string()]);
+    let choose = Rc::new(move |i: usize| on_change(values[i]));
+    choice_field(id.into(), [label, ""], names.collect(), chosen, choose)
 }
 
-/// The choice itself, by number: one function for all choices.
-fn choice_field(
-    id: &'static str,
-    label: &'static str,
-    options: &[(&'static str, &'static str)],
+/// A choice by position, not generic. `options` are the ends of the options' `id`s and their labels.
+pub fn choice_field(
+    id: String,
+    texts: [&'static str; 2],
+    options: Vec<[String; 2]>,
     chosen: Signal<Option<usize>>,
     choose: Rc<dyn Fn(usize)>,
 ) -> AnyView {
-    let options = options.iter().enumerate().map(|(i, &(name, text))| {
+    let [label, help] = texts;
+    let options = options.into_iter().enumerate().map(move |(i, [name, text])| {
         let choose = choose.clone();
         view! {
             <label>
                 <input
-                    type="radio" name=id id=format!("{id}-{name}")
+                    type="radio" name=id.clone() id=format!("{id}-{name}")
                     prop:checked=move || chosen.get() == Some(i)
                     on:change=move |_| choose(i)
                 />
@@ -156,10 +173,15 @@ fn choice_field(
         }
     });
     view! {
-        <fieldset class="choice">
+        <fieldset class="choice" title=tooltip(help)>
             <legend>{label}</legend>
             <div>{options.collect_view()}</div>
         </fieldset>
     }
     .into_any()
+}
+
+/// Returns the value of a `title` attribute, which is left out where there is no text.
+fn tooltip(help: &'static str) -> Option<&'static str> {
+    Some(help).filter(|help| !help.is_empty())
 }

@@ -1,4 +1,4 @@
-//! What the visitor takes along, and brings back: links, PNG files, weights.
+//! Links and files: copying, saving, opening.
 
 use js_sys::{Array, Uint8Array};
 use leptos::prelude::*;
@@ -10,17 +10,17 @@ use web_sys::{Blob, BlobPropertyBag, DragEvent, FileList, HtmlAnchorElement, Url
 use super::engine::Engine;
 use super::picture::{composed, level};
 use super::state::{Doing, Frame, Run, State};
-use crate::scene::{COUNTS, Scene, View, range, set_steps};
+use crate::scene::{Scene, keep_one};
 
-/// Pixels to a pixel in files that are for looking at.
+/// Enlargement of small pictures in strips and animations.
 const TIMES: usize = 8;
-/// Pictures as wide as this, or wider, are large enough to look at.
+/// Minimum width of pictures that are not enlarged.
 const LARGE: usize = 200;
-/// Steps in a strip.
+/// Maximum number of steps in a strip.
 const STRIP: usize = 9;
-/// Time of a frame in an animation.
+/// Duration of a frame in an animation.
 const MILLISECONDS: u16 = 90;
-/// Pictures larger than this are not read.
+/// Maximum size of a PNG file that is read, in bytes.
 const MOST: f64 = 1e8;
 
 /// A kind of file.
@@ -31,7 +31,7 @@ enum Kind {
     Animation,
 }
 
-/// Buttons for link and files.
+/// The buttons for the link and for files.
 #[component]
 pub fn Keep(state: State, engine: Engine) -> impl IntoView {
     let none = move || state.run.read().as_ref().is_none_or(|run| run.finished.is_none());
@@ -53,7 +53,7 @@ pub fn Keep(state: State, engine: Engine) -> impl IntoView {
     let save = move |kind| move |_: leptos::ev::MouseEvent| save(state, kind);
     view! {
         <section class="card keep" aria-labelledby="keep">
-            <h2 id="keep">"Keep it"</h2>
+            <h2 id="keep">"Save and share"</h2>
             <div class="buttons">
                 <button type="button" class="plain small" data-testid="download" disabled=none on:click=save(Kind::Picture)>"Picture"</button>
                 <button type="button" class="plain small" data-testid="strip" disabled=none on:click=save(Kind::Strip)>"Strip"</button>
@@ -73,14 +73,15 @@ pub fn Keep(state: State, engine: Engine) -> impl IntoView {
                 </label>
             </div>
             <p class="hint">
-                "Files hold all their settings: opened, or dropped on this page, they bring them back. A \
-                 weights file becomes the model, and an autoencoder's makes pictures of its latents. The address of this page is a link to what you see."
+                "Saved pictures include their settings: open one, or drop it on this page, to restore them. \
+                 You can also open the weights of a model or of an autoencoder. The address of this page is a \
+                 link to what it shows."
             </p>
         </section>
     }
 }
 
-/// Takes files that are dropped anywhere on the page.
+/// Accepts files that are dropped anywhere on the page.
 pub fn accept_drops(state: State, engine: Engine) {
     let over =
         window_event_listener(leptos::ev::dragover, |event: DragEvent| event.prevent_default());
@@ -95,13 +96,12 @@ pub fn accept_drops(state: State, engine: Engine) {
     });
 }
 
-/// Takes files: weights become the model, an autoencoder is used with it, and a picture made here
-/// brings back its settings.
+/// Opens files: weights, autoencoders, and pictures, whose settings are restored.
 fn take(files: Option<FileList>, state: State, engine: Engine) {
     let Some(files) = files.filter(|files| files.length() > 0) else { return };
     state.trouble.set(None);
     if untrack(|| state.busy()) || *state.doing.read_untracked() != Doing::Resting {
-        state.trouble.set(Some("Files can be opened once the page has nothing else to do.".into()));
+        state.trouble.set(Some("Files can be opened once the page is idle.".into()));
         return;
     }
     for file in (0..files.length()).filter_map(|i| files.get(i)) {
@@ -116,7 +116,8 @@ fn take(files: Option<FileList>, state: State, engine: Engine) {
                 None => state.trouble.set(Some(format!("{name} could not be read."))),
                 Some(first) if first != b"\x89PNG" => engine.open(file),
                 Some(_) if file.size() > MOST => {
-                    let message = format!("{name} is larger than 100 MB, which is too much here.");
+                    let message =
+                        format!("{name} is larger than 100 MB, the maximum for pictures.");
                     state.trouble.set(Some(message));
                 }
                 Some(_) => match Origin::from_png(&bytes_of(&file).await.unwrap_or_default()) {
@@ -128,52 +129,39 @@ fn take(files: Option<FileList>, state: State, engine: Engine) {
     }
 }
 
-/// The bytes of a file, or of a part of one.
+/// Reads a file, or a part of one.
 async fn bytes_of(file: &Blob) -> Option<Vec<u8>> {
     let buffer = JsFuture::from(file.array_buffer()).await.ok()?;
     Some(Uint8Array::new(&buffer).to_vec())
 }
 
-/// Brings back the settings of a picture, and the picture.
+/// Restores the settings of a picture, and makes it again.
 fn restore(origin: &Origin, state: State, engine: Engine) {
-    let mut scene = match &origin.page {
-        Some(link) => Scene::decode(link),
-        None => {
-            let mut settings = origin.settings.clone();
-            if !range::STEPS.contains(&settings.steps) {
-                set_steps(&mut settings, *range::STEPS.end());
-            }
-            let seed = origin.seeds[0];
-            let count = COUNTS.into_iter().find(|&count| count >= origin.seeds.len()).unwrap_or(16);
-            Scene { seed, count, settings, ..Scene::default() }
-        }
-    };
-    // What was looked at decides what was made, but for these two.
-    if matches!(scene.view, View::Attend | View::About) {
-        scene.view = View::Form;
-    }
+    let scene = Scene::from_origin(origin);
     let same =
         state.ready.read_untracked().as_ref().is_some_and(|r| r.sha256 == origin.weights_sha256);
     if !same {
         state.note.set(Some(format!(
-            "That picture was made by another model, {}; this one makes another of its settings.",
+            "That picture was made by another model, {}. The model in use makes a different one with the \
+             same settings.",
             origin.model
         )));
     }
     let autoencoder = state.autoencoder.read_untracked().as_ref().map(|a| a.sha256.clone());
     if same && origin.vae_sha256.is_some() && origin.vae_sha256 != autoencoder {
         state.note.set(Some(
-            "That picture was made of its latent by an autoencoder that is not open here.".into(),
+            "The latent of that picture was decoded by an autoencoder that is not open here."
+                .into(),
         ));
     }
     state.scene.set(scene);
-    state.said.set("The settings of the picture are back.".into());
+    state.said.set("The settings of the picture are restored.".into());
     if untrack(|| state.scene.read().order(0).guide.is_none()) {
         super::make::generate(state, engine);
     }
 }
 
-/// Hands the visitor a file of what was made.
+/// Saves a file of the pictures.
 fn save(state: State, kind: Kind) {
     let (run, ready) = (state.run.get_untracked(), state.ready.get_untracked());
     let (Some(run), Some(ready)) = (run, ready) else { return };
@@ -181,16 +169,8 @@ fn save(state: State, kind: Kind) {
     let mut origin = run.origin(&ready);
     let file = match kind {
         Kind::Picture => {
-            if let Some(i) =
-                enlarged.filter(|&i| i < origin.seeds.len() && run.order.guide.is_none())
-            {
-                // One of several seeds is a picture of its own.
-                let mut scene = Scene::decode(&run.link);
-                if scene.view != View::Play {
-                    scene = Scene { seed: origin.seeds[i], count: 1, ..scene };
-                    origin.seeds = vec![origin.seeds[i]];
-                    origin.page = Some(scene.encode());
-                }
+            if let Some(picture) = enlarged.filter(|_| run.order.guide.is_none()) {
+                keep_one(&mut origin, picture);
             }
             let last = run.frames.last().and_then(|frame| composed(&frame.guess, enlarged));
             last.and_then(|picture| picture.to_png(Some(&origin)).ok())
@@ -212,11 +192,11 @@ fn save(state: State, kind: Kind) {
     };
     match file {
         Some(file) => hand_over(&file, &name),
-        None => state.trouble.set(Some("The file could not be made.".into())),
+        None => state.trouble.set(Some("The file could not be created.".into())),
     }
 }
 
-/// The way of one picture: the noisy ones above, what the denoiser made of them below.
+/// Returns the steps of one picture side by side: noisy above, denoised below.
 fn strip(run: &Run, picture: usize) -> Rgb {
     let frames = run.frames.len();
     let count = STRIP.min(frames);
@@ -230,12 +210,12 @@ fn strip(run: &Run, picture: usize) -> Rgb {
     Rgb::grid(&pictures, count).enlarged(times(&pictures, TIMES / 2))
 }
 
-/// How many pixels a pixel becomes: pictures that are large stay as they are.
+/// Returns the enlargement of pictures, which is 1 for large ones.
 fn times(pictures: &[Rgb], times: usize) -> usize {
     if pictures.iter().all(|picture| picture.width < LARGE) { times } else { 1 }
 }
 
-/// Has the browser save a file.
+/// Makes the browser save a file.
 pub fn hand_over(file: &[u8], name: &str) {
     let options = BlobPropertyBag::new();
     options.set_type("image/png");
@@ -249,7 +229,7 @@ pub fn hand_over(file: &[u8], name: &str) {
         link.set_href(&url);
         link.set_download(name);
         link.click();
-        // It fails only for what is not an address.
+        // It fails only for invalid addresses.
         let _ = Url::revoke_object_url(&url);
     }
 }

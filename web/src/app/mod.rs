@@ -1,10 +1,11 @@
-//! The page: what is shown, and what is asked of the worker.
+//! The page, as Leptos components.
 //!
-//! What is shown follows from [`state::State`]; what a visitor does changes its scene, or asks
-//! something of the [`engine::Engine`].
+//! They show [`state::State`]. Input changes the scene in it, or sends a request through
+//! [`engine::Engine`].
 
 mod about;
 mod attend;
+mod controls;
 mod engine;
 mod explain;
 mod fields;
@@ -39,7 +40,7 @@ use state::{Doing, State};
 use status::Status;
 use timeline::Timeline;
 
-/// Shows the page.
+/// Mounts the page.
 pub fn start() {
     console_error_panic_hook::set_once();
     let place = document()
@@ -49,11 +50,11 @@ pub fn start() {
     mount_to(place, App).forget();
 }
 
-/// The views, and what they are called.
+/// The views and their labels.
 const VIEWS: [(View, &str); 4] =
     [(View::Form, "Form"), (View::Attend, "Attend"), (View::Play, "Play"), (View::About, "About")];
 
-/// The part of the address behind its `#`.
+/// Returns the part of the address from `#` on.
 fn hash() -> String {
     document().location().and_then(|location| location.hash().ok()).unwrap_or_default()
 }
@@ -127,21 +128,21 @@ fn App() -> impl IntoView {
     }
 }
 
-/// What the page shows, in a few sentences.
+/// A short explanation of diffusion and DiffiT, and all topics.
 #[component]
 fn Understand() -> impl IntoView {
     view! {
         <section class="card wide" aria-labelledby="understand">
             <h2 id="understand">"How it works"</h2>
             <p>
-                "A denoiser is a network that has learned to guess the picture behind noise. To make a \
-                 picture, one begins with nothing but noise, asks for the guess, moves a little towards \
-                 it, lowers the noise level, and asks again. After some dozen steps no noise is left."
+                "A denoiser is a network that is trained to estimate the picture in a noisy one. Sampling \
+                 starts with pure noise. Each step computes the estimate, moves towards it, and lowers the \
+                 noise level. After some dozen steps there is no noise left."
             </p>
             <p>
-                "DiffiT is such a network, made of transformer blocks. What is new in it is that every \
-                 query, key and value of its attention depends on the noise level too, so that it can \
-                 attend to other things when it lays out a picture than when it draws the details."
+                "DiffiT is such a network, made of transformer blocks. Its contribution is that queries, keys \
+                 and values of the attention depend on the noise level too. So it can attend to different \
+                 places for the layout of a picture and for its details."
             </p>
             {crate::explain::ALL.map(|topic| view! {
                 <details class="explain topic">
@@ -158,7 +159,7 @@ fn Understand() -> impl IntoView {
     }
 }
 
-/// Keeps scene and address the same.
+/// Keeps the scene and the address in step.
 fn keep_link(state: State) {
     Effect::new(move || {
         let link = state.scene.read().encode();
@@ -168,10 +169,10 @@ fn keep_link(state: State) {
         let address = document().location().and_then(|location| location.href().ok());
         let address = address.unwrap_or_default();
         let page = address.split('#').next().unwrap_or_default();
-        // A page without a link would begin with names.
+        // Without a link, the page would start with classes.
         let link = if link.is_empty() { NO_CLASS } else { &link };
         let address = format!("{page}#{link}");
-        // A browser may refuse when this is done too often; the next change makes up for it.
+        // Browsers limit the rate of these calls. The next change corrects the address then.
         let history = window().history();
         let _ = history.map(|h| h.replace_state_with_url(&JsValue::NULL, "", Some(&address)));
     });

@@ -1,24 +1,23 @@
-//! What the pictures are of: a name found as one types, one drawn at random, a second one mixed in,
-//! and how far the model is guided to them.
+//! Class and guidance: the field with suggestions, random classes, mixtures, the scale.
 
 use leptos::ev::{KeyboardEvent, MouseEvent};
 use leptos::html::Input;
 use leptos::prelude::*;
 use model::classes::{find, find_all, list};
-use model::guidance::{Course, Guidance, GuidedChannels};
+use model::guidance::{Guidance, GuidanceSchedule, GuidedChannels};
 use model::label::Label;
 
+use super::controls::Controls;
 use super::explain::Explain;
-use super::fields::{Choice, Number};
 use super::state::State;
 use crate::explain;
 use crate::names::{Mix, OFFERED, caption, draw, groups_of, matches};
-use crate::scene::{CHANNELS, Game, View, course, number, power, range};
+use crate::scene::{Game, Place, View, number, range};
 
-/// Guidance beyond this is for the field beside the slider.
+/// Maximum of the guidance slider. The number field takes more.
 const STRONG: f64 = 5.0;
 
-/// What the pictures are of, and how much: nothing where the model has no classes.
+/// The controls for class and guidance; nothing if the model has no classes.
 #[component]
 pub fn Names(state: State) -> impl IntoView {
     view! { <Show when=move || { state.classes() > 0 }><NamesAndGuidance state/></Show> }
@@ -47,7 +46,7 @@ fn NamesAndGuidance(state: State) -> impl IntoView {
         let plain: Option<Vec<usize>> = labels.iter().map(Label::class).collect();
         match plain {
             Some(firsts) => change(&|mix| mix.firsts.clone_from(&firsts)),
-            // Mixtures that were typed are taken as they are.
+            // Mixtures are kept as they were typed.
             None => state.scene.update(|scene| scene.settings.classes = labels),
         }
         Ok(())
@@ -79,7 +78,7 @@ fn NamesAndGuidance(state: State) -> impl IntoView {
         state.class_problem.set(None);
         change(&|mix| mix.firsts.clone_from(&drawn));
     };
-    // A second name goes with a first one; mixtures of more are for the text.
+    // A second class needs a first one. Mixtures of more classes have to be typed.
     let alone = Signal::derive(move || mix.read().as_ref().is_none_or(|mix| mix.firsts.is_empty()));
     let unmixed =
         Signal::derive(move || mix.read().as_ref().is_none_or(|mix| mix.second.is_none()));
@@ -130,26 +129,26 @@ fn NamesAndGuidance(state: State) -> impl IntoView {
     }
 }
 
-/// How many of the pictures can have names of their own.
+/// Returns how many of the pictures can have different classes.
 fn different(state: State) -> usize {
     let scene = state.scene.read();
     match (scene.view, scene.game) {
-        // All of them have the name of the first seed.
+        // All of them have the class of the first seed.
         (View::Play, Game::Between | Game::Among | Game::Compare) => 1,
         _ => scene.count,
     }
 }
 
-/// The scale of guidance; 1 is none.
+/// The guidance scale; 1 means no guidance.
 #[component]
 fn Guide(state: State) -> impl IntoView {
     let get = move || state.scene.read().settings.guidance;
     let scale = move || get().map_or(1.0, |guidance| guidance.scale);
     let first = move || {
         let ready = state.ready.read_untracked();
-        // What a model begins with, or the same guidance at every noise level.
+        // The model's usual guidance, or a constant scale for all channels.
         ready.as_ref().and_then(|ready| ready.usual.first.guidance).unwrap_or(Guidance {
-            course: Course::Constant,
+            schedule: GuidanceSchedule::Constant,
             channels: GuidedChannels::All,
             ..Guidance::default()
         })
@@ -189,59 +188,25 @@ fn Guide(state: State) -> impl IntoView {
             />
         </div>
         <div hidden=free>
-            <p class="hint" hidden=named>"Guidance begins with a name to guide to."</p>
-            <Course state/>
+            <p class="hint" hidden=named>"Guidance has no effect without a class."</p>
+            <GuidanceDetails state/>
         </div>
     }
 }
 
-/// Course, channels and interval of guidance.
+/// The schedule, the channels and the interval of guidance.
 #[component]
-fn Course(state: State) -> impl IntoView {
-    let get = move || state.scene.read().settings.guidance.unwrap_or_default();
-    let set = move |change: &dyn Fn(&mut Guidance)| {
-        state.scene.update(|scene| {
-            if let Some(guidance) = &mut scene.settings.guidance {
-                change(guidance);
-            }
-        });
-    };
-    let texts = ["First three", "All"];
-    let channels = std::array::from_fn::<_, 2, _>(|i| (CHANNELS[i].0, CHANNELS[i].1, texts[i]));
-    // A level above all others stands for no end.
-    const TOP: f64 = 1000.0;
+fn GuidanceDetails(state: State) -> impl IntoView {
     view! {
         <details class="fine">
-            <summary data-testid="fine">"Course, channels, interval of guidance"</summary>
-            <Number
-                id="guidance-power" label="Power of its course; 0: the scale throughout"
-                range=range::GUIDANCE_POWER value=Signal::derive(move || power(&get()))
-                on_change=move |power| set(&|guidance| guidance.course = course(power))
-            />
-            <Choice
-                id="guidance-channels" label="Channels" options=channels
-                value=Signal::derive(move || get().channels)
-                on_change=move |channels| set(&|guidance| guidance.channels = channels)
-            />
-            <div class="fields">
-                <Number
-                    id="guidance-low" label="Above σ" range=0.0..=TOP
-                    value=Signal::derive(move || get().sigma_low)
-                    on_change=move |low| set(&|guidance| guidance.sigma_low = low)
-                />
-                <Number
-                    id="guidance-high" label="Up to σ" range=0.0..=TOP
-                    value=Signal::derive(move || get().sigma_high.min(TOP))
-                    on_change=move |high| set(&|guidance| {
-                        guidance.sigma_high = if high < TOP { high } else { f64::MAX };
-                    })
-                />
-            </div>
+            <summary data-testid="fine">"Schedule, channels, interval of guidance"</summary>
+            <Controls state places=&[Place::Guidance]/>
+            <div class="fields"><Controls state places=&[Place::Interval]/></div>
         </details>
     }
 }
 
-/// Why what was typed into a field for names cannot be used.
+/// The error message of a class field.
 #[component]
 fn Problem(id: &'static str, problem: RwSignal<Option<String>>) -> impl IntoView {
     let none = Signal::derive(move || problem.read().is_none());
@@ -253,40 +218,40 @@ fn Problem(id: &'static str, problem: RwSignal<Option<String>>) -> impl IntoView
     }
 }
 
-/// Where the part of a text begins that is being typed: behind the last comma or semicolon.
+/// Returns the start of the part that is being typed: after the last comma or semicolon.
 fn last_part(text: &str) -> usize {
     text.rfind([',', ';']).map_or(0, |at| at + 1)
 }
 
-/// A field for names of classes that offers those that go with what is typed: a combobox with a
-/// list of its own. Texts that are no choice of the list are taken or refused as a whole.
+/// A class field with suggestions: a combobox. Text that is not a suggestion is accepted or refused as
+/// a whole.
 #[component]
 fn NameField(
-    /// Its name in the page.
+    /// The `id` of the input.
     id: &'static str,
-    /// What it is called.
+    /// The label.
     label: &'static str,
     /// The text.
     value: Signal<String>,
     state: State,
-    /// What it could be, where it is empty.
+    /// The placeholder.
     example: &'static str,
-    /// Why the text was refused.
+    /// The error message.
     problem: RwSignal<Option<String>>,
-    /// Told of another text, which it takes or refuses.
+    /// Called with new text, which it accepts or refuses.
     on_change: Callback<String, Result<(), String>>,
 ) -> impl IntoView {
     let value = Memo::new(move |_| value.get());
-    // What is taken, or comes from elsewhere, is in order.
+    // A new value makes the message obsolete.
     Effect::new(move || {
         value.track();
         problem.set(None);
     });
     let input = NodeRef::<Input>::new();
-    // What was typed, as far as it is looked for; whether names are offered; which one is marked.
+    // The text that suggestions are for, whether they are shown, and the active one.
     let typed = RwSignal::new(String::new());
     let (open, active) = (RwSignal::new(false), RwSignal::new(None::<usize>));
-    // Whether the next click is the one that enters the field.
+    // Whether the next click is the one that moved the focus to the field.
     let entered = StoredValue::new(false);
     let offered = Memo::new(move |_| {
         if !open.get() {
@@ -324,7 +289,7 @@ fn NameField(
     };
     let mark = move |by: isize| {
         if !untrack(shown) {
-            // What is there already is not what is looked for.
+            // The current value is not a search text.
             let text = input.get_untracked().map(|input| input.value()).unwrap_or_default();
             offer(if text == value.get_untracked() { String::new() } else { text });
         }
@@ -344,7 +309,7 @@ fn NameField(
             mark(if event.key() == "ArrowDown" { 1 } else { -1 });
         }
         "Enter" if untrack(shown) => {
-            // The form is for the next time.
+            // The form is not submitted.
             event.prevent_default();
             let offered = offered.get_untracked();
             let marked = active.get_untracked().and_then(|at| offered.get(at).copied());
@@ -388,7 +353,7 @@ fn NameField(
             view! {
                 <li
                     role="option" id=format!("{id}-option-{i}") aria-selected=selected
-                    // The field stays where one types.
+                    // The focus stays in the input.
                     on:mousedown=|event: MouseEvent| event.prevent_default()
                     on:click=move |_| choose(class)
                 >
@@ -434,7 +399,7 @@ fn NameField(
     }
 }
 
-/// A state as screen readers are told of it.
+/// Formats a value for an ARIA attribute.
 fn yes(is: bool) -> String {
     if is { "true" } else { "false" }.into()
 }

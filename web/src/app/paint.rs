@@ -1,4 +1,4 @@
-//! The picture that others are made from, and what of it is to be made anew.
+//! The picture that sampling starts from, and the mask of an inpainting.
 
 use leptos::ev::{KeyboardEvent, PointerEvent};
 use leptos::prelude::*;
@@ -9,8 +9,9 @@ use web_sys::{CanvasRenderingContext2d, Element, File, HtmlCanvasElement, ImageB
 
 use super::picture::Picture;
 use super::state::{Frame, Guide, State};
+use crate::brush::Mask;
 
-/// Chooses the picture; with `paints`, what is to be made anew can be painted over.
+/// The choice of the picture, and with `paints` the mask to be painted.
 #[component]
 pub fn GuidePicture(state: State, paints: bool) -> impl IntoView {
     let shown = move |_| {
@@ -22,7 +23,7 @@ pub fn GuidePicture(state: State, paints: bool) -> impl IntoView {
             state.guide.set(Some(Guide::new(picture)));
         }
     };
-    // A latent is no picture to start from.
+    // Sampling cannot start from the picture of a latent.
     let none = move || state.frame().is_none_or(|frame| frame.latent || !fits(&frame, state));
     let picture = Signal::derive(move || {
         let guide = state.guide.read();
@@ -32,7 +33,7 @@ pub fn GuidePicture(state: State, paints: bool) -> impl IntoView {
     view! {
         <div class="guide">
             <div class="buttons">
-                <button type="button" class="plain small" data-testid="take-shown" disabled=none on:click=shown>"Take the picture shown"</button>
+                <button type="button" class="plain small" data-testid="take-shown" disabled=none on:click=shown>"Use the current picture"</button>
                 <label class="file plain small">
                     <span>"Choose a file"</span>
                     <input
@@ -57,17 +58,17 @@ pub fn GuidePicture(state: State, paints: bool) -> impl IntoView {
     }
 }
 
-/// Whether the pictures of a frame have the size that pictures have now.
+/// Returns whether the pictures of a frame have the size of the model's pictures.
 fn fits(frame: &Frame, state: State) -> bool {
     let size = frame.guess.first().map(|picture| [picture.width, picture.height]);
     size.is_some() && size == state.picture_size()
 }
 
-/// The picture, with what is to be made anew covered by a pattern.
+/// Draws a pattern over the mask.
 fn covered(guide: &Guide) -> Rgb {
     let mut picture = guide.picture.clone();
     for (i, pixel) in picture.bytes.chunks_exact_mut(3).enumerate() {
-        if guide.anew[i] == 1 {
+        if guide.anew.bytes()[i] == 1 {
             let dark = (i % picture.width + i / picture.width).is_multiple_of(2);
             pixel.copy_from_slice(if dark { &[81, 64, 201] } else { &[169, 156, 255] });
         }
@@ -75,28 +76,28 @@ fn covered(guide: &Guide) -> Rgb {
     picture
 }
 
-/// The picture to paint on: with a pointer, or with a rectangle that the arrow keys move.
+/// The picture with its mask, which is painted with a pointer, or with a rectangle that the arrow
+/// keys move.
 #[component]
 fn Canvas(state: State, picture: Signal<Option<Rgb>>) -> impl IntoView {
     let side = move || state.guide.read().as_ref().map_or(1, |guide| guide.picture.width);
-    // Left, top, width and height of the rectangle.
+    // The rectangle: left, top, width, height.
     let area = RwSignal::new([side() / 4, side() / 4, side() / 2, side() / 2]);
-    // Steps of the keys and sizes of the brush are for pictures of 32 pixels; others are larger.
+    // The step of the arrow keys and the size of the brush are those for pictures of 32 pixels, times
+    // this.
     let scale = untrack(move || side() / 32).max(1);
-    let (painting, erases, brush) =
-        (RwSignal::new(false), RwSignal::new(false), RwSignal::new(4 * scale));
-    let fill = move |[left, top, width, height]: [usize; 4]| {
+    let (erases, brush) = (RwSignal::new(false), RwSignal::new(4 * scale));
+    // The last pixel of the current stroke.
+    let last = StoredValue::new(None::<[usize; 2]>);
+    let edit = move |edit: &dyn Fn(&mut Mask, u8)| {
         let anew = u8::from(!erases.get_untracked());
         state.guide.update(|guide| {
-            let Some(Guide { picture, anew: mask }) = guide else { return };
-            for y in top..(top + height).min(picture.height) {
-                for x in left..(left + width).min(picture.width) {
-                    mask[y * picture.width + x] = anew;
-                }
+            if let Some(guide) = guide {
+                edit(&mut guide.anew, anew);
             }
         });
     };
-    let dab = move |event: &PointerEvent| {
+    let stroke = move |event: &PointerEvent| {
         let Some(frame) = event.current_target().and_then(|t| t.dyn_into::<Element>().ok()) else {
             return;
         };
@@ -107,7 +108,9 @@ fn Canvas(state: State, picture: Signal<Option<Rgb>>) -> impl IntoView {
         };
         let x = pixel(f64::from(event.client_x()), place.x(), place.width());
         let y = pixel(f64::from(event.client_y()), place.y(), place.height());
-        fill([x.saturating_sub(brush / 2), y.saturating_sub(brush / 2), brush, brush]);
+        let from = last.get_value().unwrap_or([x, y]);
+        edit(&|mask, anew| mask.stroke(from, [x, y], brush, anew));
+        last.set_value(Some([x, y]));
     };
     let press = move |event: KeyboardEvent| {
         let side = untrack(side);
@@ -121,7 +124,10 @@ fn Canvas(state: State, picture: Signal<Option<Rgb>>) -> impl IntoView {
             ("ArrowRight", true) => width = (width + scale).min(side - left),
             ("ArrowUp", true) => height = height.saturating_sub(scale).max(1),
             ("ArrowDown", true) => height = (height + scale).min(side - top),
-            ("Enter" | " ", _) => fill(area.get_untracked()),
+            ("Enter" | " ", _) => {
+                let area = area.get_untracked();
+                edit(&|mask, anew| mask.fill(area, anew));
+            }
             _ => return,
         }
         event.prevent_default();
@@ -130,7 +136,7 @@ fn Canvas(state: State, picture: Signal<Option<Rgb>>) -> impl IntoView {
     let percent = move |i: usize| format!("{}%", 100.0 * area.get()[i] as f64 / side() as f64);
     let painted = move || {
         let guide = state.guide.read();
-        guide.as_ref().map_or(0, |guide| guide.anew.iter().filter(|&&anew| anew == 1).count())
+        guide.as_ref().map_or(0, |guide| guide.anew.count())
     };
     let label = move || {
         let [left, top, width, height] = area.get();
@@ -146,15 +152,15 @@ fn Canvas(state: State, picture: Signal<Option<Rgb>>) -> impl IntoView {
             <div
                 class="token-area paint" role="application" tabindex="0" aria-label=label data-testid="paint"
                 on:pointerdown=move |event| {
-                    painting.set(true);
-                    dab(&event);
+                    last.set_value(None);
+                    stroke(&event);
                 }
-                on:pointermove=move |event| if painting.get_untracked() { dab(&event) }
-                on:pointerup=move |_| painting.set(false)
-                on:pointerleave=move |_| painting.set(false)
+                on:pointermove=move |event| if last.get_value().is_some() { stroke(&event) }
+                on:pointerup=move |_| last.set_value(None)
+                on:pointerleave=move |_| last.set_value(None)
                 on:keydown=press
             >
-                <Picture picture label="The picture, with what is to be made anew covered" name="guide"/>
+                <Picture picture label="The picture, with the mask over it" name="guide"/>
                 <span
                     class="area" aria-hidden="true"
                     style:left=move || percent(0) style:top=move || percent(1)
@@ -176,15 +182,16 @@ fn Canvas(state: State, picture: Signal<Option<Rgb>>) -> impl IntoView {
             </label>
             <button type="button" class="plain small" on:click=move |_| state.guide.update(|guide| {
                 if let Some(guide) = guide {
-                    guide.anew.fill(0);
+                    guide.anew.clear();
                 }
             })>"Clear"</button>
         </div>
-        <p class="hint" data-testid="painted">{move || format!("{} pixels are to be made anew.", painted())}</p>
+        <p class="hint" data-testid="painted">{move || format!("{} pixels will be painted anew.", painted())}</p>
     }
 }
 
-/// Reads a picture file, cut to a square and brought to the model's size by the browser.
+/// Reads a picture file. The browser crops it to a square and scales it to the size of the model's
+/// pictures.
 fn read(file: File, state: State) {
     let size = untrack(|| state.picture_size());
     spawn_local(async move {
@@ -194,13 +201,14 @@ fn read(file: File, state: State) {
                 Some(picture) => state.guide.set(Some(Guide::new(picture))),
                 None => state
                     .trouble
-                    .set(Some(format!("{name} is no picture that this browser can read."))),
+                    .set(Some(format!("{name} is not a picture that this browser can read."))),
             },
             None => state.trouble.set(Some("The model is not loaded yet.".into())),
         }
     });
 }
 
+/// Returns the centre square of a picture file, scaled.
 async fn scaled(file: File, [width, height]: [usize; 2]) -> Option<Rgb> {
     let bitmap = window().create_image_bitmap_with_blob(&file).ok()?;
     let bitmap: ImageBitmap = JsFuture::from(bitmap).await.ok()?.dyn_into().ok()?;
@@ -211,7 +219,7 @@ async fn scaled(file: File, [width, height]: [usize; 2]) -> Option<Rgb> {
     let side = f64::from(bitmap.width().min(bitmap.height()));
     let left = (f64::from(bitmap.width()) - side) / 2.0;
     let top = (f64::from(bitmap.height()) - side) / 2.0;
-    // What is transparent becomes white, as the pictures here have it.
+    // Transparent places become white, as in the training pictures.
     context.set_fill_style_str("white");
     context.fill_rect(0.0, 0.0, width as f64, height as f64);
     context

@@ -1,4 +1,4 @@
-//! The models there are beside the page, to choose one of.
+//! The choice of the model.
 
 use leptos::prelude::*;
 
@@ -6,8 +6,8 @@ use super::engine::Engine;
 use super::state::{Doing, State};
 use crate::manifest::title;
 
-/// A choice of the shipped models, where there are several; a model of the visitor's own is among
-/// them while it is used.
+/// The choice of a shipped model, if there are several. The visitor's own model is listed while it is
+/// in use.
 #[component]
 pub fn Picker(state: State, engine: Engine) -> impl IntoView {
     let files = Memo::new(move |_| {

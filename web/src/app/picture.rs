@@ -6,17 +6,17 @@ use model::picture::Rgb;
 use wasm_bindgen::{Clamped, JsCast};
 use web_sys::{CanvasRenderingContext2d, HtmlCanvasElement, ImageData};
 
-/// A canvas with a picture in its own size; the style sheet makes it large. It keeps the last one
-/// where there is none.
+/// A canvas in the size of the picture, which the style sheet enlarges. It keeps the last picture
+/// while there is none.
 #[component]
 pub fn Picture(
-    /// What it shows.
+    /// The picture.
     #[prop(into)]
     picture: Signal<Option<Rgb>>,
-    /// What it shows, in words.
+    /// The description for screen readers.
     #[prop(into)]
     label: Signal<String>,
-    /// Its name for tests.
+    /// The value of `data-testid`.
     name: &'static str,
 ) -> impl IntoView {
     let canvas = NodeRef::<Canvas>::new();
@@ -28,7 +28,7 @@ pub fn Picture(
     view! { <canvas node_ref=canvas class="picture" role="img" aria-label=label data-testid=name width="32" height="32"/> }
 }
 
-/// Puts a picture on a canvas of its own size.
+/// Draws a picture on a canvas, which gets its size.
 fn draw(canvas: &HtmlCanvasElement, picture: &Rgb) {
     let (width, height) = (picture.width as u32, picture.height as u32);
     if (canvas.width(), canvas.height()) != (width, height) {
@@ -41,13 +41,13 @@ fn draw(canvas: &HtmlCanvasElement, picture: &Rgb) {
     let context = context.and_then(|context| context.dyn_into::<CanvasRenderingContext2d>().ok());
     let image = ImageData::new_with_u8_clamped_array_and_sh(Clamped(&rgba), width, height);
     if let (Some(context), Ok(image)) = (context, image) {
-        // It fails only for images without pixels.
+        // It fails only for empty images.
         let _ = context.put_image_data(&image, 0.0, 0.0);
     }
 }
 
-/// Pictures in one size, that of the largest: latents are smaller than the pictures made of them, by
-/// a power of two.
+/// Enlarges pictures to the size of the largest: latents are smaller than the pictures decoded from
+/// them, by a power of two.
 pub fn level(pictures: Vec<Rgb>) -> Vec<Rgb> {
     let widest = pictures.iter().map(|picture| picture.width).max().unwrap_or(0);
     let enlarge = |picture: Rgb| match widest / picture.width.max(1) {
@@ -57,7 +57,7 @@ pub fn level(pictures: Vec<Rgb>) -> Vec<Rgb> {
     pictures.into_iter().map(enlarge).collect()
 }
 
-/// Pictures as a grid, or the one that is shown large.
+/// Returns the pictures as a grid, or only the enlarged one.
 pub fn composed(pictures: &[Rgb], enlarged: Option<usize>) -> Option<Rgb> {
     match enlarged.and_then(|i| pictures.get(i)) {
         Some(picture) => Some(picture.clone()),

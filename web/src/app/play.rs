@@ -1,18 +1,19 @@
-//! What can be done with the model, beside making pictures from seeds.
+//! The view "Play": interpolation, sampling from a picture, inpainting, comparison.
 
 use leptos::prelude::*;
 
+use super::controls::Controls;
 use super::engine::Engine;
 use super::explain::Explain;
 use super::fields::{Choice, Number};
-use super::make::{Generate, HowMade, Seed, Silence, submit};
+use super::make::{Generate, HowMade, Seed, submit};
 use super::names::Names;
 use super::paint::GuidePicture;
 use super::state::State;
 use crate::explain;
-use crate::scene::{Game, range};
+use crate::scene::{Game, Place, range};
 
-/// The form of the view "Play".
+/// The form.
 #[component]
 pub fn Play(state: State, engine: Engine) -> impl IntoView {
     let games = [
@@ -36,8 +37,8 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
     let needs = || {
         view! {
             <p class="hint" data-testid="needs-autoencoder">
-                "This model makes latents. To start from a picture, it needs the autoencoder that \
-                 makes latents of pictures: open its file too."
+                "This model makes latents. To start from a picture, it needs the autoencoder that encodes \
+                 pictures: open its file too."
             </p>
         }
     };
@@ -60,7 +61,7 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
             <Show when=starts_from fallback=needs><GuidePicture state paints=false/></Show>
             <div class="field">
                 <label for="sigma">{move || format!("Noise added: {:.1}", state.scene.read().sigma)}</label>
-                // The slider moves evenly over the logarithm.
+                // The slider is logarithmic.
                 <input
                     type="range" id="sigma" step="0.01"
                     min=range::SIGMA.start().ln().to_string() max=range::SIGMA.end().ln().to_string()
@@ -82,13 +83,13 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
             <div class="two">
                 <fieldset>
                     <legend>"Left"</legend>
-                    <HowMade id=["sampler-b", "steps-b"] state beside=true/>
-                    <Silence id="silent-b" state beside=true/>
+                    <HowMade state compared=true/>
+                    <Controls state places=&[Place::Time] compared=true/>
                 </fieldset>
                 <fieldset>
                     <legend>"Right"</legend>
-                    <HowMade id=["sampler", "steps"] state/>
-                    <Silence id="silent" state/>
+                    <HowMade state/>
+                    <Controls state places=&[Place::Time]/>
                 </fieldset>
             </div>
             <Explain topic=explain::COMPARE/>
@@ -111,13 +112,13 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
     }
 }
 
-/// A slider along the pictures between two seeds.
+/// A slider over the pictures between two seeds.
 #[component]
 fn Walk(state: State) -> impl IntoView {
     let count = move || state.run.read().as_ref().map_or(0, |run| run.order.noises.len());
     view! {
         <div class="field" hidden=move || count() < 2>
-            <label for="walk">"Walk from one to the other"</label>
+            <label for="walk">"Position between the seeds"</label>
             <input
                 type="range" id="walk" min="0" step="1" max=move || count().saturating_sub(1).to_string()
                 prop:value=move || state.picture().to_string()

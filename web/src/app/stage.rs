@@ -1,4 +1,4 @@
-//! The pictures as they form: the noisy ones beside what the denoiser makes of them.
+//! The pictures of the selected step: noisy and denoised.
 
 use leptos::prelude::*;
 use model::picture::Rgb;
@@ -10,12 +10,12 @@ use crate::explain;
 use crate::protocol::Noise;
 use crate::scene::{Game, View, name_of_method};
 
-/// Both pictures, and a poster until there are any.
+/// The noisy and the denoised pictures, or a poster before the first run.
 #[component]
 pub fn Stage(state: State) -> impl IntoView {
     let empty = move || state.run.read().is_none();
     let comparing = move || state.beside.read().is_some() && compares(state);
-    // The poster is of the first model.
+    // The poster shows pictures of the first model.
     let first = move || match (&*state.ready.read(), state.models.read().first()) {
         (Some(ready), Some(first)) => ready.sha256 == first.sha256,
         _ => true,
@@ -28,9 +28,9 @@ pub fn Stage(state: State) -> impl IntoView {
                 src="./poster.png" width="128" height="128" hidden=move || !first()
                 alt="Sixteen small emoji-like pictures made by this model earlier"
             />
-            <p hidden=move || !first() || !waits()>"Made by this model earlier. Press Generate to watch it make one for you."</p>
+            <p hidden=move || !first() || !waits()>"Made by this model earlier. Press Generate to make a new one."</p>
             <p hidden=move || !first() || waits()>"Made by this model earlier."</p>
-            <p hidden=first>"Press Generate to watch this model make a picture."</p>
+            <p hidden=first>"Press Generate to make a picture with this model."</p>
         </div>
         <div class="pair" class:forming=move || !comparing() hidden=empty>
             <Show
@@ -62,13 +62,14 @@ pub fn Stage(state: State) -> impl IntoView {
     }
 }
 
-/// What is said of latents.
+/// Returns the hint on latents.
 fn latent_hint(state: State) -> String {
     let channels = state.latent().unwrap_or_default();
-    let shown = format!("These are latents: three of their {channels} channels, as colours.");
+    let shown =
+        format!("These are latents: three of their {channels} channels are shown as colours.");
     match state.picture_size() {
         Some([width, height]) => format!(
-            "{shown} In the end, the autoencoder makes a picture of {width} × {height} pixels of each."
+            "{shown} After the last step, the autoencoder decodes each to {width} × {height} pixels."
         ),
         None => format!(
             "{shown} To see pictures, open the file of their autoencoder too \
@@ -77,13 +78,13 @@ fn latent_hint(state: State) -> String {
     }
 }
 
-/// Whether two settings are being compared.
+/// Returns whether two settings are compared.
 fn compares(state: State) -> bool {
     let scene = state.scene.read();
     scene.view == View::Play && scene.game == Game::Compare
 }
 
-/// The pictures made for comparison, at about the same part of their way.
+/// The pictures of the settings to compare with, at about the same fraction of their steps.
 #[component]
 fn Beside(state: State) -> impl IntoView {
     let picture = Signal::derive(move || {
@@ -107,7 +108,7 @@ fn Beside(state: State) -> impl IntoView {
     }
 }
 
-/// A run's settings in a few words.
+/// Describes the settings of a run.
 fn settings_of(run: &Option<Run>) -> String {
     let Some(run) = run else { return String::new() };
     let settings = &run.order.settings;
@@ -115,7 +116,7 @@ fn settings_of(run: &Option<Run>) -> String {
     format!("{} {}{silent}", settings.steps, name_of_method(settings.method))
 }
 
-/// One of the pictures that a run makes, in words.
+/// Describes a picture of a run.
 fn described(run: &Run, picture: usize, captions: &[String]) -> String {
     let steps = run.order.settings.steps;
     let from = match run.order.noises.get(picture) {
@@ -132,17 +133,17 @@ fn described(run: &Run, picture: usize, captions: &[String]) -> String {
     format!("{name}{from}{guided} in {steps} steps")
 }
 
-/// A noise level in words.
+/// Describes a noise level.
 fn level(sigma: f64) -> String {
     if sigma == 0.0 { "without noise".into() } else { format!("at noise level {sigma:.2}") }
 }
 
-/// The pictures, each with its name, or the one that is shown large: the noisy ones, or what is made
-/// of them, which can be shown large.
+/// The pictures with their captions, or only the enlarged one: the noisy ones, or the denoised ones,
+/// which can be enlarged.
 #[component]
 fn Tiles(
     state: State,
-    /// Whether it is the noisy ones.
+    /// Whether to show the noisy pictures.
     #[prop(optional)]
     noisy: bool,
 ) -> impl IntoView {
@@ -165,7 +166,7 @@ fn Tiles(
         let picture = Signal::derive(move || state.frame().and_then(|frame| pick(&frame)));
         let caption = Signal::derive(move || captions.read().get(i).cloned().unwrap_or_default());
         let nameless = Signal::derive(move || captions.read().is_empty());
-        // Tiles are made anew when their number changes.
+        // All tiles are built again when their number changes.
         let of = match count.get_untracked() {
             1 => String::new(),
             count => format!(" {} of {count}", i + 1),
@@ -193,7 +194,7 @@ fn Tiles(
         view! {
             <div class="tile">
                 <div class="frame"><Picture picture label name/>{over}{back}</div>
-                // Those of the noisy ones keep both sides level.
+                // The captions of the noisy pictures are invisible. They align both sides.
                 <p class="name" aria-hidden=noisy.then_some("true") title=caption hidden=nameless>{caption}</p>
             </div>
         }

@@ -1,4 +1,4 @@
-//! Everything the page knows.
+//! The state of the page.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,33 +8,34 @@ use model::picture::{Origin, Rgb};
 use web_time::Instant;
 
 use crate::adapter::Backend;
+use crate::brush::Mask;
 use crate::manifest::Entry;
 use crate::names::caption;
-use crate::plot::Maps;
+use crate::plot::Attention;
 use crate::protocol::{AutoencoderInfo, Decoding, Evaluated, Look, Noise, Order, Ready};
 use crate::scene::Scene;
 
-/// What the page is doing.
+/// The activity of the page.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Doing {
-    /// Waiting for the worker, which looks for a graphics processor.
+    /// Waiting for the worker, which is looking for a graphics processor.
     Starting,
-    /// Downloading weights: bytes so far, bytes in all.
+    /// Downloading weights: bytes so far, total bytes.
     Loading(u64, u64),
-    /// Checking that the device computes what it should.
+    /// Running the self-check, or checking a file.
     Checking,
-    /// Nothing; the model is there.
+    /// Idle; the model is ready.
     Resting,
     /// Making pictures.
     Generating,
-    /// Making pictures, until the evaluation that runs is done.
+    /// Making pictures until the current evaluation is done.
     Cancelling,
-    /// Nothing, for good.
+    /// Stopped by a failure.
     Broken,
 }
 
 impl Doing {
-    /// A word for tests and styles.
+    /// Returns the name in `data-state`, for tests and styles.
     pub fn word(&self) -> &'static str {
         match self {
             Doing::Starting => "starting",
@@ -55,29 +56,29 @@ pub struct Frame {
     pub sigma: f64,
     /// The noisy pictures.
     pub noisy: Vec<Rgb>,
-    /// What the denoiser made of them.
+    /// The denoised pictures.
     pub guess: Vec<Rgb>,
-    /// Whether they are latents, of which three channels are shown.
+    /// Whether the pictures show three channels of latents.
     pub latent: bool,
 }
 
-/// Pictures that were made or are being made, with the way they came.
+/// The pictures of an order, at every step so far.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
-    /// What was asked for.
+    /// The order.
     pub order: Order,
-    /// The page's state at that time, as a link has it.
+    /// The link to the scene at the time of the order.
     pub link: String,
-    /// One for each step so far, and one more for the pictures in the end.
+    /// A frame for each step so far, and one for the final pictures.
     pub frames: Vec<Arc<Frame>>,
-    /// Time and evaluations in all, once it is finished.
+    /// Total time in milliseconds and evaluations, once the order is done.
     pub finished: Option<(f64, usize)>,
-    /// SHA-256 of the autoencoder that made pictures of latents, if one did.
+    /// SHA-256 of the autoencoder that decoded latents, if one did.
     pub autoencoder: Option<String>,
 }
 
 impl Run {
-    /// How it came about.
+    /// Returns the settings that are saved with the pictures.
     pub fn origin(&self, ready: &Ready) -> Origin {
         Origin {
             model: ready.card.name.clone(),
@@ -89,15 +90,15 @@ impl Run {
         }
     }
 
-    /// What each picture is of, with the names of the model's classes; nothing where there are
-    /// none.
+    /// Returns the caption of each picture, from the names of the model's classes; nothing if the
+    /// pictures have no class.
     pub fn captions(&self, names: &[String]) -> Vec<String> {
         let seeds: Vec<u64> = self.order.noises.iter().map(Noise::seed).collect();
         let labels = self.order.settings.labels_of(&seeds);
         labels.iter().map(|label| caption(names, label)).collect()
     }
 
-    /// Its noise levels, those to come included.
+    /// Returns the noise levels of all steps, including those to come.
     pub fn sigmas(&self) -> Vec<f64> {
         let most = self.order.guide.map_or(f64::MAX, |guide| guide.sigma);
         let settings = &self.order.settings;
@@ -111,94 +112,94 @@ impl Run {
     }
 }
 
-/// A picture of the visitor's, in the model's size.
+/// The picture that sampling starts from, in the size of the model's pictures.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Guide {
     /// The picture.
     pub picture: Rgb,
-    /// A byte for each pixel, 1 where it is to be made anew.
-    pub anew: Vec<u8>,
+    /// The mask of what is to be painted anew.
+    pub anew: Mask,
 }
 
 impl Guide {
-    /// All of a picture stays.
+    /// A picture with an empty mask.
     pub fn new(picture: Rgb) -> Self {
-        let anew = vec![0; picture.width * picture.height];
+        let anew = Mask::new(picture.width, picture.height);
         Self { picture, anew }
     }
 
-    /// As the worker takes it.
+    /// Returns the bytes that are sent to the worker.
     pub fn bytes(&self) -> Vec<u8> {
-        let keep = self.anew.iter().map(|&anew| 1 - anew.min(1));
+        let keep = self.anew.bytes().iter().map(|&anew| 1 - anew.min(1));
         self.picture.bytes.iter().copied().chain(keep).collect()
     }
 }
 
-/// Everything the page knows. All parts of it read this; each is written by the part that its
-/// comment names.
+/// The state of the page. Every part of the page reads it; the comment of a field names the part that
+/// writes it.
 #[derive(Clone, Copy)]
 pub struct State {
-    /// What decides what is shown: the controls.
+    /// The scene. Written by the controls.
     pub scene: RwSignal<Scene>,
-    /// The engine, as all down to `first`.
+    /// The activity. This and the fields down to `first` are written by the engine.
     pub doing: RwSignal<Doing>,
-    /// What is computed with, and the graphics processor's name.
+    /// The backend, and the name of the graphics processor.
     pub device: RwSignal<Option<(Backend, Option<String>)>>,
-    /// Something the visitor should know of the device.
+    /// A note on the device or the files.
     pub note: RwSignal<Option<String>>,
-    /// What went wrong last.
+    /// The last error message.
     pub trouble: RwSignal<Option<String>>,
-    /// The models there are beside the page.
+    /// The shipped models.
     pub models: RwSignal<Vec<Entry>>,
     /// The model.
     pub ready: RwSignal<Option<Ready>>,
-    /// What its classes are called.
+    /// The names of its classes.
     pub names: Memo<Vec<String>>,
-    /// Whether nobody asked for pictures without names: a visit without a link, and a model that
-    /// was chosen, begin with some of the model's.
+    /// Whether the scene starts with some of the model's classes: after a visit without a link, or
+    /// when the visitor chose the model.
     pub anew: RwSignal<bool>,
-    /// Whether pictures are to be made as soon as there is nothing else to do: for whoever followed
-    /// a link, came anew, or chose another model.
+    /// Whether to make pictures as soon as the worker is idle: after a visit with a link, a new visit,
+    /// or a change of model.
     pub draws: RwSignal<bool>,
-    /// The autoencoder that was opened.
+    /// The autoencoder.
     pub autoencoder: RwSignal<Option<AutoencoderInfo>>,
-    /// How far latents have become pictures.
+    /// The progress of decoding latents.
     pub decoding: RwSignal<Option<Decoding>>,
-    /// As many pictures as may fit into memory, after more of them did not.
+    /// A number of pictures that may fit into memory, after a larger one did not.
     pub smaller: RwSignal<Option<usize>>,
-    /// How far the pictures have come.
+    /// The progress of the pictures.
     pub progress: RwSignal<Option<Evaluated>>,
     /// The pictures.
     pub run: RwSignal<Option<Run>>,
-    /// Those made for comparison.
+    /// The pictures of the settings to compare with.
     pub beside: RwSignal<Option<Run>>,
-    /// Looks into the pictures' model.
-    pub maps: RwSignal<HashMap<Look, Arc<Maps>>>,
+    /// The attention of tokens, at steps of the pictures.
+    pub attention: RwSignal<HashMap<Look, Arc<Attention>>>,
     /// Time from the first request to the first finished pictures.
     pub first: RwSignal<Option<f64>>,
-    /// What a screen reader is told.
+    /// The message for screen readers.
     pub said: RwSignal<String>,
-    /// The frame shown: the timeline.
+    /// The selected frame. Written by the timeline.
     pub at: RwSignal<usize>,
-    /// The picture that is shown large: the stage.
+    /// The enlarged picture. Written by the stage.
     pub enlarged: RwSignal<Option<usize>>,
-    /// When pictures were last made without being asked for, because their names had changed: the
+    /// The time at which pictures were last made because their classes had changed. Written by the
     /// controls.
     pub followed: StoredValue<Option<Instant>>,
-    /// Whether each generation rolls the dice first: the controls.
+    /// Whether each order draws a new seed. Written by the controls.
     pub rolls: RwSignal<bool>,
-    /// Seeds used before, the last one first: the controls.
+    /// Previous seeds, the last one first. Written by the controls.
     pub history: RwSignal<Vec<u64>>,
-    /// Why the class that was typed cannot be used: the controls.
+    /// The error message for the class that was typed. Written by the controls.
     pub class_problem: RwSignal<Option<String>>,
-    /// Whether maps along the noise levels are wanted: the attention view.
+    /// Whether the strip of attention maps is open. Written by the attention view.
     pub strip: RwSignal<bool>,
-    /// The picture to start from: the painting.
+    /// The picture that sampling starts from. Written by the painting.
     pub guide: RwSignal<Option<Guide>>,
 }
 
 impl State {
-    /// That of a page just opened, with a link.
+    /// The state of a page that was opened with a link.
     pub fn new(link: &str) -> Self {
         let scene = Scene::decode(link);
         let ready = RwSignal::new(None::<Ready>);
@@ -207,7 +208,7 @@ impl State {
             ready.as_ref().map_or(Vec::new(), |ready| ready.card.class_names(ready.classes))
         };
         Self {
-            // Whoever follows a link came for its pictures.
+            // A link is followed for its pictures.
             draws: RwSignal::new(scene != Scene::default()),
             scene: RwSignal::new(scene),
             doing: RwSignal::new(Doing::Starting),
@@ -224,7 +225,7 @@ impl State {
             progress: RwSignal::new(None),
             run: RwSignal::new(None),
             beside: RwSignal::new(None),
-            maps: RwSignal::new(HashMap::new()),
+            attention: RwSignal::new(HashMap::new()),
             first: RwSignal::new(None),
             said: RwSignal::new(String::new()),
             at: RwSignal::new(0),
@@ -238,30 +239,30 @@ impl State {
         }
     }
 
-    /// Whether pictures are being made.
+    /// Returns whether pictures are being made.
     pub fn busy(self) -> bool {
         matches!(*self.doing.read(), Doing::Generating | Doing::Cancelling)
     }
 
-    /// The frame shown, if there is any.
+    /// Returns the selected frame, if there is one.
     pub fn frame(self) -> Option<Arc<Frame>> {
         let run = self.run.read();
         let frames = &run.as_ref()?.frames;
         frames.get(self.at.get().min(frames.len().saturating_sub(1))).cloned()
     }
 
-    /// The picture that single things are shown of.
+    /// Returns the picture that attention and other details are shown for.
     pub fn picture(self) -> usize {
         self.enlarged.get().unwrap_or(0)
     }
 
-    /// The channels of the model's latents, if it makes latents.
+    /// Returns the channels of the model's latents, if it makes latents.
     pub fn latent(self) -> Option<usize> {
         self.ready.read().as_ref().and_then(|ready| ready.latent)
     }
 
-    /// Width and height of the pictures in the end; of latents, only where there is an autoencoder
-    /// that makes pictures of them.
+    /// Returns width and height of the final pictures; for latents, only if there is an autoencoder
+    /// that decodes them.
     pub fn picture_size(self) -> Option<[usize; 2]> {
         let size = self.ready.read().as_ref()?.size;
         let Some(channels) = self.latent() else { return Some(size) };
@@ -270,33 +271,37 @@ impl State {
         Some(size.map(|side| side * factor))
     }
 
-    /// How many classes the model has.
+    /// Returns the model's number of classes.
     pub fn classes(self) -> usize {
         self.ready.read().as_ref().map_or(0, |ready| ready.classes)
     }
 
-    /// What each picture of the run is of; nothing where there are no classes.
+    /// Returns the caption of each picture; nothing if there are no classes.
     pub fn captions(self) -> Vec<String> {
         let run = self.run.read();
         run.as_ref().map_or(Vec::new(), |run| run.captions(&self.names.read()))
     }
 
-    /// Whether what is shown is no longer what is asked for.
+    /// Returns whether the pictures are not those of the scene any more.
     pub fn outdated(self) -> bool {
         let order = self.scene.read().order(self.classes());
         self.run.read().as_ref().is_some_and(|run| run.order != order)
     }
 
-    /// The look into the model that the scene asks for.
+    /// Returns the attention that the scene selects.
     pub fn look(self) -> Option<Look> {
         let run = self.run.read();
         let run = run.as_ref()?;
-        let blocks = self.ready.read().as_ref().map_or(0, |ready| ready.blocks.len());
+        let ready = self.ready.read();
+        let blocks = &ready.as_ref()?.blocks;
+        let scene = self.scene.read();
+        let block = scene.block.min(blocks.len().checked_sub(1)?);
         let last = run.frames.len().min(run.order.settings.steps).checked_sub(1)?;
         Some(Look {
             step: self.at.get().min(last),
             picture: self.picture(),
-            block: self.scene.read().block.min(blocks.checked_sub(1)?),
+            block,
+            token: scene.token.map(|place| usize::from(place) * blocks[block].side / 256),
         })
     }
 }

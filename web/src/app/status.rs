@@ -1,4 +1,4 @@
-//! What is going on, in a line and a bar; and what went wrong.
+//! The status line, the progress bar, and messages.
 
 use leptos::prelude::*;
 
@@ -9,7 +9,7 @@ use super::make::generate;
 use super::state::{Doing, State};
 use crate::scene::View;
 
-/// The line, the bar, the troubles. Screen readers are told of beginnings and ends only.
+/// The status line, the progress bar, and messages. Screen readers get starts and ends only.
 #[component]
 pub fn Status(state: State, engine: Engine) -> impl IntoView {
     let text = move || match &*state.doing.read() {
@@ -26,10 +26,10 @@ pub fn Status(state: State, engine: Engine) -> impl IntoView {
         },
         Doing::Generating if state.decoding.read().is_some() => {
             let decoding = state.decoding.get().unwrap_or(Decoding { done: 0, of: 1 });
-            format!("Making pictures of latents: layer {} of {}", decoding.done, decoding.of)
+            format!("Decoding latents: layer {} of {}", decoding.done, decoding.of)
         }
         Doing::Generating => state.progress.read().as_ref().map_or_else(
-            || "Making noise …".into(),
+            || "Drawing the initial noise …".into(),
             |p| {
                 let left = p.milliseconds * (p.evaluations - p.evaluation) as f64;
                 format!(
@@ -61,7 +61,7 @@ pub fn Status(state: State, engine: Engine) -> impl IntoView {
         let Some(count) = state.smaller.get_untracked() else { return };
         state.scene.update(|scene| {
             scene.count = count;
-            // What was asked for was pictures of seeds.
+            // The order was for pictures of seeds.
             if scene.view == View::About {
                 scene.view = View::Form;
             }
@@ -103,11 +103,12 @@ pub fn Status(state: State, engine: Engine) -> impl IntoView {
     }
 }
 
+/// Formats a number of bytes in megabytes.
 fn megabytes(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / 1e6)
 }
 
-/// A duration for people.
+/// Formats a duration.
 pub fn seconds(milliseconds: f64) -> String {
     match milliseconds / 1e3 {
         s if s < 10.0 => format!("{s:.1} s"),

@@ -1,4 +1,4 @@
-//! The way from noise to picture: the curve of noise levels, and a slider along it.
+//! The timeline: the curve of noise levels, and a slider for the step.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use super::state::{Run, State};
 use crate::explain;
 use crate::plot::{curve, dots, path};
 
-/// Pause between frames at speed 1.
+/// Time between frames at speed 1, in milliseconds.
 const FRAME: f64 = 320.0;
-/// Speeds, and their names.
+/// The speeds and their labels.
 const SPEEDS: [(f64, &str); 4] = [(0.5, "½×"), (1.0, "1×"), (2.0, "2×"), (4.0, "4×")];
-/// Size of the drawing.
+/// Size of the plot.
 const SIZE: [f64; 2] = [600.0, 96.0];
 
-/// Curve, slider, and buttons to play and step.
+/// The curve, the slider, and the buttons.
 #[component]
 pub fn Timeline(state: State) -> impl IntoView {
     let sigmas = Memo::new(move |_| state.run.read().as_ref().map_or(Vec::new(), Run::sigmas));
@@ -68,7 +68,7 @@ pub fn Timeline(state: State) -> impl IntoView {
     };
     let none = move || frames() < 2;
     view! {
-        <section class="timeline" aria-label="From noise to picture">
+        <section class="timeline" aria-label="Timeline">
             <svg viewBox=format!("-8 -6 {} {}", SIZE[0] + 16.0, SIZE[1] + 12.0) preserveAspectRatio="none" aria-hidden="true">
                 <path class="whole" d=move || path(&points())/>
                 <path class="done" d=move || path(&points()[..frames().min(points().len())])/>
@@ -86,7 +86,7 @@ pub fn Timeline(state: State) -> impl IntoView {
                     playing.set(false);
                     let at = e.target().value().parse().unwrap_or(0usize).min(last());
                     state.at.set(at);
-                    // The slider does not go where there is nothing yet.
+                    // The slider stops at the last available step.
                     e.target().set_value(&at.to_string());
                 }
             />
@@ -119,7 +119,7 @@ pub fn Timeline(state: State) -> impl IntoView {
     }
 }
 
-/// A noise level for people: three digits that matter.
+/// Formats a noise level with about three significant digits.
 fn number(sigma: f64) -> String {
     match sigma {
         s if s >= 10.0 => format!("{s:.1}"),

@@ -1,17 +1,18 @@
-//! What the worker asks of the browser: a graphics processor, and files.
+//! Browser APIs for the worker: the graphics processor, downloads, memory.
 
 use futures::StreamExt;
-use js_sys::{Array, Function, Object, Reflect, Uint8Array};
+use gloo_timers::future::TimeoutFuture;
+use js_sys::{Array, Function, Object, Promise, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
-use web_sys::{Blob, Response};
+use web_sys::{Blob, MessageChannel, Response};
 
 use super::{Trouble, scope};
 use crate::adapter::{Adapter, is_software};
 
-/// Asks the browser for a graphics processor, before anything is downloaded.
+/// Requests a graphics processor from the browser.
 pub async fn find_adapter() -> Result<Adapter, Trouble> {
-    let none = || "This browser has no WebGPU.".to_string();
+    let none = || "This browser does not support WebGPU.".to_string();
     let get = |object: &JsValue, name: &str| {
         let value = Reflect::get(object, &name.into()).unwrap_or(JsValue::UNDEFINED);
         (!value.is_undefined() && !value.is_null()).then_some(value)
@@ -22,9 +23,9 @@ pub async fn find_adapter() -> Result<Adapter, Trouble> {
     let options = Object::new();
     let _ = Reflect::set(&options, &"powerPreference".into(), &"high-performance".into());
     let promise = request.call1(&gpu, &options).map_err(|_| none())?;
-    let adapter = JsFuture::from(js_sys::Promise::resolve(&promise)).await.map_err(|_| none())?;
+    let adapter = JsFuture::from(Promise::resolve(&promise)).await.map_err(|_| none())?;
     if adapter.is_null() || adapter.is_undefined() {
-        return Err("This browser has WebGPU but found no graphics processor for it.".into());
+        return Err("This browser supports WebGPU but found no graphics processor.".into());
     }
     let info = get(&adapter, "info").unwrap_or(JsValue::UNDEFINED);
     let text = |name: &str| get(&info, name).and_then(|v| v.as_string()).unwrap_or_default();
@@ -48,7 +49,19 @@ pub async fn find_adapter() -> Result<Adapter, Trouble> {
     })
 }
 
-/// Downloads a file. `progress` is told the bytes so far.
+/// Waits for the next task, so that messages that have arrived are handled first. A timer would do
+/// too, but browsers delay repeated timers by at least 4 ms.
+pub async fn next_task() {
+    let Ok(channel) = MessageChannel::new() else { return TimeoutFuture::new(0).await };
+    let (receiver, sender) = (channel.port1(), channel.port2());
+    let message = Promise::new(&mut |resolve, _| receiver.set_onmessage(Some(&resolve)));
+    // Posting to the worker's own port does not fail.
+    let _ = sender.post_message(&JsValue::NULL);
+    let _ = JsFuture::from(message).await;
+    receiver.close();
+}
+
+/// Downloads a file. `progress` is called with the bytes so far.
 pub async fn fetch(url: &str, expected: u64, progress: impl Fn(u64)) -> Result<Vec<u8>, Trouble> {
     let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0).min(1 << 30));
     download(url, |part, _| {
@@ -59,8 +72,8 @@ pub async fn fetch(url: &str, expected: u64, progress: impl Fn(u64)) -> Result<V
     Ok(bytes)
 }
 
-/// Downloads a file that is not to be in this program's memory. `progress` is told the bytes so far,
-/// and of how many, as far as the server says.
+/// Downloads a file without loading it into the program's memory. `progress` is called with the
+/// bytes so far and the total, if the server sends it.
 pub async fn fetch_blob(url: &str, progress: impl Fn(u64, u64)) -> Result<Blob, Trouble> {
     let (parts, mut loaded) = (Array::new(), 0);
     download(url, |part, total| {
@@ -70,13 +83,13 @@ pub async fn fetch_blob(url: &str, progress: impl Fn(u64, u64)) -> Result<Blob, 
     })
     .await?;
     Blob::new_with_u8_array_sequence(&parts)
-        .map_err(|_| "There is no room for the file in this browser.".into())
+        .map_err(|_| "This browser has no space for the file.".into())
 }
 
-/// Downloads a file; `take` is given part after part, and the size that the server tells.
+/// Downloads a file. `take` is called with each part, and the size that the server sends, or 0.
 async fn download(url: &str, mut take: impl FnMut(Uint8Array, u64)) -> Result<(), Trouble> {
     let name = url.rsplit('/').next().unwrap_or(url).to_string();
-    let failed = |_| format!("{name} could not be downloaded. Is the connection up?");
+    let failed = |_| format!("{name} could not be downloaded. Check the network connection.");
     let response = JsFuture::from(scope().fetch_with_str(url)).await.map_err(failed)?;
     let response: Response = response.dyn_into().map_err(failed)?;
     if !response.ok() {
@@ -91,7 +104,8 @@ async fn download(url: &str, mut take: impl FnMut(Uint8Array, u64)) -> Result<()
     let mut stream = wasm_streams::ReadableStream::from_raw(body.unchecked_into()).into_stream();
     let mut loaded = 0;
     while let Some(part) = stream.next().await {
-        let part = part.map_err(|_| format!("{name} stopped arriving after {loaded} bytes."))?;
+        let part =
+            part.map_err(|_| format!("The download of {name} stopped after {loaded} bytes."))?;
         let part = Uint8Array::new(&part);
         loaded += part.length();
         take(part, total);
@@ -99,23 +113,23 @@ async fn download(url: &str, mut take: impl FnMut(Uint8Array, u64)) -> Result<()
     Ok(())
 }
 
-/// The device that `compute.js` keeps hold of, once the runtime has asked for one.
+/// Returns the device that `compute.js` has recorded, once the runtime has requested one.
 fn device() -> Option<JsValue> {
     let device = Reflect::get(&scope(), &"gpuDevice".into()).ok()?;
     (!device.is_undefined()).then_some(device)
 }
 
-/// Waits until the graphics processor is lost, and returns what the browser says of it. Where
-/// there is none, it waits for ever.
+/// Waits until the graphics processor is lost, and returns the browser's message. Waits for ever if
+/// there is none.
 pub async fn lost() -> String {
     let promise = device().and_then(|device| Reflect::get(&device, &"lost".into()).ok());
     let Some(promise) = promise else { return std::future::pending().await };
-    let info = JsFuture::from(js_sys::Promise::resolve(&promise)).await;
+    let info = JsFuture::from(Promise::resolve(&promise)).await;
     let text = info.ok().and_then(|info| Reflect::get(&info, &"message".into()).ok());
     text.and_then(|text| text.as_string()).unwrap_or_default()
 }
 
-/// Makes the browser take the graphics processor away. Whether there was one.
+/// Destroys the device of the graphics processor. Returns whether there was one.
 pub fn lose() -> bool {
     let destroy = |device: JsValue| {
         let destroy: Function = Reflect::get(&device, &"destroy".into()).ok()?.dyn_into().ok()?;
@@ -124,19 +138,19 @@ pub fn lose() -> bool {
     device().and_then(destroy).is_some()
 }
 
-/// Bytes of memory that this program has taken up.
+/// Returns the size of the program's memory in bytes.
 pub fn memory() -> u64 {
     let memory: Result<js_sys::WebAssembly::Memory, _> = wasm_bindgen::memory().dyn_into();
     let buffer = memory.ok().and_then(|memory| memory.buffer().dyn_into().ok());
     buffer.map_or(0, |buffer: js_sys::ArrayBuffer| u64::from(buffer.byte_length()))
 }
 
-/// The machine's memory in GiB, as far as the browser tells.
+/// Returns the machine's memory in GiB, if the browser reports it.
 pub fn machine_memory() -> Option<f64> {
     Reflect::get(&scope().navigator(), &"deviceMemory".into()).ok()?.as_f64()
 }
 
-/// Bytes that the graphics processor takes in one piece, once there is a device.
+/// Returns the maximum size of a buffer on the graphics processor in bytes, once there is a device.
 pub fn largest_piece() -> Option<u64> {
     let limits = Reflect::get(&device()?, &"limits".into()).ok()?;
     let limit = |name: &str| Some(Reflect::get(&limits, &name.into()).ok()?.as_f64()? as u64);

@@ -1,7 +1,6 @@
-//! Files that the visitor brings, or that the address names: weights, and autoencoders.
+//! Files that the visitor opens or that the address names: weights and autoencoders.
 //!
-//! They can be larger than what is left of the program's addresses, and are read where they are
-//! looked at: never is the whole of one in its memory.
+//! They can be larger than the program's free memory, so they are read in parts.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -22,7 +21,7 @@ use crate::manifest::{Entry, hex, is_plain};
 use crate::memory::Need;
 use crate::protocol::{AutoencoderInfo, Event};
 
-/// A file of the visitor's.
+/// A file, read in parts.
 struct FileBytes {
     file: Blob,
     reader: FileReaderSync,
@@ -30,7 +29,8 @@ struct FileBytes {
 
 impl FileBytes {
     fn new(file: &Blob) -> Result<Self, Trouble> {
-        let reader = FileReaderSync::new().map_err(|_| "This browser reads no files here.")?;
+        let reader =
+            FileReaderSync::new().map_err(|_| "This browser cannot read files in a web worker.")?;
         Ok(Self { file: file.clone(), reader })
     }
 
@@ -53,11 +53,11 @@ impl Bytes for FileBytes {
     }
 }
 
-/// An autoencoder that is ready to compute.
+/// An autoencoder on a device.
 pub struct Autoencoder {
     pub vae: Vae,
     pub info: AutoencoderInfo,
-    /// Where it computes, and what it can be built from again elsewhere.
+    /// Its device, and the file to build it again on another one.
     place: Place,
     file: Blob,
 }
@@ -68,20 +68,21 @@ impl Autoencoder {
         Vae::from_file(&tensors, None, &place.device).map_err(sentence)
     }
 
-    /// What decoding takes; encoding takes no more, but for pictures larger than a tile.
+    /// Returns the memory that decoding takes. Encoding takes more only for pictures larger than a
+    /// tile.
     fn need(vae: &Vae, side: usize) -> Need {
         let tile = side.min(Tiling::default().side);
         Need::of(vae.parameters(), 4, vae.config.largest_map(tile), 1)
     }
 
-    /// Whether it makes pictures of what a model makes; if not, why.
+    /// Checks that it decodes the latents of a model.
     fn fits(&self, model: &ModelConfig) -> Result<(), Trouble> {
         let [channels, side, _] = model.image_shape();
         let (own, factor) = (self.info.channels, self.info.factor);
         if own != channels {
             return Err(format!(
-                "The autoencoder {} does not fit this model: its latents have {own} channels, and \
-                 those of the model {channels}.",
+                "The autoencoder {} does not fit this model: its latents have {own} channels, but \
+                 those of the model have {channels}.",
                 self.info.file
             ));
         }
@@ -93,14 +94,14 @@ impl Autoencoder {
     }
 }
 
-/// Pixels a side of a picture at the most.
+/// Maximum side of a picture in pixels.
 const MOST_PIXELS: usize = 4096;
 
 impl Worker {
-    /// Takes up a file that lies beside the shipped weights.
+    /// Opens a file in the folder of the shipped weights.
     pub async fn fetch(&self, base: &str, name: String) -> Result<(), Trouble> {
         if !is_plain(&name) {
-            return Err(format!("{name} is not the plain name of a file beside this page."));
+            return Err(format!("{name} is not the name of a file in the folder of the weights."));
         }
         let file = fetch_blob(&format!("{base}weights/{name}"), |loaded, total| {
             post(&Event::Loading { loaded, total }, None);
@@ -109,7 +110,7 @@ impl Worker {
         self.open(name, file).await
     }
 
-    /// Takes up a file, whichever kind it is of.
+    /// Opens a file: weights or an autoencoder.
     pub async fn open(&self, name: String, file: Blob) -> Result<(), Trouble> {
         let started = Instant::now();
         let Some(now) = self.loaded.borrow().clone() else {
@@ -139,10 +140,10 @@ impl Worker {
         let channels = config.image_shape()[0];
         if !is_latent(config) && channels != 3 && channels != 1 {
             return Err(format!(
-                "A model of {channels} channels makes no pictures that can be shown."
+                "A model of {channels} channels makes pictures that cannot be shown."
             ));
         }
-        // The model in use stays until the other is there.
+        // Both models are in memory until the new one has passed its self-check.
         let both = shape_of(config).parameter_count() + now.model.network.parameter_count();
         if let Some(lack) = self.room(place).lacks(Need::of(both, 4, config.largest_map(), 1)) {
             return Err(format!("{name} is too large to be used here. {lack}"));
@@ -175,7 +176,7 @@ impl Worker {
             factor: vae.config.factor(),
         };
         if !matches!(vae.config.image_channels, 1 | 3) {
-            return Err(format!("{} makes no pictures that can be shown.", info.file));
+            return Err(format!("{} makes pictures that cannot be shown.", info.file));
         }
         let autoencoder = Autoencoder { vae, info, place: now.place.clone(), file };
         if is_latent(&now.model.config) {
@@ -188,7 +189,8 @@ impl Worker {
         Ok(())
     }
 
-    /// The autoencoder that makes pictures of what a model makes, if there is one.
+    /// Returns the autoencoder for a model's latents, if there is one. It is built again if the device
+    /// has changed.
     pub fn decoder(&self, loaded: &Loaded) -> Result<Option<Rc<Autoencoder>>, Trouble> {
         let Some(there) = self.autoencoder.borrow().clone() else { return Ok(None) };
         let config = &loaded.model.config;
@@ -198,7 +200,6 @@ impl Worker {
         if there.place.device == loaded.place.device {
             return Ok(Some(there));
         }
-        // The device is another one than it was.
         let Autoencoder { info, file, .. } = &*there;
         let (info, file, place) = (info.clone(), file.clone(), loaded.place.clone());
         let vae = Autoencoder::build(&file, &place)?;
@@ -207,7 +208,7 @@ impl Worker {
         Ok(Some(moved))
     }
 
-    /// Passes if there seems to be room for so many pictures at a time.
+    /// Checks that there is enough memory for a number of pictures at a time, as far as is known.
     pub fn has_room(
         &self,
         loaded: &Loaded,
@@ -224,7 +225,7 @@ impl Worker {
     }
 }
 
-/// A file's name, size and hash.
+/// Computes the size and the hash of a file.
 async fn entry(name: String, file: &Blob) -> Result<Entry, Trouble> {
     const PART: u64 = 16 << 20;
     let bytes = FileBytes::new(file)?;

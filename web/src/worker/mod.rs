@@ -1,4 +1,4 @@
-//! The worker: finds a device, loads a model, makes pictures.
+//! The worker: chooses a device, loads the model, makes pictures.
 
 mod browser;
 mod files;
@@ -19,18 +19,19 @@ use web_time::Instant;
 use crate::adapter::{Backend, Choice, Numbers, choose, numbers};
 use crate::manifest::{Entry, Manifest};
 use crate::memory::Room;
-use crate::protocol::{Block, Event, Fault, Ready, Request, Start, Usual, carry};
+use crate::protocol::{Block, Event, Ready, Request, Start, Usual, carry};
+use crate::testing::Fault;
 use browser::{fetch, find_adapter};
 use files::Autoencoder;
-use pictures::Step;
+use pictures::{Maps, Step};
 
-/// A sentence for the visitor.
+/// An error message for the visitor.
 type Trouble = String;
 
 /// Runs the worker.
 pub fn start() {
     let started = Instant::now();
-    // A panic ends the worker: the page is told, with what went wrong.
+    // A panic ends the worker. The page receives its message and starts another worker.
     std::panic::set_hook(Box::new(|info| {
         console_error_panic_hook::hook(info);
         let message = format!("The computation stopped unexpectedly ({info}). Reload the page.");
@@ -60,32 +61,35 @@ pub fn start() {
 #[derive(Default)]
 struct Worker {
     cancelled: Cell<bool>,
-    /// What a test wants to go wrong.
+    /// The fault that a test injects.
     fault: Cell<Option<Fault>>,
-    /// As much memory as a test lets there be.
+    /// The memory limit of a test, in bytes.
     limit: Cell<Option<u64>>,
     loaded: RefCell<Option<Rc<Loaded>>>,
     autoencoder: RefCell<Option<Rc<Autoencoder>>>,
-    /// The noisy pictures of what was made last, for looking into the model.
+    /// The steps of the last run, for attention maps.
     made: RefCell<Vec<Step>>,
+    /// Attention maps of these steps, the last used one last.
+    maps: RefCell<Vec<Maps>>,
 }
 
+/// The model in use.
 struct Loaded {
     model: Model,
     place: Place,
     numbers: Numbers,
 }
 
-/// What is computed on.
+/// The device that the model runs on.
 #[derive(Clone)]
 struct Place {
     device: Device,
     backend: Backend,
-    /// Whether 16-bit numbers may be tried.
+    /// Whether the device supports 16-bit numbers and they may be tried.
     halves: bool,
 }
 
-/// A model on a device, as it was found to be.
+/// A model on a device, with the result of its self-check.
 struct Built {
     model: Model,
     numbers: Numbers,
@@ -139,7 +143,7 @@ impl Worker {
         let text = fetch(&format!("{folder}manifest.json"), 0, |_| {}).await?;
         let manifest = Manifest::parse(&String::from_utf8_lossy(&text)).map_err(sentence)?;
         post(&Event::Models(manifest.models.clone()), None);
-        // A list is never empty. A model that is no longer there is the first.
+        // The list is not empty. A model that is not in it any more is replaced by the first.
         let wanted = manifest.models.iter().find(|entry| Some(&entry.file) == model.as_ref());
         let entry = wanted.unwrap_or(&manifest.models[0]);
         let bytes = fetch(&format!("{folder}{}", entry.file), entry.bytes, |loaded| {
@@ -153,7 +157,7 @@ impl Worker {
         let before = self.loaded.borrow().as_ref().map(|loaded| loaded.place.clone());
         let device = match (backend, before) {
             (Backend::Cpu, _) => Device::flex(),
-            // The device is started once.
+            // The graphics processor is initialised once.
             (Backend::WebGpu, Some(place)) if place.backend == backend => place.device,
             (Backend::WebGpu, _) => match Device::wgpu_options().init_async().await {
                 Ok(device) => {
@@ -190,7 +194,7 @@ impl Worker {
         self.take(built, place, &weights, entry, started)
     }
 
-    /// What is known of the memory of what is computed on.
+    /// Returns the memory of a device, as far as it is known.
     fn room(&self, place: &Place) -> Room {
         let room = match place.backend {
             Backend::Cpu => Room::of_processor(browser::machine_memory()),
@@ -199,7 +203,7 @@ impl Worker {
         Room { total: self.limit.get().or(room.total), ..room }
     }
 
-    /// Uses a model from now on, if it passes its check.
+    /// Replaces the model in use, if the new one passed its self-check.
     fn take(
         &self,
         built: Built,
@@ -212,8 +216,8 @@ impl Worker {
         if !passes(&deviation) {
             return Err(match deviation {
                 Err(error) => format!("The self-check failed: {error}"),
-                _ => "The self-check failed: this browser computes something else than the \
-                      model's author did. Nothing it draws could be trusted."
+                _ => "The self-check failed: the results of this browser differ from the model's \
+                      known answer, so its pictures would be wrong."
                     .into(),
             });
         }
@@ -245,20 +249,20 @@ impl Worker {
             memory: browser::memory(),
         };
         self.loaded.replace(Some(Rc::new(Loaded { model, place, numbers })));
-        self.made.borrow_mut().clear();
+        self.forget();
         post(&Event::Ready(Box::new(ready)), None);
         Ok(())
     }
 }
 
-/// Tells that a file cannot be used.
+/// Reports that a file cannot be used.
 fn refuse(message: Trouble) -> Result<(), Trouble> {
     post(&Event::Refused { message }, None);
     Ok(())
 }
 
-/// Builds a model on a device and checks it; with 16-bit numbers, where the device has them and
-/// they are exact enough.
+/// Builds a model on a device and runs its self-check. It computes in 16 bits if the device supports
+/// that and the result is accurate enough.
 async fn build(weights: &Weights<'_>, place: &Place) -> Built {
     let Place { device, backend, halves } = place;
     let model = Model::from_weights(weights, device);
@@ -267,7 +271,7 @@ async fn build(weights: &Weights<'_>, place: &Place) -> Built {
     if !halves || !passes(&deviation) {
         return single(model, deviation, None);
     }
-    // A model without a known answer is held against itself.
+    // A model without a known answer is compared with itself in 32 bits.
     let reference = match weights.answer() {
         Some(answer) => Ok(answer.clone()),
         None => model.answer(device).await,
@@ -283,19 +287,19 @@ async fn build(weights: &Weights<'_>, place: &Place) -> Built {
         }
         Numbers::F32 => {
             drop(half);
-            let note = "This model is computed in 32-bit numbers: your graphics processor has 16-bit \
-                        ones too, but with them it gives other results.";
+            let note = "This model is computed in 32-bit numbers: your graphics processor supports 16-bit \
+                        numbers, but they are not accurate enough for it.";
             single(Model::from_weights(weights, device), deviation, Some(note.into()))
         }
     }
 }
 
-/// Whether a model makes latents rather than pictures.
+/// Returns whether a model makes latents.
 fn is_latent(config: &ModelConfig) -> bool {
     matches!(config.network, NetworkConfig::Latent(_))
 }
 
-/// By how much the model's known answer is missed; `None` if it has none.
+/// Computes the deviation from the model's known answer; `None` if it has none.
 async fn deviation(
     model: &Model,
     weights: &Weights<'_>,
@@ -306,6 +310,7 @@ async fn deviation(
     Ok(Some(want.deviation(&found)))
 }
 
+/// Returns whether the result of a self-check is within the tolerance.
 fn passes(deviation: &Result<Option<f32>, Trouble>) -> bool {
     match deviation {
         Ok(Some(deviation)) => *deviation <= Answer::TOLERANCE,
@@ -317,7 +322,7 @@ fn passes(deviation: &Result<Option<f32>, Trouble>) -> bool {
 /// Sends an event to the page.
 fn post(event: &Event, bytes: Option<&[u8]>) {
     let (message, moved) = carry::pack(event, bytes);
-    // It fails only where the page is gone.
+    // It fails only if the page is closed.
     let _ = scope().post_message_with_transfer(&message, &moved);
 }
 
@@ -329,7 +334,7 @@ fn milliseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
 
-/// An error as a sentence.
+/// Formats an error as a sentence.
 fn sentence(error: impl std::fmt::Display) -> String {
     let text = error.to_string();
     let mut letters = text.chars();

@@ -1,13 +1,13 @@
-//! Making pictures, and looking into how they were made.
+//! Sampling, and the attention of its steps.
 
 use std::ops::ControlFlow;
 
 use burn::tensor::{Tensor, TensorData};
-use gloo_timers::future::TimeoutFuture;
 use model::Denoiser;
-use model::generate::{Guide, Start, generate_from};
+use model::generate::{Reference, Start, generate_from};
 use model::image::from_bytes;
 use model::label::Label;
+use model::network::AttentionMaps;
 use model::noise::{between, start_noise};
 use model::picture::Rgb;
 use model::vae::Tiling;
@@ -17,12 +17,17 @@ use super::browser;
 use super::files::Autoencoder;
 use super::{Loaded, Trouble, Worker, is_latent, milliseconds, post, sentence};
 use crate::adapter::Backend;
-use crate::protocol::{Attended, Decoding, Evaluated, Event, Fault, Look, Noise, Order};
+use crate::protocol::{Attended, Decoding, Evaluated, Event, Look, Noise, Order};
+use crate::testing::Fault;
 
-/// Pictures at a time: more could exceed what a browser lets one buffer hold.
+/// Maximum number of pictures at a time: more could exceed the size limit of a browser's buffers.
 const MOST_PICTURES: usize = 64;
 
-/// What a step started from.
+/// Maximum size of the attention maps that are kept, besides the last one. A map of 1024 tokens with
+/// 16 heads takes 64 MiB.
+const MAPS: usize = 256 << 20;
+
+/// The inputs of the network at a step.
 #[derive(Clone)]
 pub struct Step {
     x: Tensor<4>,
@@ -31,7 +36,29 @@ pub struct Step {
     silence_time: bool,
 }
 
+/// The attention maps of a block at a step, which stay on the device. The page is sent single rows.
+#[derive(Clone)]
+pub struct Maps {
+    /// The request that they were computed for. The token is ignored.
+    look: Look,
+    maps: AttentionMaps,
+    side: usize,
+}
+
+impl Maps {
+    /// Returns whether they include the answer to a request.
+    fn answer(&self, look: &Look) -> bool {
+        Look { token: self.look.token, ..*look } == self.look
+    }
+
+    /// Returns the size of the attention maps in bytes.
+    fn bytes(&self) -> usize {
+        4 * self.maps.weights.dims().iter().product::<usize>()
+    }
+}
+
 impl Worker {
+    /// Makes the pictures of an order.
     pub async fn generate(&self, order: &Order, bytes: &[u8]) -> Result<(), Trouble> {
         let Some(loaded) = self.loaded.borrow().clone() else {
             return Err("No model is loaded yet.".into());
@@ -44,7 +71,7 @@ impl Worker {
             return Err(format!("1 to {MOST_PICTURES} pictures can be made at a time."));
         }
         let autoencoder = self.decoder(&loaded)?;
-        // Guidance computes each picture twice.
+        // Guidance evaluates each picture twice.
         let at_once = if settings.guidance.is_some() { 2 * pictures } else { pictures };
         if let Err(message) = self.has_room(&loaded, autoencoder.as_deref(), at_once) {
             post(&Event::TooMuch { message }, None);
@@ -56,7 +83,7 @@ impl Worker {
             take_all_memory();
         }
         self.cancelled.set(false);
-        self.made.borrow_mut().clear();
+        self.forget();
         let started = Instant::now();
         let mut before = started;
         let shape = loaded.model.config.image_shape();
@@ -74,13 +101,13 @@ impl Worker {
         let on_step =
             async |e: model::sampler::Evaluation<'_>| -> Result<ControlFlow<()>, Trouble> {
                 self.fail_on_purpose(e.evaluation);
-                // The noisy pictures are scaled to unit variance, so that they can be shown.
+                // The noisy pictures are scaled to unit variance for display.
                 let scale = 1.0 / e.sigma.hypot(1.0);
                 let both = Tensor::cat(vec![e.x.clone() * scale, e.denoised.clone()], 0);
-                // Reading the pictures back waits for the evaluation, and lets messages in.
+                // Reading the pictures waits for the evaluation. Messages are handled meanwhile.
                 let (pictures, _) = rgb(both).await?;
                 if loaded.place.backend == Backend::Cpu {
-                    TimeoutFuture::new(0).await;
+                    browser::next_task().await;
                 }
                 if self.cancelled.get() {
                     return Ok(ControlFlow::Break(()));
@@ -128,9 +155,9 @@ impl Worker {
         Ok(())
     }
 
-    /// The pictures of latents, one at a time, since they need far more memory than what made them.
-    /// Latents of up to a tile, which are those of pictures of 256x256, come out as those of the
-    /// command line. Nothing if it was cancelled.
+    /// Decodes latents one at a time, since decoding takes far more memory than sampling. Latents of
+    /// up to a tile, those of 256x256 pictures, give the same pictures as the command line. Returns
+    /// `None` if the order was cancelled.
     async fn decode(
         &self,
         autoencoder: &Autoencoder,
@@ -140,12 +167,12 @@ impl Worker {
         let n = latents.dims()[0];
         let (mut bytes, mut size) = (Vec::new(), [0; 2]);
         post(&Event::Decoding(Decoding { done: 0, of: 1 }), None);
-        // Lets the message out, and a wish to cancel in.
-        TimeoutFuture::new(0).await;
+        // Messages are sent and received while this waits.
+        browser::next_task().await;
         for (i, latent) in latents.split(1, 0).into_iter().enumerate() {
             let on_step = async |done, of| -> Result<_, Trouble> {
                 post(&Event::Decoding(Decoding { done: i * of + done, of: n * of }), None);
-                TimeoutFuture::new(0).await;
+                browser::next_task().await;
                 let stops = self.cancelled.get();
                 Ok(if stops { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
             };
@@ -158,7 +185,7 @@ impl Worker {
         Ok(Some((bytes, size)))
     }
 
-    /// Loses the device, where a test asked for it.
+    /// Loses the device if a test injected that fault.
     fn fail_on_purpose(&self, evaluation: usize) {
         if self.fault.get() != Some(Fault::Device(evaluation)) {
             return;
@@ -169,15 +196,48 @@ impl Worker {
         }
     }
 
-    /// One more forward pass over a step of what was made, with its attention maps.
+    /// Forgets the steps of the last run.
+    pub fn forget(&self) {
+        self.made.borrow_mut().clear();
+        self.maps.borrow_mut().clear();
+    }
+
+    /// Computes the attention of a token and sends it to the page.
     pub async fn attend(&self, look: Look) -> Result<(), Trouble> {
+        let Maps { maps, side, .. } = self.maps_of(look)?;
+        let Some([window, row]) = look.row(side, maps.window) else {
+            return Err("The block has no such token.".into());
+        };
+        let heads = maps.weights.dims()[2];
+        // [1, windows, heads, N, N] -> [1, 1, heads, 1, N]
+        let weights = maps.weights.narrow(1, window, 1).narrow(3, row, 1);
+        let mut values = read(weights).await?;
+        values.extend(read(maps.bias.narrow(1, row, 1)).await?);
+        let lengths = read(maps.lengths).await?;
+        let part = |i: usize| [lengths[i], lengths[i + 1], lengths[i + 2]];
+        let attended =
+            Attended { look, heads, side, window: maps.window, lengths: [part(0), part(3)] };
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        post(&Event::Attended(attended), Some(&bytes));
+        Ok(())
+    }
+
+    /// Returns the attention maps of a block at a step, by another forward pass unless they are still
+    /// there: moving the token takes none.
+    fn maps_of(&self, look: Look) -> Result<Maps, Trouble> {
+        let mut kept = self.maps.borrow_mut();
+        if let Some(place) = kept.iter().position(|maps| maps.answer(&look)) {
+            let maps = kept.remove(place);
+            kept.push(maps.clone());
+            return Ok(maps);
+        }
         let step = self.made.borrow().get(look.step).cloned();
         let (Some(loaded), Some(step)) = (self.loaded.borrow().clone(), step) else {
-            return Err("There is nothing to look into yet: make a picture first.".into());
+            return Err("There is no attention yet. Make a picture first.".into());
         };
         let blocks = loaded.model.network.blocks();
         let Some(block) = blocks.get(look.block).filter(|_| look.picture < step.x.dims()[0]) else {
-            return Err("The model has no such block, or there is no such picture.".into());
+            return Err("There is no such block or picture.".into());
         };
         let denoiser = Denoiser {
             labels: step.labels.get(look.picture).cloned().into_iter().collect(),
@@ -187,26 +247,16 @@ impl Worker {
         let x = step.x.narrow(0, look.picture, 1);
         let maps = denoiser.attention(x, &[step.sigma], look.block);
         let maps = maps.ok_or("This block has no attention.")?;
-        let heads = maps.weights.dims()[2];
-        let mut values = read(maps.weights).await?;
-        values.extend(read(maps.bias).await?);
-        let lengths = read(maps.lengths).await?;
-        let part = |i: usize| [lengths[i], lengths[i + 1], lengths[i + 2]];
-        let attended = Attended {
-            look,
-            heads,
-            side: block.side,
-            window: maps.window,
-            lengths: [part(0), part(3)],
-        };
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        post(&Event::Attended(attended), Some(&bytes));
-        Ok(())
+        let maps = Maps { look, maps, side: block.side };
+        kept.push(maps.clone());
+        while kept.len() > 1 && kept.iter().map(Maps::bytes).sum::<usize>() > MAPS {
+            kept.remove(0);
+        }
+        Ok(maps)
     }
 }
 
-/// Asks for memory until there is none, which ends the program: for a test, which wants to see what
-/// the page does then.
+/// Allocates memory until the program ends, for a test of how the page recovers.
 fn take_all_memory() {
     let mut all: Vec<Vec<u8>> = Vec::new();
     loop {
@@ -215,7 +265,7 @@ fn take_all_memory() {
     }
 }
 
-/// The values of noise.
+/// Returns the values of initial noise.
 fn noise(noise: &Noise, size: usize) -> Vec<f32> {
     let of = |seed| start_noise(seed, size);
     let mix = |[a, b]: [u64; 2], at| between(&of(a), &of(b), at);
@@ -228,20 +278,20 @@ fn noise(noise: &Noise, size: usize) -> Vec<f32> {
     }
 }
 
-/// Takes a guide's bytes apart; for a model of latents, its picture is encoded.
+/// Reads the bytes of a guide. For a latent model, the picture is encoded.
 async fn read_guide(
     loaded: &Loaded,
     autoencoder: Option<&Autoencoder>,
     guide: &crate::protocol::Guide,
     bytes: &[u8],
-) -> Result<Guide, Trouble> {
+) -> Result<Reference, Trouble> {
     let config = &loaded.model.config;
     let [channels, h, w] = config.image_shape();
     let factor = match (is_latent(config), autoencoder) {
         (true, None) => {
             return Err(
                 "To start from a picture, this model needs its autoencoder: open its file \
-                        too."
+                 too."
                     .into(),
             );
         }
@@ -251,7 +301,9 @@ async fn read_guide(
     let pixels = height * width;
     let colours = autoencoder.map_or(channels, |a| a.vae.config.image_channels);
     if colours != 3 || bytes.len() != 4 * pixels {
-        return Err(format!("The picture to start from is not one of {width} x {height} colours."));
+        return Err(format!(
+            "The picture to start from is not an RGB picture of {width} x {height} pixels."
+        ));
     }
     if !(guide.sigma.is_finite() && guide.sigma > 0.0) {
         return Err("The noise level to start from is not a positive number.".into());
@@ -267,18 +319,18 @@ async fn read_guide(
         let image = Tensor::<4>::from_data(data, &loaded.place.device);
         picture = read(autoencoder.vae.encode(image).mean).await?;
     }
-    // A value of a latent stays if all that it stands for does.
+    // A value of a latent is kept if all of its pixels are.
     let stays = |i: usize| {
         let (top, left) = (i / w * factor, i % w * factor);
         let row = |y| &keep[(top + y) * width + left..][..factor];
         f32::from(u8::from((0..factor).all(|y| row(y).iter().all(|&keep| keep > 0))))
     };
     let keep = guide.keep.then(|| (0..h * w).map(stays).collect());
-    Ok(Guide { picture, sigma: guide.sigma, keep })
+    Ok(Reference { picture, sigma: guide.sigma, keep })
 }
 
-/// A batch of pictures as RGB, one after the other, and their width and height; of latents, it is
-/// the first three channels that are shown.
+/// Returns a batch of pictures as RGB, and their width and height. Latents are shown by their first
+/// three channels.
 async fn rgb(pictures: Tensor<4>) -> Result<(Vec<u8>, [usize; 2]), Trouble> {
     let [_, c, h, w] = pictures.dims();
     let c = if c < 3 { 1 } else { 3 };
@@ -287,7 +339,7 @@ async fn rgb(pictures: Tensor<4>) -> Result<(Vec<u8>, [usize; 2]), Trouble> {
     Ok((pictures.into_iter().flat_map(|picture| picture.bytes).collect(), [w, h]))
 }
 
-/// Waits for the values of a tensor.
+/// Reads the values of a tensor.
 async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, Trouble> {
     let failed = |error: &dyn std::fmt::Display| format!("The device failed: {error}");
     let data = tensor.into_data_async().await.map_err(|error| failed(&error))?;

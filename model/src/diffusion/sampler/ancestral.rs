@@ -1,32 +1,32 @@
-//! Methods of discrete time: DDIM and ancestral sampling (DDPM).
+//! Discrete-time methods: DDIM and ancestral sampling (DDPM).
 
 use burn::tensor::Tensor;
 
-use super::step::{Evaluate, Prediction, Stop, settled, slope, steps};
+use super::step::{Evaluate, Prediction, Stop, slope, steps, trivial_step};
 use crate::diffusion::settings::Variance;
 
-/// The range of the variance of a step from noise level `sigma` to `next`, in units of the
-/// picture: those of discrete time, over `ᾱ = 1 / (1 + next²)`.
+/// Bounds of the variance of an ancestral step from noise level `sigma` to `next`, in units of the
+/// picture: the discrete-time variances divided by `ᾱ = 1 / (1 + next²)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepVariance {
-    /// `next² (σ² - next²) / σ²`
+    /// Variance of the posterior, `next² (σ² - next²) / σ²`.
     pub small: f64,
-    /// `(1 + next²) (σ² - next²) / (1 + σ²)`
+    /// Beta, `(1 + next²) (σ² - next²) / (1 + σ²)`.
     pub large: f64,
 }
 
 impl StepVariance {
-    /// Of a step from `sigma` down to `next`.
+    /// Computes the bounds for a step from `sigma` down to `next`.
     pub fn of(sigma: f64, next: f64) -> Self {
-        let fall = (sigma - next) * (sigma + next);
+        let difference = (sigma - next) * (sigma + next);
         Self {
-            small: fall * (next / sigma).powi(2),
-            large: fall * (1.0 + next * next) / (1.0 + sigma * sigma),
+            small: difference * (next / sigma).powi(2),
+            large: difference * (1.0 + next * next) / (1.0 + sigma * sigma),
         }
     }
 }
 
-/// DDIM: to the next noise level, with a part of its noise fresh.
+/// DDIM: a step to the next noise level, with a part of the noise fresh.
 pub(super) async fn ddim<E>(
     eta: f64,
     sigmas: &[f64],
@@ -36,8 +36,8 @@ pub(super) async fn ddim<E>(
 ) -> Result<Tensor<4>, Stop<E>> {
     for (step, sigma, next) in steps(sigmas) {
         let Prediction { denoised, .. } = evaluate(&x, sigma, step).await?;
-        if let Some(end) = settled(&x, &denoised, sigma, next) {
-            x = end;
+        if let Some(result) = trivial_step(&x, &denoised, sigma, next) {
+            x = result;
             continue;
         }
         let fresh = eta * eta * StepVariance::of(sigma, next).small;
@@ -50,7 +50,7 @@ pub(super) async fn ddim<E>(
     Ok(x)
 }
 
-/// Ancestral sampling: a draw from the posterior of the next noise level.
+/// Ancestral sampling: each step draws from the posterior at the next noise level.
 pub(super) async fn ddpm<E>(
     kind: Variance,
     sigmas: &[f64],
@@ -60,8 +60,8 @@ pub(super) async fn ddpm<E>(
 ) -> Result<Tensor<4>, Stop<E>> {
     for (step, sigma, next) in steps(sigmas) {
         let Prediction { denoised, variance } = evaluate(&x, sigma, step).await?;
-        if let Some(end) = settled(&x, &denoised, sigma, next) {
-            x = end;
+        if let Some(result) = trivial_step(&x, &denoised, sigma, next) {
+            x = result;
             continue;
         }
         let StepVariance { small, large } = StepVariance::of(sigma, next);
@@ -69,10 +69,10 @@ pub(super) async fn ddpm<E>(
         let mean = denoised + d * (next * next / sigma);
         let added = match (kind, variance) {
             (Variance::Large, _) => noise(step) * large.sqrt(),
-            (Variance::Learned, Some(place)) => {
-                // Half the logarithm of the variance is that of the deviation.
+            (Variance::Learned, Some(position)) => {
+                // Half the logarithm of a variance is the logarithm of the standard deviation.
                 let (low, high) = (0.5 * small.ln(), 0.5 * large.ln());
-                let log = (place + 1.0) * (0.5 * (high - low)) + low;
+                let log = (position + 1.0) * (0.5 * (high - low)) + low;
                 noise(step) * log.exp()
             }
             (Variance::Small | Variance::Learned, _) => noise(step) * small.sqrt(),

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use super::step::{Evaluate, Prediction, Stop, slope, steps};
 use crate::diffusion::settings::Churn;
 
-/// Adds churn's noise to `x`, and tells the noise level that it then has.
+/// Adds churn noise to `x`. Returns the noisier picture with its noise level.
 fn churned(
     churn: &Churn,
     steps: usize,
@@ -22,7 +22,7 @@ fn churned(
     }
 }
 
-/// Euler: along the slope. First order.
+/// Euler's method: a step along the slope. First order.
 pub(super) async fn euler<E>(
     churn: &Churn,
     sigmas: &[f64],
@@ -39,8 +39,9 @@ pub(super) async fn euler<E>(
     Ok(x)
 }
 
-/// Heun: along the mean of the slopes here and where Euler's step leads. Second order; the step to
-/// 0, where there is no slope, is Euler's. EDM, algorithm 2 (algorithm 1 without churn).
+/// Heun's method: a step along the mean of the slopes at both ends of an Euler step. Second order;
+/// the step to 0, where the slope is undefined, is an Euler step. EDM, algorithm 2 (algorithm 1
+/// without churn).
 pub(super) async fn heun<E>(
     churn: &Churn,
     sigmas: &[f64],

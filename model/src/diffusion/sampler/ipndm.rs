@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use burn::tensor::Tensor;
 
-use super::step::{Evaluate, Prediction, Stop, settled, slope, steps};
+use super::step::{Evaluate, Prediction, Stop, slope, steps, trivial_step};
 
-/// Weights of the slopes, the newest first, of the Adams-Bashforth methods of order 1 to 4.
+/// Weights of the slopes, newest first, of the Adams-Bashforth methods of order 1 to 4.
 const ADAMS_BASHFORTH: [&[f64]; 4] = [
     &[1.0],
     &[3.0 / 2.0, -1.0 / 2.0],
@@ -14,13 +14,14 @@ const ADAMS_BASHFORTH: [&[f64]; 4] = [
     &[55.0 / 24.0, -59.0 / 24.0, 37.0 / 24.0, -9.0 / 24.0],
 ];
 
-/// iPNDM (arXiv 2204.13902): Adams-Bashforth, along a weighted sum of the last slopes, of as high
-/// an order as there are slopes, up to `order`.
+/// iPNDM (arXiv 2204.13902): Adams-Bashforth steps, along a weighted sum of the last slopes. The
+/// order is the number of slopes available, up to `order`.
 ///
-/// The weights are those of steps of equal width, whatever the widths are. On such levels the
-/// error falls with `order`; on EDM's, where the widths change by a part in N from one step to the
-/// next, with the second order at the most, and what `order` changes is the factor in front.
-/// The step to 0 is Euler's: there the widths have nothing in common with those before.
+/// The weights are those for steps of equal width, regardless of the actual widths. On evenly
+/// spaced levels the error is of order `order`. On EDM's levels, where consecutive widths differ by
+/// a factor of about 1 + 1/N, it is of second order at most, and a higher `order` only changes its
+/// constant factor. The step to 0 is an Euler step, because its width is unrelated to those before
+/// it.
 pub(super) async fn ipndm<E>(
     order: usize,
     sigmas: &[f64],
@@ -28,12 +29,12 @@ pub(super) async fn ipndm<E>(
     mut evaluate: impl Evaluate<E>,
 ) -> Result<Tensor<4>, Stop<E>> {
     assert!((1..=4).contains(&order), "iPNDM has the orders 1 to 4");
-    // The newest first.
+    // Newest first.
     let mut slopes = VecDeque::with_capacity(order);
     for (step, sigma, next) in steps(sigmas) {
         let Prediction { denoised, .. } = evaluate(&x, sigma, step).await?;
-        if let Some(end) = settled(&x, &denoised, sigma, next) {
-            x = end;
+        if let Some(result) = trivial_step(&x, &denoised, sigma, next) {
+            x = result;
             continue;
         }
         slopes.truncate(order - 1);

@@ -1,9 +1,9 @@
-//! Samplers: how pictures come out of noise, given a denoiser and a list of noise levels.
+//! Samplers, which turn noise into pictures by means of a denoiser and a list of noise levels.
 //!
-//! A sampler knows nothing of networks, and noise levels are all it knows of time: those of
-//! discrete time come from `ᾱ = 1 / (1 + σ²)`. It sees `denoise(x, sigma)`, which returns the
-//! denoised picture, and after each evaluation it calls `on_step`, which serves progress, preview and
-//! cancelling alike. Both may wait: in a browser they have to.
+//! A sampler is independent of the network and of its notion of time: it works with noise levels
+//! only, and those of discrete time follow from `ᾱ = 1 / (1 + σ²)`. It calls `denoise(x, sigma)`,
+//! which returns the denoised picture, and after each evaluation `on_step`, which serves progress,
+//! preview and cancellation. Both are asynchronous, as a browser requires.
 
 mod ancestral;
 mod dpmpp;
@@ -24,38 +24,38 @@ use ipndm::ipndm;
 pub use step::Prediction;
 use step::Stop;
 
-/// What `on_step` is told after an evaluation of the denoiser.
+/// Report on one evaluation of the denoiser, passed to `on_step`.
 #[derive(Debug)]
 pub struct Evaluation<'a> {
-    /// The step it belongs to, counted from 0.
+    /// Index of the step that the evaluation belongs to.
     pub step: usize,
-    /// Steps in all.
+    /// Total number of steps.
     pub steps: usize,
-    /// Evaluations done, this one included.
+    /// Number of evaluations so far, including this one.
     pub evaluation: usize,
-    /// Evaluations in all.
+    /// Total number of evaluations.
     pub evaluations: usize,
     /// The noise level of `x`.
     pub sigma: f64,
     /// The noisy picture.
     pub x: &'a Tensor<4>,
-    /// What the denoiser made of it.
+    /// The denoised picture.
     pub denoised: &'a Tensor<4>,
 }
 
-/// Takes `x` from the first of `sigmas` to the last.
+/// Samples from the first of the noise levels `sigmas` to the last.
 ///
-/// `x` is a picture at noise level `sigmas[0]`: unit noise times that level, or a picture with
-/// such noise added. `noise(step)` returns unit noise of its shape and is called, once a step,
-/// only where the step adds any. Returns the picture, or `None` if `on_step` broke off.
+/// `x` is a picture at noise level `sigmas[0]`: unit noise times that level, or a picture with such
+/// noise added. `noise(step)` returns unit noise of the same shape; it is called at most once per
+/// step, and only if the step adds noise. Returns the picture, or `None` if `on_step` cancelled.
 ///
 /// # Errors
 ///
-/// Whatever `denoise` or `on_step` fail with.
+/// The error of `denoise` or `on_step`.
 ///
 /// # Panics
 ///
-/// If `sigmas` has fewer than two levels, or the method has no such order.
+/// If `sigmas` has fewer than two levels, or the method does not have its order.
 pub async fn sample<E, P: Into<Prediction>>(
     method: Method,
     churn: &Churn,
@@ -73,13 +73,13 @@ pub async fn sample<E, P: Into<Prediction>>(
         let prediction: Prediction = denoise(x, sigma).await.map_err(Stop::Failed)?.into();
         evaluation += 1;
         let denoised = &prediction.denoised;
-        let told = Evaluation { step, steps, evaluation, evaluations, sigma, x, denoised };
-        match on_step(told).await.map_err(Stop::Failed)? {
+        let report = Evaluation { step, steps, evaluation, evaluations, sigma, x, denoised };
+        match on_step(report).await.map_err(Stop::Failed)? {
             ControlFlow::Continue(()) => Ok(prediction),
-            ControlFlow::Break(()) => Err(Stop::Broken),
+            ControlFlow::Break(()) => Err(Stop::Cancelled),
         }
     };
-    let end = match method {
+    let result = match method {
         Method::Euler => euler(churn, sigmas, x, noise, evaluate).await,
         Method::Heun => heun(churn, sigmas, x, noise, evaluate).await,
         Method::Ipndm { order } => ipndm(order, sigmas, x, evaluate).await,
@@ -87,9 +87,9 @@ pub async fn sample<E, P: Into<Prediction>>(
         Method::Ddim { eta } => ddim(eta, sigmas, x, noise, evaluate).await,
         Method::Ddpm { variance } => ddpm(variance, sigmas, x, noise, evaluate).await,
     };
-    match end {
+    match result {
         Ok(x) => Ok(Some(x)),
-        Err(Stop::Broken) => Ok(None),
+        Err(Stop::Cancelled) => Ok(None),
         Err(Stop::Failed(error)) => Err(error),
     }
 }
@@ -104,7 +104,7 @@ mod tests {
     use core::pin::pin;
     use core::task::{Context, Poll, Waker};
 
-    /// Runs a future that never waits.
+    /// Runs a future that is ready at the first poll.
     fn now<T>(future: impl Future<Output = T>) -> T {
         match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(value) => value,
@@ -124,24 +124,24 @@ mod tests {
     const MEAN: f64 = 0.3;
     const STD: f64 = 0.7;
 
-    /// The best denoiser for data that are N(MEAN, STD²).
+    /// The optimal denoiser for data distributed as N(MEAN, STD²).
     fn gaussian(x: &Tensor<4>, sigma: f64) -> Tensor<4> {
         let total = STD.powi(2) + sigma.powi(2);
         x.clone() * (STD.powi(2) / total) + MEAN * sigma.powi(2) / total
     }
 
-    /// Where the probability flow takes `x` from noise level `sigma` to `next`.
+    /// Exact solution of the probability flow from `x` at noise level `sigma` to level `next`.
     fn flow(x: f64, sigma: f64, next: f64) -> f64 {
         let spread = |sigma: f64| (STD.powi(2) + sigma.powi(2)).sqrt();
         MEAN + (x - MEAN) * spread(next) / spread(sigma)
     }
 
-    /// Where it takes `x` from noise level `sigma` to 0.
+    /// Exact solution of the probability flow from `x` at noise level `sigma` to 0.
     fn exact(x: f64, sigma: f64) -> f64 {
         flow(x, sigma, 0.0)
     }
 
-    /// Values of many pictures of one value, sampled from `N(0, 80²)` noise.
+    /// Mean and standard deviation of many pictures of one value, sampled from `N(0, 80²)` noise.
     fn spread(method: Method, churn: &Churn, steps: usize) -> (f32, f32) {
         use crate::diffusion::noise::{Random, Stream};
         let n = 4_000;
@@ -165,7 +165,7 @@ mod tests {
         (mean, (x.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / n as f32).sqrt())
     }
 
-    /// Along `levels`; what comes out, and the last noisy picture that the denoiser was shown.
+    /// Samples along `levels`. Returns the result and the last noisy picture given to the denoiser.
     fn follow(method: Method, levels: &[f64], start: f64) -> [f64; 2] {
         let mut last = f64::NAN;
         let x = now(sample(
@@ -187,26 +187,26 @@ mod tests {
         follow(method, &Schedule::default().sigmas(steps), start)[0]
     }
 
-    /// The order by which the error falls when there are twice as many steps.
-    fn order_seen(error: impl Fn(usize) -> f64, steps: usize) -> f64 {
+    /// Observed order of convergence when the number of steps is doubled.
+    fn observed_order(error: impl Fn(usize) -> f64, steps: usize) -> f64 {
         (error(steps) / error(2 * steps)).log2()
     }
 
     #[test]
-    fn errors_fall_with_the_order_of_the_method() {
+    fn euler_and_heun_have_their_orders() {
         for (method, order) in [(Method::Euler, 1.0), (Method::Heun, 2.0)] {
             let error = |steps| (run(method, steps, 50.0) - exact(50.0, 80.0)).abs();
             for steps in [64, 128, 256] {
-                let seen = order_seen(error, steps);
+                let seen = observed_order(error, steps);
                 assert!((seen - order).abs() < 0.15, "{method:?} at {steps}: order {seen}");
             }
         }
     }
 
-    /// On steps of equal width, for which its weights are made. They are many and start high, where
-    /// the flow is nearly straight: the first steps are of lower order than the others.
+    /// On steps of equal width, which the weights assume. There are many steps, and they start at a
+    /// high level, where the flow is nearly straight, because the first steps are of lower order.
     #[test]
-    fn ipndm_is_of_its_order_on_even_levels() {
+    fn ipndm_has_its_order_on_even_levels() {
         let (high, low, start) = (20.0, 0.5, 12.0);
         for order in 1..=4 {
             let method = Method::Ipndm { order };
@@ -216,55 +216,58 @@ mod tests {
                 (follow(method, &levels, start)[0] - flow(start, high, low)).abs()
             };
             for steps in [256, 512] {
-                let seen = order_seen(error, steps);
+                let seen = observed_order(error, steps);
                 assert!((seen - order as f64).abs() < 0.15, "{order} at {steps}: order {seen}");
             }
         }
     }
 
-    /// How far `method` is off at the lowest noise level above 0, from which one step returns the
+    /// Error of `method` at the lowest noise level above 0, from which the last step returns the
     /// denoised picture.
-    fn off_at_the_lowest(method: Method, schedule: &Schedule, steps: usize) -> f64 {
+    fn error_at_the_lowest_level(method: Method, schedule: &Schedule, steps: usize) -> f64 {
         let levels = schedule.sigmas(steps);
         let (high, low) = (levels[0], levels[steps - 1]);
         (follow(method, &levels, 50.0)[1] - flow(50.0, high, low)).abs()
     }
 
-    /// On EDM's levels, whose widths differ, no order is more than the second.
+    /// On EDM's levels, whose widths differ, the order is at most the second.
     #[test]
-    fn ipndm_is_of_second_order_on_the_levels_of_edm() {
+    fn ipndm_has_at_most_second_order_on_edm_levels() {
         for order in 1..=4 {
             let method = Method::Ipndm { order };
             for steps in [128, 256] {
-                let error = |steps| off_at_the_lowest(method, &Schedule::default(), steps);
-                let (seen, want) = (order_seen(error, steps), order.min(2) as f64);
+                let error = |steps| error_at_the_lowest_level(method, &Schedule::default(), steps);
+                let (seen, want) = (observed_order(error, steps), order.min(2) as f64);
                 assert!((seen - want).abs() < 0.15, "{order} at {steps}: order {seen}");
             }
         }
     }
 
-    /// On levels even in ln σ, that is in λ, the errors of 3M's first steps and of the others nearly
-    /// cancel each other for such numbers of steps, so that the order seems higher.
+    /// On levels even in λ = -ln σ, the errors of 3M's first steps and of its other steps nearly
+    /// cancel for these numbers of steps, so the observed order is higher.
     #[test]
-    fn dpm_solver_is_of_its_order() {
+    fn dpm_solver_has_its_order() {
         let edm = Schedule::default();
         let even = Schedule::LogSnr { sigma_min: 0.002, sigma_max: 80.0 };
-        for (schedule, order, seem) in
+        for (schedule, order, highest) in
             [(&edm, 2, 2.15), (&even, 2, 2.15), (&edm, 3, 3.15), (&even, 3, 5.0)]
         {
             for steps in [64, 128] {
                 let method = Method::Dpmpp { order };
-                let seen = order_seen(|steps| off_at_the_lowest(method, schedule, steps), steps);
-                let least = order as f64 - 0.15;
-                assert!((least..seem).contains(&seen), "{order} at {steps}: order {seen}");
+                let seen = observed_order(
+                    |steps| error_at_the_lowest_level(method, schedule, steps),
+                    steps,
+                );
+                let lowest = order as f64 - 0.15;
+                assert!((lowest..highest).contains(&seen), "{order} at {steps}: order {seen}");
             }
         }
     }
 
-    /// What a multistep method continues by a polynomial is exact where it is one: from a full
-    /// history on, on levels of any width, D = λ² is followed exactly by 3M.
+    /// A multistep method that extrapolates D by a polynomial is exact where D is one: with a full
+    /// history, on levels of any width, 3M is exact for D = λ².
     #[test]
-    fn three_steps_of_history_carry_a_parabola() {
+    fn dpm_solver_3m_is_exact_for_a_quadratic_denoiser() {
         let levels = [9.0, 5.0, 3.5, 2.0, 0.9, 0.4, 0.0];
         let mut seen = Vec::new();
         let x = now(sample(
@@ -279,7 +282,7 @@ mod tests {
                 Ok(ControlFlow::Continue(()))
             },
         ));
-        // dx/dλ = λ² - x is solved by λ² - 2 λ + 2 + c e^-λ.
+        // The solution of dx/dλ = λ² - x is λ² - 2 λ + 2 + c e^-λ.
         let solution = |sigma: f64| sigma.ln().powi(2) + 2.0 * sigma.ln() + 2.0;
         for i in 2..4 {
             let (from, to) = (levels[i], levels[i + 1]);
@@ -291,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn methods_of_one_step_are_eulers() {
+    fn single_steps_equal_those_of_euler() {
         for method in [
             Method::Heun,
             Method::Ipndm { order: 4 },
@@ -308,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_gaussian_is_sampled_exactly() {
-        // With many steps, to the precision of the method; the data point itself, in one.
+        // With many steps, to the precision of the method; a data set of a single point, exactly.
         assert!((run(Method::Heun, 1000, -60.0) - exact(-60.0, 80.0)).abs() < 1e-5);
         let point = now(sample(
             Method::Heun,
@@ -323,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn fresh_noise_keeps_the_spread_of_a_gaussian() {
+    fn fresh_noise_preserves_the_spread_of_a_gaussian() {
         let churn = Churn { s_churn: 30.0, ..Churn::default() };
         let none = Churn::default();
         for (method, churn, steps) in [
@@ -339,14 +342,14 @@ mod tests {
         }
     }
 
-    /// A step by hand: the posterior of discrete time, in its own units.
+    /// Compares a step with the posterior of discrete time, computed in its own units.
     #[test]
-    fn ancestral_steps_are_those_of_discrete_time() {
+    fn ancestral_steps_match_discrete_time() {
         use crate::config::LinearBetas;
         use crate::diffusion::discrete::{Diffusion, Spacing};
         let diffusion = Diffusion::new(&LinearBetas::default());
         let diffusion = diffusion.respaced(&Spacing::Ddim, 10).expect("stride 100");
-        let (y, z, place) = (0.4, -0.7, 0.3);
+        let (y, z, position) = (0.4, -0.7, 0.3);
         for t in 1..diffusion.len() {
             let (alpha, before) = (diffusion.alphas_bar()[t], diffusion.alphas_bar()[t - 1]);
             let posterior = diffusion.posterior(t);
@@ -360,7 +363,7 @@ mod tests {
                     scalar(x_t / alpha.sqrt()),
                     |_| scalar(z),
                     async |_: &Tensor<4>, _| {
-                        let variance = Some(scalar(place));
+                        let variance = Some(scalar(position));
                         Ok::<_, Infallible>(Prediction { denoised: scalar(y), variance })
                     },
                     async |_| Ok(ControlFlow::Continue(())),
@@ -368,8 +371,8 @@ mod tests {
                 value(&x.expect("infallible").expect("not cancelled")) * before.sqrt()
             };
             let mean = posterior.c_picture * y + posterior.c_noisy * x_t;
-            let log = (1.0 + place) / 2.0 * posterior.log_large
-                + (1.0 - place) / 2.0 * posterior.log_small;
+            let log = (1.0 + position) / 2.0 * posterior.log_large
+                + (1.0 - position) / 2.0 * posterior.log_small;
             for (variance, deviation) in [
                 (Variance::Small, posterior.variance.sqrt()),
                 (Variance::Large, diffusion.betas()[t].sqrt()),
@@ -379,7 +382,7 @@ mod tests {
                 let want = mean + deviation * z;
                 assert!((found - want).abs() < 1e-9, "{variance:?} at {t}: {found}, not {want}");
             }
-            // DDIM's eq 12 and 16.
+            // Eq 12 and 16 of the DDIM paper.
             let eps = (x_t - alpha.sqrt() * y) / (1.0 - alpha).sqrt();
             for eta in [0.0, 0.5, 1.0] {
                 let s = eta * ((1.0 - before) / (1.0 - alpha) * (1.0 - alpha / before)).sqrt();
@@ -391,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_of_no_width_changes_nothing() {
+    fn steps_of_zero_width_change_nothing() {
         let with = |method, levels: &[f64]| {
             let x = now(sample(
                 method,
@@ -465,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_come_through() {
+    fn errors_are_propagated() {
         let result = now(sample(
             Method::Euler,
             &Churn::default(),

@@ -7,28 +7,29 @@ use super::kernel::{Kernel, values};
 use super::parallel::for_each;
 use super::vector::{sigmoid, update, vectorize};
 
-/// `x · Φ(x)` with `Φ` in its tanh form, which is a sigmoid:
-/// `0.5 (1 + tanh u) = sigmoid(2u)`, `u = sqrt(2/π) (x + 0.044715 x³)`.
+/// GELU in its tanh form: `x · 0.5 (1 + tanh u)` with `u = sqrt(2/π) (x + 0.044715 x³)`, computed
+/// as `x · sigmoid(2u)`, which is the same and needs one exponential.
 #[derive(Clone, Debug)]
 pub(crate) struct Gelu;
 
-/// `2 sqrt(2/π)`.
+/// The factor `2 sqrt(2/π)` of `2u`.
 const SCALE: f32 = 1.595_769;
+/// The coefficient of `x³`.
 const CUBIC: f32 = 0.044_715;
 
-/// Factor of `x` in GELU, `sigmoid(2u)`.
+/// Computes `sigmoid(2u)`, the factor that GELU multiplies `x` by.
 #[inline(always)]
 pub(super) fn gate(x: f32) -> f32 {
     sigmoid(SCALE * (x + CUBIC * x * x * x))
 }
 
-/// The derivative at `x`, from its [`gate`].
+/// Computes the derivative of GELU at `x`, given `gate(x)`.
 #[inline(always)]
-pub(super) fn slope(x: f32, gate: f32) -> f32 {
+pub(super) fn derivative(x: f32, gate: f32) -> f32 {
     gate + x * gate * (1.0 - gate) * SCALE * (1.0 + 3.0 * CUBIC * x * x)
 }
 
-/// Elements that one task works on.
+/// Elements of one task.
 const CHUNK: usize = 1 << 14;
 
 impl Kernel<1> for Gelu {
@@ -60,7 +61,7 @@ impl Kernel<1> for Gelu {
         for_each(chunks, |((dx, x), grad)| {
             vectorize(
                 #[inline(always)]
-                || update(dx, [x, grad], |_, [x, grad]| grad * slope(x, gate(x))),
+                || update(dx, [x, grad], |_, [x, grad]| grad * derivative(x, gate(x))),
             );
         });
         [dx]

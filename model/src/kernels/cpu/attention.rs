@@ -1,4 +1,7 @@
-//! The attention of Eq (6) inside windows, straight from the projected tokens.
+//! The attention of Eq (6) inside windows, computed from the projected tokens.
+//!
+//! Logits and weights exist for one head of one window at a time, `[N, N]`, in a scratch buffer;
+//! the backward pass recomputes them from queries and keys.
 
 use core::ops::Range;
 
@@ -7,11 +10,13 @@ use burn_flex::FlexTensor;
 
 use super::gemm::{Left, Out, Right, Rows, outer, product};
 use super::kernel::{Kernel, dims, values};
-use super::parallel::{Room, for_each, for_each_with, sum_rows};
+use super::parallel::{Scratch, for_each, for_each_with, sum_rows};
 use super::vector::{LANES, add_rows, exp, max, sum, update, update_sum, vectorize};
 
-/// The heads of one window, whose tokens lie one after the other: `[N, 3, width]`, the queries,
-/// keys and values of some heads, queries scaled by `1 / sqrt(d)`.
+/// Attention of some heads in one window.
+///
+/// The window's tokens are contiguous: `[N, 3, width]`, queries, keys and values of these heads,
+/// with queries already scaled by `1 / sqrt(d)`.
 #[derive(Clone, Copy)]
 pub(super) struct Heads {
     /// Tokens in the window.
@@ -23,29 +28,30 @@ pub(super) struct Heads {
 }
 
 impl Heads {
-    /// Lengths of what [`Heads::forward`] wants room for: transposed keys, attention weights.
-    pub fn room(self) -> [usize; 2] {
+    /// Lengths of the scratch buffers of [`Heads::forward`]: transposed keys, attention weights.
+    pub fn scratch_lens(self) -> [usize; 2] {
         [self.n * self.d, self.n * self.n]
     }
 
-    /// Lengths of what [`Heads::backward`] wants room for: the same, and the gradient of the
-    /// logits.
-    pub fn room_backward(self) -> [usize; 3] {
+    /// Lengths of the scratch buffers of [`Heads::backward`]: transposed keys or values, attention
+    /// weights, gradient of the logits.
+    pub fn backward_scratch_lens(self) -> [usize; 3] {
         [self.n * self.d, self.n * self.n, self.n * self.n]
     }
 
+    /// Number of heads.
     fn count(self) -> usize {
         self.width / self.d
     }
 
-    /// The attention weights of a head.
-    fn weights(self, qkv: &[f32], bias: &[f32], turned: &mut [f32], weights: &mut [f32]) {
+    /// Computes the attention weights `[N, N]` of the head that `qkv` begins with.
+    fn weights(self, qkv: &[f32], bias: &[f32], transposed: &mut [f32], weights: &mut [f32]) {
         let Self { n, d, width } = self;
-        transpose(&qkv[width..], 3 * width, turned, n, d);
-        let rows = Rows::Every(n);
+        transpose(&qkv[width..], 3 * width, transposed, n, d);
+        let rows = Rows::Strided(n);
         let out = Out { add: [Some((bias, rows)), None], ..Out::new(weights, rows) };
-        let queries = Left::new(qkv, Rows::Every(3 * width), d);
-        product(queries, Right::Plain(turned, n), out, n, n);
+        let queries = Left::new(qkv, Rows::Strided(3 * width), d);
+        product(queries, Right::Plain(transposed, n), out, n, n);
         vectorize(
             #[inline(always)]
             || {
@@ -58,44 +64,44 @@ impl Heads {
         );
     }
 
-    /// The output `[N, width]`, with the bias `[heads, N, N]`.
+    /// Computes the output `[N, width]` with the attention bias `[heads, N, N]`.
     pub fn forward(
         self,
         qkv: &[f32],
         bias: &[f32],
-        [turned, weights]: [&mut [f32]; 2],
+        [transposed, weights]: [&mut [f32]; 2],
         output: &mut [f32],
     ) {
         let Self { n, d, width } = self;
         for (head, bias) in bias.chunks_exact(n * n).enumerate() {
             let qkv = &qkv[head * d..];
-            self.weights(qkv, bias, turned, weights);
-            let out = Out::new(&mut output[head * d..], Rows::Every(width));
+            self.weights(qkv, bias, transposed, weights);
+            let out = Out::new(&mut output[head * d..], Rows::Strided(width));
             let values = Right::Plain(&qkv[2 * width..], 3 * width);
-            product(Left::new(weights, Rows::Every(n), n), values, out, n, d);
+            product(Left::new(weights, Rows::Strided(n), n), values, out, n, d);
         }
     }
 
-    /// The gradient `[N, 3, width]` of `qkv` from that of the output; that of the bias is added to
-    /// `dbias`.
+    /// Computes the gradient `[N, 3, width]` of `qkv` from that of the output, and adds the
+    /// gradient of the bias to `dbias`.
     pub fn backward(
         self,
         [qkv, bias, grad]: [&[f32]; 3],
-        [turned, weights, dlogits]: [&mut [f32]; 3],
+        [transposed, weights, dlogits]: [&mut [f32]; 3],
         dqkv: &mut [f32],
         dbias: &mut [f32],
     ) {
         let Self { n, d, width } = self;
-        let (rows, row) = (Rows::Every(3 * width), 3 * width);
+        let (rows, row) = (Rows::Strided(3 * width), 3 * width);
         for head in 0..self.count() {
             let (qkv, grad) = (&qkv[head * d..], &grad[head * d..]);
             let bias = &bias[head * n * n..][..n * n];
-            self.weights(qkv, bias, turned, weights);
+            self.weights(qkv, bias, transposed, weights);
             // dS = P ∘ (dO Vᵀ - rowsum(P ∘ dO Vᵀ))
-            transpose(&qkv[2 * width..], row, turned, n, d);
-            let out = Out::new(dlogits, Rows::Every(n));
-            let grad_rows = Rows::Every(width);
-            product(Left::new(grad, grad_rows, d), Right::Plain(turned, n), out, n, n);
+            transpose(&qkv[2 * width..], row, transposed, n, d);
+            let out = Out::new(dlogits, Rows::Strided(n));
+            let grad_rows = Rows::Strided(width);
+            product(Left::new(grad, grad_rows, d), Right::Plain(transposed, n), out, n, n);
             let dbias = &mut dbias[head * n * n..][..n * n];
             vectorize(
                 #[inline(always)]
@@ -110,21 +116,21 @@ impl Heads {
             // dQ = dS K; dK = dSᵀ Q; dV = Pᵀ dO
             let dqkv = &mut dqkv[head * d..];
             let keys = Right::Plain(&qkv[width..], row);
-            product(Left::new(dlogits, Rows::Every(n), n), keys, Out::new(dqkv, rows), n, d);
+            product(Left::new(dlogits, Rows::Strided(n), n), keys, Out::new(dqkv, rows), n, d);
             let out = Out::new(&mut dqkv[width..], rows);
-            outer((dlogits, Rows::Every(n)), (qkv, rows), out, [n, n, d]);
+            outer((dlogits, Rows::Strided(n)), (qkv, rows), out, [n, n, d]);
             let out = Out::new(&mut dqkv[2 * width..], rows);
-            outer((weights, Rows::Every(n)), (grad, grad_rows), out, [n, n, d]);
+            outer((weights, Rows::Strided(n)), (grad, grad_rows), out, [n, n, d]);
         }
     }
 }
 
-/// `to[j][i] = from[i][j]` for `n` rows of `d` values, `distance` apart.
-fn transpose(from: &[f32], distance: usize, to: &mut [f32], n: usize, d: usize) {
+/// Transposes `n` rows of `d` values that begin `stride` apart: `to[j][i] = from[i][j]`.
+fn transpose(from: &[f32], stride: usize, to: &mut [f32], n: usize, d: usize) {
     let whole = n / LANES * LANES;
     for first in (0..whole).step_by(LANES) {
         let rows: [&[f32]; LANES] =
-            core::array::from_fn(|lane| &from[(first + lane) * distance..][..d]);
+            core::array::from_fn(|lane| &from[(first + lane) * stride..][..d]);
         for j in 0..d {
             let to = &mut to[j * n + first..][..LANES];
             for lane in 0..LANES {
@@ -134,24 +140,24 @@ fn transpose(from: &[f32], distance: usize, to: &mut [f32], n: usize, d: usize) 
     }
     for i in whole..n {
         for j in 0..d {
-            to[j * n + i] = from[i * distance + j];
+            to[j * n + i] = from[i * stride + j];
         }
     }
 }
 
-/// `softmax(Q Kᵀ / sqrt(d) + B) V` per head, in non-overlapping windows.
+/// Window attention: `softmax(Q Kᵀ / sqrt(d) + B) V` per head, in non-overlapping windows.
 ///
 /// Inputs: `qkv` `[B, H, W, 3 C]`, the spatial part of queries, keys and values, in that order,
 /// each by heads; `time` `[B, 3 C]`, their part from the time token; `bias` `[heads, N, N]` with
 /// `N` tokens in a window. Output: `[B, H, W, C]`.
 #[derive(Clone, Debug)]
 pub(crate) struct WindowAttention {
-    /// Height and width of a window. They divide those of the map.
+    /// Height and width of a window; they divide those of the map.
     pub window: [usize; 2],
     pub heads: usize,
 }
 
-/// The sizes that the loops run over.
+/// Sizes of the map, its windows and the tasks.
 #[derive(Clone, Copy)]
 struct Geometry {
     /// Width of the map, in tokens.
@@ -161,33 +167,33 @@ struct Geometry {
     /// Height and width of a window.
     window: [usize; 2],
     heads: usize,
-    /// Parts that the heads are shared out in.
+    /// Number of parts that the heads are divided into; each is a task of its own.
     parts: usize,
 }
 
 impl Geometry {
-    /// The places of a window's tokens in the row of windows.
+    /// The indices of a window's tokens within its row of windows.
     #[inline(always)]
     fn tokens(self, window: usize) -> impl Iterator<Item = usize> {
         let [wh, ww] = self.window;
         (0..wh).flat_map(move |y| (0..ww).map(move |x| y * self.w + window * ww + x))
     }
 
-    /// The heads of a part in a window.
+    /// The heads of one part in one window.
     fn part(self) -> Heads {
         let width = self.c / self.parts;
         Heads { n: self.window[0] * self.window[1], d: self.c / self.heads, width }
     }
 
-    /// A part's slice of the biases, or of their gradients.
+    /// The range of a part in the attention bias, or in its gradient.
     fn biases(self, part: usize) -> Range<usize> {
         let heads = self.part();
         let length = heads.count() * heads.n * heads.n;
         part * length..(part + 1) * length
     }
 
-    /// Copies queries, keys and values of a part of the heads in a window, with the time token's
-    /// part added, and scales the queries.
+    /// Copies the queries, keys and values of one part of the heads in one window, adds the time
+    /// token's part, and scales the queries.
     fn load(self, qkv: &[f32], time: &[f32], window: usize, part: usize, to: &mut [f32]) {
         let Heads { d, width, .. } = self.part();
         let scale = 1.0 / (d as f32).sqrt();
@@ -208,7 +214,7 @@ impl Geometry {
     }
 }
 
-/// `[.., parts, rows, width]` -> `[.., rows, parts, width]`.
+/// Permutes `[.., parts, rows, width]` to `[.., rows, parts, width]`.
 fn join(values: Vec<f32>, parts: usize, rows: usize, width: usize) -> Vec<f32> {
     if parts == 1 {
         return values;
@@ -228,8 +234,9 @@ fn join(values: Vec<f32>, parts: usize, rows: usize, width: usize) -> Vec<f32> {
 impl WindowAttention {
     fn geometry(&self, qkv: &FlexTensor) -> Geometry {
         let [_, h, w, c3] = dims(qkv);
-        // A task is one row of windows: contiguous in the input and in the output. Of a single
-        // window, which is large as a rule, it is one head.
+        // A task is one row of windows, which is contiguous in the input and in the output. If one
+        // window covers the map, there is one row; it is usually large, and a task is one head of
+        // it.
         let single = self.window == [h, w];
         Geometry {
             w,
@@ -254,16 +261,16 @@ impl Kernel<3> for WindowAttention {
         let heads = g.part();
         let Heads { n, width, .. } = heads;
         let tasks = output.chunks_exact_mut(tokens * width).enumerate();
-        for_each_with(tasks, Room::default, |room, (task, output)| {
+        for_each_with(tasks, Scratch::default, |scratch, (task, output)| {
             let (row, part) = (task / g.parts, task % g.parts);
             let qkv = &qkv[row * tokens * 3 * g.c..][..tokens * 3 * g.c];
             let time = &time[row / per_image * 3 * g.c..][..3 * g.c];
-            let [turned, weights] = heads.room();
-            let [local, context, turned, weights] =
-                room.parts([n * 3 * width, n * width, turned, weights]);
+            let [transposed, weights] = heads.scratch_lens();
+            let [local, context, transposed, weights] =
+                scratch.split([n * 3 * width, n * width, transposed, weights]);
             for window in 0..w / g.window[1] {
                 g.load(qkv, time, window, part, local);
-                heads.forward(local, &bias[g.biases(part)], [turned, weights], context);
+                heads.forward(local, &bias[g.biases(part)], [transposed, weights], context);
                 for (context, token) in context.chunks_exact(width).zip(g.tokens(window)) {
                     output[token * width..][..width].copy_from_slice(context);
                 }
@@ -296,23 +303,23 @@ impl Kernel<3> for WindowAttention {
             .zip(dbias.chunks_exact_mut(bias.len() / g.parts))
             .zip(dtime.chunks_exact_mut(3 * width))
             .enumerate();
-        for_each_with(tasks, Room::default, |room, (task, ((dqkv, dbias), dtime))| {
+        for_each_with(tasks, Scratch::default, |scratch, (task, ((dqkv, dbias), dtime))| {
             let (row, part) = (task / g.parts, task % g.parts);
             let qkv = &qkv[row * tokens * 3 * g.c..][..tokens * 3 * g.c];
             let grad = &grad[row * tokens * g.c..][..tokens * g.c];
             let time = &time[row / per_image * 3 * g.c..][..3 * g.c];
-            let [turned, weights, dlogits] = heads.room_backward();
+            let [transposed, weights, dlogits] = heads.backward_scratch_lens();
             let all = n * 3 * width;
-            let [local, dlocal, dout, turned, weights, dlogits] =
-                room.parts([all, all, n * width, turned, weights, dlogits]);
+            let [local, dlocal, dout, transposed, weights, dlogits] =
+                scratch.split([all, all, n * width, transposed, weights, dlogits]);
             for window in 0..w / g.window[1] {
                 g.load(qkv, time, window, part, local);
                 for (dout, token) in dout.chunks_exact_mut(width).zip(g.tokens(window)) {
                     dout.copy_from_slice(&grad[token * g.c + part * width..][..width]);
                 }
-                let room = [&mut *turned, &mut *weights, &mut *dlogits];
+                let scratch = [&mut *transposed, &mut *weights, &mut *dlogits];
                 let bias = &bias[g.biases(part)];
-                heads.backward([local, bias, dout], room, dlocal, dbias);
+                heads.backward([local, bias, dout], scratch, dlocal, dbias);
                 vectorize(
                     #[inline(always)]
                     || {

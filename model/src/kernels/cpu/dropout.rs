@@ -1,4 +1,4 @@
-//! Dropout.
+//! Dropout with a mask that is a function of a key.
 
 use burn::tensor::Shape;
 use burn_flex::FlexTensor;
@@ -8,22 +8,22 @@ use super::parallel::for_each;
 use super::vector::vectorize;
 use crate::kernels::scramble::scramble;
 
-/// [`crate::kernels::dropout`]. What is left out is worked out again in the backward pass.
+/// The kernel of [`crate::kernels::dropout`]. The backward pass recomputes the mask from the keys.
 #[derive(Clone, Debug)]
 pub(crate) struct Dropout {
-    /// One for each picture.
+    /// The key of each picture.
     pub keys: Vec<u32>,
-    /// Values whose 31 bits are below it are left out.
+    /// Values whose 31-bit hash is below this are dropped.
     pub below: u32,
-    /// What the others are scaled by.
+    /// Factor on the values that are kept.
     pub scale: f32,
 }
 
-/// Values that one task works on.
+/// Values of one task.
 const CHUNK: usize = 1 << 14;
 
 impl Dropout {
-    /// Drops values of a picture, the first of which is that of number `first`.
+    /// Applies dropout to consecutive values of a picture, of which `x[0]` has index `first`.
     #[inline(always)]
     pub(super) fn values(&self, picture: usize, first: usize, x: &mut [f32]) {
         let key = self.keys[picture];
@@ -33,6 +33,7 @@ impl Dropout {
         }
     }
 
+    /// Applies dropout to a tensor.
     fn apply(&self, x: &FlexTensor) -> Vec<f32> {
         let x = values(x);
         let size = x.len() / self.keys.len();

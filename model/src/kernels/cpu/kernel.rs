@@ -1,4 +1,5 @@
-//! How a kernel on slices becomes an operation on tensors, with or without backpropagation.
+//! The trait of CPU kernels, and [`run`], which turns a kernel on slices into an operation on
+//! tensors, with or without backpropagation.
 
 use core::fmt::Debug;
 
@@ -8,14 +9,15 @@ use burn_flex::FlexTensor;
 
 /// A differentiable function of `N` contiguous `f32` tensors, with one output.
 pub(crate) trait Kernel<const N: usize>: Clone + Debug + Send + 'static {
-    /// What the backward pass wants to remember besides the inputs.
+    /// Intermediate results that the backward pass uses besides the inputs.
     type Saved: Clone + Debug + Send + 'static;
 
-    /// The output, its shape, and what to remember; without `keep` that is not used.
+    /// Returns the output, its shape, and the saved results. Without `keep` the latter are not used
+    /// and may be empty.
     fn forward(&self, inputs: [&FlexTensor; N], keep: bool) -> (Vec<f32>, Shape, Self::Saved);
 
-    /// The gradient of each input, from that of the output. `wanted` says which are used;
-    /// for the others anything may be returned.
+    /// Returns the gradient of each input, given that of the output. Gradients that are not
+    /// `wanted` are ignored and may have any value.
     fn backward(
         &self,
         inputs: [&FlexTensor; N],
@@ -25,16 +27,17 @@ pub(crate) trait Kernel<const N: usize>: Clone + Debug + Send + 'static {
     ) -> [Vec<f32>; N];
 }
 
-/// A tensor of any rank on its way into a kernel.
+/// A tensor of any rank as an input of a kernel.
 pub(crate) struct Input(
     #[cfg(feature = "train")] Primitive,
     #[cfg(not(feature = "train"))] FlexTensor,
 );
 
-/// A tensor that remembers the operations it came from.
+/// A tensor on an autodiff device.
 #[cfg(feature = "train")]
 type TrackedTensor = burn::backend::tensor::FloatTensor<burn::backend::Autodiff<Flex>>;
 
+/// The backend's tensor behind an [`Input`].
 #[cfg(feature = "train")]
 enum Primitive {
     Constant(FlexTensor),
@@ -44,9 +47,9 @@ enum Primitive {
 impl<const D: usize> From<Tensor<D>> for Input {
     /// # Panics
     ///
-    /// If the tensor does not live on the `flex` backend: [`super::supports`] comes first.
+    /// If the tensor is not on the `flex` backend; callers check with [`super::supports`].
     fn from(tensor: Tensor<D>) -> Self {
-        let on_flex = "the tensor lives on the flex backend";
+        let on_flex = "the tensor is on the flex backend";
         #[cfg(feature = "train")]
         {
             use burn::backend::Autodiff;
@@ -63,19 +66,19 @@ impl<const D: usize> From<Tensor<D>> for Input {
     }
 }
 
-/// The values of a contiguous tensor.
+/// Returns the values of a contiguous tensor.
 pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
     let (start, end) =
-        tensor.layout().contiguous_offsets().expect("kernels are given contiguous tensors");
+        tensor.layout().contiguous_offsets().expect("the inputs of kernels are contiguous");
     &tensor.storage::<f32>()[start..end]
 }
 
-/// A tensor that takes over `values`.
+/// Creates a tensor that owns `values`.
 pub(super) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape.into()))
 }
 
-/// The dimensions of a tensor of rank `D`.
+/// Returns the dimensions of a tensor of rank `D`.
 pub(super) fn dims<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
     tensor.layout().shape().dims()
 }
@@ -91,7 +94,7 @@ pub(crate) fn run<K: Kernel<N>, const N: usize, const D: usize>(
     Tensor::from_primitive::<Flex>(tensor(output, shape))
 }
 
-/// Runs a kernel, and registers its backward pass if any input lives on an autodiff device.
+/// Runs a kernel, and registers its backward pass if any input is on an autodiff device.
 #[cfg(feature = "train")]
 pub(crate) fn run<K: Kernel<N>, const N: usize, const D: usize>(
     kernel: K,
@@ -130,6 +133,7 @@ pub(crate) fn run<K: Kernel<N>, const N: usize, const D: usize>(
     Tensor::from_primitive::<Autodiff<Flex>>(output)
 }
 
+/// A kernel as an operation of Burn's autodiff graph.
 #[cfg(feature = "train")]
 #[derive(Clone, Debug)]
 struct Differentiable<K> {

@@ -1,12 +1,20 @@
-//! CPU kernels for the operations a DiffiT block spends its time in.
+//! CPU kernels for the operations that a DiffiT block spends most of its time in.
 //!
-//! Burn's `flex` backend runs every operation of the network, one pass over memory at a time.
-//! The operations here join what belongs together into one pass, run on all cores, and bring
-//! their own backward passes. They are drop-in replacements: each has a twin written with plain
-//! tensor operations in [`crate::kernels`], which every other backend runs and which the tests hold
-//! against these.
+//! Burn's `flex` backend makes one pass over memory for each tensor operation. The kernels here
+//! fuse several operations into one pass, run on all cores, and have their own backward passes.
+//! Each computes the same function as an implementation with tensor operations in
+//! [`crate::kernels::plain`], which the other backends run and which the tests compare it with.
 //!
-//! A kernel takes over where [`supports`] says so: `f32` tensors on the `flex` backend.
+//! Kernels are used for `f32` tensors on the `flex` backend ([`supports`]).
+//!
+//! | module | contents |
+//! |---|---|
+//! | `kernel` | the trait of kernels; from slices to tensors |
+//! | `parallel` | loops over tasks, scratch buffers, sums in a fixed order |
+//! | `vector` | element-wise operations and reductions that LLVM vectorises |
+//! | `gemm` | matrix products in register tiles |
+//! | `conv`, `attention`, `norm`, `activation`, `dropout` | one operation each |
+//! | `block` | a whole ResBlock |
 
 // Without the feature `train`, the backward passes are not used.
 #![cfg_attr(not(feature = "train"), allow(dead_code))]
@@ -33,7 +41,7 @@ pub(crate) use norm::{GroupNorm, LayerNorm};
 use burn::backend::DispatchDevice;
 use burn::tensor::{DType, Tensor};
 
-/// Whether `x` is a tensor that the kernels of this module compute with.
+/// Whether the kernels of this module accept `x`.
 pub(crate) fn supports<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32
         && matches!(x.device().without_autodiff().as_dispatch(), DispatchDevice::Flex(_))

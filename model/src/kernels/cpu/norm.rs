@@ -1,16 +1,16 @@
-//! Layer normalisation, and group normalisation with its Swish, over channels-last tensors.
+//! Layer normalisation, and group normalisation with an optional Swish, over channels-last tensors.
 
 use burn::tensor::Shape;
 use burn_flex::FlexTensor;
 
 use super::kernel::{Kernel, dims, values};
-use super::parallel::{Room, for_each, for_each_with, sum_rows};
+use super::parallel::{Scratch, for_each, for_each_with, sum_rows};
 use super::vector::{add_rows, sigmoid, sum, update, vectorize};
 
-/// Rows that one task normalises.
+/// Rows of one task.
 const ROWS: usize = 256;
 
-/// `(x - mean) / sqrt(var + eps) * weight + bias` over the last dimension.
+/// Layer normalisation: `(x - mean) / sqrt(var + eps) * weight + bias` over the last dimension.
 ///
 /// Inputs: `x` `[.., C]`, `weight` `[C]`, `bias` `[C]`.
 #[derive(Clone, Debug)]
@@ -19,7 +19,8 @@ pub(crate) struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// Normalises some rows. Mean and reciprocal deviation of each are kept, side by side.
+    /// Normalises some rows, and writes the mean and the reciprocal standard deviation of each to
+    /// `statistics`, `[rows, 2]`.
     pub(super) fn rows(
         &self,
         x: &[f32],
@@ -43,7 +44,8 @@ impl LayerNorm {
         );
     }
 
-    /// Adds the gradients of some rows to `dx`, and those of weight and bias to theirs.
+    /// Adds the gradient of some rows to `dx`, and the gradients of weight and bias to `dweight`
+    /// and `dbias`.
     pub(super) fn rows_backward(
         [x, weight, statistics]: [&[f32]; 3],
         grad: &[f32],
@@ -72,6 +74,7 @@ impl LayerNorm {
 }
 
 impl Kernel<3> for LayerNorm {
+    /// The statistics of each row.
     type Saved = Vec<f32>;
 
     fn forward(
@@ -127,7 +130,8 @@ pub(crate) struct GroupNorm {
 }
 
 impl GroupNorm {
-    /// Replaces the values per channel by their mean over each group.
+    /// Turns sums over the pixels of each channel into means over the pixels and channels of each
+    /// group, written to all channels of the group.
     fn average_groups(&self, channels: &mut [f32], pixels: usize) {
         let width = channels.len() / self.groups;
         for group in channels.chunks_exact_mut(width) {
@@ -136,7 +140,8 @@ impl GroupNorm {
         }
     }
 
-    /// The mean of each channel's group in an image, then its reciprocal deviation, `[2, C]`.
+    /// Computes the mean and the reciprocal standard deviation of each channel's group in an image,
+    /// `[2, C]`.
     pub(super) fn statistics(&self, x: &[f32], statistics: &mut [f32]) {
         let c = statistics.len() / 2;
         let (mean, rstd) = statistics.split_at_mut(c);
@@ -171,21 +176,21 @@ impl GroupNorm {
         }
     }
 
-    /// The slope of the Swish at some pixels of an image; 1 without one.
+    /// Computes the derivative of the Swish at some pixels of an image; 1 if there is no Swish.
     #[inline(always)]
-    pub(super) fn slopes(
+    pub(super) fn swish_derivative(
         &self,
         x: &[f32],
         [statistics, weight, bias]: [&[f32]; 3],
-        slope: &mut [f32],
+        derivative: &mut [f32],
     ) {
         if !self.swish {
-            return slope.fill(1.0);
+            return derivative.fill(1.0);
         }
         let c = weight.len();
         let (mean, rstd) = statistics.split_at(c);
-        for (slope, x) in slope.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-            update(slope, [x, mean, rstd, weight, bias], |_, [x, mean, rstd, w, b]| {
+        for (derivative, x) in derivative.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+            update(derivative, [x, mean, rstd, weight, bias], |_, [x, mean, rstd, w, b]| {
                 let z = (x - mean) * rstd * w + b;
                 let s = sigmoid(z);
                 s + z * s * (1.0 - s)
@@ -193,19 +198,20 @@ impl GroupNorm {
         }
     }
 
-    /// From the gradient `dz` of what comes before the Swish of an image: adds the gradient of the
-    /// image to `dx`, and those of weight and bias to theirs. `room` has room for `2 C` values.
+    /// Goes back through the normalisation of an image, given the gradient `dz` of the Swish's
+    /// input: adds the gradient of the image to `dx`, and those of weight and bias to `dweight` and
+    /// `dbias`. `scratch` holds at least `2 C` values.
     pub(super) fn image_backward(
         &self,
         [x, statistics, weight]: [&[f32]; 3],
         dz: &[f32],
         dx: &mut [f32],
         [dweight, dbias]: [&mut [f32]; 2],
-        room: &mut [f32],
+        scratch: &mut [f32],
     ) {
         let c = weight.len();
         let (mean, rstd) = statistics.split_at(c);
-        let (g, gx) = room[..2 * c].split_at_mut(c);
+        let (g, gx) = scratch[..2 * c].split_at_mut(c);
         vectorize(
             #[inline(always)]
             || {
@@ -239,7 +245,7 @@ impl GroupNorm {
 }
 
 impl Kernel<3> for GroupNorm {
-    /// Of each image.
+    /// The statistics of each image.
     type Saved = Vec<f32>;
 
     fn forward(
@@ -286,14 +292,14 @@ impl Kernel<3> for GroupNorm {
             .zip(dweight.chunks_exact_mut(c).zip(dbias.chunks_exact_mut(c)));
         for_each_with(
             images,
-            Room::default,
-            |room, ((((dx, x), grad), statistics), (dweight, dbias))| {
-                let [dz, sums] = room.parts([x.len(), 2 * c]);
+            Scratch::default,
+            |scratch, ((((dx, x), grad), statistics), (dweight, dbias))| {
+                let [dz, sums] = scratch.split([x.len(), 2 * c]);
                 vectorize(
                     #[inline(always)]
                     || {
-                        self.slopes(x, [statistics, weight, bias], dz);
-                        update(dz, [grad], |slope, [grad]| slope * grad);
+                        self.swish_derivative(x, [statistics, weight, bias], dz);
+                        update(dz, [grad], |derivative, [grad]| derivative * grad);
                     },
                 );
                 self.image_backward([x, statistics, weight], dz, dx, [dweight, dbias], sums);

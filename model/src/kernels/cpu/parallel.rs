@@ -1,9 +1,14 @@
-//! One loop for both worlds: threads where there are any, a plain loop in WebAssembly.
+//! Parallel loops on rayon's threads, or sequential loops without the feature `rayon`
+//! (WebAssembly).
+//!
+//! Kernels compute the same bits with any number of threads, by three rules:
+//!
+//! - The division into tasks depends on the sizes of the tensors alone.
+//! - A task writes only to its own part of the output, and reads nothing that another one writes.
+//! - Sums over tasks are written to one buffer per task first, and added in a fixed order
+//!   afterwards ([`sum_rows`], [`sum_buffers`]).
 
-/// Calls `work` for every item, in any order, on all cores.
-///
-/// Results must not depend on the order: each item writes to memory of its own, and sums over
-/// items are taken afterwards in a fixed order, so that any number of threads gives the same bits.
+/// Calls `work` for every item, in any order, on all cores. Results must not depend on the order.
 #[cfg(feature = "rayon")]
 pub(super) fn for_each<T: Send>(items: impl Iterator<Item = T>, work: impl Fn(T) + Sync + Send) {
     for_each_with(items, || (), |(), item| work(item));
@@ -15,8 +20,8 @@ pub(super) fn for_each<T>(items: impl Iterator<Item = T>, work: impl Fn(T)) {
     items.for_each(work);
 }
 
-/// [`for_each`] with room for intermediate values, which `init` makes and which items use one after
-/// the other. Nothing may be read from it that was not written for the same item.
+/// [`for_each`] with scratch memory: `init` makes it, and items that run one after the other share
+/// it. An item must not read values that it did not write itself.
 #[cfg(feature = "rayon")]
 pub(super) fn for_each_with<T: Send, S>(
     items: impl Iterator<Item = T>,
@@ -32,24 +37,26 @@ pub(super) fn for_each_with<T: Send, S>(
     }
 }
 
-/// [`for_each`] with room for intermediate values.
+/// [`for_each`] with scratch memory.
 #[cfg(not(feature = "rayon"))]
 pub(super) fn for_each_with<T, S>(
     items: impl Iterator<Item = T>,
     init: impl Fn() -> S,
     work: impl Fn(&mut S, T),
 ) {
-    let mut room = init();
-    items.for_each(|item| work(&mut room, item));
+    let mut scratch = init();
+    items.for_each(|item| work(&mut scratch, item));
 }
 
-/// Room for values that are written before they are read, kept from one use to the next.
+/// A buffer for intermediate values that is reused by consecutive tasks. It is not cleared between
+/// them: values must be written before they are read.
 #[derive(Default)]
-pub(super) struct Room(Vec<f32>);
+pub(super) struct Scratch(Vec<f32>);
 
-impl Room {
-    /// Slices of these lengths, with any values in them.
-    pub fn parts<const N: usize>(&mut self, lengths: [usize; N]) -> [&mut [f32]; N] {
+impl Scratch {
+    /// Disjoint slices of these lengths, with arbitrary values. Grows the buffer if it is too
+    /// small.
+    pub fn split<const N: usize>(&mut self, lengths: [usize; N]) -> [&mut [f32]; N] {
         let total = lengths.iter().sum();
         if self.0.len() < total {
             self.0 = vec![0.0; total];
@@ -63,8 +70,8 @@ impl Room {
     }
 }
 
-/// Adds up the rows of a `[rows, width]` matrix: first in blocks, then the blocks in order, which
-/// keeps the rounding error of a long sum small.
+/// Returns the sum of the rows of a matrix `[rows, width]`. Blocks of rows are summed first, and
+/// then the blocks in order, which keeps the rounding error of a long sum small.
 pub(super) fn sum_rows(rows: &[f32], width: usize) -> Vec<f32> {
     const BLOCK: usize = 256;
     fn add(sum: &mut [f32], rows: &[f32]) {
@@ -83,7 +90,7 @@ pub(super) fn sum_rows(rows: &[f32], width: usize) -> Vec<f32> {
     total
 }
 
-/// Adds up buffers of one length, in order.
+/// Returns the sum of buffers of equal length, added in order.
 pub(super) fn sum_buffers(buffers: Vec<Vec<f32>>) -> Vec<f32> {
     const CHUNK: usize = 1 << 13;
     let mut buffers = buffers.into_iter();

@@ -1,22 +1,25 @@
 //! Arithmetic that the compiler turns into vector instructions.
 //!
-//! Everything here is plain scalar Rust in a shape that LLVM vectorises, inlined into a closure
-//! that [`vectorize`] compiles once per instruction set and picks at run time. No fused
-//! multiply-add is asked for: where the hardware has none, it would be a library call.
+//! The functions are scalar Rust in a form that LLVM vectorises. They are inlined into a closure
+//! that [`vectorize`] compiles once per instruction set and chooses at run time. They ask for no
+//! fused multiply-add: on hardware without one, `f32::mul_add` is a library call.
 
-/// Number of independent partial sums in a reduction: one AVX-512 register of `f32`.
+/// Number of independent partial sums in a reduction: the `f32` lanes of an AVX-512 register. It is
+/// the same for every instruction set, and so is the order of additions.
 pub(super) const LANES: usize = 16;
 
-/// Runs `work` compiled for the widest instruction set this machine has.
+/// Runs `work`, compiled for the widest instruction set of this machine.
 #[inline]
 pub(super) fn vectorize<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)
 }
 
-/// `e^x`, within 2 units in the last place; 0 below -87.3, finite above 88.7.
+/// Computes `e^x`, within 2 units in the last place. The argument is clamped to -87.3 to 88.3, so
+/// that the result is always a normal number.
 ///
-/// Reduction to `2^n * e^r` with `|r| <= ln(2)/2`, a polynomial for `e^r`, and `2^n` written
-/// into the exponent bits. The constant `1.5 * 2^23` rounds to the nearest integer when added.
+/// The argument is reduced to `2^n * e^r` with `|r| <= ln(2)/2`; a polynomial gives `e^r`, and
+/// `2^n` is written into the exponent bits. Adding the constant `1.5 * 2^23` rounds to the nearest
+/// integer.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
@@ -38,16 +41,16 @@ pub(super) fn exp(x: f32) -> f32 {
     p * power
 }
 
-/// `1 / (1 + e^-x)`.
+/// Computes `1 / (1 + e^-x)`.
 #[inline(always)]
 pub(super) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// Sets every `y` to `f(y, x)`, where `x` are the values at its place in slices of the same length.
+/// Sets each `y[i]` to `f(y[i], [x[0][i], x[1][i], ..])` for slices of equal length.
 ///
-/// Rows here are short. Written as one loop, the compiler unrolls it so far that a short row never
-/// reaches the vector part; so the width is spelled out.
+/// The width of a vector is written out. Given a plain loop, the compiler unrolls it so far that
+/// the short rows of the network never reach its vectorised part.
 #[inline(always)]
 pub(super) fn update<const N: usize>(
     y: &mut [f32],
@@ -68,7 +71,7 @@ pub(super) fn update<const N: usize>(
     }
 }
 
-/// Sum of `f(x)`, where `x` are the values at one place in slices of the same length.
+/// Returns the sum of `f([x[0][i], x[1][i], ..])` over `i`, for slices of equal length.
 #[inline(always)]
 pub(super) fn sum<const N: usize>(x: [&[f32]; N], f: impl Fn([f32; N]) -> f32) -> f32 {
     let length = x.first().map_or(0, |x| x.len());
@@ -86,7 +89,7 @@ pub(super) fn sum<const N: usize>(x: [&[f32]; N], f: impl Fn([f32; N]) -> f32) -
     total(lanes)
 }
 
-/// Sets every `y` to `f(y)`, and returns the sum of what they then are.
+/// Sets each `y` to `f(y)`, and returns the sum of the new values.
 #[inline(always)]
 pub(super) fn update_sum(y: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
     let (y, tail) = y.as_chunks_mut::<LANES>();
@@ -104,7 +107,7 @@ pub(super) fn update_sum(y: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
     total(lanes)
 }
 
-/// Sum of all lanes: half and half, so that it takes four additions one after the other.
+/// Returns the sum of all lanes, added pairwise in four steps.
 #[inline(always)]
 fn total(mut lanes: [f32; LANES]) -> f32 {
     for half in [8, 4, 2, 1] {
@@ -123,7 +126,7 @@ pub(super) fn add_rows(sums: &mut [f32], rows: &[f32]) {
     }
 }
 
-/// The largest of `x`; negative infinity if there is none. NaN is passed over.
+/// Returns the largest value of `x`, ignoring NaN, or negative infinity if there is none.
 #[inline(always)]
 pub(super) fn max(x: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
@@ -155,10 +158,10 @@ mod tests {
     }
 
     #[test]
-    fn max_looks_at_every_element() {
+    fn max_considers_every_element() {
         for n in 1..40 {
-            for place in 0..n {
-                let x: Vec<f32> = (0..n).map(|i| if i == place { 2.0 } else { -1.0 }).collect();
+            for at in 0..n {
+                let x: Vec<f32> = (0..n).map(|i| if i == at { 2.0 } else { -1.0 }).collect();
                 assert_eq!(max(&x), 2.0);
             }
         }

@@ -1,0 +1,14 @@
+//! Tests of the program `trainer`, run as a process.
+
+mod classes;
+mod data;
+mod errors;
+mod latents;
+mod memory;
+mod nodes;
+mod resume;
+mod sample;
+mod support;
+mod train;
+mod validation;
+mod weights;

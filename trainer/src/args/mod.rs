@@ -1,0 +1,75 @@
+//! The command line.
+
+mod compute;
+mod data;
+mod parse;
+mod sampling;
+mod tools;
+mod train;
+mod weights;
+
+use clap::{Parser, Subcommand};
+
+pub use data::{CheckArgs, DataCommand, EncodeArgs, FetchArgs};
+pub use parse::seeds;
+pub use sampling::{SampleArgs, VaeArgs};
+pub use tools::{BenchArgs, CompletionsArgs, ManArgs, Measure};
+pub use train::{OutputArgs, RecipeArgs, TrainArgs};
+pub use weights::{DenoiseArgs, ExportArgs, InfoArgs};
+
+/// Train DiffiT models and sample from them.
+///
+/// Without a command, trains the preset `tiny-emoji` on the embedded emoji dataset for a few
+/// minutes, starting from the shipped weights.
+#[derive(Parser)]
+#[command(version, propagate_version = true, after_help = EXIT_CODES)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 success, 1 failure, 2 invalid arguments, 130 interrupted by \
+Ctrl-C, 143 terminated by SIGTERM. An interrupted run is saved.";
+
+// There is one value of it per process.
+#[allow(clippy::large_enum_variant)]
+#[derive(Subcommand)]
+pub enum Command {
+    /// Train a model, or resume a run.
+    Train(TrainArgs),
+    /// Generate images.
+    Sample(SampleArgs),
+    /// Write the weights of a run or a checkpoint to a weights file.
+    Export(ExportArgs),
+    /// Run the denoiser on tensors from a file, for comparison with other implementations.
+    Denoise(DenoiseArgs),
+    /// Print the configuration, the sizes and the model card of a model.
+    Info(InfoArgs),
+    /// Check, download or encode a dataset.
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// Measure speed and memory use.
+    Bench(BenchArgs),
+    /// Print shell completions.
+    Completions(CompletionsArgs),
+    /// Write man pages.
+    Man(ManArgs),
+}
+
+impl Default for Command {
+    /// `trainer train` with every flag at its default.
+    fn default() -> Self {
+        Args::parse_from(["trainer", "train"]).command.expect("a command was given")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,301 @@
+//! Flags of `trainer sample`, and those for sampling that other commands share.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, ensure};
+use clap::{Args, ValueEnum};
+use model::classes::find_all;
+use model::config::LinearBetas;
+use model::discrete::Respacing;
+use model::generate::Settings;
+use model::guidance::{Guidance, GuidanceSchedule, GuidedChannels};
+use model::label::Label;
+use model::sampler::{Churn, Method, Variance};
+use model::schedule::Schedule;
+
+use super::compute::DeviceArgs;
+
+/// Flags of `trainer sample`.
+#[derive(Args, Clone)]
+pub struct SampleArgs {
+    /// Weights file, checkpoint or run folder.
+    ///
+    /// The default is the shipped weights.
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    /// Seeds, one image each, such as 0-63,100.
+    #[arg(long, default_value = "0-15")]
+    pub seeds: String,
+    #[command(flatten)]
+    pub vae: VaeArgs,
+    /// PNG file for a grid of all images, or a folder with --separate.
+    #[arg(long, short, value_name = "PATH", default_value = "samples.png")]
+    pub output: PathBuf,
+    /// Write one file per seed.
+    #[arg(long)]
+    pub separate: bool,
+    /// Print the class below each image of the grid.
+    #[arg(long, conflicts_with = "separate", requires = "classes")]
+    pub labels: bool,
+    /// Number of columns of the grid.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub columns: Option<u32>,
+    /// Batch size.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub batch: u32,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    #[command(flatten)]
+    pub guidance: GuidanceArgs,
+    #[command(flatten)]
+    pub sampler: SamplerArgs,
+}
+
+impl SampleArgs {
+    /// Returns the sampler settings, without classes: one for each guidance scale, or one if there
+    /// is no guidance. They are not validated: the range of some depends on the model.
+    ///
+    /// # Errors
+    ///
+    /// If flags contradict each other.
+    pub fn settings(&self) -> anyhow::Result<Vec<Settings>> {
+        let settings = self.sampler.settings()?;
+        let guided = self.guidance.guidance.iter().map(|&scale| Settings {
+            guidance: Some(self.guidance.with_scale(scale)),
+            ..settings.clone()
+        });
+        let mut all: Vec<Settings> = guided.collect();
+        if all.is_empty() {
+            all.push(settings);
+        }
+        Ok(all)
+    }
+}
+
+/// The autoencoder of a latent model.
+#[derive(Args, Clone)]
+pub struct VaeArgs {
+    /// Autoencoder that decodes latents.
+    ///
+    /// This is diffusion_pytorch_model.safetensors of stabilityai/sd-vae-ft-ema, or a file of the
+    /// same layout.
+    #[arg(long, value_name = "FILE")]
+    pub vae: Option<PathBuf>,
+    /// JSON file with the configuration of the autoencoder, if it is not Stable Diffusion's.
+    #[arg(long, value_name = "FILE", requires = "vae")]
+    pub vae_config: Option<PathBuf>,
+}
+
+/// Classes and classifier-free guidance.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Classes and guidance")]
+pub struct GuidanceArgs {
+    /// Classes, by index or by an unambiguous part of the name, such as 207,otter,10-19.
+    ///
+    /// With n classes, seed s gets class s mod n (for denoise: image s). A mixture gives weights
+    /// and is separated from the next class by a semicolon: otter=0.6,pizza=0.4;rocket.
+    #[arg(long, visible_alias = "class", value_name = "CLASSES")]
+    pub classes: Option<String>,
+    /// Scale of classifier-free guidance; 1 disables it.
+    ///
+    /// The paper uses 4.4 at 256x256. `trainer sample` accepts several scales, such as 1,2,4, and
+    /// writes one output for each, with the scale in its name.
+    #[arg(long, value_name = "SCALES", requires = "classes", value_delimiter = ',')]
+    pub guidance: Vec<f64>,
+    /// Exponent of the guidance schedule, which rises from 1 to the scale over time; 0 for a
+    /// constant scale, as in the paper at 512x512.
+    #[arg(long, value_name = "POWER", default_value_t = 4.0)]
+    pub guidance_power: f64,
+    /// Channels that guidance applies to.
+    #[arg(long, value_enum, default_value = "three")]
+    pub guidance_channels: GuidedChannelsKind,
+    /// Lowest noise level that guidance applies to.
+    #[arg(long, value_name = "SIGMA", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub guidance_min: f64,
+    /// Highest noise level that guidance applies to.
+    #[arg(long, value_name = "SIGMA", default_value_t = f64::MAX, hide_default_value = true)]
+    pub guidance_max: f64,
+}
+
+impl GuidanceArgs {
+    /// Returns classifier-free guidance with the given scale.
+    pub fn with_scale(&self, scale: f64) -> Guidance {
+        let schedule = match self.guidance_power {
+            0.0 => GuidanceSchedule::Constant,
+            power => GuidanceSchedule::PowerCosine { power },
+        };
+        let channels = match self.guidance_channels {
+            GuidedChannelsKind::Three => GuidedChannels::Three,
+            GuidedChannelsKind::All => GuidedChannels::All,
+        };
+        Guidance {
+            scale,
+            schedule,
+            channels,
+            sigma_low: self.guidance_min,
+            sigma_high: self.guidance_max,
+        }
+    }
+
+    /// Returns the labels that --classes asks for, among classes with the given names.
+    ///
+    /// # Errors
+    ///
+    /// If a class does not exist or its name is ambiguous.
+    pub fn labels(&self, names: &[String]) -> anyhow::Result<Vec<Label>> {
+        find_all(names, self.classes.as_deref().unwrap_or_default()).context("--classes")
+    }
+}
+
+/// The sampler and its noise levels.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Sampler")]
+pub struct SamplerArgs {
+    /// Number of sampling steps.
+    #[arg(long, value_name = "N", default_value_t = 18)]
+    pub steps: usize,
+    /// Sampler.
+    #[arg(long, value_enum, default_value = "heun")]
+    pub sampler: SamplerKind,
+    /// Order of the sampler: 1 to 4 for ipndm (default 4), 2 or 3 for dpmpp (default 3).
+    #[arg(long)]
+    pub order: Option<usize>,
+    /// Stochasticity of the ddim sampler, from 0 (deterministic) to 1.
+    #[arg(long, default_value_t = 0.0)]
+    pub eta: f64,
+    /// Variance of a step of the ddpm sampler.
+    #[arg(long, value_enum, default_value_t)]
+    pub variance: VarianceKind,
+    /// Use noise levels of ADM's 1000 timesteps.
+    ///
+    /// The timesteps are evenly spaced (250), have a constant stride (ddim50), or are given by a
+    /// number for each of equal sections (10,15,20).
+    #[arg(long, value_name = "STEPS", conflicts_with_all = ["steps", "levels", "sigma_min", "sigma_max", "rho"])]
+    pub respacing: Option<Respacing>,
+    /// Spacing of the noise levels.
+    #[arg(long, value_enum, default_value_t)]
+    pub levels: LevelsKind,
+    /// Lowest noise level.
+    #[arg(long, value_name = "SIGMA", default_value_t = 0.002)]
+    pub sigma_min: f64,
+    /// Highest noise level.
+    #[arg(long, value_name = "SIGMA", default_value_t = 80.0)]
+    pub sigma_max: f64,
+    /// Exponent of EDM's noise levels; larger values put more steps at low noise.
+    #[arg(long, default_value_t = 7.0)]
+    pub rho: f64,
+    /// Clamp every denoised image to the range -1 to 1.
+    #[arg(long)]
+    pub clip_denoised: bool,
+    /// Amount of noise added during sampling (S_churn); 0 disables it.
+    #[arg(long, default_value_t = 0.0)]
+    pub churn: f64,
+    /// Lowest noise level at which noise is added (S_min).
+    #[arg(long, value_name = "SIGMA", default_value_t = 0.0)]
+    pub churn_min: f64,
+    /// Highest noise level at which noise is added (S_max).
+    #[arg(long, value_name = "SIGMA", default_value_t = f64::MAX, hide_default_value = true)]
+    pub churn_max: f64,
+    /// Standard deviation of the added noise (S_noise).
+    #[arg(long, default_value_t = 1.0)]
+    pub churn_noise: f64,
+}
+
+impl SamplerArgs {
+    /// Returns the sampler settings, without classes and guidance.
+    fn settings(&self) -> anyhow::Result<Settings> {
+        let Self { sigma_min, sigma_max, rho, .. } = *self;
+        let (steps, schedule) = match &self.respacing {
+            None => {
+                let schedule = match self.levels {
+                    LevelsKind::Edm => Schedule::Edm { sigma_min, sigma_max, rho },
+                    LevelsKind::LogSnr => Schedule::LogSnr { sigma_min, sigma_max },
+                };
+                (self.steps, schedule)
+            }
+            Some(Respacing { spacing, steps }) => {
+                let betas = LinearBetas::default();
+                (*steps, Schedule::Adm { betas, spacing: spacing.clone() })
+            }
+        };
+        Ok(Settings {
+            steps,
+            method: self.method()?,
+            schedule,
+            churn: Churn {
+                s_churn: self.churn,
+                s_min: self.churn_min,
+                s_max: self.churn_max,
+                s_noise: self.churn_noise,
+            },
+            clip_denoised: self.clip_denoised,
+            ..Settings::default()
+        })
+    }
+
+    fn method(&self) -> anyhow::Result<Method> {
+        let method = match self.sampler {
+            SamplerKind::Euler => Method::Euler,
+            SamplerKind::Heun => Method::Heun,
+            SamplerKind::Ipndm => Method::Ipndm { order: self.order.unwrap_or(4) },
+            SamplerKind::Dpmpp => Method::Dpmpp { order: self.order.unwrap_or(3) },
+            SamplerKind::Ddim => Method::Ddim { eta: self.eta },
+            SamplerKind::Ddpm => Method::Ddpm {
+                variance: match self.variance {
+                    VarianceKind::Learned => Variance::Learned,
+                    VarianceKind::Small => Variance::Small,
+                    VarianceKind::Large => Variance::Large,
+                },
+            },
+        };
+        ensure!(
+            self.order.is_none() || method.order().is_some(),
+            "--order is for the samplers ipndm and dpmpp"
+        );
+        Ok(method)
+    }
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub enum LevelsKind {
+    /// EDM's schedule with exponent --rho.
+    #[default]
+    Edm,
+    /// Uniform in log-SNR.
+    LogSnr,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum SamplerKind {
+    /// Euler's method, first order.
+    Euler,
+    /// Heun's method, second order.
+    Heun,
+    /// iPNDM, multistep.
+    Ipndm,
+    /// DPM-Solver++, multistep.
+    Dpmpp,
+    /// DDIM.
+    Ddim,
+    /// DDPM's ancestral sampling.
+    Ddpm,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum GuidedChannelsKind {
+    /// The first three, as in the official release.
+    Three,
+    /// All channels.
+    All,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub enum VarianceKind {
+    /// Predicted by the network, or small if the network predicts none.
+    #[default]
+    Learned,
+    /// Variance of the posterior.
+    Small,
+    /// Beta of the step.
+    Large,
+}

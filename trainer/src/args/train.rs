@@ -1,0 +1,166 @@
+//! Flags of `trainer train`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::compute::ClusterArgs;
+use super::parse::{images, positive, probability, time};
+use super::sampling::VaeArgs;
+use crate::config;
+
+/// Flags of `trainer train`.
+#[derive(Args, Clone)]
+pub struct TrainArgs {
+    /// Preset that sets the model and the recipe.
+    ///
+    /// The presets are tiny-emoji, tiny-cifar10, tiny, cifar10, cifar10-i, cifar10-256, ffhq64,
+    /// ffhq64-i, and for latents latent256, latent512 and latent-tiny. For comparison there are
+    /// DDPM++ and NCSN++ (t5-vp, t5-ve), both with TMSA (t5-vp-tmsa, t5-ve-tmsa), and DiT for
+    /// latents (dit-xl2, dit-b2, dit-s2, dit-latent-tiny). The default is tiny-emoji for the
+    /// embedded emoji dataset, and the unconditional tiny for other data.
+    #[arg(long, conflicts_with = "resume")]
+    pub preset: Option<String>,
+    /// JSON file with options that override those of the preset, such as the options.json of a run.
+    ///
+    /// Any subset of the options may be given.
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    pub options: Option<PathBuf>,
+    /// Initial weights: the shipped weights, random weights (scratch), or a weights file.
+    #[arg(long, value_name = "shipped|scratch|FILE", conflicts_with = "resume")]
+    pub from: Option<String>,
+    /// Resume a run from its latest checkpoint, or from the given checkpoint.
+    #[arg(long, value_name = "RUN|CHECKPOINT")]
+    pub resume: Option<PathBuf>,
+    /// Stop after this much time, such as 10m or 2h, and save a checkpoint.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub max_time: Option<Duration>,
+    /// Print every option and its source, the model's sizes and the run folder, then exit.
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+}
+
+/// Flags that set options of the recipe.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Recipe")]
+pub struct RecipeArgs {
+    /// Training data.
+    ///
+    /// A folder or zip of PNG or JPEG files, a CIFAR-10 archive, a latent dataset, or `emoji` for
+    /// the embedded emoji dataset, which is the default.
+    #[arg(long, value_name = "PATH", conflicts_with = "resume")]
+    pub data: Option<PathBuf>,
+    /// Number of images to train on, counting repetitions, such as 3k or 200M.
+    #[arg(long, value_name = "IMAGES", value_parser = images)]
+    pub duration: Option<u64>,
+    /// Batch size.
+    #[arg(long, value_name = "N", conflicts_with = "resume", value_parser = clap::value_parser!(u64).range(1..=65536))]
+    pub batch: Option<u64>,
+    /// Accumulate gradients over micro-batches of this size, which must divide the batch size.
+    ///
+    /// Takes less memory and computes the same gradients.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65536))]
+    pub micro_batch: Option<u64>,
+    /// Recompute activations in the backward pass instead of storing them.
+    ///
+    /// Takes less memory and one more forward pass.
+    #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true")]
+    pub gradient_checkpointing: Option<bool>,
+    /// Precision of matrix products and convolutions.
+    ///
+    /// Weights are always f32.
+    #[arg(long, value_enum)]
+    pub precision: Option<config::Precision>,
+    /// Learning rate after warm-up.
+    #[arg(long, value_parser = positive, allow_negative_numbers = true)]
+    pub lr: Option<f64>,
+    /// Number of images over which the learning rate warms up linearly from 0.
+    #[arg(long, value_name = "IMAGES", value_parser = images)]
+    pub lr_ramp: Option<u64>,
+    /// Fraction of the duration, at its end, over which the learning rate decays linearly to 0,
+    /// such as 0.2.
+    #[arg(long, value_name = "FRACTION", value_parser = probability)]
+    pub lr_decay: Option<f64>,
+    /// Optimizer.
+    #[arg(long, value_enum, conflicts_with = "resume")]
+    pub optimizer: Option<config::Optimizer>,
+    /// Learning rate of Muon after warm-up.
+    ///
+    /// The default is that of --lr.
+    #[arg(long, value_name = "LR", value_parser = positive, allow_negative_numbers = true)]
+    pub muon_lr: Option<f64>,
+    /// Clip the gradient to this global norm.
+    #[arg(long, value_name = "NORM", value_parser = positive, allow_negative_numbers = true)]
+    pub clip: Option<f64>,
+    /// Probability of each transformation of EDM's augmentation (scaling, rotation, ...); 0
+    /// disables it.
+    #[arg(long, value_name = "P", value_parser = probability, conflicts_with = "resume")]
+    pub augment: Option<f64>,
+    /// Probability of training on an image without its class label.
+    #[arg(long, value_name = "P", value_parser = probability, conflicts_with = "resume")]
+    pub label_dropout: Option<f64>,
+    /// Initial class embeddings, unless the initial weights have some.
+    #[arg(long, value_enum, conflicts_with = "resume")]
+    pub class_vectors: Option<config::ClassVectors>,
+    /// Assign the noise of a batch to its images so that the sum of squared distances is smallest.
+    #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true", conflicts_with = "resume")]
+    pub immiscible: Option<bool>,
+    /// Measure the validation loss on this many images; 0 disables it.
+    ///
+    /// They are held out of the training data unless --validation-data is given. With one image per
+    /// class, as in the emoji dataset, the model never sees the held-out classes.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub validate: Option<u32>,
+    /// Dataset to take the validation images from.
+    ///
+    /// It must have the classes of the training data.
+    #[arg(long, value_name = "PATH", requires = "validate")]
+    pub validation_data: Option<PathBuf>,
+    /// Seed of the initial weights, the data order and the noise.
+    #[arg(long, conflicts_with = "resume")]
+    pub seed: Option<u64>,
+}
+
+/// Flags for the run folder and for messages.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
+    /// Folder in which the run folder is created.
+    #[arg(long, value_name = "FOLDER", default_value = "runs", conflicts_with = "resume")]
+    pub out: PathBuf,
+    /// Generate a grid of samples every this many images.
+    #[arg(long, value_name = "IMAGES", value_parser = images)]
+    pub sample_every: Option<u64>,
+    /// Number of samples in a grid; 0 disables grids.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(0..=1024))]
+    pub grid: u32,
+    #[command(flatten)]
+    pub vae: VaeArgs,
+    /// Measure the validation loss every this many images.
+    ///
+    /// The default is that of --sample-every.
+    #[arg(long, value_name = "IMAGES", value_parser = images)]
+    pub validate_every: Option<u64>,
+    /// Save a checkpoint every this many images.
+    #[arg(long, value_name = "IMAGES", value_parser = images)]
+    pub save_every: Option<u64>,
+    /// Number of latest checkpoints to keep.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub keep: u32,
+    /// Also keep one older checkpoint every this many images.
+    #[arg(long, value_name = "IMAGES", value_parser = images)]
+    pub keep_every: Option<u64>,
+    /// Print only warnings and the result.
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Print JSON Lines: the lines of stats.jsonl as they are written, then the result.
+    #[arg(long)]
+    pub json: bool,
+}

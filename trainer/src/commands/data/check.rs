@@ -1,0 +1,68 @@
+//! `trainer data check`: reports the contents of a dataset.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anstream::println;
+
+use crate::args::CheckArgs;
+use crate::data::error::DataError;
+use crate::data::latents::Latents;
+use crate::data::source::{is_latents, read};
+use crate::data::statistics::Statistics;
+
+/// Runs the command. The exit code is a failure if any image cannot be used.
+///
+/// # Errors
+///
+/// If the dataset as a whole cannot be read.
+pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
+    if is_latents(&args.path) {
+        check_latents(&args.path)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let contents = read(&args.path)?;
+    let statistics = Statistics::new(&contents);
+    if contents.items.is_empty() {
+        return Err(DataError::Empty(args.path).into());
+    }
+    println!("{}", args.path.display());
+    println!("  images      {}", statistics.usable());
+    for ((width, height), count) in &statistics.sizes {
+        println!("  {:<11} {count}", format!("{width}x{height}"));
+    }
+    if statistics.classes.is_empty() {
+        println!("  classes     none");
+    }
+    for (class, count) in &statistics.classes {
+        println!("  {class:<24} {count}");
+    }
+    let list = |values: [f64; 3]| values.map(|value| format!("{value:.4}")).join(" ");
+    println!("  mean        {}  (red, green, blue; 0 is black, 1 is white)", list(statistics.mean));
+    println!("  deviation   {}", list(statistics.deviation));
+    if statistics.bad.is_empty() {
+        println!("  all images can be used");
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("  {} cannot be used:", statistics.bad.len());
+    for (name, reason) in &statistics.bad {
+        println!("    {name}: {reason}");
+    }
+    Ok(ExitCode::FAILURE)
+}
+
+/// Reports the contents of a latent dataset.
+fn check_latents(path: &Path) -> anyhow::Result<()> {
+    let latents = Latents::open(path)?;
+    let Latents { origin, shape: [c, h, w], labels, .. } = &latents;
+    println!("{}", path.display());
+    println!("  latents     {}, and as many of mirror images", latents.len());
+    println!("  {:<11} {c} channels, scale {}", format!("{w}x{h}"), origin.vae.scale);
+    for (number, class) in origin.classes.iter().enumerate() {
+        let count = labels.iter().filter(|label| **label as usize == number).count();
+        println!("  {class:<24} {count}");
+    }
+    println!("  SHA-256 of the images       {}", origin.pictures_sha256);
+    println!("  SHA-256 of the autoencoder  {}", origin.vae_sha256);
+    Ok(())
+}

@@ -1,0 +1,5 @@
+//! The commands of `trainer data`.
+
+pub mod check;
+pub mod encode;
+pub mod fetch;

@@ -1,0 +1,10 @@
+//! The commands of the program.
+
+pub mod bench;
+pub mod data;
+pub mod denoise;
+pub mod export;
+pub mod info;
+pub mod manual;
+pub mod sample;
+pub mod train;

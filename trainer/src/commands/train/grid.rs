@@ -1,0 +1,93 @@
+//! Grids of samples during training.
+
+use burn::tensor::Device;
+use model::Model;
+use model::generate::Settings;
+use model::label::Label;
+use model::picture::{NotFinite, Rgb};
+use model::vae::Vae;
+
+use crate::samples::captions;
+use crate::samples::generate::images;
+
+/// Batch size of sampling.
+const BATCH: usize = 16;
+
+/// Classes of the embedded emoji that are shown first: familiar and different from each other.
+const PREFERRED_CLASSES: [&str; 16] = [
+    "grinning",
+    "red heart",
+    "otter",
+    "pizza",
+    "rocket",
+    "sunflower",
+    "Japan Flag",
+    "dog",
+    "strawberry",
+    "soccer",
+    "house",
+    "snowman",
+    "rainbow",
+    "apple",
+    "octopus",
+    "green apple",
+];
+
+/// Returns a grid of `n` samples from the seeds 0 to `n - 1`, with captions if the classes have
+/// names.
+///
+/// # Errors
+///
+/// If a sample is not finite.
+pub fn sample_grid(
+    model: &Model,
+    vae: Option<&Vae>,
+    names: &[String],
+    n: u32,
+    device: &Device,
+) -> Result<Rgb, NotFinite> {
+    let seeds: Vec<u64> = (0..u64::from(n)).collect();
+    let classes = classes_to_show(names, model.config.classes(), n as usize);
+    let labels = classes.iter().copied().map(Label::from).collect();
+    let settings = Settings { classes: labels, ..Settings::default() };
+    let images = images(model, vae, &settings, &seeds, BATCH, device, |_| {})?;
+    let columns = Rgb::square(images.len());
+    if names.is_empty() || classes.is_empty() {
+        return Ok(Rgb::grid(&images, columns));
+    }
+    let name = |i: usize| names.get(classes[i % classes.len()]).cloned().unwrap_or_default();
+    let captions: Vec<String> = (0..images.len()).map(name).collect();
+    Ok(captions::grid(&images, &captions, columns))
+}
+
+/// Returns the classes of `n` samples among `count` classes: the preferred ones if they exist,
+/// otherwise evenly spaced ones.
+fn classes_to_show(names: &[String], count: usize, n: usize) -> Vec<usize> {
+    let preferred: Vec<usize> = PREFERRED_CLASSES
+        .iter()
+        .filter_map(|preferred| names.iter().position(|name| name == preferred))
+        .take(n)
+        .collect();
+    if preferred.len() == n.min(PREFERRED_CLASSES.len()) {
+        return preferred;
+    }
+    let n = n.min(count);
+    (0..n).map(|i| i * count / n).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn preferred_classes_come_first_and_others_are_spaced_evenly() {
+        let names: Vec<String> = PREFERRED_CLASSES.iter().rev().map(ToString::to_string).collect();
+        assert_eq!(classes_to_show(&names, 16, 3), [15, 14, 13]);
+        assert_eq!(classes_to_show(&names, 16, 20), (0..16).rev().collect::<Vec<_>>());
+        // One of them is missing, and all are needed.
+        assert_eq!(classes_to_show(&names[..15], 15, 16), (0..15).collect::<Vec<_>>());
+        assert_eq!(classes_to_show(&[], 10, 4), [0, 2, 5, 7]);
+        assert_eq!(classes_to_show(&[], 2, 4), [0, 1]);
+        assert!(classes_to_show(&[], 0, 4).is_empty());
+    }
+}

@@ -1,0 +1,355 @@
+//! Plan of a run: the recipe, the initial weights, the run folder. Nothing is built or written yet.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use anstream::println;
+use anyhow::{Context, bail, ensure};
+use burn::tensor::Device;
+use model::weights::{Weights, shape_of};
+use model::{Model, TensorSpec};
+use serde_json::{Value, json};
+
+use crate::args::{RecipeArgs, TrainArgs};
+use crate::config::options::Options;
+use crate::config::{ClassVectors, EMBEDDED_DATA, TrainConfig};
+use crate::data::class_vectors;
+use crate::data::dataset::Dataset;
+use crate::learner::nodes::Nodes;
+use crate::learner::step::Learner;
+use crate::memory;
+use crate::run::checkpoint::{self, Checkpoint, Part};
+use crate::run::folder::RunFolder;
+use crate::run::progress::Progress;
+use crate::run::report::warn;
+use crate::weights::shipped;
+
+/// Starting point of a training process.
+enum Start {
+    /// Random weights.
+    Random,
+    /// Weights file.
+    Weights(Vec<u8>),
+    /// Checkpoint of a run to resume.
+    Checkpoint { folder: RunFolder, checkpoint: Box<Checkpoint> },
+}
+
+/// Plan of a run.
+pub struct Plan {
+    options: Options,
+    /// Recipe.
+    pub config: TrainConfig,
+    start: Start,
+    /// Name of the initial weights; empty for random weights.
+    started_from: String,
+    /// Name of the run folder, after its number.
+    label: String,
+}
+
+/// Name of the tensor of class embeddings.
+const CLASS_EMBEDDINGS: &str = "time.class.weight";
+
+/// Name of random weights in --from.
+const SCRATCH: &str = "scratch";
+
+impl Plan {
+    /// Makes the plan that the flags ask for.
+    ///
+    /// # Errors
+    ///
+    /// If the flags contradict each other, or a file cannot be used.
+    pub fn new(args: &TrainArgs) -> anyhow::Result<Self> {
+        match &args.resume {
+            Some(path) => Self::resume(path, args),
+            None => Self::start(args),
+        }
+    }
+
+    /// Makes the plan of a new run.
+    fn start(args: &TrainArgs) -> anyhow::Result<Self> {
+        let embedded = Path::new(EMBEDDED_DATA);
+        let default_preset = match args.recipe.data.as_deref() {
+            Some(data) if data != embedded => "tiny",
+            _ => "tiny-emoji",
+        };
+        let name = args.preset.as_deref().unwrap_or(default_preset);
+        let Some(preset) = TrainConfig::preset(name) else {
+            bail!("--preset {name}: the presets are {}", model::preset::names());
+        };
+        let mut options = Options::new(&format!("preset {name}"), &preset)?;
+        if let Some(path) = &args.options {
+            let context = || format!("--options {}", path.display());
+            let text = std::fs::read_to_string(path).with_context(context)?;
+            let values: Value = serde_json::from_str(&text).with_context(context)?;
+            ensure!(values.is_object(), "--options {}: not a JSON object", path.display());
+            options.add(&path.display().to_string(), values);
+        }
+        options.add("flags", recipe_json(&args.recipe));
+        let config = options.config()?;
+        config.validate_fit()?;
+
+        let from = match &args.from {
+            Some(from) => from.clone(),
+            // By default, train the shipped weights further on their own data.
+            None if config.model == preset.model
+                && name == "tiny-emoji"
+                && config.data == embedded =>
+            {
+                shipped::NAME.into()
+            }
+            None => SCRATCH.into(),
+        };
+        let (start, started_from) = match from.as_str() {
+            SCRATCH => (Start::Random, String::new()),
+            from => initial_weights(from, &config, name)?,
+        };
+        let data = config.data.file_stem().unwrap_or_default().to_string_lossy();
+        let label = format!("{name}-{data}-batch{}", config.batch);
+        Ok(Self { options, config, start, started_from, label })
+    }
+
+    /// Makes the plan of resuming a run.
+    fn resume(path: &Path, args: &TrainArgs) -> anyhow::Result<Self> {
+        let (folder, path, checkpoint) = checkpoint::find(path, warn)?;
+        let mut options = Options::new(&path.display().to_string(), &checkpoint.progress.config)?;
+        options.add("flags", recipe_json(&args.recipe));
+        let config = options.config()?;
+        ensure!(
+            config.held_out() == checkpoint.progress.config.held_out(),
+            "--validate: a resumed run must hold out the same images, since it was trained on the \
+             others; use --validation-data to validate on other data"
+        );
+        let started_from = checkpoint.progress.started_from.clone();
+        let start = Start::Checkpoint { folder, checkpoint: Box::new(checkpoint) };
+        Ok(Self { options, config, start, started_from, label: String::new() })
+    }
+
+    /// Returns the number of images seen before.
+    pub fn images(&self) -> u64 {
+        match &self.start {
+            Start::Checkpoint { checkpoint, .. } => checkpoint.progress.images,
+            _ => 0,
+        }
+    }
+
+    /// Prints the options, the sizes and the run folder.
+    ///
+    /// # Errors
+    ///
+    /// As [`Options::config`].
+    pub fn print(&self, args: &TrainArgs) -> anyhow::Result<()> {
+        for (path, value, source) in self.options.explained()? {
+            println!("{path:<40} {value:<24} {source}");
+        }
+        let network = shape_of(&self.config.model);
+        let macs = network.macs();
+        let parameters = network.parameter_count();
+        println!("\nparameters      {parameters}");
+        println!("multiply-adds   {:.3} G per image and forward pass", macs.total() as f64 / 1e9);
+        let needed = memory::estimate(&self.config, args.cluster.workers());
+        println!("memory          about {} MB per device", needed / 1_000_000);
+        println!("checkpoints     {} MB each", checkpoint::size(parameters) / 1_000_000);
+        println!("images          {} of {}", self.images(), self.config.duration);
+        match &self.start {
+            Start::Checkpoint { folder, .. } => {
+                println!("run folder      {}", folder.path().display());
+            }
+            _ => println!(
+                "run folder      a new folder in {}, named NUMBER-{}",
+                args.output.out.display(),
+                self.label
+            ),
+        }
+        Ok(())
+    }
+
+    /// Returns the run folder, which is created for a new run.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be created.
+    pub fn folder(&self, args: &TrainArgs) -> anyhow::Result<RunFolder> {
+        match &self.start {
+            Start::Checkpoint { folder, .. } => Ok(folder.clone()),
+            _ => RunFolder::create(&args.output.out, &self.label),
+        }
+    }
+
+    /// Builds the learner.
+    ///
+    /// # Errors
+    ///
+    /// If the model or the optimizer cannot be built on these devices.
+    pub fn build(
+        &self,
+        data: &Dataset,
+        devices: &[Device],
+        nodes: Option<Nodes>,
+    ) -> anyhow::Result<(Progress, Learner)> {
+        let config = &self.config;
+        let new = || Progress::new(config.clone(), self.started_from.clone());
+        match &self.start {
+            // Each device initialises its own model: initial values of a large model take much
+            // memory.
+            Start::Random if config.class_vectors == ClassVectors::Random => {
+                let make = |device: &_| Ok(Model::new(config.model.clone(), config.seed, device)?);
+                Ok((new(), Learner::new(config, devices, nodes, make, make)?))
+            }
+            Start::Random => {
+                let values = self.initial_values(None, data)?;
+                let make = |device: &_| {
+                    let values = |spec: &TensorSpec| values[&spec.name].clone();
+                    Ok(Model::from_values(config.model.clone(), &values, device))
+                };
+                Ok((new(), Learner::new(config, devices, nodes, make, make)?))
+            }
+            Start::Weights(bytes) => {
+                let weights = Weights::parse(bytes)?;
+                let initial = if weights.config() == &config.model {
+                    HashMap::new()
+                } else {
+                    self.initial_values(Some(&weights), data)?
+                };
+                let values = |spec: &TensorSpec| match initial.get(&spec.name) {
+                    Some(values) => values.clone(),
+                    None => weights.values(spec),
+                };
+                let make =
+                    |device: &_| Ok(Model::from_values(config.model.clone(), &values, device));
+                Ok((new(), Learner::new(config, devices, nodes, make, make)?))
+            }
+            Start::Checkpoint { folder, checkpoint } => {
+                let network = |device: &_| Ok(checkpoint.model(Part::Network, device));
+                let ema = |device: &_| Ok(checkpoint.model(Part::Ema, device));
+                let mut learner = Learner::new(config, devices, nodes, network, ema)?;
+                learner
+                    .restore_optimizer(&checkpoint.optimizer)
+                    .with_context(|| folder.path().display().to_string())?;
+                let config = config.clone();
+                let progress = checkpoint.progress.clone();
+                let times = config.loss.time_sampler(progress.times);
+                Ok((Progress { config, times, ..progress }, learner))
+            }
+        }
+    }
+
+    /// Returns initial values, by tensor name, of the tensors that are not in `weights`. These are
+    /// all tensors without `weights`, or those that depend on the classes if `weights` has other
+    /// classes.
+    fn initial_values(
+        &self,
+        weights: Option<&Weights>,
+        data: &Dataset,
+    ) -> anyhow::Result<HashMap<String, Vec<f32>>> {
+        let config = &self.config;
+        let is_known = |spec: &TensorSpec| weights.is_some_and(|w| w.specs().contains(spec));
+        let parameters =
+            Model::new(config.model.clone(), config.seed, &Device::flex())?.parameters();
+        let new = parameters.into_iter().filter(|(spec, _)| !is_known(spec));
+        let values = new.map(|(spec, values)| match &spec.shape[..] {
+            &[channels, classes]
+                if spec.name == CLASS_EMBEDDINGS
+                    && config.class_vectors == ClassVectors::Components =>
+            {
+                (spec.name, class_vectors::components(data, classes, channels, config.seed))
+            }
+            _ => (spec.name, values),
+        });
+        Ok(values.collect())
+    }
+}
+
+/// Reads the initial weights of --from, and returns them with their name.
+fn initial_weights(
+    from: &str,
+    config: &TrainConfig,
+    preset: &str,
+) -> anyhow::Result<(Start, String)> {
+    let bytes = match from {
+        shipped::NAME => shipped::WEIGHTS.to_vec(),
+        path => std::fs::read(path).with_context(|| format!("--from {path}"))?,
+    };
+    let weights = Weights::parse(&bytes).with_context(|| format!("--from {from}"))?;
+    let same = weights.config().clone().with_classes(config.model.classes());
+    ensure!(
+        same == config.model,
+        "--from {from}: these weights are of another model than that of preset {preset}"
+    );
+    let name = weights.card().name.clone();
+    Ok((Start::Weights(bytes), name))
+}
+
+/// Returns the options of the recipe that are given as flags, as JSON.
+fn recipe_json(args: &RecipeArgs) -> Value {
+    let data = args.data.as_ref().map(|path| path.display().to_string());
+    let validation = |images| match (images, &args.validation_data) {
+        (0, _) => Value::Null,
+        (images, None) => json!({ "images": images }),
+        (images, Some(path)) => json!({ "images": images, "data": path.display().to_string() }),
+    };
+    let values = [
+        ("data", data.map(Value::from)),
+        ("batch", args.batch.map(Value::from)),
+        ("micro_batch", args.micro_batch.map(Value::from)),
+        ("gradient_checkpointing", args.gradient_checkpointing.map(Value::from)),
+        ("precision", args.precision.map(|precision| json!(precision))),
+        ("clip", args.clip.map(Value::from)),
+        ("augment", args.augment.map(Value::from)),
+        ("label_dropout", args.label_dropout.map(Value::from)),
+        ("class_vectors", args.class_vectors.map(|vectors| json!(vectors))),
+        ("duration", args.duration.map(Value::from)),
+        ("adam", args.lr.map(|lr| json!({ "lr": lr }))),
+        ("lr_ramp", args.lr_ramp.map(Value::from)),
+        ("lr_decay", args.lr_decay.map(Value::from)),
+        ("optimizer", args.optimizer.map(|optimizer| json!(optimizer))),
+        ("muon_lr", args.muon_lr.map(Value::from)),
+        ("immiscible", args.immiscible.map(Value::from)),
+        ("validation", args.validate.map(validation)),
+        ("seed", args.seed.map(Value::from)),
+    ];
+    let given = values.into_iter().filter_map(|(name, value)| Some((name.into(), value?)));
+    Value::Object(given.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Args, Command};
+    use crate::run::checkpoint::State;
+    use clap::Parser;
+    use model::loss::LossConfig;
+
+    fn plan(flags: &[&str]) -> anyhow::Result<Plan> {
+        let args = Args::parse_from([&["trainer", "train"], flags].concat());
+        let Some(Command::Train(args)) = args.command else { panic!("trainer train") };
+        Plan::new(&args)
+    }
+
+    /// Earlier versions did not compare loss and preconditioner. Their runs can be resumed.
+    #[test]
+    fn a_run_whose_loss_does_not_fit_can_be_resumed_but_not_started() {
+        let out = tempfile::tempdir().expect("a temporary folder");
+        let mut config = TrainConfig::preset("tiny").expect("a preset");
+        let LossConfig::Edm { sigma_data, .. } = &mut config.loss else { unreachable!() };
+        *sigma_data = 0.4;
+        let folder = RunFolder::create(out.path(), "x").expect("created");
+        folder.write_options(&config).expect("written");
+        let model = Model::new(config.model.clone(), 1, &Device::flex()).expect("valid");
+        let progress = Progress { images: 32, ..Progress::new(config.clone(), String::new()) };
+        let state = State {
+            progress: &progress,
+            network: model.parameters(),
+            ema: model.parameters(),
+            optimizer: Vec::new(),
+        };
+        checkpoint::save(&folder.checkpoint(32), state).expect("saved");
+        let path = folder.path().to_str().expect("a plain path");
+        let resumed = plan(&["--resume", path]).expect("resumed");
+        assert_eq!((resumed.images(), &resumed.config), (32, &config));
+
+        let options = folder.path().join("options.json");
+        let flags = ["--preset", "tiny", "--options", options.to_str().expect("a plain path")];
+        let error = plan(&flags).err().expect("refused").to_string();
+        assert!(error.contains("loss.sigma_data is 0.4"), "{error}");
+    }
+}

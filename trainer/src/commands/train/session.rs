@@ -1,0 +1,276 @@
+//! A training process: its state, and the parts of the training loop.
+
+use std::fs::File;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use burn::tensor::Device;
+use model::vae::Vae;
+use model::weights::Precision;
+use serde_json::json;
+
+use super::grid::sample_grid;
+use super::log::Log;
+use super::messages;
+use crate::args::OutputArgs;
+use crate::data::loader::Loader;
+use crate::files::atomic::write;
+use crate::learner::step::{Learner, Step};
+use crate::memory;
+use crate::run::checkpoint::{self, State};
+use crate::run::folder::RunFolder;
+use crate::run::progress::Progress;
+use crate::validation::Validation;
+use crate::weights;
+use crate::weights::card::card;
+
+/// Minimum number of images between two lines of the log.
+pub const LOG_INTERVAL: u64 = 1_000;
+
+/// Number of consecutive skipped steps after which training fails.
+const MAX_SKIPPED_STEPS: u32 = 10;
+
+/// Numbers of images between two grids, validations and checkpoints.
+pub struct Intervals {
+    pub sample: u64,
+    pub validate: u64,
+    pub save: u64,
+}
+
+impl Intervals {
+    /// Returns the intervals that the flags ask for, in a run of `duration` images.
+    pub fn new(args: &OutputArgs, duration: u64) -> Self {
+        let default_interval = (duration / 3).clamp(LOG_INTERVAL, 500_000);
+        let sample = args.sample_every.unwrap_or(default_interval).max(1);
+        Self {
+            sample,
+            validate: args.validate_every.unwrap_or(sample).max(1),
+            save: args.save_every.unwrap_or(default_interval).max(1),
+        }
+    }
+}
+
+/// A step with its learning rate and time.
+pub struct TimedStep {
+    step: Step,
+    lr: f64,
+    time: Duration,
+}
+
+/// A training process.
+pub struct Session {
+    pub args: OutputArgs,
+    pub max_time: Option<Duration>,
+    pub intervals: Intervals,
+    pub progress: Progress,
+    pub learner: Learner,
+    pub loader: Loader,
+    pub validation: Option<Validation>,
+    /// Decoder of latents for grids.
+    pub vae: Option<Vae>,
+    /// Device of grids and validation.
+    pub device: Device,
+    pub folder: RunFolder,
+    pub log: Log,
+    pub started: Instant,
+    /// Training time of earlier processes of the run, in seconds.
+    pub seconds_before: f64,
+    /// Lock of the run folder, held until the end.
+    pub _lock: File,
+}
+
+impl Session {
+    /// Takes a step.
+    ///
+    /// # Errors
+    ///
+    /// If the connection to another machine is lost.
+    pub fn step(&mut self) -> anyhow::Result<TimedStep> {
+        let started = Instant::now();
+        let progress = &mut self.progress;
+        let (images, batch_size) = (progress.images, progress.config.batch);
+        let lr = progress.config.lr(images);
+        let mut batch = self.loader.next();
+        let times = progress.draw_times(&mut batch, self.learner.share(batch_size));
+        let step = self.learner.step(batch, &progress.config, images)?;
+        progress.images += batch_size as u64;
+        progress.seconds = self.seconds_before + self.started.elapsed().as_secs_f64();
+        if step.taken {
+            if let Some(sampler) = &mut progress.times {
+                sampler.learn(&times, &step.losses);
+            }
+            progress.log_window.add(step.loss, batch_size as u64);
+            progress.skipped_in_row = 0;
+        } else {
+            progress.skipped += 1;
+            progress.skipped_in_row += 1;
+        }
+        Ok(TimedStep { step, lr, time: started.elapsed() })
+    }
+
+    /// Logs a step.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be written, or too many steps in a row were skipped.
+    pub fn log(&mut self, TimedStep { step, lr, time }: &TimedStep) -> anyhow::Result<()> {
+        let progress = &mut self.progress;
+        let images = progress.images;
+        let status = &mut self.log.status;
+        status.step(images, progress.config.batch, *time, step.loss, *lr);
+        if !step.taken {
+            status.warn(&format!(
+                "after {images} images: skipped a step with loss {} and gradient norm {} ({} of \
+                 {MAX_SKIPPED_STEPS} in a row)",
+                step.loss, step.norm, progress.skipped_in_row
+            ));
+        }
+        if progress.skipped_in_row >= MAX_SKIPPED_STEPS {
+            status.finish();
+            bail!(messages::too_many_skipped_steps(progress, &self.folder, *lr));
+        }
+        if progress.log_window.images() < LOG_INTERVAL {
+            return Ok(());
+        }
+        let loss = progress.end_log_window();
+        let rate = status.rate();
+        self.log.line(&json!({
+            "images": images,
+            "loss": loss,
+            "gradient_norm": step.norm,
+            "lr": lr,
+            "skipped_steps": progress.skipped,
+            "images_per_second": rate,
+            "peak_memory": memory::peak(),
+            "seconds": progress.seconds,
+        }))?;
+        let scalars = [("loss", loss), ("gradient_norm", step.norm), ("lr", *lr)];
+        self.log.events.scalars(images, &scalars)
+    }
+
+    /// Returns whether this was the last step: the run is complete, its time is over, or it was
+    /// stopped on any machine.
+    ///
+    /// # Errors
+    ///
+    /// If the connection to another machine is lost.
+    pub fn is_last(&mut self, stopped: bool) -> anyhow::Result<bool> {
+        let out_of_time = self.max_time.is_some_and(|max| self.started.elapsed() >= max);
+        let mut ending = out_of_time || stopped;
+        if let Some(nodes) = self.learner.nodes() {
+            ending = nodes.any(ending)?;
+        }
+        Ok(self.progress.images >= self.progress.config.duration || ending)
+    }
+
+    /// Returns whether the last step passed a multiple of `interval` images.
+    pub fn is_due(&self, interval: u64) -> bool {
+        let images = self.progress.images;
+        images / interval != (images - self.progress.config.batch as u64) / interval
+    }
+
+    /// Measures the validation loss, if the recipe has validation images.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be written.
+    pub fn validate(&mut self) -> anyhow::Result<()> {
+        let Some(validation) = &self.validation else { return Ok(()) };
+        let progress = &mut self.progress;
+        let images = progress.images;
+        let loss = validation.loss(self.learner.ema(), &progress.config, &self.device);
+        progress.validation_loss = Some(loss);
+        self.log.events.scalars(images, &[("validation_loss", loss)])?;
+        self.log.status.validation_loss = Some(loss);
+        self.log.status.message(&format!("after {images} images: validation loss {loss:.4}"));
+        let seconds = progress.seconds;
+        self.log.line(&json!({ "images": images, "validation_loss": loss, "seconds": seconds }))
+    }
+
+    /// Writes a grid of samples, unless grids are disabled.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be written.
+    pub fn sample(&mut self) -> anyhow::Result<()> {
+        if self.args.grid == 0 {
+            return Ok(());
+        }
+        let Progress { images, classes, .. } = &self.progress;
+        let (ema, vae) = (self.learner.ema(), self.vae.as_ref());
+        let grid = match sample_grid(ema, vae, classes, self.args.grid, &self.device) {
+            Ok(grid) => grid,
+            // Training can recover from it, so that it goes on.
+            Err(error) => {
+                self.log.status.message(&format!("no samples after {images} images: {error}"));
+                return Ok(());
+            }
+        };
+        let png = grid.to_png(None)?;
+        let path = self.folder.grid(*images);
+        write(&path, &png).with_context(|| format!("cannot write {}", path.display()))?;
+        self.log.events.image(*images, "pictures", [grid.width, grid.height], png)?;
+        self.log.status.message(&format!("samples: {}", path.display()));
+        Ok(())
+    }
+
+    /// Saves a checkpoint and removes old ones.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be written or removed.
+    pub fn save(&self) -> anyhow::Result<()> {
+        let state = State {
+            progress: &self.progress,
+            network: self.learner.model().parameters(),
+            ema: self.learner.ema().parameters(),
+            optimizer: self.learner.optimizer()?,
+        };
+        checkpoint::save(&self.folder.checkpoint(self.progress.images), state)?;
+        self.folder.remove_old_checkpoints(self.args.keep as usize, self.args.keep_every)
+    }
+
+    /// Ends the process. Writes the weights file, unless a signal stopped the run, whose exit code
+    /// is `stopped`.
+    ///
+    /// # Errors
+    ///
+    /// If the weights file cannot be written.
+    pub fn finish(mut self, stopped: Option<ExitCode>) -> anyhow::Result<ExitCode> {
+        self.log.status.finish();
+        self.learner.disconnect();
+        if let Some(code) = stopped {
+            messages::stopped(&self.progress, &self.folder);
+            return Ok(code);
+        }
+        let card = card(&self.progress);
+        weights::save::save(&self.folder.weights(), self.learner.ema(), &card, Precision::F32)?;
+        messages::result(&self.progress, &self.folder, &self.args);
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Args, Command};
+    use clap::Parser;
+
+    fn intervals(flags: &[&str], duration: u64) -> [u64; 3] {
+        let args = Args::parse_from([&["trainer", "train"], flags].concat());
+        let Some(Command::Train(args)) = args.command else { panic!("trainer train") };
+        let Intervals { sample, validate, save } = Intervals::new(&args.output, duration);
+        [sample, validate, save]
+    }
+
+    #[test]
+    fn intervals_default_to_a_third_of_the_run_within_bounds() {
+        assert_eq!(intervals(&[], 30_000), [10_000; 3]);
+        assert_eq!(intervals(&[], 16), [LOG_INTERVAL; 3]);
+        assert_eq!(intervals(&[], 200_000_000), [500_000; 3]);
+        assert_eq!(intervals(&["--sample-every", "2k"], 30_000), [2_000, 2_000, 10_000]);
+        let all = ["--sample-every", "0", "--validate-every", "5", "--save-every", "7"];
+        assert_eq!(intervals(&all, 30_000), [1, 5, 7]);
+    }
+}

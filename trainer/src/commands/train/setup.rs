@@ -1,0 +1,150 @@
+//! Start of a training process: checks, then everything that the loop needs.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::ensure;
+use burn::tensor::Device;
+use model::vae::Vae;
+
+use super::log::Log;
+use super::messages;
+use super::plan::Plan;
+use super::session::{Intervals, Session};
+use crate::args::{TrainArgs, VaeArgs};
+use crate::config::TrainConfig;
+use crate::data::dataset::Dataset;
+use crate::data::latents::Origin;
+use crate::data::loader::Loader;
+use crate::learner::nodes::Nodes;
+use crate::learner::step::Learner;
+use crate::memory;
+use crate::run::progress::Progress;
+use crate::run::report::warn;
+use crate::validation::Validation;
+use crate::weights::autoencoder::Autoencoder;
+
+/// Prepares a training process. Returns `None` after a dry run.
+///
+/// # Errors
+///
+/// If the flags, the data or the weights cannot be used. No run folder is created then.
+pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
+    let devices = args.cluster.device.device.open_all(args.cluster.devices.into())?;
+    let plan = Plan::new(args)?;
+    let config = plan.config.clone();
+    let workers = args.cluster.workers();
+    config.validate_for(workers)?;
+    ensure!(
+        plan.images() < config.duration,
+        "this run has already seen its {} images; use a larger --duration to continue",
+        config.duration
+    );
+    if args.dry_run {
+        plan.print(args)?;
+    }
+    let data = Arc::new(Dataset::open(&config.data, &config.model)?);
+    let validation = Validation::open(&config, &data)?;
+    let vae = decoder(&args.output.vae, &config, &data, &devices[0])?;
+    if args.dry_run {
+        return Ok(None);
+    }
+    memory::check(&config, &devices, workers)?;
+    let nodes = args.cluster.node.map(|node| Nodes::join(&args.cluster.nodes, node)).transpose()?;
+    let (mut progress, mut learner) = plan.build(&data, &devices, nodes)?;
+    describe_data(&mut progress, &data)?;
+    check_nodes_agree(&progress, &mut learner, &data)?;
+
+    let folder = plan.folder(args)?;
+    let lock = folder.lock()?;
+    folder.write_options(&progress.config)?;
+    folder.set_aside_later_checkpoints(progress.images, warn)?;
+    let output = &args.output;
+    if !(output.quiet || output.json) {
+        let parameters = learner.model().network.parameter_count();
+        messages::introduction(&progress, &data, &folder, parameters, output);
+    }
+    let share = learner.share(config.batch);
+    Ok(Some(Session {
+        args: output.clone(),
+        max_time: args.max_time,
+        intervals: Intervals::new(output, config.duration),
+        loader: Loader::new(&config, data, progress.images, share),
+        log: Log::open(&folder, &progress, output)?,
+        seconds_before: progress.seconds,
+        started: Instant::now(),
+        device: devices[0].clone(),
+        progress,
+        learner,
+        validation,
+        vae,
+        folder,
+        _lock: lock,
+    }))
+}
+
+/// Stores the classes and the origin of the data in the progress of the run.
+///
+/// # Errors
+///
+/// If a resumed run has seen latents of another origin.
+fn describe_data(progress: &mut Progress, data: &Dataset) -> anyhow::Result<()> {
+    let latents_of = data.latents_of().map(Origin::hashes);
+    ensure!(
+        progress.images == 0 || progress.latents_of == latents_of,
+        "{}: not the data that this run was trained on so far: the latents are of other images, or \
+         of another autoencoder",
+        progress.config.data.display()
+    );
+    progress.latents_of = latents_of;
+    progress.classes.clone_from(&data.class_names.names);
+    progress.class_groups.clone_from(&data.class_names.groups);
+    Ok(())
+}
+
+/// Checks that all machines train the same model on as many images.
+fn check_nodes_agree(
+    progress: &Progress,
+    learner: &mut Learner,
+    data: &Dataset,
+) -> anyhow::Result<()> {
+    if learner.nodes().is_none() {
+        return Ok(());
+    }
+    let mut bytes = progress.identity()?.into_bytes();
+    bytes.extend(data.len().to_le_bytes());
+    let values = learner.model().parameters().into_iter().flat_map(|(_, values)| values);
+    bytes.extend(values.flat_map(f32::to_le_bytes));
+    learner.nodes().map_or(Ok(()), |nodes| nodes.check_same(&bytes))
+}
+
+/// Loads the autoencoder that decodes the samples of grids, if --vae is given.
+///
+/// # Errors
+///
+/// If it cannot be loaded, or does not fit the model or the data.
+fn decoder(
+    args: &VaeArgs,
+    config: &TrainConfig,
+    data: &Dataset,
+    device: &Device,
+) -> anyhow::Result<Option<Vae>> {
+    let Some(autoencoder) = Autoencoder::from_args(args, device)? else { return Ok(None) };
+    autoencoder.check_fits(&config.model)?;
+    let Autoencoder { vae, sha256 } = autoencoder;
+    if let Some(origin) = data.latents_of() {
+        let (found, known) = (vae.config.scale, origin.vae.scale);
+        ensure!(
+            found == known,
+            "{}: the latents have scale {known}, but the autoencoder of --vae has scale {found}",
+            config.data.display()
+        );
+        ensure!(
+            sha256 == origin.vae_sha256,
+            "{}: the latents are of the autoencoder with SHA-256 {}, not of that of --vae ({sha256})",
+            config.data.display(),
+            origin.vae_sha256
+        );
+    }
+    Ok(Some(vae))
+}

@@ -1,0 +1,263 @@
+//! The training recipe: every option that a training run depends on.
+
+mod fit;
+pub mod options;
+mod preset;
+mod validate;
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use model::config::ModelConfig;
+use model::loss::LossConfig;
+use serde::{Deserialize, Serialize};
+
+/// Name of the embedded dataset, in place of a path.
+pub const EMBEDDED_DATA: &str = "emoji";
+
+/// Number of augmentation labels that the network is given: mirrored horizontally, mirrored
+/// vertically, scale, rotation (2), stretching (2), translation (2).
+pub const AUGMENT_LABELS: usize = 9;
+
+/// The recipe of a training run. It is written to the run's `options.json` and to every checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Model.
+    pub model: ModelConfig,
+    /// Training objective.
+    pub loss: LossConfig,
+    /// Training data: a folder, an archive, a latent dataset, or [`EMBEDDED_DATA`].
+    pub data: PathBuf,
+    /// Whether half of the images are mirrored horizontally. The augmentation labels say which.
+    pub flip: bool,
+    /// Probability of each other transformation of EDM's augmentation; 0 disables it.
+    #[serde(default)]
+    pub augment: f64,
+    /// Probability of training on an image without its class, for classifier-free guidance.
+    #[serde(default)]
+    pub label_dropout: f64,
+    /// Initial class embeddings.
+    #[serde(default)]
+    pub class_vectors: ClassVectors,
+    /// Batch size.
+    pub batch: usize,
+    /// Micro-batch size for gradient accumulation. It divides `batch`. `None` computes the whole
+    /// batch at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_batch: Option<usize>,
+    /// Whether activations inside the blocks are recomputed in the backward pass.
+    #[serde(default)]
+    pub gradient_checkpointing: bool,
+    /// Precision of matrix products and convolutions. Weights, their moving average and the
+    /// optimizer state are `f32`.
+    #[serde(default)]
+    pub precision: Precision,
+    /// Limit of the gradient's global norm. `None` disables clipping.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip: Option<f64>,
+    /// Number of images to train on.
+    pub duration: u64,
+    /// Adam.
+    pub adam: AdamConfig,
+    /// Number of images over which the learning rate warms up linearly from 0.
+    pub lr_ramp: u64,
+    /// Fraction of the duration, at its end, over which the learning rate decays linearly to 0.
+    #[serde(default)]
+    pub lr_decay: f64,
+    /// Optimizer.
+    #[serde(default)]
+    pub optimizer: Optimizer,
+    /// Learning rate of Muon after warm-up. `None` uses that of Adam.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub muon_lr: Option<f64>,
+    /// Whether the noise of a batch is assigned to its images by distance.
+    #[serde(default)]
+    pub immiscible: bool,
+    /// Validation images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<ValidationConfig>,
+    /// Exponential moving average of the weights.
+    pub ema: EmaConfig,
+    /// Seed of all random numbers.
+    pub seed: u64,
+}
+
+/// Initial class embeddings of an image-space network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum ClassVectors {
+    /// Random values, as in EDM.
+    #[default]
+    Random,
+    /// Principal components of the mean image of each class, for many classes with few images.
+    Components,
+}
+
+/// Precision of matrix products and convolutions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Single precision.
+    #[default]
+    F32,
+    /// bfloat16; normalisation, softmax and loss in single precision.
+    Bf16,
+}
+
+/// Optimizer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Optimizer {
+    /// Adam.
+    #[default]
+    Adam,
+    /// Muon for the matrices and convolution kernels inside the network, Adam for the rest.
+    Muon,
+}
+
+/// Validation images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValidationConfig {
+    /// Number of images.
+    pub images: usize,
+    /// Dataset to take them from. `None` holds them out of the training data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
+}
+
+/// Adam.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdamConfig {
+    /// Learning rate after warm-up.
+    pub lr: f64,
+    /// Decay rates of the first and the second moment.
+    pub betas: [f64; 2],
+    /// Term added to the denominator.
+    pub eps: f64,
+}
+
+/// Exponential moving average of the weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmaConfig {
+    /// Half-life in images.
+    pub half_life: u64,
+    /// Upper bound of the half-life, as a fraction of the images seen.
+    pub ramp: f64,
+}
+
+impl TrainConfig {
+    /// Returns the learning rate after `images` images: a linear warm-up, then constant (EDM), then
+    /// a linear decay to 0 if the recipe has one.
+    pub fn lr(&self, images: u64) -> f64 {
+        let ramp = if self.lr_ramp == 0 { 1.0 } else { images as f64 / self.lr_ramp as f64 };
+        let decay = if self.lr_decay == 0.0 {
+            1.0
+        } else {
+            let left = self.duration.saturating_sub(images) as f64;
+            left / (self.lr_decay * self.duration as f64)
+        };
+        self.adam.lr * ramp.min(decay).min(1.0)
+    }
+
+    /// Returns the decay rate of the moving average for a step after `images` images (EDM):
+    /// `0.5^(batch / half-life)`, half-life `min(half_life, ramp · images)`.
+    pub fn ema_beta(&self, images: u64) -> f64 {
+        let half_life = (self.ema.half_life as f64).min(self.ema.ramp * images as f64);
+        0.5f64.powf(self.batch as f64 / half_life.max(1e-8))
+    }
+
+    /// Returns the number of images that are held out of the training data.
+    pub fn held_out(&self) -> usize {
+        let validation = self.validation.as_ref().filter(|validation| validation.data.is_none());
+        validation.map_or(0, |validation| validation.images)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_ramps_are_those_of_edm() {
+        let config = TrainConfig::preset("cifar10").expect("a preset");
+        assert_eq!(config.lr(0), 0.0);
+        assert_eq!(config.lr(5_000_000), 0.5e-3);
+        assert_eq!(config.lr(150_000_000), 1e-3);
+        assert_eq!(config.ema_beta(0), 0.0);
+        // At 2 M images the half-life is 0.1 M; past 10 M it stays at 0.5 M.
+        assert_eq!(config.ema_beta(2_000_000), 0.5f64.powf(512.0 / 100_000.0));
+        assert_eq!(config.ema_beta(200_000_000), 0.5f64.powf(512.0 / 500_000.0));
+    }
+
+    #[test]
+    fn the_learning_rate_decays_to_0_at_the_end() {
+        let preset = TrainConfig::preset("cifar10").expect("a preset");
+        let mut config = TrainConfig { lr_decay: 0.2, ..preset };
+        assert_eq!(config.lr(5_000_000), 0.5e-3);
+        assert_eq!(config.lr(160_000_000), 1e-3);
+        assert_eq!(config.lr(180_000_000), 0.5e-3);
+        assert_eq!([config.lr(200_000_000), config.lr(200_000_512)], [0.0, 0.0]);
+        // A run that is made longer follows the course of its new duration.
+        config.duration = 400_000_000;
+        assert_eq!([config.lr(200_000_000), config.lr(380_000_000)], [1e-3, 0.25e-3]);
+    }
+
+    proptest! {
+        #[test]
+        fn the_learning_rate_is_continuous(
+            lr_ramp in 0u64..2_000,
+            lr_decay in 0.0f64..=1.0,
+            duration in 1u64..1_000,
+        ) {
+            let preset = TrainConfig::preset("tiny").expect("a preset");
+            let config = TrainConfig { lr_ramp, lr_decay, duration, ..preset };
+            let per_image = |images: f64| config.adam.lr / images.max(1.0);
+            let slope = per_image(lr_ramp as f64).max(per_image(lr_decay * duration as f64));
+            for images in 0..duration + 2 {
+                let [lr, next] = [config.lr(images), config.lr(images + 1)];
+                prop_assert!((0.0..=config.adam.lr).contains(&lr), "{lr} after {images}");
+                prop_assert!((next - lr).abs() <= 1.001 * slope, "{lr}, then {next}");
+            }
+            prop_assert!(lr_decay == 0.0 || config.lr(duration) == 0.0);
+            let plain = TrainConfig { lr_decay: 0.0, ..config.clone() };
+            let decays_from = (duration as f64 * (1.0 - lr_decay)) as u64;
+            for images in 0..decays_from {
+                prop_assert_eq!(config.lr(images), plain.lr(images));
+            }
+        }
+    }
+
+    /// Recipes without newer options are read, and these options have their defaults.
+    #[test]
+    fn older_recipes_are_read() {
+        let preset = TrainConfig::preset("tiny").expect("a preset");
+        let mut value = serde_json::to_value(&preset).expect("plain data");
+        let fields = value.as_object_mut().expect("an object");
+        for newer in ["lr_decay", "optimizer", "immiscible"] {
+            fields.remove(newer).expect("a field");
+        }
+        assert_eq!(serde_json::from_value::<TrainConfig>(value).expect("valid"), preset);
+    }
+
+    #[test]
+    fn latent_presets_have_an_ema_decay_of_0_9999() {
+        let config = TrainConfig::preset("latent256").expect("a preset");
+        assert_eq!(config.ema_beta(0), 0.0);
+        for images in [256, 1_000_000, 200_000_000] {
+            assert!((config.ema_beta(images) - 0.9999).abs() < 1e-9);
+        }
+    }
+
+    #[test]
+    fn every_model_preset_has_a_recipe() {
+        for (name, model) in model::preset::all() {
+            assert_eq!(TrainConfig::preset(name).map(|c| c.model), Some(model));
+        }
+        assert!(TrainConfig::preset("nothing").is_none());
+    }
+}

@@ -1,0 +1,77 @@
+//! Atomic file writes.
+
+use std::fs;
+#[cfg(unix)]
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+/// Prefix of the names of temporary files. A crash can leave such files behind.
+pub const TEMPORARY_PREFIX: &str = ".writing-";
+
+/// Writes a file atomically: to a temporary file in the same folder, which is synced and renamed.
+///
+/// # Errors
+///
+/// If the file cannot be written. The old file, if any, is then unchanged.
+pub fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let mut file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    // Temporary files are readable by their owner only.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+    }
+    file.persist(path).map_err(|error| error.error)?;
+    #[cfg(unix)]
+    File::open(folder)?.sync_all()?;
+    Ok(())
+}
+
+/// Removes temporary files that a crash left in a folder. Errors are ignored: such files do no
+/// harm.
+pub fn remove_temporary(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {
+        if entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("file");
+        write(&path, b"old").expect("written");
+        assert!(write(&path.join("below-a-file"), b"new").is_err());
+        assert_eq!(fs::read(&path).expect("there"), b"old");
+        write(&path, b"new").expect("written");
+        assert_eq!(fs::read(&path).expect("there"), b"new");
+        assert_eq!(fs::read_dir(folder.path()).expect("there").count(), 1);
+    }
+
+    #[test]
+    fn only_temporary_files_are_removed() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for name in [".writing-a1b2c3", "kept", ".kept"] {
+            fs::write(folder.path().join(name), b"x").expect("written");
+        }
+        remove_temporary(folder.path());
+        let mut names: Vec<_> = fs::read_dir(folder.path())
+            .expect("there")
+            .map(|entry| entry.expect("readable").file_name())
+            .collect();
+        names.sort();
+        assert_eq!(names, [".kept", "kept"]);
+    }
+}

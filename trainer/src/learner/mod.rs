@@ -1,0 +1,8 @@
+//! A training step: gradients, optimizer, moving average, on one or several devices and machines.
+
+pub mod ema;
+pub mod gradients;
+pub mod muon;
+pub mod nodes;
+pub mod step;
+mod worker;

@@ -1,0 +1,307 @@
+//! Checkpoints: single files from which training resumes.
+//!
+//! Eight bytes of magic, the SHA-256 of the rest, and a safetensors file: `net.*` and `ema.*`,
+//! named as in a weights file, and `optimizer`, the optimizer's record in Burn's format. The
+//! metadata contains [`Progress`].
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use burn::tensor::Device;
+use model::config::ModelConfig;
+use model::weights::f32_values;
+use model::{Model, TensorSpec};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use sha2::{Digest, Sha256};
+
+use super::folder::RunFolder;
+use super::progress::Progress;
+use crate::files::atomic::write;
+
+const MAGIC: &[u8; 8] = b"DIFFIT\0\x01";
+const KEY: &str = "diffit-checkpoint";
+
+/// Returns the approximate size in bytes of a checkpoint with this many parameters: the weights,
+/// their moving average and two moments of Adam. (Muon has one.)
+pub fn size(parameters: usize) -> usize {
+    4 * 4 * parameters
+}
+
+/// Named parameters, as in a weights file.
+pub type Parameters = Vec<(TensorSpec, Vec<f32>)>;
+
+/// Content of a checkpoint to save.
+pub struct State<'a> {
+    /// Progress of the run.
+    pub progress: &'a Progress,
+    /// Parameters of the network.
+    pub network: Parameters,
+    /// Moving average of the parameters.
+    pub ema: Parameters,
+    /// Record of the optimizer.
+    pub optimizer: Vec<u8>,
+}
+
+/// Writes a checkpoint atomically.
+///
+/// # Errors
+///
+/// If the file cannot be written.
+pub fn save(path: &Path, state: State) -> anyhow::Result<()> {
+    let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let part = |prefix: &'static str, parameters: &Parameters| {
+        parameters
+            .iter()
+            .map(|(spec, values)| {
+                (format!("{prefix}.{}", spec.name), spec.shape.clone(), bytes(values))
+            })
+            .collect::<Vec<_>>()
+    };
+    let mut stored = part("net", &state.network);
+    stored.extend(part("ema", &state.ema));
+    let mut views = stored
+        .iter()
+        .map(|(name, shape, bytes)| {
+            Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?))
+        })
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
+    let optimizer = TensorView::new(Dtype::U8, vec![state.optimizer.len()], &state.optimizer)?;
+    views.push(("optimizer", optimizer));
+    let metadata = HashMap::from([(KEY.to_string(), serde_json::to_string(state.progress)?)]);
+    let payload = safetensors::serialize(views, Some(metadata))?;
+    let mut file = Vec::with_capacity(payload.len() + 40);
+    file.extend(MAGIC);
+    file.extend(Sha256::digest(&payload));
+    file.extend(payload);
+    write(path, &file).with_context(|| {
+        format!(
+            "cannot write {} ({} MB); earlier checkpoints are unchanged",
+            path.display(),
+            file.len() / 1_000_000
+        )
+    })
+}
+
+/// Finds and reads a checkpoint: the latest undamaged one of a run folder, or the given one. `warn`
+/// receives a message for each damaged checkpoint that is skipped.
+///
+/// # Errors
+///
+/// If there is none, or the given one cannot be used.
+pub fn find(path: &Path, warn: impl Fn(&str)) -> anyhow::Result<(RunFolder, PathBuf, Checkpoint)> {
+    let (folder, candidates) = RunFolder::find(path)?;
+    let mut problems = Vec::new();
+    for path in candidates {
+        match Checkpoint::load(&path) {
+            Ok(checkpoint) => {
+                for problem in &problems {
+                    warn(&format!("{problem}; using an earlier checkpoint"));
+                }
+                return Ok((folder, path, checkpoint));
+            }
+            Err(error) => problems.push(format!("{error:#}")),
+        }
+    }
+    bail!(problems.join("\n"))
+}
+
+/// A checkpoint that was read and verified.
+pub struct Checkpoint {
+    /// Progress of the run.
+    pub progress: Progress,
+    /// Record of the optimizer.
+    pub optimizer: Vec<u8>,
+    values: HashMap<String, Vec<f32>>,
+}
+
+/// One of the two sets of parameters in a checkpoint.
+#[derive(Clone, Copy)]
+pub enum Part {
+    /// The trained network.
+    Network,
+    /// Its moving average.
+    Ema,
+}
+
+impl Checkpoint {
+    /// Returns whether bytes start with the magic of a checkpoint.
+    pub fn is_checkpoint(bytes: &[u8]) -> bool {
+        bytes.starts_with(MAGIC)
+    }
+
+    /// Reads a checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, is damaged, or is not a checkpoint.
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
+        let bytes =
+            std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Self::parse(&bytes).with_context(|| format!("{}", path.display()))
+    }
+
+    /// Reads a checkpoint from its bytes.
+    ///
+    /// # Errors
+    ///
+    /// If it is damaged or not a checkpoint.
+    pub fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
+        ensure!(Self::is_checkpoint(bytes), "not a checkpoint");
+        let damaged = "this checkpoint is damaged";
+        let Some((sum, payload)) = bytes[MAGIC.len()..].split_at_checked(32) else {
+            bail!(damaged);
+        };
+        ensure!(Sha256::digest(payload)[..] == *sum, "{damaged}");
+        let (_, header) = SafeTensors::read_metadata(payload).context(damaged)?;
+        let tensors = SafeTensors::deserialize(payload).context(damaged)?;
+        let progress = header.metadata().as_ref().and_then(|m| m.get(KEY)).context(damaged)?;
+        let progress: Progress = serde_json::from_str(progress)
+            .context("this checkpoint was written by another version of this program")?;
+        progress.config.model.validate()?;
+        let optimizer = tensors.tensor("optimizer").context(damaged)?.data().to_vec();
+        let values = tensors
+            .iter()
+            .filter(|(_, view)| view.dtype() == Dtype::F32)
+            .map(|(name, view)| (name.to_string(), f32_values(view.data())))
+            .collect();
+        let checkpoint = Self { progress, optimizer, values };
+        for spec in model::weights::specs(checkpoint.config()) {
+            for prefix in ["net", "ema"] {
+                let values = checkpoint.values.get(&format!("{prefix}.{}", spec.name));
+                ensure!(values.is_some_and(|v| v.len() == spec.len()), "{damaged}");
+            }
+        }
+        Ok(checkpoint)
+    }
+
+    fn config(&self) -> &ModelConfig {
+        &self.progress.config.model
+    }
+
+    /// Builds the model with one of the two sets of parameters.
+    pub fn model(&self, part: Part, device: &Device) -> Model {
+        let prefix = match part {
+            Part::Network => "net",
+            Part::Ema => "ema",
+        };
+        let values = |spec: &TensorSpec| self.values[&format!("{prefix}.{}", spec.name)].clone();
+        Model::from_values(self.config().clone(), &values, device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TrainConfig;
+    use crate::run::progress::LogWindow;
+    use model::config::{NetworkConfig, Window};
+
+    fn small() -> (Vec<u8>, Model) {
+        let mut config = TrainConfig::preset("tiny").expect("a preset");
+        let NetworkConfig::Image(image) = &mut config.model.network else {
+            panic!("it works on pixels");
+        };
+        image.resolution = 4;
+        image.channels = vec![32];
+        image.blocks = vec![1];
+        image.window = Window::Size(2);
+        image.time.channels = 4;
+        image.time.width = 4;
+        let model = Model::new(config.model.clone(), 1, &Device::flex()).expect("it fits together");
+        let progress = Progress {
+            images: 64,
+            seconds: 1.5,
+            loss: Some(0.5),
+            log_window: LogWindow(0.25, 32),
+            skipped: 1,
+            ..Progress::new(config, String::new())
+        };
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("x.ckpt");
+        let state = State {
+            progress: &progress,
+            network: model.parameters(),
+            ema: model.parameters(),
+            optimizer: vec![1, 2, 3],
+        };
+        save(&path, state).expect("saved");
+        (std::fs::read(&path).expect("there"), model)
+    }
+
+    #[test]
+    fn a_checkpoint_is_read_as_written() {
+        let (bytes, model) = small();
+        let checkpoint = Checkpoint::parse(&bytes).expect("whole");
+        assert_eq!(
+            (checkpoint.progress.images, checkpoint.progress.log_window),
+            (64, LogWindow(0.25, 32))
+        );
+        assert_eq!(checkpoint.optimizer, [1, 2, 3]);
+        for part in [Part::Network, Part::Ema] {
+            assert_eq!(checkpoint.model(part, &Device::flex()).parameters(), model.parameters());
+        }
+    }
+
+    #[test]
+    fn the_latest_undamaged_checkpoint_is_found() {
+        let out = tempfile::tempdir().expect("a temporary folder");
+        let run = RunFolder::create(out.path(), "x").expect("made");
+        let (bytes, _) = small();
+        let progress = Checkpoint::parse(&bytes).expect("whole").progress;
+        run.write_options(&progress.config).expect("written");
+        let warnings = std::cell::RefCell::new(Vec::new());
+        let found = |path: &Path| {
+            find(path, |warning| warnings.borrow_mut().push(warning.to_string())).map(|f| f.1)
+        };
+        for images in [10, 20, 30] {
+            std::fs::write(run.checkpoint(images), &bytes).expect("written");
+        }
+        assert_eq!(found(run.path()).expect("whole"), run.checkpoint(30));
+        assert!(warnings.borrow().is_empty());
+        // Cut short, and one bit flipped.
+        std::fs::write(run.checkpoint(30), &bytes[..bytes.len() / 2]).expect("written");
+        let mut flipped = bytes.clone();
+        *flipped.last_mut().expect("not empty") ^= 1;
+        std::fs::write(run.checkpoint(20), flipped).expect("written");
+        assert_eq!(found(run.path()).expect("whole"), run.checkpoint(10));
+        assert_eq!(warnings.borrow().len(), 2);
+        assert!(warnings.borrow()[0].contains("000000030.ckpt"), "{warnings:?}");
+        // A checkpoint given by name is not replaced by another.
+        assert!(found(&run.checkpoint(20)).is_err());
+        std::fs::write(run.checkpoint(10), b"").expect("written");
+        let error = found(run.path()).expect_err("none").to_string();
+        assert!(error.contains("000000010.ckpt") && error.contains("000000030.ckpt"), "{error}");
+    }
+
+    /// A crash during a save leaves a temporary file of any length.
+    #[test]
+    fn a_save_interrupted_at_any_byte_loses_nothing() {
+        let out = tempfile::tempdir().expect("a temporary folder");
+        let run = RunFolder::create(out.path(), "x").expect("made");
+        let (bytes, _) = small();
+        std::fs::write(run.checkpoint(10), &bytes).expect("written");
+        let half = run.checkpoint(20).with_file_name(".writing-a1b2c3");
+        for length in (0..bytes.len()).step_by(bytes.len() / 50).chain(0..60) {
+            std::fs::write(&half, &bytes[..length]).expect("written");
+            let found = find(run.path(), |warning| panic!("{warning}")).expect("the earlier one");
+            assert_eq!(found.1, run.checkpoint(10));
+        }
+        let _lock = run.lock().expect("free");
+        assert!(!half.exists(), "what the crash left stays");
+    }
+
+    #[test]
+    fn damage_is_detected_at_any_position() {
+        let (bytes, _) = small();
+        for place in (0..bytes.len()).step_by(97).chain(0..50) {
+            let mut bytes = bytes.clone();
+            bytes[place] ^= 0x10;
+            assert!(Checkpoint::parse(&bytes).is_err(), "a flipped bit at {place} went unseen");
+        }
+        for length in [0, 7, 20, 40, 1000, bytes.len() - 1] {
+            assert!(Checkpoint::parse(&bytes[..length]).is_err(), "cut to {length}");
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The state of a run on disk and on the terminal.
+
+pub mod checkpoint;
+pub mod folder;
+pub mod progress;
+pub mod report;
+pub mod signals;
+pub mod tensorboard;

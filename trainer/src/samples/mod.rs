@@ -1,0 +1,4 @@
+//! Generated images, from seeds to PNG files.
+
+pub mod captions;
+pub mod generate;

@@ -1,0 +1,320 @@
+//! The worker, as the page uses it: requests, and the queue of what is not done yet.
+//!
+//! [`events`] handles what the worker sends, [`recovery`] its failures.
+
+mod events;
+mod recovery;
+
+use leptos::prelude::*;
+use wasm_bindgen::JsCast;
+use wasm_bindgen::prelude::Closure;
+use web_sys::{ErrorEvent, File, MessageEvent, Worker};
+use web_time::Instant;
+
+use super::state::{Doing, State};
+use crate::adapter::Backend;
+use crate::manifest::named;
+use crate::protocol::{Look, Order, Ready, Request, Start, carry};
+use crate::testing::{Fault, Faults, MARK};
+
+/// Number of times the worker is started before the page gives up: a device can be lost, but not
+/// every time.
+const STARTS: usize = 3;
+
+/// Requests that are not done yet.
+#[derive(Clone, Default)]
+struct Asked {
+    /// The orders, the next one last, each with the bytes of its guide and the link to the scene.
+    orders: Vec<(Order, Vec<u8>, String)>,
+    /// The time of the first of these orders.
+    at: Option<Instant>,
+    /// Requests for attention that were not sent yet, the next one last.
+    looks: Vec<Look>,
+    /// All requests for attention that are shown. The results of others can be dropped.
+    wanted: Vec<Look>,
+    /// The request for attention that the worker is processing.
+    looking: Option<Look>,
+    /// Whether attention is unavailable until the next run: the worker was started again and has no
+    /// steps, or a request failed. Without this, a failing request would be repeated endlessly.
+    blind: bool,
+    /// Files to be opened, the next one first.
+    files: Vec<Own>,
+    /// The file that the worker is opening.
+    opening: Option<Own>,
+    /// The visitor's own weights and autoencoder that are in use.
+    weights: Option<Own>,
+    autoencoder: Option<Own>,
+}
+
+/// A file that the visitor opened. Its contents are not in memory.
+#[derive(Clone)]
+enum Own {
+    /// A file of the visitor's machine.
+    File(File),
+    /// The name of a file in the folder of the shipped weights, given in the page's address.
+    Named(String),
+}
+
+impl Own {
+    fn name(&self) -> String {
+        match self {
+            Own::File(file) => file.name(),
+            Own::Named(name) => name.clone(),
+        }
+    }
+}
+
+/// The worker.
+#[derive(Clone, Copy)]
+pub struct Engine {
+    state: State,
+    worker: StoredValue<Option<Worker>, LocalStorage>,
+    asked: StoredValue<Asked, LocalStorage>,
+    starts: StoredValue<usize>,
+    /// The model that the scene was last adapted to.
+    settled: StoredValue<Option<Ready>>,
+    /// The number of the worker. Messages of earlier workers are ignored.
+    generation: StoredValue<usize>,
+}
+
+impl Engine {
+    /// Starts the worker, which finds a device and loads a model.
+    pub fn start(state: State) -> Self {
+        let query = query();
+        let files = ["weights", "vae"].into_iter().filter_map(|word| named(&query, word));
+        let asked = Asked { files: files.map(Own::Named).collect(), ..Asked::default() };
+        let engine = Self {
+            state,
+            worker: StoredValue::new_local(None),
+            asked: StoredValue::new_local(asked),
+            starts: StoredValue::new(0),
+            settled: StoredValue::new(None),
+            generation: StoredValue::new(0),
+        };
+        engine.start_worker();
+        engine
+    }
+
+    fn start_worker(self) {
+        let engine = self;
+        self.starts.update_value(|starts| *starts += 1);
+        self.generation.update_value(|generation| *generation += 1);
+        let generation = self.generation.get_value();
+        let current = move || engine.generation.get_value() == generation;
+        let Ok(worker) = Worker::new("./compute.js") else {
+            self.broken("This browser does not support web workers, which compute the pictures.");
+            return;
+        };
+        let on_message = Closure::<dyn Fn(MessageEvent)>::new(move |message: MessageEvent| {
+            if let Some((event, bytes)) = carry::unpack(message.data()).filter(|_| current()) {
+                engine.heard(event, bytes);
+            }
+        });
+        worker.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
+        on_message.forget();
+        let on_error = Closure::<dyn Fn(ErrorEvent)>::new(move |event: ErrorEvent| {
+            event.prevent_default();
+            // After a panic, the message of the panic has started another worker already.
+            if !current() {
+                return;
+            }
+            if matches!(*engine.state.doing.read_untracked(), Doing::Starting) {
+                engine.broken("The worker of this page could not be loaded. Reload the page.");
+            } else {
+                engine.restart(format!("The computation stopped ({}).", event.message()));
+            }
+        });
+        worker.set_onerror(Some(on_error.as_ref().unchecked_ref()));
+        on_error.forget();
+        self.worker.set_value(Some(worker));
+    }
+
+    /// Makes the pictures of one order, or of several for a comparison. The worker keeps the steps of
+    /// the last one.
+    pub fn generate(self, orders: Vec<(Order, Vec<u8>, String)>) {
+        self.state.trouble.set(None);
+        self.state.progress.set(None);
+        self.state.decoding.set(None);
+        self.state.smaller.set(None);
+        self.state.beside.set(None);
+        self.state.said.set("Making pictures.".into());
+        self.asked.update_value(|asked| {
+            asked.orders = orders;
+            asked.orders.reverse();
+            asked.at = Some(Instant::now());
+            asked.looks.clear();
+        });
+        self.send_order();
+    }
+
+    /// Sends the next order.
+    fn send_order(self) {
+        let next = self.asked.with_value(|asked| asked.orders.last().cloned());
+        let Some((order, bytes, _)) = next else { return };
+        self.state.doing.set(Doing::Generating);
+        self.send(&Request::Generate(order), Some(&bytes));
+    }
+
+    /// Cancels the orders. The worker stops after the current evaluation.
+    pub fn cancel(self) {
+        self.state.doing.set(Doing::Cancelling);
+        self.asked.update_value(|asked| asked.orders.truncate(1));
+        self.send(&Request::Cancel, None);
+    }
+
+    /// Requests attention, unless the page has it already. Earlier requests that were not sent yet
+    /// are dropped.
+    pub fn look(self, mut looks: Vec<Look>) {
+        self.asked.update_value(|asked| asked.wanted = looks.clone());
+        let (looking, blind) = self.asked.with_value(|asked| (asked.looking, asked.blind));
+        if blind {
+            return;
+        }
+        let known = self.state.attention.read_untracked();
+        looks.retain(|look| Some(*look) != looking && !known.contains_key(look));
+        drop(known);
+        looks.reverse();
+        self.asked.update_value(|asked| asked.looks = looks);
+        self.look_on();
+    }
+
+    /// Sends the next request for attention, if the worker is idle.
+    fn look_on(self) {
+        if *self.state.doing.read_untracked() != Doing::Resting {
+            return;
+        }
+        let next = self.asked.try_update_value(|asked| {
+            if asked.looking.is_some() {
+                return None;
+            }
+            asked.looking = asked.looks.pop();
+            asked.looking
+        });
+        if let Some(look) = next.flatten() {
+            self.send(&Request::Attend(look), None);
+        }
+    }
+
+    /// Opens a file: weights or an autoencoder.
+    pub fn open(self, file: File) {
+        self.asked.update_value(|asked| asked.files.push(Own::File(file)));
+        self.open_next();
+    }
+
+    /// Sends the next file to the worker, if it is not opening one. Returns whether a file is being
+    /// opened.
+    fn open_next(self) -> bool {
+        let next = self.asked.try_update_value(|asked| {
+            if asked.opening.is_some() || asked.files.is_empty() {
+                return None;
+            }
+            asked.opening = Some(asked.files.remove(0));
+            asked.opening.clone()
+        });
+        let Some(next) = next.flatten() else {
+            return self.asked.with_value(|asked| asked.opening.is_some());
+        };
+        self.state.doing.set(Doing::Checking);
+        let name = next.name();
+        match next {
+            Own::File(file) => {
+                let message = carry::pack_file(&Request::Open { name }, &file);
+                self.worker.with_value(|worker| {
+                    if let Some(worker) = worker {
+                        // It fails only for values that cannot be cloned; text and files can.
+                        let _ = worker.post_message(&message);
+                    }
+                });
+            }
+            Own::Named(_) => self.send(&Request::Fetch { base: folder(), name }, None),
+        }
+        true
+    }
+
+    /// Continues with the queue: files first, since the orders may use them.
+    fn go_on(self) {
+        self.state.doing.set(Doing::Resting);
+        if !self.open_next() {
+            self.settle();
+            self.send_order();
+        }
+    }
+
+    /// Selects one of the shipped models.
+    pub fn choose(self, file: String) {
+        let first = self.state.models.read_untracked().first().is_some_and(|e| e.file == file);
+        self.state.scene.update(|scene| scene.model = if first { String::new() } else { file });
+        self.use_shipped();
+    }
+
+    /// Uses the scene's model instead of the visitor's own.
+    fn use_shipped(self) {
+        self.asked.update_value(|asked| asked.weights = None);
+        self.state.trouble.set(None);
+        self.load();
+    }
+
+    /// Tries again after a failure.
+    pub fn again(self) {
+        self.state.trouble.set(None);
+        if self.worker.with_value(Option::is_some) {
+            self.load();
+        } else {
+            self.starts.set_value(0);
+            self.state.doing.set(Doing::Starting);
+            self.start_worker();
+        }
+    }
+
+    /// Loads the scene's model.
+    fn load(self) {
+        self.state.doing.set(Doing::Starting);
+        let query = query();
+        let starts = self.starts.get_value();
+        let marked = document().document_element().is_some_and(|html| html.has_attribute(MARK));
+        let Faults { fault, memory } = Faults::read(&query, marked);
+        // A device is lost once only.
+        let fault = fault.filter(|fault| starts == 1 || matches!(fault, Fault::Memory(_)));
+        self.send(
+            &Request::Start(Start {
+                base: folder(),
+                model: Some(self.state.scene.read_untracked().model.clone()),
+                // After the graphics processor was lost twice, the processor is used.
+                wish: if starts < STARTS { Backend::wish(&query) } else { Some(Backend::Cpu) },
+                plain: starts > 1,
+                fault,
+                memory,
+            }),
+            None,
+        );
+    }
+
+    fn send(self, request: &Request, bytes: Option<&[u8]>) {
+        let (message, moved) = carry::pack(request, bytes);
+        self.worker.with_value(|worker| {
+            if let Some(worker) = worker {
+                // It fails only for values that cannot be cloned; text and bytes can.
+                let _ = worker.post_message_with_transfer(&message, &moved);
+            }
+        });
+    }
+
+    /// Reports a failure that the page does not recover from by itself.
+    fn broken(self, why: &str) {
+        self.state.trouble.set(Some(why.into()));
+        self.state.doing.set(Doing::Broken);
+    }
+}
+
+/// Returns the query of the page's address.
+fn query() -> String {
+    let location = document().location();
+    location.and_then(|location| location.search().ok()).unwrap_or_default()
+}
+
+/// Returns the address of the page's folder.
+fn folder() -> String {
+    let base = document().base_uri().ok().flatten().unwrap_or_default();
+    let end = base.find(['?', '#']).unwrap_or(base.len());
+    base[..end].rfind('/').map_or("", |slash| &base[..=slash]).into()
+}

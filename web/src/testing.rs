@@ -1,0 +1,70 @@
+//! Faults that the browser tests inject through the query of the page's address.
+//!
+//! The page ignores them unless its `<html>` element has the attribute [`MARK`]. The built page does
+//! not have it; the server of the tests adds it to `index.html` (`tests/support/server.rs`). So no
+//! link can make the published page fail, and the tests run the same two programs that are
+//! published, without another build.
+
+use serde::{Deserialize, Serialize};
+
+/// The attribute of the `<html>` element that allows faults.
+pub const MARK: &str = "data-testing";
+
+/// A fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fault {
+    /// The device is lost before this evaluation, counted from 1.
+    Device(usize),
+    /// Memory runs out when more than this number of pictures are made at a time.
+    Memory(usize),
+}
+
+/// The faults in a query.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// The fault of `?fault=3`, which loses the device, or `?fault=memory4`, which uses up memory.
+    pub fault: Option<Fault>,
+    /// The memory limit of `?memory=20000000`, in bytes.
+    pub memory: Option<u64>,
+}
+
+impl Faults {
+    /// Reads the faults of a query; none unless the page is marked for tests.
+    pub fn read(query: &str, marked: bool) -> Self {
+        if !marked {
+            return Self::default();
+        }
+        let value = |name: &str| {
+            let pairs = query.trim_start_matches('?').split('&');
+            pairs.filter_map(|pair| pair.split_once('=')).find(|(known, _)| *known == name)
+        };
+        let fault = value("fault").and_then(|(_, value)| match value.strip_prefix("memory") {
+            Some(pictures) => pictures.parse().ok().map(Fault::Memory),
+            None => value.parse().ok().map(Fault::Device),
+        });
+        Self { fault, memory: value("memory").and_then(|(_, bytes)| bytes.parse().ok()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_read_from_the_query() {
+        let fault = |query| Faults::read(query, true).fault;
+        assert_eq!(fault("?backend=cpu&fault=3"), Some(Fault::Device(3)));
+        assert_eq!(fault("?fault=memory4"), Some(Fault::Memory(4)));
+        for query in ["", "?fault=", "?fault=memory", "?fault=x", "?default=3"] {
+            assert_eq!(Faults::read(query, true), Faults::default(), "{query}");
+        }
+        assert_eq!(Faults::read("?fault=2&memory=10000", true).memory, Some(10_000));
+    }
+
+    #[test]
+    fn the_published_page_has_no_faults() {
+        assert_eq!(Faults::read("?fault=3&memory=10000", false), Faults::default());
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../www/index.html");
+        assert!(!std::fs::read_to_string(page).expect("the page").contains(MARK));
+    }
+}
