@@ -19,7 +19,16 @@ use model::weights::{Weights, shape_of};
 use model::{Conditioning, Denoiser, Inspection, Model, NetworkOptions};
 use tests::{Tensors, assert_close, root};
 
-const NETWORKS: [&str; 3] = ["network", "network_other", "network_class"];
+const NETWORKS: [&str; 8] = [
+    "network",
+    "network_other",
+    "network_class",
+    "network_a",
+    "network_b",
+    "network_c",
+    "network_d",
+    "network_e_add",
+];
 
 fn model(name: &str) -> Model {
     let path = root().join(format!("tests/golden/{name}.weights.safetensors"));
@@ -394,10 +403,14 @@ fn coefficients_are_edms() {
 
 #[test]
 fn parameters_and_multiply_adds_of_every_preset() {
-    let text = std::fs::read(root().join("tests/golden/counts.json")).expect("a golden file");
-    let counts: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+    let read = |name| {
+        let text = std::fs::read(root().join("tests/golden").join(name)).expect("a golden file");
+        serde_json::from_slice::<serde_json::Map<_, _>>(&text).expect("JSON")
+    };
+    let mut counts = read("counts.json");
+    counts.extend(read("ablations.json"));
     let presets = model::preset::all();
-    assert_eq!(presets.len(), counts.as_object().expect("an object").len());
+    assert_eq!(presets.len(), counts.len());
     for (name, config) in presets {
         let network = shape_of(&config);
         let parameters = network.parameter_count();

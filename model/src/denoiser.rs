@@ -149,6 +149,10 @@ impl<'a> Denoiser<'a> {
             attention: attention.map(|maps| AttentionMaps {
                 weights: maps.weights.narrow(0, 0, b),
                 lengths: maps.lengths.narrow(0, 0, b),
+                bias: match maps.bias.dims()[0] {
+                    1 => maps.bias,
+                    _ => maps.bias.narrow(0, 0, b),
+                },
                 ..maps
             }),
         }

@@ -57,7 +57,7 @@ def linear(x, p, name):
 
 
 def conv3x3(x, p, name, stride=1):
-    weight, bias = p[name + ".weight"], p[name + ".bias"]
+    weight, bias = p[name + ".weight"], p.get(name + ".bias", 0)
     b, _, h, w = x.shape
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
     y = np.zeros((b, weight.shape[0], h // stride, w // stride))
@@ -95,14 +95,23 @@ def gelu(x, kind):
 
 # ---------------------------------------------------------------- the paper's blocks
 
-def tmsa(xs, xt, p, name, side, window, head_dim):
-    """Eq (3)-(6). xs: [B, side * side, C], row after row; xt: [B, time width]."""
+def tmsa(xs, xt, p, name, side, window, head_dim, entry="qkv"):
+    """Eq (3)-(6), or with the time token elsewhere (tables 6 and 7). xs: [B, side * side, C], row
+    after row; xt: [B, time width]."""
     b, _, c = xs.shape
     heads = c // head_dim
     q, k, v = (np.split(linear(xs, p, name + ".qkv"), 3, -1))
-    qt, kt, vt = (np.split(linear(xt, p, name + ".qkv_temb"), 3, -1))
-    q, k, v = q + qt[:, None], k + kt[:, None], v + vt[:, None]
+    if entry == "qkv":
+        qt, kt, vt = (np.split(linear(xt, p, name + ".qkv_temb"), 3, -1))
+        q, k, v = q + qt[:, None], k + kt[:, None], v + vt[:, None]
+    if entry == "token":
+        _, kt, vt = np.split(linear(xt, p, name + ".qkv_token"), 3, -1)
     table = p.get(name + ".relative_position_bias_table")
+    if table is not None:
+        # For each picture.
+        table = np.repeat(table[None], b, 0)
+    if entry == "bias":
+        table = table + linear(xt, p, name + ".bias_temb").reshape(table.shape)
     out = np.zeros((b, side * side, c))
     maps = []
     for top in range(0, side, window):
@@ -117,25 +126,45 @@ def tmsa(xs, xt, p, name, side, window, head_dim):
                     for i, (yi, xi) in enumerate(places):
                         for j, (yj, xj) in enumerate(places):
                             dy, dx = yi - yj + window - 1, xi - xj + window - 1
-                            logits[:, i, j] += table[dy * (2 * window - 1) + dx, head]
+                            logits[:, i, j] += table[:, dy * (2 * window - 1) + dx, head]
+                values = v[:, rows, part]
+                if entry == "token":
+                    # One more key, from every place of the window.
+                    to_time = np.einsum("bid,bd->bi", q[:, rows, part], kt[:, part])
+                    to_time /= math.sqrt(head_dim)
+                    if name + ".token_bias_table" in p:
+                        to_time += p[name + ".token_bias_table"][0, head]
+                    logits = np.concatenate([logits, to_time[:, :, None]], 2)
+                    values = np.concatenate([values, vt[:, None, part]], 1)
                 a = np.exp(logits - logits.max(-1, keepdims=True))
                 a /= a.sum(-1, keepdims=True)
-                maps.append(a)
-                out[:, rows, part] = np.einsum("bij,bjd->bid", a, v[:, rows, part])
+                maps.append(a[:, :, :len(rows)])
+                out[:, rows, part] = np.einsum("bij,bjd->bid", a, values)
+    if entry == "additive":
+        out = out + linear(xt, p, name + ".value_temb")[:, None]
     windows = (side // window) ** 2
     maps = np.stack(maps, 1).reshape(b, windows, heads, window**2, window**2)
     return linear(out, p, name + ".proj"), maps
+
+
+def window_of(config, side):
+    return side if config["window"] == "global" else min(config["window"]["size"], side)
 
 
 def transformer(x, xt, p, name, side, config):
     """Eq (7), (8)."""
     t = config["transformer"]
     eps = t["layer_norm_eps"]
-    window = side if config["window"] == "global" else config["window"]["size"]
-    a, _ = tmsa(layer_norm(x, p, name + ".norm1", eps), xt, p, name + ".attn", side, window,
-                t["head_dim"])
+    entry = t.get("time_entry", "qkv")
+    a, _ = tmsa(layer_norm(x, p, name + ".norm1", eps), xt, p, name + ".attn", side,
+                window_of(config, side), t["head_dim"], entry)
     h = a + x
-    m = linear(layer_norm(h, p, name + ".norm2", eps), p, name + ".mlp.fc1")
+    m = layer_norm(h, p, name + ".norm2", eps)
+    if entry == "mlp-input":
+        m = m + linear(xt, p, name + ".mlp.input_temb")[:, None]
+    m = linear(m, p, name + ".mlp.fc1")
+    if entry == "mlp":
+        m = m + linear(xt, p, name + ".mlp.fc1_temb")[:, None]
     return linear(gelu(m, t["activation"]), p, name + ".mlp.fc2") + h
 
 
@@ -156,12 +185,22 @@ def res_block(x, xt, p, name, config):
     return h + x
 
 
+def vit_block(x, xt, p, name, config):
+    """Eq (7), (8) without the time token. x: [B, C, H, W]."""
+    b, c, side, _ = x.shape
+    tokens = x.reshape(b, c, -1).transpose(0, 2, 1)
+    tokens = transformer(tokens, xt, p, name, side, entered(config, "none"))
+    return tokens.transpose(0, 2, 1).reshape(x.shape)
+
+
 # ---------------------------------------------------------------- the network
 
 def time_token(c_noise, augment, labels, p, config):
     t = config["time"]
     n = t["channels"] // 2
     f = np.array([t["max_period"] ** (-i / (n - 1)) for i in range(n)])
+    if t.get("embedding") == "fourier":
+        f = 2 * math.pi * p["time.frequencies"]
     x = np.concatenate([np.sin(c_noise[:, None] * f), np.cos(c_noise[:, None] * f)], 1)
     if labels is not None:
         x = x + linear(labels * math.sqrt(config["classes"]), p, "time.class")
@@ -174,43 +213,109 @@ def half(x):
     return (x[:, :, ::2, ::2] + x[:, :, 1::2, ::2] + x[:, :, ::2, 1::2] + x[:, :, 1::2, 1::2]) / 4
 
 
-def bilinear(x):
-    """Twice the size: an output pixel at (i + 0.5) / 2 - 0.5, between its two neighbours."""
+def bilinear(x, factor=2):
+    """Larger by a factor: an output pixel at (i + 0.5) / 2 - 0.5, between its two neighbours."""
     n = x.shape[2]
-    weights = np.zeros((2 * n, n))
-    for i in range(2 * n):
-        place = (i + 0.5) / 2 - 0.5
+    weights = np.zeros((factor * n, n))
+    for i in range(factor * n):
+        place = (i + 0.5) / factor - 0.5
         low = math.floor(place)
         weights[i, min(max(low, 0), n - 1)] += 1 - (place - low)
         weights[i, min(max(low + 1, 0), n - 1)] += place - low
     return np.einsum("yi,xj,bcij->bcyx", weights, weights, x)
 
 
+def parts_of(config):
+    """The kinds of encoder and decoder, and whether each adds the time token to its stages."""
+    encoder = config.get("encoder", {"kind": "stages", "block": "residual"})
+    decoder = config.get("decoder", {"kind": "unet", "block": "residual"})
+    add = config.get("time_add", "none")
+    return encoder, decoder, add in ["encoder", "both"], add in ["decoder", "both"]
+
+
+def side_of(config, stage):
+    encoder = parts_of(config)[0]
+    if encoder["kind"] == "isotropic":
+        return config["resolution"] // encoder["patch"]
+    return config["resolution"] >> stage
+
+
+def add_time(x, xt, p, name):
+    return x + (p[name + ".time.scale"] * linear(xt, p, name + ".time"))[:, :, None, None]
+
+
+def groups_of(config, channels):
+    n = config["group_norm"]
+    return max(1, min(n["max_groups"], channels // n["min_group_channels"]))
+
+
+def mla(maps, p, config):
+    """SETR's decoder. maps: the outputs of the encoder's stages, finest first."""
+    def activated(x, name):
+        eps = config["group_norm"]["eps"]
+        return swish(group_norm(x, p, name, groups_of(config, x.shape[1]), eps))
+
+    above, outputs = None, [None] * len(maps)
+    for i in reversed(range(len(maps))):
+        name = f"decoder.levels.{i}"
+        x = layer_norm(maps[i].transpose(0, 2, 3, 1), p, name + ".norm",
+                       config["transformer"]["layer_norm_eps"])
+        x = activated(linear(x, p, name + ".reduce").transpose(0, 3, 1, 2), name + ".reduce_norm")
+        if above is not None:
+            x = x + (bilinear(above) if above.shape[2] < x.shape[2] else above)
+        above = x
+        for conv in ["fuse", "refine.0", "refine.1"]:
+            x = activated(conv3x3(x, p, f"{name}.{conv}.conv"), f"{name}.{conv}.norm")
+        outputs[i] = bilinear(x, config["resolution"] // x.shape[2])
+    return conv3x3(np.concatenate(outputs, 1), p, "head.conv")
+
+
 def network(x, c_noise, augment, labels, p, config):
     xt = time_token(c_noise, augment, labels, p, config)
     stages = len(config["channels"])
-    x = conv3x3(x, p, "tokenizer")
+    encoder, decoder, encoder_adds, decoder_adds = parts_of(config)
+    isotropic = encoder["kind"] == "isotropic"
+    if isotropic:
+        x = np.stack([np.stack([
+            np.einsum("bcyx,ocyx->bo", patch, p["tokenizer.weight"]) + p["tokenizer.bias"]
+            for patch in np.split(row, side_of(config, 0), 3)], -1)
+            for row in np.split(x, side_of(config, 0), 2)], 2)
+        x = x + p["tokenizer.positions"].T.reshape(x.shape[1:])
+    else:
+        x = conv3x3(x, p, "tokenizer")
     skips = []
     for i in range(stages):
-        if i > 0:
+        if i > 0 and not isotropic:
             conv = config["resample"] == "convolution"
             x = conv3x3(x, p, f"encoder.{i}.down", 2) if conv else half(x)
+        if encoder_adds:
+            x = add_time(x, xt, p, f"encoder.{i}")
+        block = res_block if encoder.get("block") == "residual" else vit_block
         outputs = []
         for j in range(config["blocks"][i]):
-            x = res_block(x, xt, p, f"encoder.{i}.blocks.{j}", config)
+            x = block(x, xt, p, f"encoder.{i}.blocks.{j}", config)
             outputs.append(x)
         skips.append(outputs)
+    if decoder["kind"] == "mla":
+        return mla([outputs[-1] for outputs in skips], p, config)
     for place, i in enumerate(reversed(range(stages - 1))):
         if config["resample"] == "convolution":
             x = conv3x3(x.repeat(2, 2).repeat(2, 3), p, f"decoder.{place}.up")
         else:
             x = bilinear(x)
+        vit = decoder["block"] == "vit"
+        if vit:
+            x = np.concatenate([x, skips[i][-1]], 1).transpose(0, 2, 3, 1)
+            x = linear(x, p, f"decoder.{place}.merge").transpose(0, 3, 1, 2)
+        if decoder_adds:
+            x = add_time(x, xt, p, f"decoder.{place}")
         for j in range(config["blocks"][i]):
-            if j == 0 or config["skip"] == "block":
+            if not vit and (j == 0 or config["skip"] == "block"):
                 x = np.concatenate([x, skips[i][-1 - j]], 1)
-            x = res_block(x, xt, p, f"decoder.{place}.blocks.{j}", config)
+            block = vit_block if vit else res_block
+            x = block(x, xt, p, f"decoder.{place}.blocks.{j}", config)
     n = config["group_norm"]
-    groups = max(1, min(n["max_groups"], x.shape[1] // n["min_group_channels"]))
+    groups = groups_of(config, x.shape[1])
     return conv3x3(group_norm(x, p, "head.norm", groups, n["eps"]), p, "head.conv")
 
 
@@ -894,55 +999,110 @@ def parameters(config, rng):
         if bias:
             p[name + ".bias"] = random(rng, c_out, scale=0.2)
 
-    def conv(name, c_in, c_out):
+    def conv(name, c_in, c_out, bias=True):
         p[name + ".weight"] = random(rng, c_out, c_in, 3, 3, scale=(9 * c_in) ** -0.5)
-        p[name + ".bias"] = random(rng, c_out, scale=0.2)
+        if bias:
+            p[name + ".bias"] = random(rng, c_out, scale=0.2)
 
     def norm(name, c):
         p[name + ".weight"] = 1 + random(rng, c, scale=0.3)
         p[name + ".bias"] = random(rng, c, scale=0.3)
 
-    def block(name, c_in, c_out, side):
-        norm(name + ".norm", c_in)
-        conv(name + ".conv", c_in, c_out)
-        inner = name + ".transformer"
-        window = side if config["window"] == "global" else config["window"]["size"]
+    def transformer_block(inner, c_out, side, entry):
+        offsets, heads = (2 * window_of(config, side) - 1) ** 2, c_out // t["head_dim"]
+        relative = t["position"]["kind"] == "relative"
         for part in ["norm1", "norm2"]:
             if t["layer_norm_affine"]:
                 norm(f"{inner}.{part}", c_out)
         lin(inner + ".attn.qkv", c_out, 3 * c_out, t["qkv_bias"])
-        lin(inner + ".attn.qkv_temb", width, 3 * c_out, t["qkv_bias"])
-        if t["position"]["kind"] == "relative":
-            table = random(rng, (2 * window - 1) ** 2, c_out // t["head_dim"], scale=0.5)
-            p[inner + ".attn.relative_position_bias_table"] = table
+        if entry in ["qkv", "token"]:
+            name = {"qkv": "qkv_temb", "token": "qkv_token"}[entry]
+            lin(f"{inner}.attn.{name}", width, 3 * c_out, t["qkv_bias"])
+        if relative:
+            p[inner + ".attn.relative_position_bias_table"] = random(rng, offsets, heads, scale=0.5)
+        if entry == "token" and relative:
+            p[inner + ".attn.token_bias_table"] = random(rng, 3, heads, scale=0.5)
+        if entry == "bias":
+            lin(inner + ".attn.bias_temb", width, offsets * heads)
+        if entry == "additive":
+            lin(inner + ".attn.value_temb", width, c_out, t["qkv_bias"])
         lin(inner + ".attn.proj", c_out, c_out)
+        if entry == "mlp-input":
+            lin(inner + ".mlp.input_temb", width, c_out)
+        if entry == "mlp":
+            lin(inner + ".mlp.fc1_temb", width, t["mlp_ratio"] * c_out)
         lin(inner + ".mlp.fc1", c_out, t["mlp_ratio"] * c_out)
         lin(inner + ".mlp.fc2", t["mlp_ratio"] * c_out, c_out)
+
+    def block(kind, name, c_in, c_out, side):
+        if kind == "vit":
+            return transformer_block(name, c_out, side, "none")
+        norm(name + ".norm", c_in)
+        conv(name + ".conv", c_in, c_out)
+        transformer_block(name + ".transformer", c_out, side, t.get("time_entry", "qkv"))
         if config["residual"] == "projection" and c_in != c_out:
             lin(name + ".residual", c_in, c_out)
 
+    def stage_time(name, channels):
+        lin(name + ".time", width, channels)
+        p[name + ".time.scale"] = 1 + random(rng, channels, scale=0.3)
+
+    encoder, decoder, encoder_adds, decoder_adds = parts_of(config)
     c, convolves = config["channels"], config["resample"] == "convolution"
+    if config["time"].get("embedding") == "fourier":
+        p["time.frequencies"] = random(rng, config["time"]["channels"] // 2, scale=16)
     if config.get("classes"):
         lin("time.class", config["classes"], config["time"]["channels"], False)
     if config["time"]["augment_labels"]:
         lin("time.augment", config["time"]["augment_labels"], config["time"]["channels"], False)
     lin("time.fc1", config["time"]["channels"], width)
     lin("time.fc2", width, width)
-    conv("tokenizer", config["image_channels"], c[0])
+    if encoder["kind"] == "isotropic":
+        patch, side = encoder["patch"], side_of(config, 0)
+        fan = config["image_channels"] * patch**2
+        shape = [c[0], config["image_channels"], patch, patch]
+        p["tokenizer.weight"] = random(rng, *shape, scale=fan**-0.5)
+        p["tokenizer.bias"] = random(rng, c[0], scale=0.2)
+        p["tokenizer.positions"] = random(rng, side * side, c[0], scale=0.5)
+    else:
+        conv("tokenizer", config["image_channels"], c[0])
     for i in range(len(c)):
+        kind = encoder.get("block", "vit")
         before = c[max(i - 1, 0)]
-        if i > 0 and convolves:
-            conv(f"encoder.{i}.down", before, before)
+        entering = c[i] if kind == "vit" else before
+        if i > 0 and convolves and encoder["kind"] == "stages":
+            conv(f"encoder.{i}.down", before, entering)
+        if encoder_adds:
+            stage_time(f"encoder.{i}", entering)
         for j in range(config["blocks"][i]):
-            side = config["resolution"] >> i
-            block(f"encoder.{i}.blocks.{j}", before if j == 0 else c[i], c[i], side)
+            c_in = entering if j == 0 else c[i]
+            block(kind, f"encoder.{i}.blocks.{j}", c_in, c[i], side_of(config, i))
+    if decoder["kind"] == "mla":
+        inner, outer = decoder["width"], decoder["head_width"]
+        for i in range(len(c)):
+            name = f"decoder.levels.{i}"
+            norm(name + ".norm", c[i])
+            lin(name + ".reduce", c[i], inner, False)
+            norm(name + ".reduce_norm", inner)
+            for conv_name, c_in, c_out in [
+                    ("fuse", inner, inner), ("refine.0", inner, outer), ("refine.1", outer, outer)]:
+                conv(f"{name}.{conv_name}.conv", c_in, c_out, False)
+                norm(f"{name}.{conv_name}.norm", c_out)
+        conv("head.conv", outer * len(c), config["image_channels"])
+        return p
     for place, i in enumerate(reversed(range(len(c) - 1))):
+        kind = decoder["block"]
+        entering = c[i] if kind == "vit" else c[i + 1]
         if convolves:
-            conv(f"decoder.{place}.up", c[i + 1], c[i + 1])
+            conv(f"decoder.{place}.up", c[i + 1], entering)
+        if kind == "vit":
+            lin(f"decoder.{place}.merge", 2 * c[i], c[i])
+        if decoder_adds:
+            stage_time(f"decoder.{place}", entering)
         for j in range(config["blocks"][i]):
             skip = c[i] if j == 0 or config["skip"] == "block" else 0
             c_in = (c[i + 1] if j == 0 else c[i]) + skip
-            block(f"decoder.{place}.blocks.{j}", c_in, c[i], config["resolution"] >> i)
+            block(kind, f"decoder.{place}.blocks.{j}", c_in, c[i], config["resolution"] >> i)
     norm("head.norm", c[0])
     conv("head.conv", c[0], config["image_channels"])
     return p
@@ -1006,18 +1166,22 @@ def counts(config):
     for name, value in p.items():
         parts = name.split(".")
         # The side of the map that the tensor works on.
-        if parts[0] == "encoder":
-            side = config["resolution"] >> int(parts[1])
+        if parts[0] == "encoder" or parts[1] == "levels":
+            side = side_of(config, int(parts[2 if parts[1] == "levels" else 1]))
+        elif parts[0] == "tokenizer":
+            side = side_of(config, 0)
         elif parts[0] == "decoder":
             side = config["resolution"] >> (stages - 2 - int(parts[1]))
         else:
             side = config["resolution"]
-        once = parts[0] == "time" or "qkv_temb" in parts
-        if parts[-1] == "weight" and value.ndim > 1:
+        once = "time" in parts or parts[-2].endswith("_temb") or parts[-2] == "qkv_token"
+        if parts[-1] == "weight" and value.ndim > 1 and "table" not in name:
             weights += value.size * (1 if once else side * side)
         if parts[-2:] == ["qkv", "weight"]:
-            window = side if config["window"] == "global" else config["window"]["size"]
-            attention += 2 * side * side * window * window * value.shape[1]
+            keys = window_of(config, side) ** 2
+            keys += config["transformer"].get("time_entry") == "token"
+            attention += 2 * side * side * keys * value.shape[1]
+    p.pop("time.frequencies", None)
     return {"parameters": sum(v.size for v in p.values()), "weights": weights, "attention": attention}
 
 
@@ -1040,6 +1204,89 @@ PRESETS = {
     "ffhq64": preset([128, 256, 256, 256], [4, 4, 4, 4], 8, resolution=64),
     "ffhq64-i": preset([128, 256, 256, 256], [1, 2, 2, 2], 8, resolution=64),
 }
+
+
+# Where the time token enters, in place of TMSA (tables 6 and 7).
+ENTRIES = ["qkv", "bias", "mlp", "mlp-input", "none", "token", "additive"]
+
+
+def entered(config, entry):
+    return config | {"transformer": config["transformer"] | {"time_entry": entry}}
+
+
+VIT_STAGES, VIT_UNET = {"kind": "stages", "block": "vit"}, {"kind": "unet", "block": "vit"}
+MLA = {"kind": "mla", "width": 256, "head_width": 128}
+
+ABLATIONS = {
+    "t3-token512": preset([256, 512, 512], [4, 4, 4], 4),
+    "t3-time256": preset([128, 256, 256], [4, 4, 4], 4, width=256),
+    "t4-a": PRESETS["cifar10"] | {
+        "channels": [768] * 4, "blocks": [3] * 4, "window": "global", "time_add": "encoder",
+        "encoder": {"kind": "isotropic", "patch": 2}, "decoder": MLA,
+        "transformer": BASE["transformer"] | {"head_dim": 64, "position": {"kind": "none"}},
+    },
+    "t4-b": PRESETS["cifar10"] | {"encoder": VIT_STAGES, "decoder": MLA, "time_add": "encoder"},
+    "t4-c": PRESETS["cifar10"] | {"encoder": VIT_STAGES, "decoder": VIT_UNET, "time_add": "both"},
+    "t4-d": PRESETS["cifar10"] | {"decoder": VIT_UNET, "time_add": "decoder"},
+    "t4-e": PRESETS["cifar10"],
+    "t6-e-add": entered(PRESETS["cifar10"], "none") | {"time_add": "both"},
+    "t8-fourier": PRESETS["cifar10"] | {
+        "time": PRESETS["cifar10"]["time"] | {"channels": 256, "embedding": "fourier"}},
+    "f8-w2": preset([128, 256, 256], [4, 4, 4], 2),
+    "f8-w4": preset([128, 256, 256], [4, 4, 4], 4),
+    "f8-w8": preset([128, 256, 256], [4, 4, 4], 8),
+    "t6-f": entered(PRESETS["cifar10"], "bias"),
+    "t6-g": entered(PRESETS["cifar10"], "mlp"),
+    "t6-g-in": entered(PRESETS["cifar10"], "mlp-input"),
+    "t6-none": entered(PRESETS["cifar10"], "none"),
+    "t7-token": entered(PRESETS["cifar10"], "token"),
+    "t7-additive": entered(PRESETS["cifar10"], "additive"),
+}
+
+
+# Networks of table 4, and ResBlocks whose stages add the time token, with Fourier frequencies and a
+# window that is larger than the last map.
+SLIM = BASE | {
+    "channels": [8, 16], "blocks": [1, 2],
+    "transformer": BASE["transformer"] | {"mlp_ratio": 2},
+}
+SLIM_MLA = {"kind": "mla", "width": 8, "head_width": 4}
+SMALL = {
+    "network_a": SLIM | {
+        "channels": [16, 16], "window": "global", "time_add": "encoder",
+        "encoder": {"kind": "isotropic", "patch": 2}, "decoder": SLIM_MLA,
+        "transformer": SLIM["transformer"] | {"position": {"kind": "none"}},
+    },
+    "network_b": SLIM | {
+        "channels": [8, 16, 8], "blocks": [1, 1, 1],
+        "encoder": VIT_STAGES, "decoder": SLIM_MLA, "time_add": "encoder",
+    },
+    "network_c": SLIM | {"encoder": VIT_STAGES, "decoder": VIT_UNET, "time_add": "both"},
+    "network_d": SLIM | {"decoder": VIT_UNET, "time_add": "decoder"},
+    "network_e_add": entered(SLIM, "none") | {
+        "channels": [8, 16, 8], "blocks": [1, 1, 1], "time_add": "both",
+        "time": SLIM["time"] | {"embedding": "fourier"},
+    },
+}
+
+
+def time_entries(rng):
+    """One transformer block for each entry of the time token, below its name."""
+    config = BASE | {"resolution": 4, "channels": [16], "blocks": [1], "window": {"size": 2}}
+    x, xt = (random(rng, 2, *shape).astype(np.float64) for shape in [(4, 4, 16), (12,)])
+    tensors = {"x": x, "time": xt}
+    for entry in ENTRIES:
+        p = parameters(entered(config, entry), rng)
+        prefix = "encoder.0.blocks.0.transformer."
+        part = {k[len(prefix):]: v for k, v in p.items() if k.startswith(prefix)}
+        p, tokens = wide(part), x.reshape(2, 16, 16)
+        p |= {"block." + k: v for k, v in p.items()}
+        normed = layer_norm(tokens, p, "norm1", 1e-6)
+        _, maps = tmsa(normed, xt, p, "attn", 4, 2, 8, entry)
+        out = transformer(tokens, xt, p, "block", 4, entered(config, entry))
+        tensors |= {f"{entry}.{k}": v for k, v in part.items()}
+        tensors |= {f"{entry}.weights": maps, f"{entry}.output": out.reshape(x.shape)}
+    save("time_entries.safetensors", tensors)
 
 
 def wide(p):
@@ -1079,6 +1326,7 @@ def main():
     # Whole networks, as weights files, with and without augmentation labels, and with classes.
     classes = np.random.default_rng(2)
     networks = [("network", BASE, rng), ("network_other", OTHER, rng), ("network_class", CLASS, classes)]
+    networks += [(name, config, np.random.default_rng(5)) for name, config in SMALL.items()]
     for name, config, rng in networks:
         narrow = parameters(config, rng)
         p = wide(narrow)
@@ -1116,6 +1364,10 @@ def main():
     presets |= {name: song_counts(*options) for name, options in SONG_PRESETS.items()}
     text = json.dumps(presets, indent=2)
     (HERE / "counts.json").write_text(text + "\n")
+
+    time_entries(np.random.default_rng(4))
+    text = json.dumps({name: counts(config) for name, config in ABLATIONS.items()}, indent=2)
+    (HERE / "ablations.json").write_text(text + "\n")
 
     # Noise and coefficients.
     save("noise.safetensors", {

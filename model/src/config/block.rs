@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::check::{ConfigError, MAX_CHANNELS, MAX_WINDOW, check, positive, within};
+use crate::config::check::{
+    ConfigError, MAX_CHANNELS, MAX_WINDOW, check, is_default, positive, within,
+};
 
 /// Configuration of the DiffiT transformer block, Eq (3)-(8).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +24,9 @@ pub struct TransformerConfig {
     pub qkv_bias: bool,
     /// Relative position bias.
     pub position: Position,
+    /// Where the time token enters.
+    #[serde(skip_serializing_if = "is_default")]
+    pub time_entry: TimeEntry,
 }
 
 impl Default for TransformerConfig {
@@ -34,8 +39,32 @@ impl Default for TransformerConfig {
             layer_norm_eps: 1e-6,
             qkv_bias: true,
             position: Position::Relative { init_std: 0.02 },
+            time_entry: TimeEntry::default(),
         }
     }
+}
+
+/// Where the time token `x_t` enters a transformer block: TMSA, and the alternatives that the
+/// paper compares it with in tables 6 and 7.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TimeEntry {
+    /// Added to queries, keys and values: TMSA, Eq (3)-(5).
+    #[default]
+    Qkv,
+    /// Added to the table of the relative position bias, which each picture has for itself.
+    Bias,
+    /// Added to the hidden layer of the MLP, before its activation.
+    Mlp,
+    /// Added to the input of the MLP.
+    MlpInput,
+    /// Nowhere.
+    None,
+    /// One more token in every window, with queries, keys and values of its own.
+    Token,
+    /// Added to the output of attention, before its last linear map: the self-attention of a
+    /// single token is its value.
+    Additive,
 }
 
 /// Activation of an MLP.
@@ -65,8 +94,8 @@ pub enum Position {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Window {
-    /// Square windows with this many tokens per side, which must divide the side of every stage's
-    /// map.
+    /// Square windows with this many tokens per side, or of the whole map if the map is smaller. They
+    /// must divide the side of every stage's map.
     Size(usize),
     /// A single window that covers the whole map.
     Global,
@@ -76,7 +105,7 @@ impl Window {
     /// Returns the tokens per side of a window on a map with `side` tokens per side.
     pub fn on(self, side: usize) -> usize {
         match self {
-            Window::Size(size) => size,
+            Window::Size(size) => size.min(side),
             Window::Global => side,
         }
     }
@@ -92,7 +121,10 @@ impl TransformerConfig {
                 format!("transformer.position.init_std is {init_std}, not within 0 to 1")
             })?;
         }
-        Ok(())
+        let has_bias = self.position != Position::None;
+        check(self.time_entry != TimeEntry::Bias || has_bias, || {
+            "transformer.time_entry is bias, and transformer.position is none".into()
+        })
     }
 
     /// Checks that `channels` is a multiple of the channels of a head.

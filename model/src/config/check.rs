@@ -39,3 +39,8 @@ pub(crate) fn positive(field: &str, value: f64) -> Result<(), ConfigError> {
 pub(crate) fn is_zero(n: &usize) -> bool {
     *n == 0
 }
+
+/// Whether a field has its default, and is left out for the same reason.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

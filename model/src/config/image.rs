@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::block::{TransformerConfig, Window};
 use crate::config::check::{
-    ConfigError, MAX_BLOCKS, MAX_CHANNELS, MAX_CLASSES, MAX_RESOLUTION, check, is_zero, positive,
-    within,
+    ConfigError, MAX_BLOCKS, MAX_CHANNELS, MAX_CLASSES, MAX_RESOLUTION, check, is_default, is_zero,
+    positive, within,
 };
+use crate::config::parts::{DecoderConfig, EncoderConfig};
 
 /// Configuration of the image-space network: tokenizer, encoder stages, decoder stages, head.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,6 +44,15 @@ pub struct ImageConfig {
     pub dropout: f64,
     /// Factor on the initial weights of the last layer of each residual branch, and of the head.
     pub branch_init: f64,
+    /// Stages that add the time token to their map.
+    #[serde(skip_serializing_if = "is_default")]
+    pub time_add: TimeAdd,
+    /// The encoder.
+    #[serde(skip_serializing_if = "is_default")]
+    pub encoder: EncoderConfig,
+    /// The decoder.
+    #[serde(skip_serializing_if = "is_default")]
+    pub decoder: DecoderConfig,
 }
 
 impl Default for ImageConfig {
@@ -62,8 +72,27 @@ impl Default for ImageConfig {
             group_norm: GroupNormConfig::default(),
             dropout: 0.13,
             branch_init: 1e-5,
+            time_add: TimeAdd::default(),
+            encoder: EncoderConfig::default(),
+            decoder: DecoderConfig::default(),
         }
     }
+}
+
+/// Stages that add the time token to their input: `x + g (W x_t + b)`, with
+/// `g` a learned factor for each channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TimeAdd {
+    /// None.
+    #[default]
+    None,
+    /// The encoder's.
+    Encoder,
+    /// The decoder's.
+    Decoder,
+    /// All.
+    Both,
 }
 
 /// Configuration of the time token: a sinusoidal embedding of the noise level, then an MLP with
@@ -73,8 +102,10 @@ impl Default for ImageConfig {
 pub struct TimeConfig {
     /// Channels of the sinusoidal embedding: half sines, half cosines.
     pub channels: usize,
-    /// Longest period of the embedding: frequencies fall from 1 to `1 / max_period`, which is
-    /// included.
+    /// Frequencies of the sinusoid.
+    #[serde(skip_serializing_if = "is_default")]
+    pub embedding: TimeFrequencies,
+    /// Longest period of the positional frequencies, which fall from 1 to `1 / max_period`.
     pub max_period: f64,
     /// Width of the MLP and of the time token.
     pub width: usize,
@@ -85,8 +116,26 @@ pub struct TimeConfig {
 
 impl Default for TimeConfig {
     fn default() -> Self {
-        Self { channels: 128, max_period: 10_000.0, width: 512, augment_labels: 9 }
+        Self {
+            channels: 128,
+            embedding: TimeFrequencies::default(),
+            max_period: 10_000.0,
+            width: 512,
+            augment_labels: 9,
+        }
     }
+}
+
+/// Frequencies of the sinusoid of the noise level.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TimeFrequencies {
+    /// A geometric sequence.
+    #[default]
+    Positional,
+    /// `2 pi f` with `f` drawn from `N(0, 16^2)` once; they are stored with the weights and not
+    /// trained.
+    Fourier,
 }
 
 /// Skip connections from the encoder to the decoder, which concatenates their features to its own.
@@ -145,11 +194,6 @@ impl GroupNormConfig {
 }
 
 impl ImageConfig {
-    /// Returns the height and width of the map at `stage`.
-    pub fn side(&self, stage: usize) -> usize {
-        self.resolution >> stage
-    }
-
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         let stages = self.channels.len();
         check(stages > 0 && stages <= 8, || format!("channels lists {stages} stages, not 1 to 8"))?;
@@ -162,9 +206,7 @@ impl ImageConfig {
         within("resolution", self.resolution, 1, MAX_RESOLUTION)?;
         within("image_channels", self.image_channels, 1, 64)?;
         within("classes", self.classes, 0, MAX_CLASSES)?;
-        check(self.resolution.is_multiple_of(1 << (stages - 1)), || {
-            format!("resolution {} cannot be halved {} times", self.resolution, stages - 1)
-        })?;
+        self.validate_encoder()?;
         within("time.width", self.time.width, 1, MAX_CHANNELS)?;
         within("time.channels", self.time.channels, 4, MAX_CHANNELS)?;
         within("time.augment_labels", self.time.augment_labels, 0, 1_024)?;
@@ -199,79 +241,6 @@ impl ImageConfig {
             self.transformer.divides(&format!("channels[{stage}]"), c)?;
             self.window.divides(self.side(stage), &format!("map of stage {stage}"))?;
         }
-        let stages = [self.encoder(), self.decoder()].concat();
-        let blocks = stages.iter().flat_map(|stage| &stage.blocks);
-        for channels in blocks.map(BlockPlan::channels_in).chain([self.channels[0]]) {
-            let groups = self.group_norm.groups(channels);
-            check(channels.is_multiple_of(groups), || {
-                format!("{groups} groups of group_norm do not divide {channels} channels")
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Returns the stages of the encoder, finest first; the last one is the bottleneck.
-    pub(crate) fn encoder(&self) -> Vec<StagePlan> {
-        let stage = |i: usize| {
-            let channels = self.channels[i];
-            let channels_in = self.channels[i.saturating_sub(1)];
-            let block = |j| BlockPlan {
-                channels_in: if j == 0 { channels_in } else { channels },
-                channels_skip: 0,
-                channels,
-            };
-            let blocks = (0..self.blocks[i]).map(block).collect();
-            StagePlan { index: i, channels_in, blocks }
-        };
-        (0..self.channels.len()).map(stage).collect()
-    }
-
-    /// Returns the stages of the decoder, coarsest first: those of the encoder in reverse, without
-    /// the bottleneck.
-    pub(crate) fn decoder(&self) -> Vec<StagePlan> {
-        let stage = |i: usize| {
-            let (channels, channels_in) = (self.channels[i], self.channels[i + 1]);
-            let block = |j| BlockPlan {
-                channels_in: if j == 0 { channels_in } else { channels },
-                channels_skip: if j == 0 || self.skip == Skip::Block { channels } else { 0 },
-                channels,
-            };
-            let blocks = (0..self.blocks[i]).map(block).collect();
-            StagePlan { index: i, channels_in, blocks }
-        };
-        (0..self.channels.len() - 1).rev().map(stage).collect()
-    }
-}
-
-/// Sizes of one stage of the encoder or the decoder.
-#[derive(Clone, Debug)]
-// Without tensors, `validate` alone reads it.
-#[cfg_attr(not(feature = "tensor"), allow(dead_code))]
-pub(crate) struct StagePlan {
-    /// Index of the resolution; 0 is the finest.
-    pub index: usize,
-    /// Channels of the stage's input, before and after the change of resolution.
-    pub channels_in: usize,
-    /// Blocks in order of execution.
-    pub blocks: Vec<BlockPlan>,
-}
-
-/// Channels of one block.
-#[derive(Clone, Copy, Debug)]
-// Without tensors, `validate` alone reads it.
-#[cfg_attr(not(feature = "tensor"), allow(dead_code))]
-pub(crate) struct BlockPlan {
-    /// Channels of the previous block's output.
-    channels_in: usize,
-    /// Channels of the concatenated encoder features; 0 for none.
-    pub channels_skip: usize,
-    /// Channels of the block's output.
-    pub channels: usize,
-}
-
-impl BlockPlan {
-    /// Returns the channels of the block's input, encoder features included.
-    pub fn channels_in(&self) -> usize {
-        self.channels_in + self.channels_skip
+        self.validate_parts()
     }
 }

@@ -3,10 +3,13 @@
 //! Every choice that the paper leaves open is a field. The defaults are those of the preset
 //! `cifar10`; [`crate::config::preset`] holds the named configurations.
 
+#[cfg(feature = "tensor")]
+mod ablations;
 mod block;
 pub(crate) mod check;
 mod image;
 mod latent;
+mod parts;
 #[cfg(feature = "tensor")]
 pub mod preset;
 mod song;
@@ -16,12 +19,15 @@ use serde::{Deserialize, Serialize};
 pub use crate::diffusion::discrete::LinearBetas;
 pub use crate::diffusion::precond::PrecondConfig;
 pub use crate::diffusion::vp::VpSchedule;
-pub use block::{Activation, Position, TransformerConfig, Window};
+pub use block::{Activation, Position, TimeEntry, TransformerConfig, Window};
 pub use check::ConfigError;
-#[cfg(feature = "tensor")]
-pub(crate) use image::{BlockPlan, StagePlan};
-pub use image::{GroupNormConfig, ImageConfig, Resample, Residual, Skip, TimeConfig};
+pub use image::{
+    GroupNormConfig, ImageConfig, Resample, Residual, Skip, TimeAdd, TimeConfig, TimeFrequencies,
+};
 pub use latent::{LatentConfig, Modulation};
+pub use parts::{BlockKind, DecoderConfig, EncoderConfig};
+#[cfg(feature = "tensor")]
+pub(crate) use parts::{BlockPlan, StagePlan};
 #[cfg(feature = "tensor")]
 pub(crate) use song::{Direction, SongBlockPlan};
 pub use song::{SongAttention, SongConfig, SongEmbedding, SongEncoder};
@@ -107,7 +113,9 @@ impl ModelConfig {
             |transformer: &TransformerConfig, side: usize, channels: usize, window: usize| {
                 let features = product(&[side, side, channels, transformer.mlp_ratio.max(3)]);
                 let heads = channels / transformer.head_dim.max(1);
-                features.max(product(&[heads, side, side, window, window]))
+                let token = u64::from(transformer.time_entry == TimeEntry::Token);
+                let keys = product(&[window, window]).saturating_add(token);
+                features.max(product(&[heads, side, side]).saturating_mul(keys))
             };
         match &self.network {
             NetworkConfig::Image(image) => {
@@ -115,7 +123,12 @@ impl ModelConfig {
                     let side = image.side(i);
                     largest(&image.transformer, side, channels, image.window.on(side))
                 };
-                image.channels.iter().enumerate().map(stage).max().unwrap_or(0)
+                let stages = image.channels.iter().enumerate().map(stage).max().unwrap_or(0);
+                let DecoderConfig::Mla { width, head_width } = image.decoder else {
+                    return stages;
+                };
+                let outputs = head_width.saturating_mul(image.channels.len()).max(width);
+                stages.max(product(&[image.resolution, image.resolution, outputs]))
             }
             NetworkConfig::Latent(latent) => {
                 let side = latent.side();
@@ -168,6 +181,68 @@ mod tests {
         for (edit, message) in cases {
             let error = edited(edit).expect_err(message);
             assert!(error.contains(message), "{error:?} does not say {message:?}");
+        }
+    }
+
+    #[test]
+    fn invalid_variants_are_rejected() {
+        let vit = EncoderConfig::Stages { block: BlockKind::Vit };
+        let vit_decoder = DecoderConfig::Unet { block: BlockKind::Vit };
+        let mla = |width| DecoderConfig::Mla { width, head_width: 128 };
+        let patches = |patch| EncoderConfig::Isotropic { patch };
+        let cases: [(&dyn Fn(&mut ImageConfig), &str); 9] = [
+            (
+                &|c| {
+                    c.transformer.time_entry = TimeEntry::Bias;
+                    c.transformer.position = Position::None;
+                },
+                "transformer.time_entry is bias, and transformer.position is none",
+            ),
+            (
+                &|c| (c.decoder, c.skip) = (vit_decoder, Skip::Block),
+                "decoder.block is vit, and skip is not stage",
+            ),
+            (
+                &|c| (c.encoder, c.resample) = (vit, Resample::Bilinear),
+                "nothing changes the channels [128, 256, 256] between vit stages",
+            ),
+            (
+                &|c| (c.encoder, c.channels) = (patches(2), vec![128; 3]),
+                "encoder is isotropic, and decoder is not mla",
+            ),
+            (
+                &|c| (c.encoder, c.decoder) = (patches(2), mla(256)),
+                "encoder is isotropic, and channels are [128, 256, 256]",
+            ),
+            (
+                &|c| (c.encoder, c.decoder) = (patches(5), mla(256)),
+                "encoder.patch 5 does not divide resolution 32",
+            ),
+            (&|c| c.encoder = patches(0), "encoder.patch is 0"),
+            (&|c| c.decoder = mla(0), "decoder.width is 0"),
+            (&|c| c.decoder = mla(130), "32 groups of group_norm do not divide 130 channels"),
+        ];
+        for (edit, message) in cases {
+            let error = edited(edit).expect_err(message);
+            assert!(error.contains(message), "{error:?} does not say {message:?}");
+        }
+        // A window is no larger than its map.
+        assert_eq!(edited(|c| c.window = Window::Size(16)), Ok(()));
+        let error = edited(|c| (c.resolution, c.window) = (24, Window::Size(8)));
+        assert!(error.expect_err("a part").contains("does not divide the 12x12 map of stage 1"));
+    }
+
+    /// Programs that do not know of a field refuse a file with it.
+    #[test]
+    fn unused_variants_are_not_serialised() {
+        for config in [
+            serde_json::to_value(ImageConfig::default()),
+            serde_json::to_value(LatentConfig::default()),
+        ] {
+            let text = config.expect("plain data").to_string();
+            for field in ["time_entry", "time_add", "encoder", "decoder", "embedding"] {
+                assert!(!text.contains(&format!("\"{field}\"")), "{field}: {text}");
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::config::{
     ImageConfig, LatentConfig, LinearBetas, ModelConfig, Modulation, NetworkConfig, Position,
     PrecondConfig, SongAttention, SongConfig, TimeConfig, TransformerConfig, VpSchedule, Window,
+    ablations,
 };
 
 /// Returns every preset with its name.
@@ -71,7 +72,7 @@ pub fn all() -> Vec<(&'static str, ModelConfig)> {
         let position = Position::Relative { init_std: 0.02 };
         SongConfig { attention: SongAttention::Tmsa { position }, ..config }
     };
-    vec![
+    let mut presets = vec![
         ("tiny", image(tiny.clone())),
         // `tiny` with classes: one per embedded emoji, and the ten of CIFAR-10.
         ("tiny-emoji", image(ImageConfig { classes: 1911, ..tiny.clone() })),
@@ -99,7 +100,9 @@ pub fn all() -> Vec<(&'static str, ModelConfig)> {
         ("t5-ve", ve(SongConfig::ncsnpp())),
         ("t5-vp-tmsa", vp(tmsa(SongConfig::default()))),
         ("t5-ve-tmsa", ve(tmsa(SongConfig::ncsnpp()))),
-    ]
+    ];
+    presets.extend(ablations::all().into_iter().map(|(name, config)| (name, image(config))));
+    presets
 }
 
 /// Returns the preset with this name.

@@ -5,9 +5,12 @@ mod adm;
 pub(crate) mod dit;
 mod song;
 mod synthetic;
+mod time_entries;
 #[cfg(feature = "train")]
 mod trained;
 mod vae;
+#[cfg(feature = "train")]
+mod variants;
 
 use std::path::Path;
 
@@ -172,7 +175,7 @@ fn tmsa_matches_reference() {
     close(output.context, &golden, "output", 1e-5);
     let attended = output.attention.expect("attention maps");
     close(attended.weights, &golden, "weights", 1e-5);
-    assert_eq!(attended.bias.dims(), [2, 16, 16]);
+    assert_eq!(attended.bias.dims(), [1, 2, 16, 16]);
     // The norms of the terms of Eq (3)-(5).
     let lengths: Vec<f32> = attended.lengths.into_data().try_to_vec().expect("f32");
     for (i, (input, layer)) in [("x", "qkv"), ("time", "qkv_temb")].into_iter().enumerate() {

@@ -14,7 +14,8 @@ use burn::tensor::Tensor;
 use crate::diffusion::noise::philox4x32;
 use plain::widen;
 pub(crate) use plain::{
-    Attention, at_least_f32, downsample_bilinear, swish, tanh, upsample_bilinear, upsample_nearest,
+    Attention, at_least_f32, downsample_bilinear, enlarge_bilinear, swish, tanh, upsample_bilinear,
+    upsample_nearest,
 };
 
 /// Computes GELU in its tanh form.
@@ -117,7 +118,8 @@ pub(crate) fn conv3x3(
 }
 
 /// Computes attention inside non-overlapping windows, Eq (6). With `weights`, the attention weights
-/// `[B, windows, heads, N, N]` are returned too, windows in row-major order.
+/// `[B, windows, heads, N, N]` between the tokens of a window are returned too, windows in
+/// row-major order.
 ///
 /// # Shapes
 ///
@@ -126,11 +128,14 @@ pub(crate) fn window_attention(
     attention: Attention,
     weights: bool,
 ) -> (Tensor<4>, Option<Tensor<5>>) {
-    if !weights && cpu::supports(&attention.qkv) {
-        let heads = attention.bias.dims()[0];
-        let kernel = cpu::WindowAttention { window: attention.window, heads };
-        let inputs = [attention.qkv.into(), attention.time.into(), attention.bias.into()];
-        return (cpu::run(kernel, inputs), None);
+    let [tables, heads, ..] = attention.bias.dims();
+    let plain = weights || tables > 1 || attention.token.is_some();
+    if !plain && cpu::supports(&attention.qkv) {
+        let Attention { qkv, time, bias, window, .. } = attention;
+        let [b, _, _, c3] = qkv.dims();
+        let time = time.unwrap_or_else(|| Tensor::zeros([b, c3], (&qkv.device(), qkv.dtype())));
+        let inputs = [qkv.into(), time.into(), bias.squeeze_dim::<3>(0).into()];
+        return (cpu::run(cpu::WindowAttention { window, heads }, inputs), None);
     }
     let (context, maps) = plain::window_attention(attention);
     (context, weights.then_some(maps))
@@ -240,12 +245,14 @@ mod tests {
             let inputs = (
                 normal([b, rows * wh, columns * ww, 3 * c], 1),
                 normal([b, 3 * c], 2),
-                normal([heads, n, n], 3),
+                normal([1, heads, n, n], 3),
             );
-            let window = [wh, ww];
+            let attention = |qkv, time, bias| Attention {
+                qkv, time: Some(time), token: None, bias, window: [wh, ww],
+            };
             compare!(inputs,
-                |qkv, time, bias| window_attention(Attention { qkv, time, bias, window }, false).0,
-                plain::window_attention(Attention { qkv, time, bias, window }).0);
+                |qkv, time, bias| window_attention(attention(qkv, time, bias), false).0,
+                plain::window_attention(attention(qkv, time, bias)).0);
         }
     }
 
@@ -260,8 +267,9 @@ mod tests {
     fn window_attention_returns_its_weights() {
         let attention = || Attention {
             qkv: normal([2, 8, 8, 24], 1),
-            time: normal([2, 24], 2),
-            bias: normal([2, 16, 16], 3),
+            time: Some(normal([2, 24], 2)),
+            token: None,
+            bias: normal([1, 2, 16, 16], 3),
             window: [4, 4],
         };
         let (context, weights) = window_attention(attention(), true);
@@ -307,6 +315,19 @@ mod tests {
         let down: Vec<f32> = downsample_bilinear(x).into_data().try_to_vec().unwrap();
         assert_eq!(down[0], (0.0 + 1.0 + 3.0 + 4.0) / 4.0);
         assert_eq!(down.len(), 16);
+    }
+
+    #[test]
+    fn enlarging_is_doubling_and_reproduces_a_ramp() {
+        let x = normal([2, 3, 4, 5], 1);
+        close("doubled", enlarge_bilinear(x.clone(), 2), upsample_bilinear(x.clone()));
+        close("as it was", enlarge_bilinear(x.clone(), 1), x);
+        let ramp = Tensor::<1>::from_floats([0.0, 4.0, 8.0], &Device::flex()).reshape([1, 3, 1, 1]);
+        let found: Vec<f32> = enlarge_bilinear(ramp, 4).into_data().try_to_vec().expect("f32");
+        for (i, row) in found.chunks_exact(4).enumerate() {
+            let want = (i as f32 - 1.5).clamp(0.0, 8.0);
+            assert!(row.iter().all(|found| (found - want).abs() < 1e-6), "{i}: {row:?}");
+        }
     }
 
     #[test]

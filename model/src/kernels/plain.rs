@@ -27,10 +27,14 @@ pub(crate) fn widen<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 pub(crate) struct Attention {
     /// Spatial part of queries, keys and values, `[B, H, W, 3 C]`.
     pub qkv: Tensor<4>,
-    /// Time token's part of queries, keys and values, `[B, 3 C]`.
-    pub time: Tensor<2>,
-    /// Relative position bias, `[heads, N, N]` for `N` tokens in a window.
-    pub bias: Tensor<3>,
+    /// Time token's part of queries, keys and values, `[B, 3 C]`, if it has one.
+    pub time: Option<Tensor<2>>,
+    /// Queries, keys and values of a further token in every window, `[B, 3 C]`. The tokens of the
+    /// map attend to it; its own output is not computed.
+    pub token: Option<Tensor<2>>,
+    /// Position bias, `[1 or B, heads, N, K]` for `N` tokens in a window and `K` keys: `N`, and one
+    /// for the further token.
+    pub bias: Tensor<4>,
     /// Height and width of a window; they divide those of the map.
     pub window: [usize; 2],
 }
@@ -120,22 +124,45 @@ pub(crate) fn conv3x3(
 /// [`super::window_attention`] with tensor operations; returns the output and the attention
 /// weights.
 pub(crate) fn window_attention(attention: Attention) -> (Tensor<4>, Tensor<5>) {
-    let Attention { qkv, time, bias, window: [wh, ww] } = attention;
+    let Attention { qkv, time, token, bias, window: [wh, ww] } = attention;
     let [b, h, w, c3] = qkv.dims();
-    let [heads, n, _] = bias.dims();
+    let [tables, heads, n, keys] = bias.dims();
     let (rows, columns, d) = (h / wh, w / ww, c3 / 3 / heads);
+    let windows = rows * columns;
     // Eq (3)-(5): the spatial and the temporal part of q, k and v are added.
-    let qkv = qkv + time.reshape([b, 1, 1, c3]);
+    let qkv = match time {
+        Some(time) => qkv + time.reshape([b, 1, 1, c3]),
+        None => qkv,
+    };
     // (b rows, wh, columns, ww, 3, heads, d) -> (3, b rows, columns, heads, wh, ww, d)
     let qkv = qkv
         .reshape([b * rows, wh, columns, ww, 3, heads, d])
         .permute([4, 0, 2, 5, 1, 3, 6])
-        .reshape([3, b * rows * columns, heads, n, d]);
-    let part = |i| qkv.clone().narrow(0, i, 1).squeeze_dim::<4>(0);
+        .reshape([3, b * windows, heads, n, d]);
+    // (b, 3 heads d) -> (3, b windows, heads, 1, d)
+    let token = token.map(|token| {
+        let token = token.reshape([b, 1, 3, heads, 1, d]).expand([b, windows, 3, heads, 1, d]);
+        token.permute([2, 0, 1, 3, 4, 5]).reshape([3, b * windows, heads, 1, d])
+    });
+    let slice = |x: &Tensor<5>, i| x.clone().narrow(0, i, 1).squeeze_dim::<4>(0);
+    let part = |i| match &token {
+        Some(token) if i > 0 => Tensor::cat(vec![slice(&qkv, i), slice(token, i)], 2),
+        _ => slice(&qkv, i),
+    };
     let (q, k, v) = (part(0), part(1), part(2));
     let scale = (d as f64).powf(-0.5);
     let logits = widen((q * scale).matmul(k.swap_dims(2, 3)));
-    let bias = bias.cast(logits.dtype()).unsqueeze::<4>();
+    let bias = bias.cast(logits.dtype());
+    let bias = match tables {
+        1 => bias,
+        // All windows of an image have its bias.
+        _ => (bias.unsqueeze_dim::<5>(1).expand([b, windows, heads, n, keys])).reshape([
+            b * windows,
+            heads,
+            n,
+            keys,
+        ]),
+    };
     let weights = activation::softmax(logits + bias, 3);
     // (b rows, columns, heads, wh, ww, d) -> (b rows, wh, columns, ww, heads, d)
     let context = weights
@@ -145,7 +172,7 @@ pub(crate) fn window_attention(attention: Attention) -> (Tensor<4>, Tensor<5>) {
         .reshape([b * rows, columns, heads, wh, ww, d])
         .permute([0, 3, 1, 4, 2, 5])
         .reshape([b, h, w, heads * d]);
-    (context, weights.reshape([b, rows * columns, heads, n, n]))
+    (context, weights.narrow(3, 0, n).reshape([b, windows, heads, n, n]))
 }
 
 /// Doubles height and width by repeating every value.
@@ -174,6 +201,30 @@ pub(crate) fn upsample_bilinear(x: Tensor<4>) -> Tensor<4> {
         Tensor::stack::<5>(vec![even, odd], dim + 1).reshape(shape)
     }
     double(double(x, 1), 2)
+}
+
+/// Multiplies height and width by `factor`, by bilinear interpolation between pixel centres.
+pub(crate) fn enlarge_bilinear(x: Tensor<4>, factor: usize) -> Tensor<4> {
+    if factor == 1 {
+        return x;
+    }
+    let [b, h, w, c] = x.dims();
+    let options = (&x.device().without_autodiff(), x.dtype());
+    // Row `i` holds the weights of the old pixels in the new pixel `i`.
+    let matrix = |n: usize| {
+        let mut weights = vec![0.0f32; factor * n * n];
+        for (i, row) in weights.chunks_exact_mut(n).enumerate() {
+            let position = ((i as f32 + 0.5) / factor as f32 - 0.5).clamp(0.0, (n - 1) as f32);
+            let low = position.floor() as usize;
+            row[low] += 1.0 - position.fract();
+            row[(low + 1).min(n - 1)] += position.fract();
+        }
+        Tensor::<3>::from_data(TensorData::new(weights, [1, factor * n, n]), options)
+    };
+    let rows = matrix(h).expand([b, factor * h, h]).matmul(x.reshape([b, h, w * c]));
+    let b_rows = b * factor * h;
+    let columns = matrix(w).expand([b_rows, factor * w, w]).matmul(rows.reshape([b_rows, w, c]));
+    columns.reshape([b, factor * h, factor * w, c])
 }
 
 /// Halves height and width by bilinear interpolation, which is the mean of each 2x2 pixels.

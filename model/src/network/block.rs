@@ -3,14 +3,14 @@
 use burn::module::Module;
 use burn::tensor::{Tensor, activation};
 
-use crate::config::{Activation, ImageConfig, Residual, TransformerConfig};
+use crate::config::{Activation, ImageConfig, Residual, TimeEntry, TransformerConfig};
 use crate::kernels::cpu::{self, Input};
 use crate::kernels::{self, DropoutKeys};
 use crate::network::io::AttentionMaps;
 use crate::network::layers::{Conv3x3, GroupNorm, LayerNorm, Linear};
 use crate::network::macs::Macs;
 use crate::network::params::Params;
-use crate::network::tmsa::{Tmsa, TmsaOutput, TransformerShape};
+use crate::network::tmsa::{Tmsa, TmsaOutput, TransformerShape, plus_time};
 use crate::network::window::RelativePositions;
 
 /// The MLP of a transformer block: two linear maps with an activation between them.
@@ -18,12 +18,29 @@ use crate::network::window::RelativePositions;
 pub struct Mlp {
     fc1: Linear,
     fc2: Linear,
+    /// Map of the time token to the input.
+    input_temb: Option<Linear>,
+    /// Map of the time token to the hidden layer.
+    fc1_temb: Option<Linear>,
     #[module(skip)]
     activation: Activation,
 }
 
 impl Mlp {
-    pub(crate) fn new(
+    /// The MLP of a block of this shape, with the maps of the time token that `config` asks for.
+    fn new(params: &Params, config: &TransformerConfig, shape: &TransformerShape) -> Self {
+        let hidden = config.mlp_ratio * shape.channels;
+        let time_map =
+            |name, place, d_out| shape.time_map(params.enter(name), config, place, d_out);
+        Self {
+            input_temb: time_map("input_temb", TimeEntry::MlpInput, shape.channels),
+            fc1_temb: time_map("fc1_temb", TimeEntry::Mlp, hidden),
+            ..Self::without_time(params, config, shape.channels, shape.branch_init)
+        }
+    }
+
+    /// The MLP without a time token.
+    pub(crate) fn without_time(
         params: &Params,
         config: &TransformerConfig,
         channels: usize,
@@ -33,12 +50,16 @@ impl Mlp {
         Self {
             fc1: Linear::new(&params.enter("fc1"), [channels, hidden], true, 1.0),
             fc2: Linear::new(&params.enter("fc2"), [hidden, channels], true, branch_init),
+            input_temb: None,
+            fc1_temb: None,
             activation: config.activation,
         }
     }
 
-    pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self.fc1.forward(x);
+    /// Computes the output; `time` is added where the MLP has a map of it.
+    pub(crate) fn forward(&self, x: Tensor<4>, time: &Tensor<2>) -> Tensor<4> {
+        let x = self.fc1.forward(plus_time(x, &self.input_temb, time));
+        let x = plus_time(x, &self.fc1_temb, time);
         let x = match self.activation {
             Activation::GeluTanh => kernels::gelu_tanh(x),
             Activation::Gelu => activation::gelu(x),
@@ -47,7 +68,8 @@ impl Mlp {
     }
 
     pub(crate) fn macs(&self, tokens: usize) -> Macs {
-        self.fc1.macs(tokens) + self.fc2.macs(tokens)
+        let time_maps = self.input_temb.iter().chain(&self.fc1_temb);
+        self.fc1.macs(tokens) + self.fc2.macs(tokens) + time_maps.map(|map| map.macs(1)).sum()
     }
 }
 
@@ -66,17 +88,16 @@ impl Transformer {
         config: &TransformerConfig,
         shape: &TransformerShape,
     ) -> Self {
-        let TransformerShape { channels, branch_init, .. } = *shape;
         let norm = |name| {
             let TransformerConfig { layer_norm_affine, layer_norm_eps, .. } = *config;
-            LayerNorm::new(&params.enter(name), channels, layer_norm_affine, layer_norm_eps)
+            LayerNorm::new(&params.enter(name), shape.channels, layer_norm_affine, layer_norm_eps)
         };
         let attn = params.enter("attn");
         Self {
             norm1: norm("norm1"),
             attn: Tmsa::new(&attn, config, shape),
             norm2: norm("norm2"),
-            mlp: Mlp::new(&params.enter("mlp"), config, channels, branch_init),
+            mlp: Mlp::new(&params.enter("mlp"), config, shape),
         }
     }
 
@@ -92,9 +113,9 @@ impl Transformer {
         weights: bool,
     ) -> (Tensor<4>, Option<AttentionMaps>) {
         let TmsaOutput { context, attention } =
-            self.attn.forward(self.norm1.forward(x.clone()), time, weights);
+            self.attn.forward(self.norm1.forward(x.clone()), time.clone(), weights);
         let h = context + x;
-        (self.mlp.forward(self.norm2.forward(h.clone())) + h, attention)
+        (self.mlp.forward(self.norm2.forward(h.clone()), &time) + h, attention)
     }
 
     pub(crate) fn macs(&self, tokens: usize, channels: usize) -> Macs {

@@ -74,7 +74,7 @@ impl DitBlock {
             norm1: norm("norm1"),
             attn: SelfAttention::new(&params.enter("attn"), config, channels, window),
             norm2: norm("norm2"),
-            mlp: Mlp::new(&params.enter("mlp"), config, channels, 1.0),
+            mlp: Mlp::without_time(&params.enter("mlp"), config, channels, 1.0),
             modulation: Modulation::new(params, channels, 6),
         }
     }
@@ -85,12 +85,13 @@ impl DitBlock {
         time: Tensor<2>,
         weights: bool,
     ) -> (Tensor<4>, Option<AttentionMaps>) {
-        let [shift_1, scale_1, gate_1, shift_2, scale_2, gate_2] = self.modulation.forward(time);
+        let [shift_1, scale_1, gate_1, shift_2, scale_2, gate_2] =
+            self.modulation.forward(time.clone());
         let h = modulate(self.norm1.forward(x.clone()), shift_1, scale_1);
         let (h, maps) = self.attn.forward(h, weights);
         let x = x + h * gate_1;
         let h = modulate(self.norm2.forward(x.clone()), shift_2, scale_2);
-        (x + self.mlp.forward(h) * gate_2, maps)
+        (x + self.mlp.forward(h, &time) * gate_2, maps)
     }
 
     fn macs(&self, tokens: usize, channels: usize) -> Macs {
@@ -153,12 +154,13 @@ impl SelfAttention {
     }
 
     fn forward(&self, x: Tensor<4>, weights: bool) -> (Tensor<4>, Option<AttentionMaps>) {
-        let ([b, _, _, c], n) = (x.dims(), self.window.pow(2));
-        let (device, dtype) = (x.device(), x.dtype());
+        let n = self.window.pow(2);
+        let device = x.device();
         let attention = Attention {
             qkv: self.qkv.forward(x),
-            time: Tensor::zeros([b, 3 * c], (&device, dtype)),
-            bias: Tensor::zeros([self.heads, n, n], (&device, DType::F32)),
+            time: None,
+            token: None,
+            bias: Tensor::zeros([1, self.heads, n, n], (&device, DType::F32)),
             window: [self.window; 2],
         };
         let parts = weights.then(|| {

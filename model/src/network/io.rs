@@ -33,12 +33,14 @@ pub struct NetworkOutput {
 pub struct AttentionMaps {
     /// Attention weights, `[B, windows, heads, N, N]`: row `i` holds the weights of all tokens'
     /// values in the output of token `i`, and sums to 1. Windows, and tokens inside a window, are
-    /// in row-major order.
+    /// in row-major order. If the time token is one of a window's tokens, its weight is left out
+    /// and makes up the difference to 1.
     pub weights: Tensor<5>,
-    /// Relative position bias, B of Eq (6), `[heads, N, N]`. It does not depend on the noise level.
-    pub bias: Tensor<3>,
+    /// Relative position bias, B of Eq (6), `[1, heads, N, N]`, or `[B, heads, N, N]` if the time
+    /// token enters there.
+    pub bias: Tensor<4>,
     /// Norms of the two parts of queries, keys and values (Eq 3-5), `[B, 2, 3]`: the part of the
-    /// spatial tokens, as the mean over the map, and the part of the time token.
+    /// spatial tokens, as the mean over the map, and the part of the time token, 0 if there is none.
     pub lengths: Tensor<3>,
     /// Side of a window, in tokens.
     pub window: usize,

@@ -95,16 +95,10 @@ impl LatentNetwork {
     pub(crate) fn forward(&self, input: NetworkInput) -> NetworkOutput {
         let NetworkInput { x, c_noise, options } = input;
         let (device, dtype) = (x.device(), x.dtype());
-        let LatentConfig { channels, patch: p, .. } = self.config;
+        let p = self.config.patch;
         let channels_out = self.config.channels_out();
         let [b, side] = [x.dims()[0], self.config.side()];
-        // (b, c, h p, w q) -> (b, h, w, c p q)
-        let x = x.reshape([b, channels, side, p, side, p]).permute([0, 2, 4, 1, 3, 5]).reshape([
-            b,
-            side,
-            side,
-            channels * p * p,
-        ]);
+        let x = Linear::patches(x, p);
         let positions =
             self.positions.clone().expect("a network built for its shapes alone cannot compute");
         let mut x = self.patches.forward(x) + positions.cast(dtype);

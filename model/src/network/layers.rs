@@ -48,6 +48,20 @@ impl Linear {
         }
     }
 
+    /// Cuts maps into patches for [`Linear::of_patches`].
+    ///
+    /// # Shapes
+    ///
+    /// - x: `[B, c, H, W]`
+    /// - output: `[B, H / p, W / p, c p p]`
+    pub(crate) fn patches(x: Tensor<4>, p: usize) -> Tensor<4> {
+        let [b, c, h, w] = x.dims();
+        let (rows, columns) = (h / p, w / p);
+        // (b, c, h p, w q) -> (b, h, w, c p q)
+        let x = x.reshape([b, c, rows, p, columns, p]).permute([0, 2, 4, 1, 3, 5]);
+        x.reshape([b, rows, columns, c * p * p])
+    }
+
     /// A 1x1 convolution, stored as such.
     pub(crate) fn conv1x1(params: &Params, [c_in, c_out]: [usize; 2], gain: f64) -> Self {
         Self {
@@ -193,7 +207,7 @@ impl Embedding {
 #[derive(Module, Debug)]
 pub struct Conv3x3 {
     weight: Param<Tensor<4>>,
-    bias: Param<Tensor<1>>,
+    bias: Option<Param<Tensor<1>>>,
     stride: usize,
 }
 
@@ -204,11 +218,24 @@ impl Conv3x3 {
         stride: usize,
         gain: f64,
     ) -> Self {
-        let init = Init::XavierUniform { gain };
-        Self {
-            weight: params.tensor("weight", [c_out, c_in, 3, 3], init),
-            bias: params.tensor("bias", [c_out], Init::Zeros),
-            stride,
+        let weight = params.tensor("weight", [c_out, c_in, 3, 3], Init::XavierUniform { gain });
+        Self { weight, bias: Some(params.tensor("bias", [c_out], Init::Zeros)), stride }
+    }
+
+    /// Without a bias, of stride 1.
+    pub(crate) fn without_bias(params: &Params, [c_in, c_out]: [usize; 2]) -> Self {
+        let init = Init::XavierUniform { gain: 1.0 };
+        let weight = params.tensor("weight", [c_out, c_in, 3, 3], init);
+        Self { weight, bias: None, stride: 1 }
+    }
+
+    fn bias(&self) -> Tensor<1> {
+        match &self.bias {
+            Some(bias) => bias.val(),
+            None => {
+                let weight = self.weight.val();
+                Tensor::zeros([weight.dims()[0]], (&weight.device(), weight.dtype()))
+            }
         }
     }
 
@@ -220,12 +247,12 @@ impl Conv3x3 {
     /// - output: `[B, H / stride, W / stride, C_out]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let dtype = x.dtype();
-        kernels::conv3x3(x, self.weight.val().cast(dtype), self.bias.val().cast(dtype), self.stride)
+        kernels::conv3x3(x, self.weight.val().cast(dtype), self.bias().cast(dtype), self.stride)
     }
 
     /// Weight and bias as inputs of a kernel.
     pub(crate) fn inputs(&self) -> [Input; 2] {
-        [self.weight.val().cast(DType::F32).into(), self.bias.val().cast(DType::F32).into()]
+        [self.weight.val().cast(DType::F32).into(), self.bias().cast(DType::F32).into()]
     }
 
     /// Multiply-adds for an output of `pixels` pixels.

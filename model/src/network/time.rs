@@ -1,10 +1,10 @@
 //! The time token `x_t`, which all blocks share, of the image-space network and of the latent
 //! network.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use crate::config::{LatentConfig, TimeConfig};
+use crate::config::{LatentConfig, TimeConfig, TimeFrequencies};
 use crate::diffusion::label::Label;
 use crate::kernels::swish;
 use crate::network::layers::{ClassEmbedding, Linear};
@@ -19,14 +19,27 @@ pub struct TimeEmbedding {
     augment: Option<Linear>,
     fc1: Linear,
     fc2: Linear,
-    channels: usize,
-    max_period: f64,
+    /// Angular frequencies of the sinusoid.
+    #[module(skip)]
+    angular: Vec<f64>,
 }
 
 impl TimeEmbedding {
     /// The embedding of a network with this number of classes.
     pub(crate) fn new(params: &Params, config: &TimeConfig, classes: usize) -> Self {
-        let TimeConfig { channels, width, augment_labels, max_period } = *config;
+        let TimeConfig { channels, width, augment_labels, max_period, embedding } = *config;
+        let n = channels / 2;
+        let angular = match embedding {
+            // f_i = max_period^(-i / (n - 1))
+            TimeFrequencies::Positional => {
+                (0..n).map(|i| max_period.powf(-(i as f64) / (n - 1) as f64)).collect()
+            }
+            TimeFrequencies::Fourier => {
+                let frequencies = params.buffer("frequencies", n, Init::Normal { std: 16.0 });
+                let angular = |f: f32| 2.0 * core::f64::consts::PI * f64::from(f);
+                frequencies.into_iter().map(angular).collect()
+            }
+        };
         Self {
             class: (classes > 0)
                 .then(|| ClassEmbedding::new(&params.enter("class"), classes, channels)),
@@ -35,8 +48,7 @@ impl TimeEmbedding {
             }),
             fc1: Linear::new(&params.enter("fc1"), [channels, width], true, 1.0),
             fc2: Linear::new(&params.enter("fc2"), [width, width], true, 1.0),
-            channels,
-            max_period,
+            angular,
         }
     }
 
@@ -53,10 +65,8 @@ impl TimeEmbedding {
         augment: Option<Tensor<2>>,
         options: (&Device, DType),
     ) -> Tensor<2> {
-        // f_i = max_period^(-i / (n - 1)), and the sines come first.
-        let n = self.channels / 2;
-        let frequency = |i| self.max_period.powf(-(i as f64) / (n - 1) as f64);
-        let mut x = sinusoid(c_noise, n, frequency, [libm::sin, libm::cos], options);
+        // The sines come first.
+        let mut x = sinusoid(c_noise, &self.angular, [libm::sin, libm::cos], options);
         if let Some(class) = &self.class {
             x = x + class.forward(labels, options);
         }
@@ -71,6 +81,36 @@ impl TimeEmbedding {
             + self.augment.iter().map(|linear| linear.macs(1)).sum::<Macs>()
             + self.fc1.macs(1)
             + self.fc2.macs(1)
+    }
+}
+
+/// The time token as a stage adds it to its map: `x + g (W x_t + b)`.
+#[derive(Module, Debug)]
+pub(crate) struct StageTime {
+    map: Linear,
+    scale: Param<Tensor<1>>,
+}
+
+impl StageTime {
+    /// For maps of `channels` and a time token of `width`.
+    pub(crate) fn new(params: &Params, width: usize, channels: usize) -> Self {
+        Self {
+            map: Linear::new(params, [width, channels], true, 1.0),
+            scale: params.tensor("scale", [channels], Init::Ones),
+        }
+    }
+
+    /// # Shapes
+    ///
+    /// - x, output: `[B, H, W, C]`; time: `[B, width]`
+    pub(crate) fn forward(&self, x: Tensor<4>, time: Tensor<2>) -> Tensor<4> {
+        let [b, .., c] = x.dims();
+        let scale = self.scale.val().cast(x.dtype()).reshape([1, c]);
+        x + (self.map.forward(time) * scale).reshape([b, 1, 1, c])
+    }
+
+    pub(crate) fn macs(&self) -> Macs {
+        self.map.macs(1)
     }
 }
 
@@ -108,8 +148,9 @@ impl TimestepEmbedding {
     pub fn forward(&self, t: &[f64], options: (&Device, DType)) -> Tensor<2> {
         // f_i = max_period^(-i / n), and the cosines come first.
         let n = self.channels / 2;
-        let frequency = |i| self.max_period.powf(-(i as f64) / n as f64);
-        let x = sinusoid(t, n, frequency, [libm::cos, libm::sin], options);
+        let frequencies: Vec<f64> =
+            (0..n).map(|i| self.max_period.powf(-(i as f64) / n as f64)).collect();
+        let x = sinusoid(t, &frequencies, [libm::cos, libm::sin], options);
         self.fc2.forward(swish(self.fc1.forward(x)))
     }
 
@@ -118,18 +159,18 @@ impl TimestepEmbedding {
     }
 }
 
-/// Computes `[g(t f_0), .., g(t f_(n-1)), h(t f_0), ..]` for the two `waves` g and h, `[B, 2 n]`.
+/// Computes `[g(t f_0), .., g(t f_(n-1)), h(t f_0), ..]` for `n` frequencies and two `waves` g and h,
+/// `[B, 2 n]`.
 ///
 /// It is computed on the host in `f64`: a GPU's sine may be inaccurate for arguments as large as
 /// 999.
 pub(crate) fn sinusoid(
     t: &[f64],
-    n: usize,
-    frequency: impl Fn(usize) -> f64,
+    frequencies: &[f64],
     waves: [fn(f64) -> f64; 2],
     options: (&Device, DType),
 ) -> Tensor<2> {
-    let frequencies: Vec<f64> = (0..n).map(frequency).collect();
+    let n = frequencies.len();
     let mut values = Vec::with_capacity(t.len() * 2 * n);
     for t in t {
         for wave in waves {

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
 
-use crate::config::{Position, TransformerConfig};
+use crate::config::{Position, TimeEntry, TransformerConfig};
 use crate::kernels::cpu::Input;
 use crate::kernels::{Attention, at_least_f32, window_attention};
 use crate::network::io::AttentionMaps;
@@ -25,15 +25,56 @@ pub(crate) struct TransformerShape<'a> {
     pub branch_init: f64,
 }
 
+impl TransformerShape<'_> {
+    /// The linear map of the time token to `channels` values that the block has if the time token
+    /// enters it at `place`.
+    pub(crate) fn time_map(
+        &self,
+        params: Params,
+        config: &TransformerConfig,
+        place: TimeEntry,
+        channels: usize,
+    ) -> Option<Linear> {
+        // Queries, keys and values have biases or not; what is added elsewhere has.
+        let attends = [TimeEntry::Qkv, TimeEntry::Token, TimeEntry::Additive].contains(&place);
+        let bias = config.qkv_bias || !attends;
+        // A bias table of its own begins near none, as the one that all pictures share.
+        let init = match place {
+            TimeEntry::Bias => Init::Normal { std: 0.02 },
+            _ => Init::XavierUniform { gain: 1.0 },
+        };
+        (config.time_entry == place)
+            .then(|| Linear::with_init(&params, [self.time_width, channels], bias, init))
+    }
+}
+
+/// Adds the map of the time token, if there is one, to every place of a map.
+pub(crate) fn plus_time(x: Tensor<4>, map: &Option<Linear>, time: &Tensor<2>) -> Tensor<4> {
+    let Some(map) = map else { return x };
+    let [b, .., c] = x.dims();
+    x + map.forward(time.clone()).reshape([b, 1, 1, c])
+}
+
 /// The TMSA layer. Queries, keys and values are computed from the spatial tokens and the time
 /// token, `q = x_s W_qs + x_t W_qt` and likewise `k` and `v` (Eq 3-5); each head computes
 /// `softmax(q kᵀ / sqrt(d) + B) v` inside windows (Eq 6).
+///
+/// [`TimeEntry`] lists the alternatives, each with a linear map of its own instead of `qkv_temb`.
 #[derive(Module, Debug)]
 pub struct Tmsa {
     qkv: Linear,
-    qkv_temb: Linear,
+    qkv_temb: Option<Linear>,
     relative_position_bias_table: Option<Param<Tensor<2>>>,
     proj: Linear,
+    /// To the table of the relative position bias.
+    bias_temb: Option<Linear>,
+    /// To queries, keys and values of the time token.
+    qkv_token: Option<Linear>,
+    /// The bias from a spatial to the time token, back, and from the time token to itself; only
+    /// the first has an effect as long as the time token's output is not used.
+    token_bias_table: Option<Param<Tensor<2>>>,
+    /// To what is added to the values that were attended to.
+    value_temb: Option<Linear>,
     heads: usize,
     positions: RelativePositions,
 }
@@ -53,23 +94,29 @@ impl Tmsa {
         config: &TransformerConfig,
         shape: &TransformerShape,
     ) -> Self {
-        let TransformerShape { channels, time_width, positions, branch_init } = *shape;
+        let TransformerShape { channels, positions, branch_init, .. } = *shape;
         let heads = channels / config.head_dim;
-        let linear = |name, d_in, d_out, gain| {
-            Linear::new(&params.enter(name), [d_in, d_out], config.qkv_bias, gain)
+        let offsets = (2 * positions.side - 1).pow(2);
+        let time_map =
+            |name, place, d_out| shape.time_map(params.enter(name), config, place, d_out);
+        let table = |name, rows| match config.position {
+            Position::Relative { init_std } => {
+                Some(params.tensor(name, [rows, heads], Init::Normal { std: init_std }))
+            }
+            Position::None => None,
         };
+        let dims = [channels, 3 * channels];
         Self {
-            qkv: linear("qkv", channels, 3 * channels, 1.0),
-            qkv_temb: linear("qkv_temb", time_width, 3 * channels, 1.0),
-            relative_position_bias_table: match config.position {
-                Position::Relative { init_std } => Some(params.tensor(
-                    "relative_position_bias_table",
-                    [(2 * positions.side - 1).pow(2), heads],
-                    Init::Normal { std: init_std },
-                )),
-                Position::None => None,
-            },
+            qkv: Linear::new(&params.enter("qkv"), dims, config.qkv_bias, 1.0),
+            qkv_temb: time_map("qkv_temb", TimeEntry::Qkv, 3 * channels),
+            relative_position_bias_table: table("relative_position_bias_table", offsets),
             proj: Linear::new(&params.enter("proj"), [channels, channels], true, branch_init),
+            bias_temb: time_map("bias_temb", TimeEntry::Bias, offsets * heads),
+            qkv_token: time_map("qkv_token", TimeEntry::Token, 3 * channels),
+            token_bias_table: (config.time_entry == TimeEntry::Token)
+                .then(|| table("token_bias_table", 3))
+                .flatten(),
+            value_temb: time_map("value_temb", TimeEntry::Additive, channels),
             heads,
             positions: positions.clone(),
         }
@@ -83,39 +130,71 @@ impl Tmsa {
     /// - context: `[B, H, W, C]`
     pub fn forward(&self, x: Tensor<4>, time: Tensor<2>, weights: bool) -> TmsaOutput {
         let window = self.positions.side;
-        let n = window * window;
-        let bias = match &self.relative_position_bias_table {
-            Some(table) => self.positions.bias(table.val().cast(at_least_f32(x.dtype()))),
-            None => Tensor::zeros([self.heads, n, n], (&x.device(), DType::F32)),
-        };
+        let map = |map: &Option<Linear>| map.as_ref().map(|map| map.forward(time.clone()));
         let attention = Attention {
             qkv: self.qkv.forward(x),
-            time: self.qkv_temb.forward(time),
-            bias,
+            time: map(&self.qkv_temb),
+            token: map(&self.qkv_token),
+            bias: self.bias(&time),
             window: [window, window],
         };
         let details = weights.then(|| {
-            (attention.bias.clone(), norms(attention.qkv.clone(), attention.time.clone()))
+            let value = map(&self.value_temb);
+            let of_value = value.map(|v| Tensor::cat(vec![v.zeros_like(), v.zeros_like(), v], 1));
+            let time = attention.time.clone().or(attention.token.clone()).or(of_value);
+            (attention.bias.clone(), norms(attention.qkv.clone(), time))
         });
         let (context, weights) = window_attention(attention, weights);
+        let context = plus_time(context, &self.value_temb, &time);
         let attention = weights.zip(details).map(|(weights, (bias, lengths))| AttentionMaps {
             weights,
-            bias,
+            bias: bias.narrow(3, 0, window * window),
             lengths,
             window,
         });
         TmsaOutput { context: self.proj.forward(context), attention }
     }
 
-    /// Inputs of the fused kernel: the time token's part of queries, keys and values, and the
-    /// parameters `qkv`, the relative position table and `proj`. `None` if the layer lacks a bias
-    /// or the table.
+    /// B of Eq (6), `[1, heads, N, N]`, or `[B, heads, N, N]` if the time token enters here; with a
+    /// time token among the keys, `N + 1` of them.
+    fn bias(&self, time: &Tensor<2>) -> Tensor<4> {
+        let (heads, n, dtype) =
+            (self.heads, self.positions.side.pow(2), at_least_f32(time.dtype()));
+        let Some(table) = &self.relative_position_bias_table else {
+            let keys = n + usize::from(self.qkv_token.is_some());
+            return Tensor::zeros([1, heads, n, keys], (&time.device(), DType::F32));
+        };
+        let table = table.val().cast(dtype);
+        let [offsets, _] = table.dims();
+        let table = match &self.bias_temb {
+            Some(map) => {
+                // (b, offsets heads) -> (offsets, b heads)
+                let b = time.dims()[0];
+                let own = map.forward(time.clone()).cast(dtype).reshape([b, offsets, heads]);
+                (table.unsqueeze_dim::<3>(1) + own.swap_dims(0, 1)).reshape([offsets, b * heads])
+            }
+            None => table,
+        };
+        let tables = table.dims()[1] / heads;
+        let bias = self.positions.bias(table).reshape([tables, heads, n, n]);
+        match &self.token_bias_table {
+            Some(table) => {
+                let to_time = table.val().cast(dtype).narrow(0, 0, 1).reshape([1, heads, 1, 1]);
+                Tensor::cat(vec![bias, to_time.expand([1, heads, n, 1])], 3)
+            }
+            None => bias,
+        }
+    }
+
+    /// For a kernel: the time token's part of queries, keys and values, and the parameters but for
+    /// those that it came from: `qkv`, the table, `proj`. None without biases, and if the time token
+    /// enters elsewhere.
     pub(crate) fn inputs(&self, time: Tensor<2>) -> Option<(Tensor<2>, [Input; 5])> {
         let table = self.relative_position_bias_table.as_ref()?.val().cast(DType::F32);
         let [qkv, qkv_bias] = self.qkv.inputs()?;
         let [proj, proj_bias] = self.proj.inputs()?;
         let inputs = [qkv, qkv_bias, table.into(), proj, proj_bias];
-        Some((self.qkv_temb.forward(time), inputs))
+        Some((self.qkv_temb.as_ref()?.forward(time), inputs))
     }
 
     /// Side of the window, in tokens.
@@ -125,19 +204,25 @@ impl Tmsa {
 
     /// Multiply-adds for a map of `tokens` tokens.
     pub(crate) fn macs(&self, tokens: usize, channels: usize) -> Macs {
+        let Self { qkv_temb, bias_temb, qkv_token, value_temb, .. } = self;
+        let of_time = [qkv_temb, bias_temb, qkv_token, value_temb].into_iter().flatten();
+        let keys = self.positions.side.pow(2) + usize::from(qkv_token.is_some());
         self.qkv.macs(tokens)
-            + self.qkv_temb.macs(1)
+            + of_time.map(|map| map.macs(1)).sum()
             + self.proj.macs(tokens)
-            + Macs::attention(&[2, tokens, self.positions.side.pow(2), channels])
+            + Macs::attention(&[2, tokens, keys, channels])
     }
 }
 
 /// Computes the norms of queries, keys and values: of the spatial tokens' part `[B, H, W, 3 C]`, as
-/// the mean over the map, and of the time token's part `[B, 3 C]`. The output is `[B, 2, 3]`.
-pub(crate) fn norms(spatial: Tensor<4>, time: Tensor<2>) -> Tensor<3> {
+/// the mean over the map, and of the time token's part `[B, 3 C]`, or 0. The output is `[B, 2, 3]`.
+pub(crate) fn norms(spatial: Tensor<4>, time: Option<Tensor<2>>) -> Tensor<3> {
     let [b, h, w, c3] = spatial.dims();
     let norm = |x: Tensor<4>| x.square().sum_dim(3).sqrt().mean_dim(1).reshape([b, 1, 3]);
     let spatial = norm(spatial.reshape([b, h * w, 3, c3 / 3]));
-    let time = norm(time.reshape([b, 1, 3, c3 / 3]));
+    let time = match time {
+        Some(time) => norm(time.reshape([b, 1, 3, c3 / 3])),
+        None => spatial.zeros_like(),
+    };
     Tensor::cat(vec![spatial, time], 1)
 }

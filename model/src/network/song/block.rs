@@ -173,20 +173,18 @@ impl SelfAttention {
         // (.., heads d 3) -> (.., 3 heads d): EDM stores a channel's query, key and value together.
         let qkv = self.qkv.forward(self.norm2.forward(x.clone()));
         let qkv = qkv.reshape([b, h * w, c, 3]).swap_dims(2, 3).reshape([b, h, w, 3 * c]);
-        let time = match &self.qkv_temb {
-            Some(linear) => {
-                let time = linear.forward(time);
-                time.reshape([b, c, 3]).swap_dims(1, 2).reshape([b, 3 * c])
-            }
-            None => Tensor::zeros([b, 3 * c], (&x.device(), x.dtype())),
-        };
+        let time = self.qkv_temb.as_ref().map(|linear| {
+            let time = linear.forward(time);
+            time.reshape([b, c, 3]).swap_dims(1, 2).reshape([b, 3 * c])
+        });
         let bias = match (&self.relative_position_bias_table, &self.positions) {
             (Some(table), Some(positions)) => {
-                positions.bias(table.val().cast(at_least_f32(x.dtype())))
+                let table = table.val().cast(at_least_f32(x.dtype()));
+                positions.bias(table).unsqueeze()
             }
-            _ => Tensor::zeros([self.heads, n, n], (&x.device(), DType::F32)),
+            _ => Tensor::zeros([1, self.heads, n, n], (&x.device(), DType::F32)),
         };
-        let attention = Attention { qkv, time, bias, window: [self.side; 2] };
+        let attention = Attention { qkv, time, token: None, bias, window: [self.side; 2] };
         let parts = weights.then(|| {
             let Attention { qkv, time, bias, .. } = &attention;
             (bias.clone(), norms(qkv.clone(), time.clone()))

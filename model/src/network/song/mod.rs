@@ -219,9 +219,7 @@ impl Mapping {
         augment: Option<Tensor<2>>,
         options: (&Device, DType),
     ) -> Tensor<2> {
-        let frequency = |i: usize| self.frequencies[i];
-        let waves = [libm::sin, libm::cos];
-        let mut x = sinusoid(c_noise, self.frequencies.len(), frequency, waves, options);
+        let mut x = sinusoid(c_noise, &self.frequencies, [libm::sin, libm::cos], options);
         if let Some(class) = &self.map_label {
             x = x + class.forward(labels, options);
         }
