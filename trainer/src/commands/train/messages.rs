@@ -1,10 +1,12 @@
 //! Messages of `trainer train`.
 
+use std::io::Write;
 use std::path::Path;
 
-use anstream::{eprintln, println};
+use anstream::eprintln;
 use serde_json::json;
 
+use super::invocation;
 use crate::args::OutputArgs;
 use crate::data::dataset::Dataset;
 use crate::run::checkpoint;
@@ -60,18 +62,53 @@ pub fn introduction(
     );
 }
 
-/// Returns the error for too many consecutive skipped steps.
-pub fn too_many_skipped_steps(progress: &Progress, folder: &RunFolder, lr: f64) -> String {
-    let images = progress.images;
-    let advice = match RunFolder::find(folder.path()) {
-        Ok((_, checkpoints)) => format!(
-            "Resume from the last checkpoint with a lower learning rate:\n  trainer train --resume \
-             {} --lr {:e}",
-            checkpoints[0].display(),
-            lr / 2.0
+/// Returns how to go on after skipped steps. No step was taken from the checkpoint after
+/// `unconfirmed` images, which can be the cause.
+fn advice(folder: &RunFolder, unconfirmed: Option<u64>, lr: f64) -> String {
+    let suspect = unconfirmed.map(|images| folder.checkpoint(images));
+    let checkpoints = RunFolder::find(folder.path()).map(|found| found.1).unwrap_or_default();
+    let good = checkpoints.iter().find(|path| Some(*path) != suspect.as_ref());
+    match good {
+        Some(checkpoint) => format!(
+            "Resume from the last checkpoint from which steps were taken, with a lower learning \
+             rate:\n  {}",
+            invocation::resume(checkpoint, ["--lr".into(), format!("{:e}", lr / 2.0).into()])
         ),
-        Err(_) => "No checkpoint was saved yet: start again with a lower --lr".into(),
-    };
+        None if checkpoints.is_empty() => {
+            "No checkpoint was saved yet: start again with a lower --lr".into()
+        }
+        None => format!(
+            "No step was taken from the only checkpoint, {}: start again with a lower --lr",
+            checkpoints[0].display()
+        ),
+    }
+}
+
+/// Returns the message for the end of a run whose last state was not saved.
+pub fn unusable(
+    progress: &Progress,
+    folder: &RunFolder,
+    problem: &str,
+    unconfirmed: Option<u64>,
+    lr: f64,
+) -> String {
+    format!(
+        "ended after {} images without a checkpoint or weights file of this state, since {problem}. \
+         {}",
+        progress.images,
+        advice(folder, unconfirmed, lr)
+    )
+}
+
+/// Returns the error for too many consecutive skipped steps.
+pub fn too_many_skipped_steps(
+    progress: &Progress,
+    folder: &RunFolder,
+    unconfirmed: Option<u64>,
+    lr: f64,
+) -> String {
+    let images = progress.images;
+    let advice = advice(folder, unconfirmed, lr);
     format!(
         "{} steps in a row had a loss or gradient that is not finite, up to image {images} (step {}) \
          at learning rate {lr:e}. {advice}",
@@ -83,15 +120,16 @@ pub fn too_many_skipped_steps(progress: &Progress, folder: &RunFolder, lr: f64) 
 /// Prints how to resume a run that was stopped by a signal.
 pub fn stopped(progress: &Progress, folder: &RunFolder) {
     eprintln!(
-        "stopped after {} images and saved a checkpoint; to resume:\n  trainer train --resume {}",
+        "stopped after {} images and saved a checkpoint; to resume:\n  {}",
         progress.images,
-        folder.path().display()
+        invocation::resume(folder.path(), [])
     );
 }
 
 /// Prints the result of a run, and how to use it.
 pub fn result(progress: &Progress, folder: &RunFolder, args: &OutputArgs) {
     let weights = folder.weights();
+    let mut text = String::new();
     if args.json {
         let result = json!({
             "images": progress.images,
@@ -99,22 +137,22 @@ pub fn result(progress: &Progress, folder: &RunFolder, args: &OutputArgs) {
             "weights": weights,
             "validation_loss": progress.validation_loss,
         });
-        println!("{result}");
-        return;
-    }
-    println!("trained on {} images; weights: {}", progress.images, weights.display());
-    if args.grid > 0 {
-        println!("samples: {}", folder.grid(progress.images).display());
-    }
-    let vae = match progress.config.model.image_shape() {
-        [1 | 3, ..] => String::new(),
-        _ => {
-            let vae = args.vae.vae.as_deref().unwrap_or(Path::new("AUTOENCODER"));
-            format!(" --vae {}", vae.display())
+        text = format!("{result}\n");
+    } else {
+        text += &format!("trained on {} images; weights: {}\n", progress.images, weights.display());
+        if args.grid > 0 {
+            text += &format!("samples: {}\n", folder.grid(progress.images).display());
         }
-    };
-    println!("to sample: cargo run -p trainer -- sample --weights {}{vae}", weights.display());
-    if progress.images < progress.config.duration {
-        println!("to resume: cargo run -p trainer -- train --resume {}", folder.path().display());
+        let mut sample = vec!["sample".into(), "--weights".into(), invocation::argument(&weights)];
+        if ![1, 3].contains(&progress.config.model.image_shape()[0]) {
+            let vae = args.vae.vae.as_deref().unwrap_or(Path::new("AUTOENCODER"));
+            sample.extend(["--vae".into(), invocation::argument(vae)]);
+        }
+        text += &format!("to sample: {}\n", invocation::command(sample));
+        if progress.images < progress.config.duration {
+            text += &format!("to resume: {}\n", invocation::resume(folder.path(), []));
+        }
     }
+    // Everything is saved: a closed pipe is no failure.
+    let _ = anstream::stdout().write_all(text.as_bytes());
 }
