@@ -52,7 +52,7 @@ impl Log {
     pub fn line(&mut self, value: &Value) -> anyhow::Result<()> {
         let line = format!("{value}\n");
         if self.json {
-            // `print!` would end the process if the reader of a pipe has gone.
+            // `print!` panics if the disk of its file is full.
             let printed = anstream::stdout().write_all(line.as_bytes());
             self.json = printed.is_ok();
             if let Err(error) = printed {

@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::path::Path;
 
-use anstream::eprintln;
 use serde_json::json;
 
 use super::invocation;
@@ -12,6 +11,7 @@ use crate::data::dataset::Dataset;
 use crate::run::checkpoint;
 use crate::run::folder::RunFolder;
 use crate::run::progress::Progress;
+use crate::run::report::print_message;
 
 /// Prints what is trained, on what, and where the output goes. `parameters` are those of the
 /// network.
@@ -23,7 +23,7 @@ pub fn introduction(
     args: &OutputArgs,
 ) {
     let config = &progress.config;
-    eprintln!(
+    print_message!(
         "{:.1} M parameters, {} images from {}, batch size {}, seed {}",
         parameters as f64 / 1e6,
         data.len(),
@@ -40,21 +40,23 @@ pub fn introduction(
             format!(" of {} classes such as \"{first}\" and \"{second}\"", progress.classes.len())
         }
     };
-    eprintln!("The model learns to remove noise from {w}x{h}x{c} {kind}{classes}.");
+    print_message!("The model learns to remove noise from {w}x{h}x{c} {kind}{classes}.");
     if progress.images > 0 {
-        eprintln!("resuming after {} images", progress.images);
+        print_message!("resuming after {} images", progress.images);
     } else if progress.started_from.is_empty() {
-        eprintln!("starting from random weights: samples take shape after about 100,000 images");
+        print_message!(
+            "starting from random weights: samples take shape after about 100,000 images"
+        );
     } else {
-        eprintln!(
+        print_message!(
             "starting from the weights \"{}\"; use --from scratch for random weights",
             progress.started_from
         );
     }
     if data.latents_of().is_some() && args.vae.vae.is_none() && args.grid > 0 {
-        eprintln!("grids show the first three channels of latents; use --vae to decode them");
+        print_message!("grids show the first three channels of latents; use --vae to decode them");
     }
-    eprintln!(
+    print_message!(
         "writing to {}: grids, and {} checkpoints of {} MB",
         folder.path().display(),
         args.keep,
@@ -119,7 +121,7 @@ pub fn too_many_skipped_steps(
 
 /// Prints how to resume a run that was stopped by a signal.
 pub fn stopped(progress: &Progress, folder: &RunFolder) {
-    eprintln!(
+    print_message!(
         "stopped after {} images and saved a checkpoint; to resume:\n  {}",
         progress.images,
         invocation::resume(folder.path(), [])
@@ -153,6 +155,6 @@ pub fn result(progress: &Progress, folder: &RunFolder, args: &OutputArgs) {
             text += &format!("to resume: {}\n", invocation::resume(folder.path(), []));
         }
     }
-    // Everything is saved: a closed pipe is no failure.
+    // Everything is saved: standard output that cannot be written is no failure.
     let _ = anstream::stdout().write_all(text.as_bytes());
 }
