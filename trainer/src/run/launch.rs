@@ -70,7 +70,11 @@ impl Launch {
         if free("devices") {
             cluster.devices = self.devices.unwrap_or(cluster.devices);
         }
-        if free("nodes") && free("node") {
+        if free("nodes") && free("node") && !self.nodes.is_empty() {
+            warn(&format!(
+                "waiting for the machines of this run, {}; use `--nodes {NO_NODES}` for one machine",
+                self.nodes.join(",")
+            ));
             (cluster.nodes, cluster.node) = (self.nodes, self.node);
         }
         if free("vae") && free("vae_config") {

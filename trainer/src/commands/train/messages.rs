@@ -66,7 +66,7 @@ pub fn introduction(
 
 /// Returns how to go on after skipped steps. No step was taken from the checkpoint after
 /// `unconfirmed` images, which can be the cause.
-fn advice(folder: &RunFolder, unconfirmed: Option<u64>, lr: f64) -> String {
+fn advice(progress: &Progress, folder: &RunFolder, unconfirmed: Option<u64>) -> String {
     let suspect = unconfirmed.map(|images| folder.checkpoint(images));
     let checkpoints = RunFolder::find(folder.path()).map(|found| found.1).unwrap_or_default();
     let good = checkpoints.iter().find(|path| Some(*path) != suspect.as_ref());
@@ -74,7 +74,10 @@ fn advice(folder: &RunFolder, unconfirmed: Option<u64>, lr: f64) -> String {
         Some(checkpoint) => format!(
             "Resume from the last checkpoint from which steps were taken, with a lower learning \
              rate:\n  {}",
-            invocation::resume(checkpoint, ["--lr".into(), format!("{:e}", lr / 2.0).into()])
+            invocation::resume(
+                checkpoint,
+                ["--lr".into(), format!("{:e}", progress.config.adam.lr / 2.0).into()]
+            )
         ),
         None if checkpoints.is_empty() => {
             "No checkpoint was saved yet: start again with a lower --lr".into()
@@ -92,13 +95,12 @@ pub fn unusable(
     folder: &RunFolder,
     problem: &str,
     unconfirmed: Option<u64>,
-    lr: f64,
 ) -> String {
     format!(
         "ended after {} images without a checkpoint or weights file of this state, since {problem}. \
          {}",
         progress.images,
-        advice(folder, unconfirmed, lr)
+        advice(progress, folder, unconfirmed)
     )
 }
 
@@ -110,7 +112,7 @@ pub fn too_many_skipped_steps(
     lr: f64,
 ) -> String {
     let images = progress.images;
-    let advice = advice(folder, unconfirmed, lr);
+    let advice = advice(progress, folder, unconfirmed);
     format!(
         "{} steps in a row had a loss or gradient that is not finite, up to image {images} (step {}) \
          at learning rate {lr:e}. {advice}",

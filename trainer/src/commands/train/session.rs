@@ -235,10 +235,8 @@ impl Session {
         self.log.status.finish();
         self.learner.disconnect();
         if let Some(problem) = self.saves.refused() {
-            let lr = self.progress.config.lr(self.progress.images);
             let unconfirmed = self.saves.unconfirmed();
-            let message =
-                messages::unusable(&self.progress, &self.folder, problem, unconfirmed, lr);
+            let message = messages::unusable(&self.progress, &self.folder, problem, unconfirmed);
             let Some(code) = stopped else { bail!(message) };
             self.log.status.warn(&message);
             return Ok(code);
