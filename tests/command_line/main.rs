@@ -7,6 +7,7 @@ mod latents;
 mod memory;
 mod nodes;
 mod resume;
+mod safety;
 mod sample;
 mod support;
 mod train;

@@ -329,7 +329,7 @@ fn ctrl_c_saves_and_says_how_to_go_on() {
         assert_eq!(child.wait().expect("ended").code(), Some(code));
         let mut said = String::new();
         std::io::Read::read_to_string(&mut stderr, &mut said).expect("text");
-        assert!(said.contains("trainer train --resume"), "{said}");
+        assert!(said.contains("to resume:") && said.contains("train --resume"), "{said}");
         let checkpoints = only_run(&out).join("checkpoints");
         assert_eq!(fs::read_dir(checkpoints).expect("there").count(), 1);
     }

@@ -18,7 +18,6 @@ mod weights;
 use std::process::ExitCode;
 
 use anstream::eprintln;
-use clap::Parser;
 
 use crate::args::{Args, Command, DataCommand};
 use crate::commands::{bench, data as datasets, denoise, export, info, manual, sample, train};
@@ -26,7 +25,7 @@ use crate::commands::{bench, data as datasets, denoise, export, info, manual, sa
 fn main() -> ExitCode {
     memory::keep_freed_memory();
     memory::explain_out_of_memory();
-    let result = match Args::parse().command.unwrap_or_default() {
+    let result = match Args::read(std::env::args_os()).command.unwrap_or_default() {
         Command::Train(args) => train::run(args),
         Command::Sample(args) => sample::run(args).map(|()| ExitCode::SUCCESS),
         Command::Export(args) => export::run(args).map(|()| ExitCode::SUCCESS),

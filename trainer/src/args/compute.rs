@@ -24,8 +24,8 @@ pub struct ClusterArgs {
     /// Split each batch across the machines with these addresses.
     ///
     /// List all machines in the same order on each, and start each with the same flags. Each writes
-    /// a run folder of its own.
-    #[arg(long, value_name = "HOST:PORT,..", value_delimiter = ',', requires = "node")]
+    /// a run folder of its own. `none` resumes a run of several machines on one.
+    #[arg(long, value_name = "HOST:PORT,..", value_delimiter = ',')]
     pub nodes: Vec<String>,
     /// Index of this machine in --nodes, from 0.
     #[arg(long, value_name = "N", requires = "nodes")]

@@ -8,7 +8,10 @@ mod tools;
 mod train;
 mod weights;
 
-use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Id, Parser, Subcommand};
 
 pub use data::{CheckArgs, DataCommand, EncodeArgs, FetchArgs};
 pub use parse::seeds;
@@ -56,6 +59,26 @@ pub enum Command {
     Man(ManArgs),
 }
 
+impl Args {
+    /// Parses a command line, and exits if it is invalid.
+    pub fn read<I, T>(command_line: I) -> Self
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<OsString> + Clone,
+    {
+        let matches = Self::command().get_matches_from(command_line);
+        let mut args = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        if let (Some(Command::Train(train)), Some((_, flags))) =
+            (&mut args.command, matches.subcommand())
+        {
+            let given =
+                |id: &&Id| flags.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+            train.given = flags.ids().filter(given).map(ToString::to_string).collect();
+        }
+        args
+    }
+}
+
 impl Default for Command {
     /// `trainer train` with every flag at its default.
     fn default() -> Self {
@@ -66,7 +89,6 @@ impl Default for Command {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -1,5 +1,6 @@
 //! Flags of `trainer train`.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -31,7 +32,10 @@ pub struct TrainArgs {
     #[arg(long, value_name = "shipped|scratch|FILE", conflicts_with = "resume")]
     pub from: Option<String>,
     /// Resume a run from its latest checkpoint, or from the given checkpoint.
-    #[arg(long, value_name = "RUN|CHECKPOINT")]
+    ///
+    /// `latest` is the newest run in --out. The flags for the run folder and for devices are those
+    /// of the run unless they are given again.
+    #[arg(long, value_name = "RUN|CHECKPOINT|latest")]
     pub resume: Option<PathBuf>,
     /// Stop after this much time, such as 10m or 2h, and save a checkpoint.
     #[arg(long, value_name = "TIME", value_parser = time)]
@@ -45,6 +49,9 @@ pub struct TrainArgs {
     pub output: OutputArgs,
     #[command(flatten)]
     pub cluster: ClusterArgs,
+    /// Names of the flags that are given on the command line.
+    #[arg(skip)]
+    pub given: BTreeSet<String>,
 }
 
 /// Flags that set options of the recipe.
@@ -54,8 +61,9 @@ pub struct RecipeArgs {
     /// Training data.
     ///
     /// A folder or zip of PNG or JPEG files, a CIFAR-10 archive, a latent dataset, or `emoji` for
-    /// the embedded emoji dataset, which is the default.
-    #[arg(long, value_name = "PATH", conflicts_with = "resume")]
+    /// the embedded emoji dataset, which is the default. With --resume, the new place of the same
+    /// data.
+    #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
     /// Number of images to train on, counting repetitions, such as 3k or 200M.
     #[arg(long, value_name = "IMAGES", value_parser = images)]
@@ -133,7 +141,7 @@ pub struct RecipeArgs {
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
     /// Folder in which the run folder is created.
-    #[arg(long, value_name = "FOLDER", default_value = "runs", conflicts_with = "resume")]
+    #[arg(long, value_name = "FOLDER", default_value = "runs")]
     pub out: PathBuf,
     /// Generate a grid of samples every this many images.
     #[arg(long, value_name = "IMAGES", value_parser = images)]
@@ -154,7 +162,7 @@ pub struct OutputArgs {
     /// Number of latest checkpoints to keep.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub keep: u32,
-    /// Also keep one older checkpoint every this many images.
+    /// Also keep one older checkpoint every this many images; 0 disables it.
     #[arg(long, value_name = "IMAGES", value_parser = images)]
     pub keep_every: Option<u64>,
     /// Print only warnings and the result.

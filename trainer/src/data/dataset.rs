@@ -3,12 +3,16 @@
 use std::path::Path;
 
 use model::config::ModelConfig;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::augment::mirror_x;
 use super::error::DataError;
 use super::item::Classes;
 use super::latents::{Latents, Origin};
 use super::source::{is_latents, read_usable};
+use crate::files::hash::hex;
 
 /// An entry of a dataset: an image, or the distribution of its latent.
 pub struct Entry {
@@ -18,6 +22,15 @@ pub struct Entry {
     pub std: Option<Vec<f32>>,
     /// Class.
     pub class: Option<usize>,
+}
+
+/// Fingerprint of a dataset of images: equal if training on the datasets is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// Number of images.
+    pub images: usize,
+    /// SHA-256 of the values and classes of the images, in the order of training.
+    pub sha256: String,
 }
 
 /// A dataset ready for training.
@@ -96,6 +109,24 @@ impl Dataset {
             Store::Images(_) => None,
             Store::Latents(latents) => Some(&latents.origin),
         }
+    }
+
+    /// Returns the fingerprint of a dataset of images. `None` for latents, whose origin has hashes.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        let Store::Images(images) = &self.store else { return None };
+        let hashes: Vec<[u8; 32]> =
+            images.par_iter().map(|image| Sha256::digest(image).into()).collect();
+        let mut hasher = Sha256::new();
+        for size in self.shape {
+            hasher.update((size as u64).to_le_bytes());
+        }
+        for (i, hash) in hashes.iter().enumerate() {
+            hasher.update(hash);
+            // 0 is an image without a class.
+            let class = self.classes.get(i).copied().flatten().map_or(0, |class| class + 1);
+            hasher.update(class.to_le_bytes());
+        }
+        Some(Fingerprint { images: images.len(), sha256: hex(&hasher.finalize()) })
     }
 
     /// Returns an entry, or the entry of its mirror image.

@@ -1,8 +1,6 @@
 //! Atomic file writes.
 
-use std::fs;
-#[cfg(unix)]
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
@@ -19,19 +17,32 @@ pub fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
     };
-    let mut file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder)?;
+    let mut builder = tempfile::Builder::new();
+    // By default, temporary files are readable by their owner only. The umask applies to this mode.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.prefix(TEMPORARY_PREFIX).tempfile_in(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
-    // Temporary files are readable by their owner only.
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-    }
     file.persist(path).map_err(|error| error.error)?;
     #[cfg(unix)]
     File::open(folder)?.sync_all()?;
     Ok(())
+}
+
+/// Appends bytes to a file that is open for appending. After an error, nothing of them remains.
+///
+/// # Errors
+///
+/// If the file cannot be written.
+pub fn append(file: &mut File, bytes: &[u8]) -> std::io::Result<()> {
+    let length = file.metadata()?.len();
+    // A single write: a crash does not leave a part of the bytes.
+    let written = file.write_all(bytes);
+    if written.is_err() {
+        let _ = file.set_len(length);
+    }
+    written
 }
 
 /// Removes temporary files that a crash left in a folder. Errors are ignored: such files do no

@@ -232,6 +232,8 @@ mod tests {
     use super::*;
     use crate::data::dataset::Dataset;
     use crate::data::loader::Loader;
+    use crate::run::checkpoint::State;
+    use crate::run::progress::Progress;
     use model::config::NetworkConfig;
     use std::sync::Arc;
 
@@ -331,6 +333,34 @@ mod tests {
         let data = Dataset::open(&config.data, &config.model).expect("embedded");
         let loader = Loader::new(config, Arc::new(data), 0, 0..config.batch);
         (0..n).map(|_| loader.next()).collect()
+    }
+
+    /// The check of a checkpoint knows where the moments are in Burn's record.
+    #[test]
+    fn moments_that_are_not_finite_are_found() {
+        for optimizer in [Optimizer::Adam, Optimizer::Muon] {
+            let config = TrainConfig { optimizer, ..config() };
+            let mut learner = learner(&config);
+            let batch = batches(&config, 1).remove(0);
+            learner.step(batch, &config, 8).expect("one machine");
+            let progress = Progress::new(config, String::new());
+            let problem = |optimizer| {
+                State { progress: &progress, network: Vec::new(), ema: Vec::new(), optimizer }
+                    .not_finite()
+            };
+            let record = learner.optimizer().expect("a record");
+            assert_eq!(problem(record.clone()), None);
+            let length = record.len();
+            // The moments take nearly all of the record.
+            for at in [length / 4 * 2, length / 8 * 4, length - 4] {
+                let at = length - (length - at).next_multiple_of(4);
+                for bad in [f32::NAN, f32::INFINITY] {
+                    let mut record = record.clone();
+                    record[at..at + 4].copy_from_slice(&bad.to_le_bytes());
+                    assert_eq!(problem(record), Some("optimizer state"));
+                }
+            }
+        }
     }
 
     /// Steps with NaN in an image, infinite noise or an infinite loss weight change nothing. The

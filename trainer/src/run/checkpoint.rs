@@ -44,6 +44,37 @@ pub struct State<'a> {
     pub optimizer: Vec<u8>,
 }
 
+impl State<'_> {
+    /// Returns the part that has a value which is not finite, if there is one.
+    pub fn not_finite(&self) -> Option<&'static str> {
+        let finite =
+            |parameters: &Parameters| parameters.iter().all(|(_, values)| are_finite(values));
+        if !finite(&self.network) {
+            Some("weights")
+        } else if !finite(&self.ema) {
+            Some("moving average")
+        } else if !is_finite_record(&self.optimizer) {
+            Some("optimizer state")
+        } else {
+            None
+        }
+    }
+}
+
+fn are_finite(values: &[f32]) -> bool {
+    values.iter().all(|value| value.is_finite())
+}
+
+/// Returns whether all tensors of an optimizer record are finite. The record has four bytes of
+/// magic, two of version, four with the length of a header, the header, and `f32` values up to the
+/// end, some of which are padding with zeros.
+fn is_finite_record(record: &[u8]) -> bool {
+    let length = record.get(6..10).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes);
+    let start = length.map_or(record.len(), |length| 10 + length as usize);
+    let values = record.get(start..).unwrap_or_default().rchunks_exact(4);
+    values.map(|bytes| f32::from_le_bytes(bytes.try_into().expect("4 bytes"))).all(f32::is_finite)
+}
+
 /// Writes a checkpoint atomically.
 ///
 /// # Errors
@@ -94,7 +125,13 @@ pub fn find(path: &Path, warn: impl Fn(&str)) -> anyhow::Result<(RunFolder, Path
     let (folder, candidates) = RunFolder::find(path)?;
     let mut problems = Vec::new();
     for path in candidates {
-        match Checkpoint::load(&path) {
+        let loaded = Checkpoint::load(&path).and_then(|checkpoint| {
+            // Earlier versions saved such checkpoints.
+            let finite = checkpoint.values.values().all(|values| are_finite(values));
+            ensure!(finite, "{}: this checkpoint has weights that are not finite", path.display());
+            Ok(checkpoint)
+        });
+        match loaded {
             Ok(checkpoint) => {
                 for problem in &problems {
                     warn(&format!("{problem}; using an earlier checkpoint"));
@@ -273,6 +310,37 @@ mod tests {
         std::fs::write(run.checkpoint(10), b"").expect("written");
         let error = found(run.path()).expect_err("none").to_string();
         assert!(error.contains("000000010.ckpt") && error.contains("000000030.ckpt"), "{error}");
+    }
+
+    #[test]
+    fn a_checkpoint_that_is_not_finite_is_skipped() {
+        let out = tempfile::tempdir().expect("a temporary folder");
+        let run = RunFolder::create(out.path(), "x").expect("made");
+        let (bytes, model) = small();
+        let progress = Checkpoint::parse(&bytes).expect("whole").progress;
+        std::fs::write(run.checkpoint(10), &bytes).expect("written");
+        let state = |spoil: fn(&mut State)| {
+            let mut state = State {
+                progress: &progress,
+                network: model.parameters(),
+                ema: model.parameters(),
+                optimizer: Vec::new(),
+            };
+            spoil(&mut state);
+            state
+        };
+        assert_eq!(state(|_| ()).not_finite(), None);
+        for (part, spoil) in [
+            ("weights", (|state| state.network[3].1[0] = f32::NAN) as fn(&mut State)),
+            ("moving average", |state| state.ema[0].1[1] = f32::INFINITY),
+        ] {
+            assert_eq!(state(spoil).not_finite(), Some(part));
+            save(&run.checkpoint(20), state(spoil)).expect("saved");
+            let warnings = std::cell::RefCell::new(Vec::new());
+            let warn = |warning: &str| warnings.borrow_mut().push(warning.to_string());
+            assert_eq!(find(run.path(), warn).expect("one").1, run.checkpoint(10));
+            assert!(warnings.borrow()[0].contains("not finite"), "{warnings:?}");
+        }
     }
 
     /// A crash during a save leaves a temporary file of any length.

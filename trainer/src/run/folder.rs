@@ -1,7 +1,7 @@
 //! Run folders.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
@@ -15,6 +15,7 @@ use crate::files::lock::try_lock;
 /// | file | content |
 /// |---|---|
 /// | `options.json` | the recipe |
+/// | `launch.json` | the launch settings: device, intervals and other flags outside the recipe |
 /// | `stats.jsonl` | the log, JSON Lines |
 /// | `events.out.tfevents.*` | the log and the grids, for TensorBoard |
 /// | `grids/*.png` | samples from fixed seeds, named by the number of images seen |
@@ -33,24 +34,53 @@ impl RunFolder {
     pub fn create(out: &Path, label: &str) -> anyhow::Result<Self> {
         let context = || format!("cannot create a run folder in {}", out.display());
         fs::create_dir_all(out).with_context(context)?;
-        let mut number = 0;
-        for entry in fs::read_dir(out).with_context(context)? {
-            let name = entry.with_context(context)?.file_name();
-            let digits =
-                name.to_string_lossy().split('-').next().and_then(|n| n.parse::<u32>().ok());
-            number = number.max(digits.map_or(0, |n| n + 1));
-        }
+        // Two runs that start at the same time must not get the same number. Not all systems can
+        // lock a folder; without the lock, equal numbers are possible, but not equal folders.
+        let lock = File::open(out).and_then(|folder| folder.lock().map(|()| folder));
         let label: String = label
             .chars()
             .map(|c| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '_' })
             .collect();
-        let folder = out.join(format!("{number:05}-{label}"));
-        // If two runs start at the same time, this fails for one of them.
-        fs::create_dir(&folder).with_context(context)?;
+        let folder = loop {
+            let number = Self::numbered(out).with_context(context)?;
+            let number = number.last().map_or(0, |(number, _)| number + 1);
+            let folder = out.join(format!("{number:05}-{label}"));
+            match fs::create_dir(&folder) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => (),
+                result => break result.map(|()| folder).with_context(context)?,
+            }
+        };
+        drop(lock);
         for part in ["grids", "checkpoints"] {
             fs::create_dir(folder.join(part)).with_context(context)?;
         }
         Ok(Self(folder))
+    }
+
+    /// Returns the numbers and paths of the entries of `out` that start with a number, in order.
+    fn numbered(out: &Path) -> std::io::Result<Vec<(u32, PathBuf)>> {
+        let mut runs = Vec::new();
+        for entry in fs::read_dir(out)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let number =
+                name.to_string_lossy().split('-').next().and_then(|n| n.parse::<u32>().ok());
+            runs.extend(number.map(|number| (number, entry.path())));
+        }
+        runs.sort();
+        Ok(runs)
+    }
+
+    /// Returns the path of the run with the highest number in `out`.
+    ///
+    /// # Errors
+    ///
+    /// If there is none.
+    pub fn newest(out: &Path) -> anyhow::Result<PathBuf> {
+        let mut runs = Self::numbered(out).with_context(|| out.display().to_string())?;
+        runs.retain(|(_, path)| path.is_dir());
+        let newest = runs.pop().with_context(|| format!("{}: contains no run", out.display()))?;
+        Ok(newest.1)
     }
 
     /// Returns the run of a run folder or checkpoint, and the checkpoints to try: the given one, or
@@ -70,24 +100,36 @@ impl RunFolder {
         if !path.exists() {
             bail!("{}: no such run or checkpoint", path.display());
         }
-        match path.parent().and_then(Path::parent) {
+        // The path can be too short to contain the folders, as in the folder of checkpoints.
+        let folder = match path.parent() {
+            Some(parent) if parent.parent().is_some_and(|folder| folder != Path::new("")) => {
+                parent.parent().map(Path::to_owned)
+            }
+            Some(parent) => {
+                let parent = if parent == Path::new("") { Path::new(".") } else { parent };
+                fs::canonicalize(parent).ok().and_then(|p| p.parent().map(Path::to_owned))
+            }
+            None => None,
+        };
+        match folder {
             Some(folder) if folder.join("options.json").exists() => {
-                Ok((Self(folder.to_owned()), vec![path.to_owned()]))
+                Ok((Self(folder), vec![path.to_owned()]))
             }
             _ => bail!("{}: not in the checkpoints folder of a run", path.display()),
         }
     }
 
-    /// Returns the checkpoints, earliest first.
+    /// Returns the checkpoints, earliest first. Files whose name is not a number are not of the run.
     fn checkpoints(&self) -> anyhow::Result<Vec<PathBuf>> {
         let entries = fs::read_dir(self.0.join("checkpoints"))
             .with_context(|| format!("{}: not a run folder", self.0.display()))?;
         let mut checkpoints: Vec<PathBuf> = entries
             .filter_map(Result::ok)
             .map(|entry| entry.path())
-            .filter(|path| path.extension().is_some_and(|e| e == "ckpt"))
+            .filter(|path| path.extension().is_some_and(|e| e == "ckpt") && images(path).is_some())
             .collect();
-        checkpoints.sort();
+        // Numbers of more than nine digits are not in the order of their text.
+        checkpoints.sort_by_key(|path| images(path));
         Ok(checkpoints)
     }
 
@@ -113,7 +155,7 @@ impl RunFolder {
         Ok(file)
     }
 
-    /// Renames checkpoints later than `images` images, which a run that was resumed from an earlier
+    /// Renames checkpoints later than `last` images, which a run that was resumed from an earlier
     /// checkpoint must not use. `warn` receives a message for each.
     ///
     /// # Errors
@@ -121,12 +163,16 @@ impl RunFolder {
     /// If a file cannot be renamed.
     pub fn set_aside_later_checkpoints(
         &self,
-        images: u64,
+        last: u64,
         warn: impl Fn(&str),
     ) -> anyhow::Result<()> {
-        let last = self.checkpoint(images);
-        for path in self.checkpoints()?.into_iter().filter(|path| *path > last) {
-            let aside = path.with_extension("ckpt.aside");
+        for path in self.checkpoints()?.into_iter().filter(|path| images(path) > Some(last)) {
+            let mut aside = path.with_extension("ckpt.aside");
+            let mut copies = 1;
+            while aside.exists() {
+                copies += 1;
+                aside = path.with_extension(format!("ckpt.aside{copies}"));
+            }
             fs::rename(&path, &aside)
                 .with_context(|| format!("cannot rename {}", path.display()))?;
             warn(&format!(
@@ -139,7 +185,7 @@ impl RunFolder {
     }
 
     /// Removes all checkpoints except the latest `n`, and the first one at or after each multiple
-    /// of `every` images.
+    /// of `every` images, unless `every` is 0.
     ///
     /// # Errors
     ///
@@ -148,13 +194,12 @@ impl RunFolder {
         let checkpoints = self.checkpoints()?;
         let mut multiple = 0;
         for path in &checkpoints[..checkpoints.len().saturating_sub(n)] {
-            let images = path.file_stem().and_then(|name| name.to_str()?.parse::<u64>().ok());
-            if let (Some(every), Some(images)) = (every, images) {
-                // Checkpoints are saved after whole steps, rarely at an exact multiple.
-                if images / every > multiple {
-                    multiple = images / every;
-                    continue;
-                }
+            // Checkpoints are saved after whole steps, rarely at an exact multiple.
+            let passed =
+                images(path).and_then(|images| images.checked_div(every?)).unwrap_or_default();
+            if passed > multiple {
+                multiple = passed;
+                continue;
             }
             fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
@@ -175,6 +220,11 @@ impl RunFolder {
         let path = self.0.join("options.json");
         write(&path, serde_json::to_string_pretty(config)?.as_bytes())
             .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Returns the path of the launch settings.
+    pub fn launch(&self) -> PathBuf {
+        self.0.join("launch.json")
     }
 
     /// Returns the path of the grid after `images` images.
@@ -219,6 +269,11 @@ impl RunFolder {
     }
 }
 
+/// Returns the number of images in the name of a checkpoint.
+fn images(checkpoint: &Path) -> Option<u64> {
+    checkpoint.file_stem()?.to_str()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,6 +313,60 @@ mod tests {
         assert_eq!(run.checkpoints().expect("listed"), kept);
         run.remove_old_checkpoints(1, None).expect("removed");
         assert_eq!(run.checkpoints().expect("listed"), [run.checkpoint(310)]);
+    }
+
+    #[test]
+    fn checkpoints_are_ordered_by_number() {
+        let out = tempfile::tempdir().expect("a temporary folder");
+        let run = RunFolder::create(out.path(), "x").expect("made");
+        let numbers = [999_999_000, 1_000_000_000, 10_000_000_000];
+        for images in numbers {
+            fs::write(run.checkpoint(images), "x").expect("written");
+        }
+        // A copy that the user made is neither resumed nor removed.
+        let copy = run.path().join("checkpoints/best.ckpt");
+        fs::write(&copy, "x").expect("written");
+        let (_, latest) = RunFolder::find(run.path()).expect("found");
+        assert_eq!(latest[0], run.checkpoint(10_000_000_000));
+        run.set_aside_later_checkpoints(1_000_000_000, |_| ()).expect("renamed");
+        assert_eq!(run.checkpoints().expect("listed").len(), 2);
+        run.remove_old_checkpoints(1, Some(0)).expect("removed");
+        assert_eq!(run.checkpoints().expect("listed"), [run.checkpoint(1_000_000_000)]);
+        assert!(copy.exists());
+    }
+
+    #[test]
+    fn a_checkpoint_set_aside_twice_is_kept_twice() {
+        let out = tempfile::tempdir().expect("a temporary folder");
+        let run = RunFolder::create(out.path(), "x").expect("made");
+        for content in ["a", "b", "c"] {
+            fs::write(run.checkpoint(20), content).expect("written");
+            run.set_aside_later_checkpoints(10, |_| ()).expect("renamed");
+        }
+        for (name, content) in [("aside", "a"), ("aside2", "b"), ("aside3", "c")] {
+            let path = run.checkpoint(20).with_extension(format!("ckpt.{name}"));
+            assert_eq!(fs::read_to_string(path).expect("kept"), content);
+        }
+        assert!(run.checkpoints().expect("listed").is_empty());
+    }
+
+    #[test]
+    fn runs_created_at_the_same_time_have_different_numbers() {
+        let out = tempfile::tempdir().expect("a temporary folder");
+        let create = |label: usize| {
+            let label = if label.is_multiple_of(2) { "x".into() } else { format!("{label}") };
+            RunFolder::create(out.path(), &label).expect("made");
+        };
+        std::thread::scope(|scope| {
+            for label in 0..16 {
+                scope.spawn(move || create(label));
+            }
+        });
+        let numbers = RunFolder::numbered(out.path()).expect("listed");
+        let numbers: Vec<u32> = numbers.into_iter().map(|(number, _)| number).collect();
+        assert_eq!(numbers, (0..16).collect::<Vec<_>>());
+        let newest = RunFolder::newest(out.path()).expect("some");
+        assert!(newest.file_name().expect("a name").to_string_lossy().starts_with("00015-"));
     }
 
     #[test]

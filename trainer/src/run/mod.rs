@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 pub mod folder;
+pub mod launch;
 pub mod progress;
 pub mod report;
 pub mod signals;

@@ -9,6 +9,7 @@ use model::noise::{Random, Stream};
 use serde::{Deserialize, Serialize};
 
 use crate::config::TrainConfig;
+use crate::data::dataset::Fingerprint;
 use crate::data::loader::Batch;
 
 /// Progress of a run. Checkpoints store it.
@@ -39,6 +40,10 @@ pub struct Progress {
     /// SHA-256 of the images and of the autoencoder of a latent dataset. `None` for images.
     #[serde(default)]
     pub latents_of: Option<[String; 2]>,
+    /// Fingerprint of a dataset of images. `None` for latents, and in checkpoints of earlier
+    /// versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Fingerprint>,
     /// Names of the classes.
     #[serde(default)]
     pub classes: Vec<String>,
@@ -82,6 +87,7 @@ impl Progress {
             skipped: 0,
             skipped_in_row: 0,
             latents_of: None,
+            fingerprint: None,
             classes: Vec::new(),
             class_groups: Vec::new(),
         }
@@ -113,7 +119,8 @@ impl Progress {
         if let Some(path) = config.validation.as_mut().and_then(|v| v.data.as_mut()) {
             path.clear();
         }
-        Ok(serde_json::to_string(&(config, self.images, &self.latents_of, &self.times))?)
+        let data = (&self.latents_of, &self.fingerprint);
+        Ok(serde_json::to_string(&(config, self.images, data, &self.times))?)
     }
 
     /// Ends the log window and returns its mean loss.

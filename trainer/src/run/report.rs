@@ -2,12 +2,21 @@
 
 use std::time::{Duration, Instant};
 
-use anstream::eprintln;
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Prints a line to standard error. Unlike `eprintln!`, it does not panic if the line cannot be
+/// written, as in a file on a full disk.
+macro_rules! print_message {
+    ($($arg:tt)*) => {{
+        let text = format!("{}\n", format_args!($($arg)*));
+        let _ = std::io::Write::write_all(&mut anstream::stderr(), text.as_bytes());
+    }};
+}
+pub(crate) use print_message;
 
 /// Prints a warning.
 pub fn warn(text: &str) {
-    eprintln!("warning: {text}");
+    print_message!("warning: {text}");
 }
 
 /// Time between plain lines.
@@ -84,7 +93,7 @@ impl Status {
         let plain = self.bar.is_hidden() && self.verbosity == Verbosity::Full;
         if plain && self.last_line.elapsed() >= LINE_INTERVAL {
             self.last_line = Instant::now();
-            eprintln!("{message}");
+            print_message!("{message}");
         }
         self.bar.set_position(images);
         self.bar.set_message(message);
@@ -100,7 +109,7 @@ impl Status {
     /// Prints a warning above the progress bar.
     pub fn warn(&self, text: &str) {
         if self.bar.is_hidden() {
-            eprintln!("{text}");
+            print_message!("{text}");
         } else {
             self.bar.println(text);
         }

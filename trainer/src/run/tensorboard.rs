@@ -4,12 +4,13 @@
 //! buffer `tensorflow.Event`, and the masked CRC-32C of that. Steps are numbers of images seen.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use prost::Message;
+
+use crate::files::atomic::append;
 
 /// The used fields of `tensorflow.Event`.
 #[derive(Clone, PartialEq, Message)]
@@ -126,8 +127,7 @@ impl Events {
     }
 
     fn write(&mut self, event: Event) -> anyhow::Result<()> {
-        // A single write: a crash does not leave half a record.
-        self.0.write_all(&record(&event.encode_to_vec())).context("cannot write the event file")
+        append(&mut self.0, &record(&event.encode_to_vec())).context("cannot write the event file")
     }
 }
 

@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::io::Write;
 
-use anstream::print;
 use anyhow::Context;
 use serde_json::Value;
 
 use crate::args::OutputArgs;
+use crate::files::atomic::append;
 use crate::run::folder::RunFolder;
 use crate::run::progress::Progress;
 use crate::run::report::{Status, Verbosity};
@@ -51,11 +51,14 @@ impl Log {
     /// If the file cannot be written.
     pub fn line(&mut self, value: &Value) -> anyhow::Result<()> {
         let line = format!("{value}\n");
-        // A single write: a crash does not leave half a line.
-        self.stats.write_all(line.as_bytes()).context("cannot write stats.jsonl")?;
         if self.json {
-            print!("{line}");
+            // `print!` panics if the disk of its file is full.
+            let printed = anstream::stdout().write_all(line.as_bytes());
+            self.json = printed.is_ok();
+            if let Err(error) = printed {
+                self.status.warn(&format!("warning: cannot print the log: {error}"));
+            }
         }
-        Ok(())
+        append(&mut self.stats, line.as_bytes()).context("cannot write stats.jsonl")
     }
 }

@@ -1,15 +1,17 @@
 //! Messages of `trainer train`.
 
+use std::io::Write;
 use std::path::Path;
 
-use anstream::{eprintln, println};
 use serde_json::json;
 
+use super::invocation;
 use crate::args::OutputArgs;
 use crate::data::dataset::Dataset;
 use crate::run::checkpoint;
 use crate::run::folder::RunFolder;
 use crate::run::progress::Progress;
+use crate::run::report::print_message;
 
 /// Prints what is trained, on what, and where the output goes. `parameters` are those of the
 /// network.
@@ -21,7 +23,7 @@ pub fn introduction(
     args: &OutputArgs,
 ) {
     let config = &progress.config;
-    eprintln!(
+    print_message!(
         "{:.1} M parameters, {} images from {}, batch size {}, seed {}",
         parameters as f64 / 1e6,
         data.len(),
@@ -38,21 +40,23 @@ pub fn introduction(
             format!(" of {} classes such as \"{first}\" and \"{second}\"", progress.classes.len())
         }
     };
-    eprintln!("The model learns to remove noise from {w}x{h}x{c} {kind}{classes}.");
+    print_message!("The model learns to remove noise from {w}x{h}x{c} {kind}{classes}.");
     if progress.images > 0 {
-        eprintln!("resuming after {} images", progress.images);
+        print_message!("resuming after {} images", progress.images);
     } else if progress.started_from.is_empty() {
-        eprintln!("starting from random weights: samples take shape after about 100,000 images");
+        print_message!(
+            "starting from random weights: samples take shape after about 100,000 images"
+        );
     } else {
-        eprintln!(
+        print_message!(
             "starting from the weights \"{}\"; use --from scratch for random weights",
             progress.started_from
         );
     }
     if data.latents_of().is_some() && args.vae.vae.is_none() && args.grid > 0 {
-        eprintln!("grids show the first three channels of latents; use --vae to decode them");
+        print_message!("grids show the first three channels of latents; use --vae to decode them");
     }
-    eprintln!(
+    print_message!(
         "writing to {}: grids, and {} checkpoints of {} MB",
         folder.path().display(),
         args.keep,
@@ -60,18 +64,55 @@ pub fn introduction(
     );
 }
 
-/// Returns the error for too many consecutive skipped steps.
-pub fn too_many_skipped_steps(progress: &Progress, folder: &RunFolder, lr: f64) -> String {
-    let images = progress.images;
-    let advice = match RunFolder::find(folder.path()) {
-        Ok((_, checkpoints)) => format!(
-            "Resume from the last checkpoint with a lower learning rate:\n  trainer train --resume \
-             {} --lr {:e}",
-            checkpoints[0].display(),
-            lr / 2.0
+/// Returns how to go on after skipped steps. No step was taken from the checkpoint after
+/// `unconfirmed` images, which can be the cause.
+fn advice(progress: &Progress, folder: &RunFolder, unconfirmed: Option<u64>) -> String {
+    let suspect = unconfirmed.map(|images| folder.checkpoint(images));
+    let checkpoints = RunFolder::find(folder.path()).map(|found| found.1).unwrap_or_default();
+    let good = checkpoints.iter().find(|path| Some(*path) != suspect.as_ref());
+    match good {
+        Some(checkpoint) => format!(
+            "Resume from the last checkpoint from which steps were taken, with a lower learning \
+             rate:\n  {}",
+            invocation::resume(
+                checkpoint,
+                ["--lr".into(), format!("{:e}", progress.config.adam.lr / 2.0).into()]
+            )
         ),
-        Err(_) => "No checkpoint was saved yet: start again with a lower --lr".into(),
-    };
+        None if checkpoints.is_empty() => {
+            "No checkpoint was saved yet: start again with a lower --lr".into()
+        }
+        None => format!(
+            "No step was taken from the only checkpoint, {}: start again with a lower --lr",
+            checkpoints[0].display()
+        ),
+    }
+}
+
+/// Returns the message for the end of a run whose last state was not saved.
+pub fn unusable(
+    progress: &Progress,
+    folder: &RunFolder,
+    problem: &str,
+    unconfirmed: Option<u64>,
+) -> String {
+    format!(
+        "ended after {} images without a checkpoint or weights file of this state, since {problem}. \
+         {}",
+        progress.images,
+        advice(progress, folder, unconfirmed)
+    )
+}
+
+/// Returns the error for too many consecutive skipped steps.
+pub fn too_many_skipped_steps(
+    progress: &Progress,
+    folder: &RunFolder,
+    unconfirmed: Option<u64>,
+    lr: f64,
+) -> String {
+    let images = progress.images;
+    let advice = advice(progress, folder, unconfirmed);
     format!(
         "{} steps in a row had a loss or gradient that is not finite, up to image {images} (step {}) \
          at learning rate {lr:e}. {advice}",
@@ -82,16 +123,17 @@ pub fn too_many_skipped_steps(progress: &Progress, folder: &RunFolder, lr: f64) 
 
 /// Prints how to resume a run that was stopped by a signal.
 pub fn stopped(progress: &Progress, folder: &RunFolder) {
-    eprintln!(
-        "stopped after {} images and saved a checkpoint; to resume:\n  trainer train --resume {}",
+    print_message!(
+        "stopped after {} images and saved a checkpoint; to resume:\n  {}",
         progress.images,
-        folder.path().display()
+        invocation::resume(folder.path(), [])
     );
 }
 
 /// Prints the result of a run, and how to use it.
 pub fn result(progress: &Progress, folder: &RunFolder, args: &OutputArgs) {
     let weights = folder.weights();
+    let mut text = String::new();
     if args.json {
         let result = json!({
             "images": progress.images,
@@ -99,22 +141,22 @@ pub fn result(progress: &Progress, folder: &RunFolder, args: &OutputArgs) {
             "weights": weights,
             "validation_loss": progress.validation_loss,
         });
-        println!("{result}");
-        return;
-    }
-    println!("trained on {} images; weights: {}", progress.images, weights.display());
-    if args.grid > 0 {
-        println!("samples: {}", folder.grid(progress.images).display());
-    }
-    let vae = match progress.config.model.image_shape() {
-        [1 | 3, ..] => String::new(),
-        _ => {
-            let vae = args.vae.vae.as_deref().unwrap_or(Path::new("AUTOENCODER"));
-            format!(" --vae {}", vae.display())
+        text = format!("{result}\n");
+    } else {
+        text += &format!("trained on {} images; weights: {}\n", progress.images, weights.display());
+        if args.grid > 0 {
+            text += &format!("samples: {}\n", folder.grid(progress.images).display());
         }
-    };
-    println!("to sample: cargo run -p trainer -- sample --weights {}{vae}", weights.display());
-    if progress.images < progress.config.duration {
-        println!("to resume: cargo run -p trainer -- train --resume {}", folder.path().display());
+        let mut sample = vec!["sample".into(), "--weights".into(), invocation::argument(&weights)];
+        if ![1, 3].contains(&progress.config.model.image_shape()[0]) {
+            let vae = args.vae.vae.as_deref().unwrap_or(Path::new("AUTOENCODER"));
+            sample.extend(["--vae".into(), invocation::argument(vae)]);
+        }
+        text += &format!("to sample: {}\n", invocation::command(sample));
+        if progress.images < progress.config.duration {
+            text += &format!("to resume: {}\n", invocation::resume(folder.path(), []));
+        }
     }
+    // Everything is saved: standard output that cannot be written is no failure.
+    let _ = anstream::stdout().write_all(text.as_bytes());
 }

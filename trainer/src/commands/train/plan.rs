@@ -1,6 +1,7 @@
 //! Plan of a run: the recipe, the initial weights, the run folder. Nothing is built or written yet.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::Path;
 
 use anstream::println;
@@ -20,6 +21,7 @@ use crate::learner::step::Learner;
 use crate::memory;
 use crate::run::checkpoint::{self, Checkpoint, Part};
 use crate::run::folder::RunFolder;
+use crate::run::launch::absolute;
 use crate::run::progress::Progress;
 use crate::run::report::warn;
 use crate::weights::shipped;
@@ -31,7 +33,7 @@ enum Start {
     /// Weights file.
     Weights(Vec<u8>),
     /// Checkpoint of a run to resume.
-    Checkpoint { folder: RunFolder, checkpoint: Box<Checkpoint> },
+    Checkpoint { folder: RunFolder, checkpoint: Box<Checkpoint>, lock: Option<File> },
 }
 
 /// Plan of a run.
@@ -85,7 +87,7 @@ impl Plan {
             options.add(&path.display().to_string(), values);
         }
         options.add("flags", recipe_json(&args.recipe));
-        let config = options.config()?;
+        let config = with_absolute_paths(options.config()?);
         config.validate_fit()?;
 
         let from = match &args.from {
@@ -110,17 +112,24 @@ impl Plan {
 
     /// Makes the plan of resuming a run.
     fn resume(path: &Path, args: &TrainArgs) -> anyhow::Result<Self> {
+        // The process that trains this run may save and remove checkpoints until it is locked. A dry
+        // run may look at a run that is being trained.
+        let (folder, _) = RunFolder::find(path)?;
+        let lock = if args.dry_run { None } else { Some(folder.lock()?) };
         let (folder, path, checkpoint) = checkpoint::find(path, warn)?;
         let mut options = Options::new(&path.display().to_string(), &checkpoint.progress.config)?;
         options.add("flags", recipe_json(&args.recipe));
-        let config = options.config()?;
+        let mut config = options.config()?;
+        if args.recipe.data.is_some() || args.recipe.validation_data.is_some() {
+            config = with_absolute_paths(config);
+        }
         ensure!(
             config.held_out() == checkpoint.progress.config.held_out(),
             "--validate: a resumed run must hold out the same images, since it was trained on the \
              others; use --validation-data to validate on other data"
         );
         let started_from = checkpoint.progress.started_from.clone();
-        let start = Start::Checkpoint { folder, checkpoint: Box::new(checkpoint) };
+        let start = Start::Checkpoint { folder, checkpoint: Box::new(checkpoint), lock };
         Ok(Self { options, config, start, started_from, label: String::new() })
     }
 
@@ -163,16 +172,18 @@ impl Plan {
         Ok(())
     }
 
-    /// Returns the run folder, which is created for a new run.
+    /// Returns the run folder, which is created for a new run, and its lock.
     ///
     /// # Errors
     ///
-    /// If it cannot be created.
-    pub fn folder(&self, args: &TrainArgs) -> anyhow::Result<RunFolder> {
-        match &self.start {
-            Start::Checkpoint { folder, .. } => Ok(folder.clone()),
-            _ => RunFolder::create(&args.output.out, &self.label),
-        }
+    /// If it cannot be created or locked.
+    pub fn folder(self, args: &TrainArgs) -> anyhow::Result<(RunFolder, File)> {
+        let (folder, lock) = match self.start {
+            Start::Checkpoint { folder, lock, .. } => (folder, lock),
+            _ => (RunFolder::create(&args.output.out, &self.label)?, None),
+        };
+        let lock = lock.map_or_else(|| folder.lock(), Ok)?;
+        Ok((folder, lock))
     }
 
     /// Builds the learner.
@@ -218,7 +229,7 @@ impl Plan {
                     |device: &_| Ok(Model::from_values(config.model.clone(), &values, device));
                 Ok((new(), Learner::new(config, devices, nodes, make, make)?))
             }
-            Start::Checkpoint { folder, checkpoint } => {
+            Start::Checkpoint { folder, checkpoint, .. } => {
                 let network = |device: &_| Ok(checkpoint.model(Part::Network, device));
                 let ema = |device: &_| Ok(checkpoint.model(Part::Ema, device));
                 let mut learner = Learner::new(config, devices, nodes, network, ema)?;
@@ -257,6 +268,17 @@ impl Plan {
         });
         Ok(values.collect())
     }
+}
+
+/// Returns a recipe whose datasets are found from any folder.
+fn with_absolute_paths(mut config: TrainConfig) -> TrainConfig {
+    let validation = config.validation.as_mut().and_then(|validation| validation.data.as_mut());
+    for path in std::iter::once(&mut config.data).chain(validation) {
+        if path.as_path() != Path::new(EMBEDDED_DATA) {
+            *path = absolute(path);
+        }
+    }
+    config
 }
 
 /// Reads the initial weights of --from, and returns them with their name.

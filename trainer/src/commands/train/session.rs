@@ -13,12 +13,12 @@ use serde_json::json;
 use super::grid::sample_grid;
 use super::log::Log;
 use super::messages;
+use super::saves::Saves;
 use crate::args::OutputArgs;
 use crate::data::loader::Loader;
 use crate::files::atomic::write;
 use crate::learner::step::{Learner, Step};
 use crate::memory;
-use crate::run::checkpoint::{self, State};
 use crate::run::folder::RunFolder;
 use crate::run::progress::Progress;
 use crate::validation::Validation;
@@ -76,6 +76,7 @@ pub struct Session {
     pub started: Instant,
     /// Training time of earlier processes of the run, in seconds.
     pub seconds_before: f64,
+    pub saves: Saves,
     /// Lock of the run folder, held until the end.
     pub _lock: File,
 }
@@ -102,6 +103,7 @@ impl Session {
             }
             progress.log_window.add(step.loss, batch_size as u64);
             progress.skipped_in_row = 0;
+            self.remove_old_checkpoints(false);
         } else {
             progress.skipped += 1;
             progress.skipped_in_row += 1;
@@ -113,7 +115,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// If a file cannot be written, or too many steps in a row were skipped.
+    /// If too many steps in a row were skipped.
     pub fn log(&mut self, TimedStep { step, lr, time }: &TimedStep) -> anyhow::Result<()> {
         let progress = &mut self.progress;
         let images = progress.images;
@@ -128,14 +130,15 @@ impl Session {
         }
         if progress.skipped_in_row >= MAX_SKIPPED_STEPS {
             status.finish();
-            bail!(messages::too_many_skipped_steps(progress, &self.folder, *lr));
+            let unconfirmed = self.saves.unconfirmed();
+            bail!(messages::too_many_skipped_steps(progress, &self.folder, unconfirmed, *lr));
         }
         if progress.log_window.images() < LOG_INTERVAL {
             return Ok(());
         }
         let loss = progress.end_log_window();
         let rate = status.rate();
-        self.log.line(&json!({
+        let written = self.log.line(&json!({
             "images": images,
             "loss": loss,
             "gradient_norm": step.norm,
@@ -144,13 +147,16 @@ impl Session {
             "images_per_second": rate,
             "peak_memory": memory::peak(),
             "seconds": progress.seconds,
-        }))?;
+        }));
         let scalars = [("loss", loss), ("gradient_norm", step.norm), ("lr", *lr)];
-        self.log.events.scalars(images, &scalars)
+        let written = written.and(self.log.events.scalars(images, &scalars));
+        self.report(written);
+        Ok(())
     }
 
     /// Returns whether this was the last step: the run is complete, its time is over, or it was
-    /// stopped on any machine.
+    /// stopped on any machine. A run that is skipping steps, which is not saved, is not stopped before
+    /// it takes a step again or fails.
     ///
     /// # Errors
     ///
@@ -161,7 +167,8 @@ impl Session {
         if let Some(nodes) = self.learner.nodes() {
             ending = nodes.any(ending)?;
         }
-        Ok(self.progress.images >= self.progress.config.duration || ending)
+        let complete = self.progress.images >= self.progress.config.duration;
+        Ok(complete || (ending && self.progress.skipped_in_row == 0))
     }
 
     /// Returns whether the last step passed a multiple of `interval` images.
@@ -170,33 +177,36 @@ impl Session {
         images / interval != (images - self.progress.config.batch as u64) / interval
     }
 
+    /// Returns whether a checkpoint is due, also because the last save was refused.
+    pub fn must_save(&self) -> bool {
+        self.is_due(self.intervals.save) || self.saves.refused().is_some()
+    }
+
     /// Measures the validation loss, if the recipe has validation images.
-    ///
-    /// # Errors
-    ///
-    /// If a file cannot be written.
-    pub fn validate(&mut self) -> anyhow::Result<()> {
-        let Some(validation) = &self.validation else { return Ok(()) };
+    pub fn validate(&mut self) {
+        let Some(validation) = &self.validation else { return };
         let progress = &mut self.progress;
         let images = progress.images;
         let loss = validation.loss(self.learner.ema(), &progress.config, &self.device);
         progress.validation_loss = Some(loss);
-        self.log.events.scalars(images, &[("validation_loss", loss)])?;
+        let seconds = progress.seconds;
         self.log.status.validation_loss = Some(loss);
         self.log.status.message(&format!("after {images} images: validation loss {loss:.4}"));
-        let seconds = progress.seconds;
-        self.log.line(&json!({ "images": images, "validation_loss": loss, "seconds": seconds }))
+        let line = json!({ "images": images, "validation_loss": loss, "seconds": seconds });
+        let written = self.log.line(&line);
+        let written = written.and(self.log.events.scalars(images, &[("validation_loss", loss)]));
+        self.report(written);
     }
 
     /// Writes a grid of samples, unless grids are disabled.
-    ///
-    /// # Errors
-    ///
-    /// If a file cannot be written.
-    pub fn sample(&mut self) -> anyhow::Result<()> {
-        if self.args.grid == 0 {
-            return Ok(());
+    pub fn sample(&mut self) {
+        if self.args.grid > 0 {
+            let written = self.write_samples();
+            self.report(written);
         }
+    }
+
+    fn write_samples(&mut self) -> anyhow::Result<()> {
         let Progress { images, classes, .. } = &self.progress;
         let (ema, vae) = (self.learner.ema(), self.vae.as_ref());
         let grid = match sample_grid(ema, vae, classes, self.args.grid, &self.device) {
@@ -215,31 +225,23 @@ impl Session {
         Ok(())
     }
 
-    /// Saves a checkpoint and removes old ones.
-    ///
-    /// # Errors
-    ///
-    /// If a file cannot be written or removed.
-    pub fn save(&self) -> anyhow::Result<()> {
-        let state = State {
-            progress: &self.progress,
-            network: self.learner.model().parameters(),
-            ema: self.learner.ema().parameters(),
-            optimizer: self.learner.optimizer()?,
-        };
-        checkpoint::save(&self.folder.checkpoint(self.progress.images), state)?;
-        self.folder.remove_old_checkpoints(self.args.keep as usize, self.args.keep_every)
-    }
-
     /// Ends the process. Writes the weights file, unless a signal stopped the run, whose exit code
     /// is `stopped`.
     ///
     /// # Errors
     ///
-    /// If the weights file cannot be written.
+    /// If the weights file cannot be written, or the run is not in a state to write it.
     pub fn finish(mut self, stopped: Option<ExitCode>) -> anyhow::Result<ExitCode> {
         self.log.status.finish();
         self.learner.disconnect();
+        if let Some(problem) = self.saves.refused() {
+            let unconfirmed = self.saves.unconfirmed();
+            let message = messages::unusable(&self.progress, &self.folder, problem, unconfirmed);
+            let Some(code) = stopped else { bail!(message) };
+            self.log.status.warn(&message);
+            return Ok(code);
+        }
+        self.remove_old_checkpoints(true);
         if let Some(code) = stopped {
             messages::stopped(&self.progress, &self.folder);
             return Ok(code);

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use burn::tensor::Device;
 use model::vae::Vae;
 
 use super::log::Log;
 use super::messages;
 use super::plan::Plan;
+use super::saves::Saves;
 use super::session::{Intervals, Session};
 use crate::args::{TrainArgs, VaeArgs};
 use crate::config::TrainConfig;
@@ -19,6 +20,7 @@ use crate::data::loader::Loader;
 use crate::learner::nodes::Nodes;
 use crate::learner::step::Learner;
 use crate::memory;
+use crate::run::launch::Launch;
 use crate::run::progress::Progress;
 use crate::run::report::warn;
 use crate::validation::Validation;
@@ -43,7 +45,7 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
     if args.dry_run {
         plan.print(args)?;
     }
-    let data = Arc::new(Dataset::open(&config.data, &config.model)?);
+    let data = Arc::new(open_data(&plan, args)?);
     let validation = Validation::open(&config, &data)?;
     let vae = decoder(&args.output.vae, &config, &data, &devices[0])?;
     if args.dry_run {
@@ -52,12 +54,12 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
     memory::check(&config, &devices, workers)?;
     let nodes = args.cluster.node.map(|node| Nodes::join(&args.cluster.nodes, node)).transpose()?;
     let (mut progress, mut learner) = plan.build(&data, &devices, nodes)?;
-    describe_data(&mut progress, &data)?;
+    describe_data(&mut progress, &data, args.recipe.data.is_some())?;
     check_nodes_agree(&progress, &mut learner, &data)?;
 
-    let folder = plan.folder(args)?;
-    let lock = folder.lock()?;
+    let (folder, lock) = plan.folder(args)?;
     folder.write_options(&progress.config)?;
+    Launch::of(args).write(&folder)?;
     folder.set_aside_later_checkpoints(progress.images, warn)?;
     let output = &args.output;
     if !(output.quiet || output.json) {
@@ -72,6 +74,7 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
         loader: Loader::new(&config, data, progress.images, share),
         log: Log::open(&folder, &progress, output)?,
         seconds_before: progress.seconds,
+        saves: Saves::new(progress.images),
         started: Instant::now(),
         device: devices[0].clone(),
         progress,
@@ -83,12 +86,25 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
     }))
 }
 
-/// Stores the classes and the origin of the data in the progress of the run.
+/// Opens the training data.
 ///
 /// # Errors
 ///
-/// If a resumed run has seen latents of another origin.
-fn describe_data(progress: &mut Progress, data: &Dataset) -> anyhow::Result<()> {
+/// If they cannot be used.
+fn open_data(plan: &Plan, args: &TrainArgs) -> anyhow::Result<Dataset> {
+    let data = Dataset::open(&plan.config.data, &plan.config.model);
+    if plan.images() > 0 && args.recipe.data.is_none() {
+        return data.context("cannot open the data of this run; if they were moved, use --data");
+    }
+    Ok(data?)
+}
+
+/// Stores the classes, the origin and the fingerprint of the data in the progress of the run.
+///
+/// # Errors
+///
+/// If a resumed run was trained on other data. `moved` is whether --data gives another path.
+fn describe_data(progress: &mut Progress, data: &Dataset, moved: bool) -> anyhow::Result<()> {
     let latents_of = data.latents_of().map(Origin::hashes);
     ensure!(
         progress.images == 0 || progress.latents_of == latents_of,
@@ -96,6 +112,23 @@ fn describe_data(progress: &mut Progress, data: &Dataset) -> anyhow::Result<()> 
          of another autoencoder",
         progress.config.data.display()
     );
+    let fingerprint = data.fingerprint();
+    if let (Some(found), Some(known)) = (&fingerprint, &progress.fingerprint) {
+        let difference = match (found.images, known.images) {
+            (found, known) if found != known => format!("they are {found} images, not {known}"),
+            _ => "images, their order or their classes differ".into(),
+        };
+        ensure!(
+            found == known,
+            "{}: not the data that this run was trained on so far: {difference}; start a new run, or \
+             use --data with the original data",
+            progress.config.data.display()
+        );
+    }
+    if moved && progress.images > 0 && fingerprint.is_some() && progress.fingerprint.is_none() {
+        warn("--data is not checked: the checkpoint is of a version without fingerprints of data");
+    }
+    progress.fingerprint = fingerprint;
     progress.latents_of = latents_of;
     progress.classes.clone_from(&data.class_names.names);
     progress.class_groups.clone_from(&data.class_names.groups);

@@ -1,0 +1,95 @@
+//! Commands in messages, which can be typed as they are.
+
+use std::borrow::Cow;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+/// Returns the command that runs this program with the given arguments, quoted for a shell.
+pub fn command<'a>(args: impl IntoIterator<Item = Cow<'a, str>>) -> String {
+    let mut command = program();
+    command.extend(args.into_iter().map(|arg| quote(&arg)));
+    command.join(" ")
+}
+
+/// Returns the command that resumes a run or a checkpoint, with more arguments.
+pub fn resume<'a>(path: &'a Path, more: impl IntoIterator<Item = Cow<'a, str>>) -> String {
+    command(["train".into(), "--resume".into(), argument(path)].into_iter().chain(more))
+}
+
+/// Returns a path as an argument, which does not start with a hyphen.
+pub fn argument(path: &Path) -> Cow<'_, str> {
+    let text = path.to_string_lossy();
+    if text.starts_with('-') { format!("./{text}").into() } else { text }
+}
+
+/// Returns the beginning of the command: the program as it was started, or `cargo run`.
+fn program() -> Vec<String> {
+    // Cargo sets these variables for the programs that it runs.
+    let started_by_cargo = std::env::var_os("CARGO").is_some()
+        && std::env::var_os("CARGO_PKG_NAME").is_some_and(|name| name == env!("CARGO_PKG_NAME"));
+    if started_by_cargo {
+        return cargo_run(&std::env::current_exe().unwrap_or_default());
+    }
+    let started = std::env::args_os().next().map(PathBuf::from);
+    vec![quote(&started.unwrap_or_else(|| "trainer".into()).to_string_lossy())]
+}
+
+/// Returns the `cargo run` command of an executable, with its profile and features.
+fn cargo_run(executable: &Path) -> Vec<String> {
+    let mut command = vec!["cargo".to_string(), "run".into()];
+    match executable.parent().and_then(Path::file_name).and_then(OsStr::to_str) {
+        Some("debug") | None => (),
+        Some("release") => command.push("--release".into()),
+        Some(profile) => command.extend(["--profile".into(), quote(profile)]),
+    }
+    command.extend(["-p", env!("CARGO_PKG_NAME")].map(String::from));
+    let features = [
+        ("wgpu", cfg!(feature = "wgpu")),
+        ("vulkan", cfg!(feature = "vulkan")),
+        ("cuda", cfg!(feature = "cuda")),
+    ];
+    let features: Vec<_> = features.iter().filter(|of| of.1).map(|of| of.0).collect();
+    if !features.is_empty() {
+        command.extend(["--features".into(), features.join(",")]);
+    }
+    command.push("--".into());
+    command
+}
+
+/// Quotes an argument for a shell, if necessary.
+fn quote(arg: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./:=,@%+".contains(c);
+    if !arg.is_empty() && arg.chars().all(|c| plain(c) || (cfg!(windows) && c == '\\')) {
+        arg.to_string()
+    } else if cfg!(windows) {
+        format!("\"{arg}\"")
+    } else {
+        format!("'{}'", arg.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_shell_reads_arguments_as_they_are() {
+        for arg in ["runs/00000-x", "with space", "it's", "$HOME `x` \"y\" \\", "", "*", "é=1"] {
+            let script = format!("printf %s {}", quote(arg));
+            let output = std::process::Command::new("sh").args(["-c", &script]).output();
+            let output = output.expect("a shell").stdout;
+            assert_eq!(String::from_utf8_lossy(&output), arg);
+        }
+        assert_eq!(quote("runs/00000-x"), "runs/00000-x");
+        assert_eq!(argument(Path::new("-x")), "./-x");
+    }
+
+    #[test]
+    fn cargo_runs_the_same_profile() {
+        let command = |path| cargo_run(Path::new(path)).join(" ");
+        assert!(command("target/debug/trainer").starts_with("cargo run -p trainer"));
+        assert!(command("target/release/trainer").starts_with("cargo run --release -p trainer"));
+        assert!(command("target/fast/trainer").starts_with("cargo run --profile fast -p trainer"));
+    }
+}
