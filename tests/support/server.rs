@@ -1,11 +1,11 @@
 //! A web server for a folder, on this machine.
 
-use std::io::Cursor;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use tiny_http::{Header, Response, Server};
+use tiny_http::{Request, Server};
 use web::testing::MARK;
 
 /// What happens to the files of one kind on their way.
@@ -64,11 +64,11 @@ impl Site {
             for request in server.incoming_requests() {
                 let path = request.url().split(['?', '#']).next().unwrap_or_default().to_string();
                 let fault = fault.lock().expect("no other thread panicked").clone();
-                let response = answer(&folder, &path, fault, marked);
-                let status = response.status_code().0;
+                let answer = answer(&folder, &path, fault, marked);
+                let status = if answer.is_some() { 200 } else { 404 };
                 answers.lock().expect("no other thread panicked").push((path, status));
                 // It fails where the browser has gone.
-                let _ = request.respond(response);
+                let _ = respond(request, answer);
             }
         });
         site
@@ -78,16 +78,36 @@ impl Site {
 /// Not the root.
 const PREFIX: &str = "/some/folder/";
 
+/// Answers a request with a type and a content, or with 404, and asks the browser to close the
+/// connection. The server has a thread for each open connection and sometimes does not start one
+/// more; a request would then wait until another connection ends.
+fn respond(request: Request, answer: Option<(&str, Vec<u8>)>) -> io::Result<()> {
+    let (status, kind, bytes) = match answer {
+        Some((kind, bytes)) => ("200 OK", kind, bytes),
+        None => ("404 Not Found", "text/plain", b"not found".to_vec()),
+    };
+    let mut writer = request.into_writer();
+    // The tests change what lies behind an address, hence `no-store`.
+    write!(
+        writer,
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
+         Cache-Control: no-store\r\nConnection: close\r\n\r\n",
+        bytes.len()
+    )?;
+    writer.write_all(&bytes)?;
+    writer.flush()
+}
+
+/// The type and the content of a path, or nothing if there is no such file.
 fn answer(
     folder: &Path,
     path: &str,
     fault: Option<(&str, Fault)>,
     marked: bool,
-) -> Response<Cursor<Vec<u8>>> {
-    let missing = || Response::from_string("not found").with_status_code(404);
-    let Some(path) = path.strip_prefix(PREFIX) else { return missing() };
+) -> Option<(&'static str, Vec<u8>)> {
+    let path = path.strip_prefix(PREFIX)?;
     let path = if path.is_empty() { "index.html" } else { path };
-    let Ok(mut bytes) = std::fs::read(folder.join(path)) else { return missing() };
+    let mut bytes = std::fs::read(folder.join(path)).ok()?;
     if marked && path == "index.html" {
         let page = String::from_utf8(bytes).expect("a page is text");
         bytes = page.replacen("<html", &format!("<html {MARK}"), 1).into_bytes();
@@ -95,7 +115,7 @@ fn answer(
     let fault = fault.filter(|(ending, _)| path.ends_with(ending)).map(|(_, fault)| fault);
     match fault {
         None => {}
-        Some(Fault::Missing) => return missing(),
+        Some(Fault::Missing) => return None,
         Some(Fault::Short) => bytes.truncate(bytes.len() / 2),
         Some(Fault::Flipped) => {
             let middle = bytes.len() / 2;
@@ -113,8 +133,5 @@ fn answer(
         Some("json") => "application/json",
         _ => "application/octet-stream",
     };
-    let kind = Header::from_bytes("Content-Type", kind).expect("a valid header");
-    // The tests change what lies behind an address.
-    let fresh = Header::from_bytes("Cache-Control", "no-store").expect("a valid header");
-    Response::from_data(bytes).with_header(kind).with_header(fresh)
+    Some((kind, bytes))
 }

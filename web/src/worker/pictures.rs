@@ -212,7 +212,8 @@ impl Worker {
         // [1, windows, heads, N, N] -> [1, 1, heads, 1, N]
         let weights = maps.weights.narrow(1, window, 1).narrow(3, row, 1);
         let mut values = read(weights).await?;
-        values.extend(read(maps.bias.narrow(1, row, 1)).await?);
+        // [1, heads, N, N] -> [1, heads, 1, N]
+        values.extend(read(maps.bias.narrow(2, row, 1)).await?);
         let lengths = read(maps.lengths).await?;
         let part = |i: usize| [lengths[i], lengths[i + 1], lengths[i + 2]];
         let attended =
