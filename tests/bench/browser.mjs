@@ -41,21 +41,8 @@ const SEED = 0;
 
 // What runs in the two workers.
 
-/// Ours: the page's own worker, which is told apart only by what it waits for its timer. Browsers let
-/// timers that follow on each other wait for at least 4 ms.
-const OURS = `
-let waited = 0;
-const { setTimeout: start, postMessage: post } = self;
-self.setTimeout = (work, time, ...rest) => {
-  const before = performance.now();
-  return start(() => { waited += performance.now() - before; work(...rest); }, time);
-};
-self.postMessage = ([text, bytes], ...rest) => {
-  post.call(self, [text, bytes, waited], ...rest);
-  waited = 0;
-};
-importScripts("./compute.js");
-`;
+/// Ours: the page's own worker.
+const OURS = `importScripts("./compute.js");`;
 
 /// ONNX Runtime's.
 const THEIRS = `
@@ -113,10 +100,10 @@ const startOurs = (backend) => new Promise((done, fail) => {
 const askOurs = (steps, seed) => new Promise((done, fail) => {
   const made = [];
   ours.onerror = (error) => fail(failed(error));
-  ours.onmessage = ({ data: [text, bytes, waited] }) => {
+  ours.onmessage = ({ data: [text, bytes] }) => {
     const event = JSON.parse(text);
     if (event.Failed ?? event.TooMuch) fail(new Error(text));
-    if (event.Evaluated) made.push({ ...event.Evaluated, waited, bytes: Array.from(bytes) });
+    if (event.Evaluated) made.push({ ...event.Evaluated, bytes: Array.from(bytes) });
     if (event.Done) done(made);
   };
   const settings = { steps, method: "euler" };
@@ -191,7 +178,7 @@ const measure = async (page, backend, provider, rounds, count) => {
   if (ready.backend !== backend) throw new Error(`ours computes with ${ready.backend}`);
   const version = await page.evaluate((provider) => startTheirs(provider), provider);
   const [width, height] = ready.size;
-  const times = { ours: [], waited: [], theirs: [] };
+  const times = { ours: [], theirs: [] };
   let most = 0;
   // The first round warms up: both programs are compiled again, better, while they run.
   for (let round = 0; round <= rounds; round++) {
@@ -199,30 +186,25 @@ const measure = async (page, backend, provider, rounds, count) => {
     const sigmas = ours.map(({ sigma }) => sigma);
     const theirs = await page.evaluate(([shape, sigmas]) => sampleTheirs(shape, sigmas),
       [[1, 3, height, width], sigmas]);
-    for (const [i, { milliseconds, waited, bytes }] of ours.entries()) {
+    for (const [i, { milliseconds, bytes }] of ours.entries()) {
       most = Math.max(most, missed(theirs[i].denoised, bytes.slice(bytes.length / 2)));
       if (!(most <= TOLERANCE)) {
         throw new Error(`the pictures differ by ${most} at noise level ${sigmas[i]}`);
       }
       if (round > 0 && i > 0) {
         times.ours.push(milliseconds);
-        times.waited.push(waited);
         times.theirs.push(theirs[i].milliseconds);
       }
     }
   }
   await page.evaluate(() => { ours.terminate(); theirs.terminate(); });
-  const [ours, waited, theirs] = [times.ours, times.waited, times.theirs].map(median);
-  const computing = median(times.ours.map((time, i) => time - times.waited[i]));
+  const [ours, theirs] = [times.ours, times.theirs].map(median);
   const row = (name, value) => console.log(`  ${name.padEnd(50)}${value}`);
   const ms = (time) => `${time.toFixed(1)} ms`;
   console.log(`\n${backend}: median of ${times.ours.length} evaluations of one picture`);
   row("ours, as the page reports it", ms(ours));
-  row("  of it, waiting for a timer to let messages in", ms(waited));
-  row("ours, without that", ms(computing));
   row(`ONNX Runtime Web ${version}, ${provider}`, ms(theirs));
-  row("ours is so many times as fast, as reported", (theirs / ours).toFixed(2));
-  row("ours is so many times as fast, without waiting", (theirs / computing).toFixed(2));
+  row("ours is so many times as fast", (theirs / ours).toFixed(2));
   row("largest difference seen in the pictures", most.toExponential(1));
 };
 

@@ -9,7 +9,9 @@ mod tools;
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use shell::{cargo, output, run};
 
 const USAGE: &str = "\
@@ -90,27 +92,66 @@ fn check() -> anyhow::Result<()> {
     document()
 }
 
-/// Runs every check and every test, cheapest first.
+/// Runs every check and every test, cheapest first, and prints how long each part took.
 fn test() -> anyhow::Result<()> {
-    format()?;
-    spelling()?;
-    dependencies()?;
+    let mut times = Times::default();
+    times.part("formatting", format)?;
+    times.part("spelling", spelling)?;
+    times.part("dependencies", dependencies)?;
     // One set of features for all of it, so that nothing is built twice.
-    run(cargo().args(["build", "--workspace", "--locked"]))?;
-    run(cargo().args(["test", "--workspace", "--locked"]))?;
-    lint()?;
-    // The GPU features are type-checked. The variable stops a build script from downloading LLVM.
+    times.part("build", || run(cargo().args(["build", "--workspace", "--locked"])))?;
+    times.part("build of the tests", || {
+        run(cargo().args(["test", "--workspace", "--locked", "--no-run"]))
+    })?;
+    times.part("tests", || run(cargo().args(["test", "--workspace", "--locked"])))?;
+    times.part("clippy", lint)?;
+    times.part("GPU features", check_gpu_features)?;
+    times.part("documentation", document)?;
+    let wasm = times.part("set-up of the page", tools::set_up)?;
+    times.part("clippy of the page", || site::lint(&wasm))?;
+    times.part("page", || site::build(&wasm, false))?;
+    times.part("browser tests", || {
+        run(cargo().args(["test", "--workspace", "--test", "browser", "--locked"]).args([
+            "--",
+            "--ignored",
+            "--test-threads=1",
+        ]))
+    })?;
+    times.print();
+    Ok(())
+}
+
+/// The wall-clock time of each part of a task.
+#[derive(Default)]
+struct Times(Vec<(&'static str, Duration)>);
+
+impl Times {
+    /// Runs a part and notes its time.
+    fn part<T>(
+        &mut self,
+        name: &'static str,
+        run: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let start = Instant::now();
+        let result = run().with_context(|| format!("failed part: {name}"))?;
+        self.0.push((name, start.elapsed()));
+        Ok(result)
+    }
+
+    /// Prints a line for each part, and the total.
+    fn print(&self) {
+        for (name, time) in &self.0 {
+            println!("{name:<20} {:>6.0} s", time.as_secs_f64());
+        }
+        let total: Duration = self.0.iter().map(|(_, time)| *time).sum();
+        println!("{:<20} {:>6.0} s", "total", total.as_secs_f64());
+    }
+}
+
+/// Type-checks the GPU features. The variable stops a build script from downloading LLVM.
+fn check_gpu_features() -> anyhow::Result<()> {
     let features = ["check", "--package", "trainer", "--features", "wgpu,vulkan,cuda", "--locked"];
-    run(cargo().env("DOCS_RS", "1").args(features))?;
-    document()?;
-    let wasm = tools::set_up()?;
-    site::lint(&wasm)?;
-    site::build(&wasm, false)?;
-    run(cargo().args(["test", "--workspace", "--test", "browser", "--locked"]).args([
-        "--",
-        "--ignored",
-        "--test-threads=1",
-    ]))
+    run(cargo().env("DOCS_RS", "1").args(features))
 }
 
 /// Checks formatting.

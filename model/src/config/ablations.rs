@@ -145,7 +145,7 @@ mod tests {
         }
     }
 
-    /// The same networks for pictures of 16x16, small enough to be compared on two cores.
+    /// Ablation networks for pictures of 16x16, small enough to be compared on two cores.
     #[test]
     fn small_ablations_have_their_sizes() {
         let small = |blocks: usize| {

@@ -16,15 +16,15 @@ pub struct TransformerConfig {
     pub mlp_ratio: usize,
     /// Activation of the MLP.
     pub activation: Activation,
-    /// Whether layer normalisation has a scale and a shift.
+    /// Learned scale and shift of layer normalisation: whether they exist.
     pub layer_norm_affine: bool,
     /// Epsilon added to the variance in layer normalisation.
     pub layer_norm_eps: f64,
-    /// Whether the query, key and value projections have biases.
+    /// Biases of the query, key and value projections: whether they exist.
     pub qkv_bias: bool,
     /// Relative position bias.
     pub position: Position,
-    /// Where the time token enters.
+    /// Place at which the time token enters.
     #[serde(skip_serializing_if = "is_default")]
     pub time_entry: TimeEntry,
 }
@@ -44,7 +44,7 @@ impl Default for TransformerConfig {
     }
 }
 
-/// Where the time token `x_t` enters a transformer block: TMSA, and the alternatives that the
+/// Place at which the time token `x_t` enters a transformer block: TMSA, and the alternatives that the
 /// paper compares it with in tables 6 and 7.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

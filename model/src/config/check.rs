@@ -35,12 +35,13 @@ pub(crate) fn positive(field: &str, value: f64) -> Result<(), ConfigError> {
     })
 }
 
-/// Returns whether `n` is 0. serde skips such a field, so that older programs can read the file.
-pub(crate) fn is_zero(n: &usize) -> bool {
-    *n == 0
+/// Returns the product of sizes, at most [`u64::MAX`].
+pub(crate) fn product(factors: &[usize]) -> u64 {
+    factors.iter().fold(1, |product: u64, &factor| product.saturating_mul(factor as u64))
 }
 
-/// Whether a field has its default, and is left out for the same reason.
+/// Returns whether a field has its default. serde skips such a field, so that older programs can
+/// read the file.
 pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

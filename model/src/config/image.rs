@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::block::{TransformerConfig, Window};
 use crate::config::check::{
-    ConfigError, MAX_BLOCKS, MAX_CHANNELS, MAX_CLASSES, MAX_RESOLUTION, check, is_default, is_zero,
+    ConfigError, MAX_BLOCKS, MAX_CHANNELS, MAX_CLASSES, MAX_RESOLUTION, check, is_default,
     positive, within,
 };
 use crate::config::parts::{DecoderConfig, EncoderConfig};
@@ -24,7 +24,7 @@ pub struct ImageConfig {
     /// bottleneck and occurs once; the others occur in both the encoder and the decoder.
     pub blocks: Vec<usize>,
     /// Number of classes; 0 for an unconditional network.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_default")]
     pub classes: usize,
     /// The time token.
     pub time: TimeConfig,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::config::block::{Position, TransformerConfig, Window};
 use crate::config::check::{
     ConfigError, MAX_BLOCKS, MAX_CHANNELS, MAX_CLASSES, MAX_RESOLUTION, MAX_TOKENS_PER_SIDE, check,
-    within,
+    is_default, within,
 };
 
 /// Configuration of the latent network: patch embedding, a stack of DiffiT transformer blocks, and
@@ -31,20 +31,20 @@ pub struct LatentConfig {
     /// Longest period of the timestep embedding: frequencies fall from 1 towards `1 / max_period`,
     /// which is not included.
     pub max_period: f64,
-    /// How the embeddings of time and class enter the blocks.
-    #[serde(skip_serializing_if = "Modulation::is_default")]
+    /// Conditioning of the blocks on time and class.
+    #[serde(skip_serializing_if = "is_default")]
     pub modulation: Modulation,
     /// The DiffiT transformer block.
     #[serde(deserialize_with = "transformer")]
     pub transformer: TransformerConfig,
     /// Attention window.
     pub window: Window,
-    /// Whether the network also predicts the variance of a step, as a position between its bounds,
-    /// in as many channels again.
+    /// Prediction of the variance of a step, as a position between its bounds, in as many channels
+    /// again: whether the network has it.
     pub learned_variance: bool,
 }
 
-/// How the embeddings of time and class enter the blocks of the latent network.
+/// Conditioning of the latent network's blocks on the embeddings of time and class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Modulation {
@@ -54,13 +54,6 @@ pub enum Modulation {
     /// By shifts, scales and gates around attention and MLP, as in DiT. There is no relative position
     /// bias then.
     AdalnZero,
-}
-
-impl Modulation {
-    /// Whether it is the default, which serde leaves out, so that older programs read the file.
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 /// Deserialises the `transformer` object. Missing fields take the defaults of the latent network,

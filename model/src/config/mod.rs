@@ -16,6 +16,8 @@ mod song;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::check::product;
+
 pub use crate::diffusion::discrete::LinearBetas;
 pub use crate::diffusion::precond::PrecondConfig;
 pub use crate::diffusion::vp::VpSchedule;
@@ -106,9 +108,6 @@ impl ModelConfig {
     /// layer of an MLP; queries, keys and values together; or attention weights. At most
     /// [`u64::MAX`].
     pub fn largest_map(&self) -> u64 {
-        let product = |factors: &[usize]| {
-            factors.iter().fold(1u64, |product, &factor| product.saturating_mul(factor as u64))
-        };
         let largest =
             |transformer: &TransformerConfig, side: usize, channels: usize, window: usize| {
                 let features = product(&[side, side, channels, transformer.mlp_ratio.max(3)]);

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::block::Position;
 use crate::config::check::{
-    ConfigError, MAX_BLOCKS, MAX_CHANNELS, MAX_CLASSES, MAX_RESOLUTION, MAX_WINDOW, check, is_zero,
-    positive, within,
+    ConfigError, MAX_BLOCKS, MAX_CHANNELS, MAX_CLASSES, MAX_RESOLUTION, MAX_WINDOW, check,
+    is_default, positive, product, within,
 };
 use crate::config::image::GroupNormConfig;
 
@@ -47,7 +47,7 @@ pub struct SongConfig {
     /// Augmentation labels, added to the embedding by a bias-free linear map; 0 for none.
     pub augment_labels: usize,
     /// Number of classes; 0 for an unconditional network.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_default")]
     pub classes: usize,
 }
 
@@ -150,9 +150,6 @@ impl SongConfig {
     /// Values of the largest intermediate result for one image: the input of a decoder block;
     /// queries, keys and values together; or attention weights.
     pub(crate) fn largest_map(&self) -> u64 {
-        let product = |factors: &[usize]| {
-            factors.iter().fold(1u64, |product, &factor| product.saturating_mul(factor as u64))
-        };
         let levels = self.channel_mult.len();
         let level = |i: usize| {
             let (side, channels) = (self.side(i), self.channels(i));

@@ -6,6 +6,7 @@ pub mod discrete;
 pub mod generate;
 pub mod guidance;
 pub mod label;
+pub mod method;
 pub mod noise;
 pub mod precond;
 #[cfg(feature = "tensor")]

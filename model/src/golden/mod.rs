@@ -297,6 +297,41 @@ fn all_parameters_of_the_latent_network_have_gradients() {
     assert!(sizes.1.iter().all(|size| *size > 0.0 && size.is_finite()), "{:?}", sizes.1);
 }
 
+/// The gradients of an objective that a model was evaluated for, by parameter; those with a
+/// recorder come from gradient checkpointing.
+#[cfg(feature = "train")]
+pub(crate) fn gradients(
+    model: &crate::Model,
+    objective: Tensor<1>,
+    recompute: Option<crate::recompute::Recompute>,
+) -> std::collections::HashMap<burn::module::ParamId, Vec<f32>> {
+    use burn::module::{ModuleVisitor, ParamId};
+    use burn::optim::{GradientsAccumulator, GradientsParams};
+    use std::collections::HashMap;
+
+    struct Collect<'a>(&'a GradientsParams, HashMap<ParamId, Vec<f32>>);
+    impl ModuleVisitor for Collect<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(gradient) = self.0.get::<D>(param.id) {
+                let values = gradient.into_data().try_into_vec().expect("f32");
+                self.1.insert(param.id, values);
+            }
+        }
+    }
+    let mut sum = GradientsAccumulator::new();
+    let mut take = |gradients| {
+        sum.accumulate(&model.network, GradientsParams::from_grads(gradients, &model.network));
+    };
+    match recompute {
+        Some(recompute) => recompute.backward(objective, take),
+        None => take(objective.backward()),
+    }
+    let sum = sum.grads();
+    let mut collect = Collect(&sum, HashMap::new());
+    model.network.visit(&mut collect);
+    collect.1
+}
+
 /// A mapper that casts parameters to `f64`, with gradients.
 #[cfg(feature = "train")]
 struct Widen;

@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
 
 use super::time_entries::ENTRIES;
@@ -132,32 +131,13 @@ fn values(x: Tensor<4>) -> Vec<f32> {
 
 /// All gradients, by the names of parameters.
 fn gradients(model: &Model, device: &Device, recompute: bool) -> HashMap<String, Vec<f32>> {
-    struct Collect<'a>(&'a GradientsParams, HashMap<ParamId, Vec<f32>>);
-    impl ModuleVisitor for Collect<'_> {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if let Some(gradient) = self.0.get::<D>(param.id) {
-                let values = gradient.into_data().try_into_vec().expect("f32");
-                self.1.insert(param.id, values);
-            }
-        }
-    }
     let recompute = recompute.then(Recompute::default);
     let training = TrainingOptions { dropout: Some(vec![3, 4]), recompute: recompute.clone() };
     let options = NetworkOptions { training, ..NetworkOptions::default() };
     let objective = denoised(model, device, options).square().sum();
-    let mut sum = GradientsAccumulator::new();
-    let mut take = |gradients| {
-        sum.accumulate(&model.network, GradientsParams::from_grads(gradients, &model.network));
-    };
-    match recompute {
-        Some(recompute) => recompute.backward(objective, take),
-        None => take(objective.backward()),
-    }
-    let sum = sum.grads();
-    let mut collect = Collect(&sum, HashMap::new());
-    model.network.visit(&mut collect);
+    let mut gradients = super::gradients(model, objective, recompute);
     let specs = model.network.specs().iter();
-    specs.filter_map(|spec| Some((spec.name.clone(), collect.1.remove(&spec.id())?))).collect()
+    specs.filter_map(|spec| Some((spec.name.clone(), gradients.remove(&spec.id())?))).collect()
 }
 
 #[test]

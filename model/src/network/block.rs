@@ -88,10 +88,7 @@ impl Transformer {
         config: &TransformerConfig,
         shape: &TransformerShape,
     ) -> Self {
-        let norm = |name| {
-            let TransformerConfig { layer_norm_affine, layer_norm_eps, .. } = *config;
-            LayerNorm::new(&params.enter(name), shape.channels, layer_norm_affine, layer_norm_eps)
-        };
+        let norm = |name| LayerNorm::of_block(&params.enter(name), config, shape.channels);
         let attn = params.enter("attn");
         Self {
             norm1: norm("norm1"),

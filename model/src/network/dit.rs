@@ -4,13 +4,14 @@ use burn::module::Module;
 use burn::tensor::{DType, Tensor};
 
 use crate::config::TransformerConfig;
-use crate::kernels::{Attention, swish, window_attention};
+use crate::kernels::{Attention, DropoutKeys, swish};
+use crate::network::attention::attend;
 use crate::network::block::{Mlp, Transformer};
 use crate::network::io::AttentionMaps;
 use crate::network::layers::{LayerNorm, Linear};
 use crate::network::macs::Macs;
 use crate::network::params::{Init, Params};
-use crate::network::tmsa::norms;
+use crate::network::walk::WalkedBlock;
 
 /// A block of the latent network.
 // There are few of them, and they are not moved about.
@@ -22,27 +23,26 @@ pub(crate) enum LatentBlock {
 }
 
 impl LatentBlock {
-    /// The output, and the attention maps if they are wanted.
-    ///
-    /// # Shapes
-    ///
-    /// - x, output: `[B, H, W, C]`; time: `[B, C]`
-    pub fn forward(
+    pub(crate) fn macs(&self, tokens: usize, channels: usize) -> Macs {
+        match self {
+            LatentBlock::Tmsa(block) => block.macs(tokens, channels),
+            LatentBlock::AdaLnZero(block) => block.macs(tokens, channels),
+        }
+    }
+}
+
+impl WalkedBlock for LatentBlock {
+    /// Neither block has dropout.
+    fn forward(
         &self,
         x: Tensor<4>,
         time: Tensor<2>,
+        _: Option<DropoutKeys>,
         weights: bool,
     ) -> (Tensor<4>, Option<AttentionMaps>) {
         match self {
             LatentBlock::Tmsa(block) => block.forward(x, time, weights),
             LatentBlock::AdaLnZero(block) => block.forward(x, time, weights),
-        }
-    }
-
-    pub(crate) fn macs(&self, tokens: usize, channels: usize) -> Macs {
-        match self {
-            LatentBlock::Tmsa(block) => block.macs(tokens, channels),
-            LatentBlock::AdaLnZero(block) => block.macs(tokens, channels),
         }
     }
 }
@@ -66,10 +66,7 @@ impl DitBlock {
         channels: usize,
         window: usize,
     ) -> Self {
-        let norm = |name| {
-            let TransformerConfig { layer_norm_affine, layer_norm_eps, .. } = *config;
-            LayerNorm::new(&params.enter(name), channels, layer_norm_affine, layer_norm_eps)
-        };
+        let norm = |name| LayerNorm::of_block(&params.enter(name), config, channels);
         Self {
             norm1: norm("norm1"),
             attn: SelfAttention::new(&params.enter("attn"), config, channels, window),
@@ -163,17 +160,7 @@ impl SelfAttention {
             bias: Tensor::zeros([1, self.heads, n, n], (&device, DType::F32)),
             window: [self.window; 2],
         };
-        let parts = weights.then(|| {
-            let Attention { qkv, time, bias, .. } = &attention;
-            (bias.clone(), norms(qkv.clone(), time.clone()))
-        });
-        let (context, weights) = window_attention(attention, weights);
-        let maps = weights.zip(parts).map(|(weights, (bias, lengths))| AttentionMaps {
-            weights,
-            bias,
-            lengths,
-            window: self.window,
-        });
+        let (context, maps) = attend(attention, None, weights);
         (self.proj.forward(context), maps)
     }
 

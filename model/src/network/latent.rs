@@ -14,6 +14,7 @@ use crate::network::macs::Macs;
 use crate::network::params::{Init, Params};
 use crate::network::time::TimestepEmbedding;
 use crate::network::tmsa::TransformerShape;
+use crate::network::walk::Walk;
 use crate::network::window::RelativePositions;
 
 /// Initialisation of the embeddings of time and class.
@@ -111,19 +112,9 @@ impl LatentNetwork {
         }
         let condition = options.time_token(condition, dtype);
 
-        let mut attention = None;
-        for (number, block) in self.blocks.iter().enumerate() {
-            #[cfg(feature = "train")]
-            if let Some(recompute) = &options.training.recompute {
-                x = recompute.block(block, x, condition.clone(), |block: &LatentBlock, x, time| {
-                    block.forward(x, time, false).0
-                });
-                continue;
-            }
-            let wanted = options.inspection.attention_of == Some(number);
-            let (output, maps) = block.forward(x, condition.clone(), wanted);
-            x = output;
-            attention = attention.or(maps);
+        let mut walk = Walk::new(&options, condition.clone());
+        for block in &self.blocks {
+            x = walk.run(block, x);
         }
 
         let x = self.head_norm.forward(x);
@@ -140,7 +131,7 @@ impl LatentNetwork {
             .reshape([b, side, side, p, p, channels_out])
             .permute([0, 5, 1, 3, 2, 4])
             .reshape([b, channels_out, side * p, side * p]);
-        NetworkOutput { x, attention }
+        NetworkOutput { x, attention: walk.attention }
     }
 
     pub(crate) fn macs(&self) -> Macs {

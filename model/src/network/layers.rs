@@ -6,6 +6,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, module};
 
+use crate::config::TransformerConfig;
 use crate::diffusion::label::Label;
 use crate::kernels;
 use crate::kernels::cpu::{self, Input};
@@ -276,6 +277,11 @@ impl LayerNorm {
             bias: affine.then(|| params.tensor("bias", [channels], Init::Zeros)),
             eps,
         }
+    }
+
+    /// The layer normalisation of a transformer block.
+    pub(crate) fn of_block(params: &Params, config: &TransformerConfig, channels: usize) -> Self {
+        Self::new(params, channels, config.layer_norm_affine, config.layer_norm_eps)
     }
 
     /// Normalises over the last dimension.

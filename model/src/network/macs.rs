@@ -4,6 +4,8 @@
 use core::iter::Sum;
 use core::ops::Add;
 
+use crate::config::check::product;
+
 /// Multiply-adds for one picture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Macs {
@@ -29,11 +31,6 @@ impl Macs {
     pub fn total(self) -> u64 {
         self.weights.saturating_add(self.attention)
     }
-}
-
-/// Returns the product of sizes, at most [`u64::MAX`].
-pub(crate) fn product(factors: &[usize]) -> u64 {
-    factors.iter().fold(1, |product: u64, &factor| product.saturating_mul(factor as u64))
 }
 
 impl Add for Macs {

@@ -1,5 +1,6 @@
 //! The network F: the image-space U-Net or the latent network behind one type.
 
+mod attention;
 pub(crate) mod block;
 mod dit;
 pub(crate) mod io;
@@ -13,6 +14,7 @@ mod stage;
 mod time;
 pub(crate) mod tmsa;
 mod unet;
+mod walk;
 pub mod window;
 
 use burn::module::Module;

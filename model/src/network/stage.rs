@@ -12,6 +12,7 @@ use crate::network::macs::Macs;
 use crate::network::params::Params;
 use crate::network::time::StageTime;
 use crate::network::tmsa::TransformerShape;
+use crate::network::walk::WalkedBlock;
 use crate::network::window::RelativePositions;
 
 /// A block of a stage.
@@ -51,8 +52,16 @@ impl Block {
         }
     }
 
-    /// The output, and what was attended to if it was asked for.
-    pub(crate) fn forward(
+    fn macs(&self, pixels: usize, channels: usize) -> Macs {
+        match self {
+            Self::Residual(block) => block.macs(pixels),
+            Self::Vit(block) => block.macs(pixels, channels),
+        }
+    }
+}
+
+impl WalkedBlock for Block {
+    fn forward(
         &self,
         x: Tensor<4>,
         time: Tensor<2>,
@@ -62,13 +71,6 @@ impl Block {
         match self {
             Self::Residual(block) => block.forward(x, time, dropout, weights),
             Self::Vit(block) => block.forward(x, time, weights),
-        }
-    }
-
-    fn macs(&self, pixels: usize, channels: usize) -> Macs {
-        match self {
-            Self::Residual(block) => block.macs(pixels),
-            Self::Vit(block) => block.macs(pixels, channels),
         }
     }
 }

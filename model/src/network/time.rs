@@ -11,17 +11,17 @@ use crate::network::layers::{ClassEmbedding, Linear};
 use crate::network::macs::Macs;
 use crate::network::params::{Init, Params};
 
-/// The time embedding of the image-space network: a sinusoid of the noise level, plus the
+/// The time embedding of the networks for images: a sinusoid of the noise level, plus the
 /// embeddings of class and augmentation labels, then an MLP with Swish.
 #[derive(Module, Debug)]
 pub struct TimeEmbedding {
-    class: Option<ClassEmbedding>,
-    augment: Option<Linear>,
-    fc1: Linear,
-    fc2: Linear,
+    pub(crate) class: Option<ClassEmbedding>,
+    pub(crate) augment: Option<Linear>,
+    pub(crate) fc1: Linear,
+    pub(crate) fc2: Linear,
     /// Angular frequencies of the sinusoid.
     #[module(skip)]
-    angular: Vec<f64>,
+    pub(crate) angular: Vec<f64>,
 }
 
 impl TimeEmbedding {
@@ -30,15 +30,8 @@ impl TimeEmbedding {
         let TimeConfig { channels, width, augment_labels, max_period, embedding } = *config;
         let n = channels / 2;
         let angular = match embedding {
-            // f_i = max_period^(-i / (n - 1))
-            TimeFrequencies::Positional => {
-                (0..n).map(|i| max_period.powf(-(i as f64) / (n - 1) as f64)).collect()
-            }
-            TimeFrequencies::Fourier => {
-                let frequencies = params.buffer("frequencies", n, Init::Normal { std: 16.0 });
-                let angular = |f: f32| 2.0 * core::f64::consts::PI * f64::from(f);
-                frequencies.into_iter().map(angular).collect()
-            }
+            TimeFrequencies::Positional => positional_frequencies(n, max_period),
+            TimeFrequencies::Fourier => fourier_frequencies(params, "frequencies", n, 16.0),
         };
         Self {
             class: (classes > 0)
@@ -82,6 +75,18 @@ impl TimeEmbedding {
             + self.fc1.macs(1)
             + self.fc2.macs(1)
     }
+}
+
+/// Returns `n` frequencies that fall from 1 to `1 / max_period`: `f_i = max_period^(-i / (n - 1))`.
+pub(crate) fn positional_frequencies(n: usize, max_period: f64) -> Vec<f64> {
+    (0..n).map(|i| max_period.powf(-(i as f64) / (n - 1) as f64)).collect()
+}
+
+/// Returns `n` frequencies `2π f`, where the `f` are a stored tensor called `name`, drawn from
+/// `N(0, std²)` and not trained.
+pub(crate) fn fourier_frequencies(params: &Params, name: &str, n: usize, std: f64) -> Vec<f64> {
+    let frequencies = params.buffer(name, n, Init::Normal { std });
+    frequencies.into_iter().map(|f| core::f64::consts::TAU * f64::from(f)).collect()
 }
 
 /// The time token as a stage adds it to its map: `x + g (W x_t + b)`.
@@ -164,7 +169,7 @@ impl TimestepEmbedding {
 ///
 /// It is computed on the host in `f64`: a GPU's sine may be inaccurate for arguments as large as
 /// 999.
-pub(crate) fn sinusoid(
+fn sinusoid(
     t: &[f64],
     frequencies: &[f64],
     waves: [fn(f64) -> f64; 2],

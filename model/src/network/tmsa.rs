@@ -5,7 +5,8 @@ use burn::tensor::{DType, Tensor};
 
 use crate::config::{Position, TimeEntry, TransformerConfig};
 use crate::kernels::cpu::Input;
-use crate::kernels::{Attention, at_least_f32, window_attention};
+use crate::kernels::{Attention, at_least_f32};
+use crate::network::attention::attend;
 use crate::network::io::AttentionMaps;
 use crate::network::layers::Linear;
 use crate::network::macs::Macs;
@@ -138,20 +139,7 @@ impl Tmsa {
             bias: self.bias(&time),
             window: [window, window],
         };
-        let details = weights.then(|| {
-            let value = map(&self.value_temb);
-            let of_value = value.map(|v| Tensor::cat(vec![v.zeros_like(), v.zeros_like(), v], 1));
-            let time = attention.time.clone().or(attention.token.clone()).or(of_value);
-            (attention.bias.clone(), norms(attention.qkv.clone(), time))
-        });
-        let (context, weights) = window_attention(attention, weights);
-        let context = plus_time(context, &self.value_temb, &time);
-        let attention = weights.zip(details).map(|(weights, (bias, lengths))| AttentionMaps {
-            weights,
-            bias: bias.narrow(3, 0, window * window),
-            lengths,
-            window,
-        });
+        let (context, attention) = attend(attention, map(&self.value_temb), weights);
         TmsaOutput { context: self.proj.forward(context), attention }
     }
 
@@ -212,17 +200,4 @@ impl Tmsa {
             + self.proj.macs(tokens)
             + Macs::attention(&[2, tokens, keys, channels])
     }
-}
-
-/// Computes the norms of queries, keys and values: of the spatial tokens' part `[B, H, W, 3 C]`, as
-/// the mean over the map, and of the time token's part `[B, 3 C]`, or 0. The output is `[B, 2, 3]`.
-pub(crate) fn norms(spatial: Tensor<4>, time: Option<Tensor<2>>) -> Tensor<3> {
-    let [b, h, w, c3] = spatial.dims();
-    let norm = |x: Tensor<4>| x.square().sum_dim(3).sqrt().mean_dim(1).reshape([b, 1, 3]);
-    let spatial = norm(spatial.reshape([b, h * w, 3, c3 / 3]));
-    let time = match time {
-        Some(time) => norm(time.reshape([b, 1, 3, c3 / 3])),
-        None => spatial.zeros_like(),
-    };
-    Tensor::cat(vec![spatial, time], 1)
 }

@@ -4,14 +4,15 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
 use crate::config::{DecoderConfig, EncoderConfig, ImageConfig, Skip, StagePlan};
-use crate::kernels::{DropoutKeys, at_least_f32};
+use crate::kernels::at_least_f32;
 use crate::network::io::{BlockInfo, NetworkInput, NetworkOutput};
 use crate::network::layers::{Conv3x3, GroupNorm, Linear};
 use crate::network::macs::Macs;
 use crate::network::mla::MlaDecoder;
 use crate::network::params::{Init, Params};
-use crate::network::stage::{Block, Stage};
+use crate::network::stage::Stage;
 use crate::network::time::TimeEmbedding;
+use crate::network::walk::Walk;
 use crate::network::window::RelativePositions;
 
 /// The tokenizer: from images to the first map.
@@ -153,23 +154,7 @@ impl UNet {
         let labels = conditioning.labels_of(c_noise.len());
         let time = self.time.forward(&c_noise, &labels, conditioning.augment.clone(), target);
         let time = options.time_token(time, x.dtype());
-        let mut attention = None;
-        let mut number = 0;
-        let mut run = |block: &Block, x: Tensor<4>| {
-            let wanted = options.inspection.attention_of == Some(number);
-            let dropout =
-                options.training.dropout.as_ref().map(|keys| DropoutKeys::new(keys, number));
-            number += 1;
-            #[cfg(feature = "train")]
-            if let Some(recompute) = &options.training.recompute {
-                return recompute.block(block, x, time.clone(), move |block, x, time| {
-                    block.forward(x, time, dropout.clone(), false).0
-                });
-            }
-            let (x, maps) = block.forward(x, time.clone(), dropout, wanted);
-            attention = attention.take().or(maps);
-            x
-        };
+        let mut walk = Walk::new(&options, time.clone());
 
         let mut x = self.tokenizer.forward(x);
         let mut skips: Vec<Vec<Tensor<4>>> = Vec::new();
@@ -177,7 +162,7 @@ impl UNet {
             x = stage.add_time(stage.resample(x), &time);
             let mut outputs = Vec::new();
             for block in &stage.blocks {
-                x = run(block, x);
+                x = walk.run(block, x);
                 outputs.push(x.clone());
             }
             skips.push(outputs);
@@ -205,7 +190,7 @@ impl UNet {
                         if first || self.config.skip == Skip::Block {
                             x = with_skip(x);
                         }
-                        x = run(block, x);
+                        x = walk.run(block, x);
                     }
                 }
                 head.forward(head_norm.forward(x))
@@ -216,7 +201,7 @@ impl UNet {
             }
         };
         // (b, h, w, c) -> (b, c, h, w)
-        NetworkOutput { x: x.permute([0, 3, 1, 2]), attention }
+        NetworkOutput { x: x.permute([0, 3, 1, 2]), attention: walk.attention }
     }
 
     pub(crate) fn macs(&self) -> Macs {

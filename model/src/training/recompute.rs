@@ -105,10 +105,9 @@ mod tests {
     use crate::diffusion::noise::start_noise;
     use crate::network::io::{NetworkOptions, TrainingOptions};
     use crate::{Model, preset};
-    use burn::optim::{GradientsAccumulator, GradientsParams};
     use burn::tensor::{Device, TensorData};
 
-    /// All gradients, by parameter, in the order of the network.
+    /// All gradients, by parameter, in the order of the weights file.
     fn gradients(model: &Model, recompute: bool) -> Vec<Vec<f32>> {
         let device = Device::flex().autodiff();
         let shape @ [c, h, w] = model.config.image_shape();
@@ -118,26 +117,10 @@ mod tests {
         let training = TrainingOptions { dropout: Some(vec![3, 4]), recompute: recompute.clone() };
         let options = NetworkOptions { training, ..NetworkOptions::default() };
         let objective = model.denoise(x, &[0.5, 2.0], options).denoised.square().sum();
-        let mut sum = GradientsAccumulator::new();
-        let mut take = |gradients| {
-            sum.accumulate(&model.network, GradientsParams::from_grads(gradients, &model.network));
-        };
-        match recompute {
-            Some(recompute) => recompute.backward(objective, take),
-            None => take(objective.backward()),
-        }
-        let sum = sum.grads();
-        struct Collect<'a>(&'a GradientsParams, Vec<Vec<f32>>);
-        impl burn::module::ModuleVisitor for Collect<'_> {
-            fn visit_float<const D: usize>(&mut self, param: &burn::module::Param<Tensor<D>>) {
-                // The layer of the augmentation labels has no gradient if there are none.
-                let gradient = self.0.get::<D>(param.id).map(|gradient| gradient.into_data());
-                self.1.push(gradient.map_or(Vec::new(), |data| data.try_into_vec().expect("f32")));
-            }
-        }
-        let mut collect = Collect(&sum, Vec::new());
-        model.network.visit(&mut collect);
-        collect.1
+        // The layer of the augmentation labels has no gradient if there are none.
+        let mut gradients = crate::golden::gradients(model, objective, recompute);
+        let trained = model.network.specs().iter().filter(|spec| !spec.buffer);
+        trained.map(|spec| gradients.remove(&spec.id()).unwrap_or_default()).collect()
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::GroupNormConfig;
-use crate::config::check::{ConfigError, check, positive, within};
+use crate::config::check::{ConfigError, check, positive, product, within};
 
 /// The sizes of an autoencoder. The defaults are those of Stable Diffusion.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,8 +55,8 @@ impl VaeConfig {
     /// first block at the picture's resolution, which still has the channels of the stage before.
     pub fn largest_map(&self, side: usize) -> u64 {
         let channels = self.channels.get(1).max(self.channels.first()).copied().unwrap_or(0);
-        let side = (side as u64).saturating_mul(self.factor() as u64);
-        side.saturating_mul(side).saturating_mul(channels as u64)
+        let factor = self.factor();
+        product(&[side, factor, side, factor, channels])
     }
 
     /// The configuration of the group normalisation layers.

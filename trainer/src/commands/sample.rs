@@ -29,7 +29,7 @@ pub fn run(args: SampleArgs) -> anyhow::Result<()> {
     let names = loaded.card.class_names(config.classes());
     let classes = args.guidance.labels(&names)?;
     for settings in &mut all_settings {
-        *settings = settings.clone().for_process_of(config);
+        settings.use_process_of(config);
         settings.classes.clone_from(&classes);
         settings.validate()?;
         settings.validate_for(config)?;

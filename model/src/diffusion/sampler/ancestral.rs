@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::step::{Evaluate, Prediction, Stop, slope, steps, trivial_step};
-use crate::diffusion::settings::Variance;
+use crate::diffusion::method::Variance;
 
 /// Bounds of the variance of an ancestral step from noise level `sigma` to `next`, in units of the
 /// picture: the discrete-time variances divided by `ᾱ = 1 / (1 + next²)`.

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::step::{Evaluate, Prediction, Stop, slope, steps};
-use crate::diffusion::settings::Churn;
+use crate::diffusion::method::Churn;
 
 /// Adds churn noise to `x`. Returns the noisier picture with its noise level.
 fn churned(

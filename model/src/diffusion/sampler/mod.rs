@@ -15,7 +15,7 @@ use core::ops::ControlFlow;
 
 use burn::tensor::Tensor;
 
-pub use crate::diffusion::settings::{Churn, Method, Variance};
+pub use crate::diffusion::method::{Churn, Method, Variance};
 pub use ancestral::StepVariance;
 use ancestral::{ddim, ddpm};
 use dpmpp::dpmpp;

@@ -8,13 +8,14 @@ use burn::tensor::{DType, Tensor};
 use crate::config::{
     Direction, GroupNormConfig, Position, SongAttention, SongBlockPlan, SongConfig,
 };
-use crate::kernels::{self, Attention, DropoutKeys, at_least_f32, window_attention};
+use crate::kernels::{self, Attention, DropoutKeys, at_least_f32};
+use crate::network::attention::attend;
 use crate::network::io::AttentionMaps;
 use crate::network::layers::{Conv3x3, GroupNorm, Linear};
 use crate::network::macs::Macs;
 use crate::network::params::{Init, Params};
 use crate::network::song::resample::Filter;
-use crate::network::tmsa::norms;
+use crate::network::walk::WalkedBlock;
 use crate::network::window::RelativePositions;
 
 /// Factor on the initial weights of the layers that end a residual branch, and of the last one.
@@ -60,12 +61,32 @@ impl SongBlock {
         }
     }
 
-    /// The output, and the attention maps if they are wanted and the block has any.
-    ///
-    /// # Shapes
-    ///
-    /// - x: `[B, H, W, C_in]`; time: `[B, time width]`; output: `[B, H', W', C_out]`
-    pub fn forward(
+    fn resample(&self, x: Tensor<4>) -> Tensor<4> {
+        match self.plan.resample {
+            Some(Direction::Down) => self.filter.down(x),
+            Some(Direction::Up) => self.filter.up(x),
+            None => x,
+        }
+    }
+
+    /// Its sizes.
+    pub(crate) fn plan(&self) -> &SongBlockPlan {
+        &self.plan
+    }
+
+    pub(crate) fn macs(&self) -> Macs {
+        let pixels = self.plan.side.pow(2);
+        let attention = self.attention.iter().map(|attention| attention.macs(self.plan.channels));
+        self.conv0.macs(pixels)
+            + self.affine.macs(1)
+            + self.conv1.macs(pixels)
+            + self.skip.iter().map(|conv| conv.macs(pixels)).sum::<Macs>()
+            + attention.sum()
+    }
+}
+
+impl WalkedBlock for SongBlock {
+    fn forward(
         &self,
         x: Tensor<4>,
         time: Tensor<2>,
@@ -89,29 +110,6 @@ impl SongBlock {
             Some(attention) => attention.forward(y, time, weights),
             None => (y, None),
         }
-    }
-
-    fn resample(&self, x: Tensor<4>) -> Tensor<4> {
-        match self.plan.resample {
-            Some(Direction::Down) => self.filter.down(x),
-            Some(Direction::Up) => self.filter.up(x),
-            None => x,
-        }
-    }
-
-    /// Its sizes.
-    pub(crate) fn plan(&self) -> &SongBlockPlan {
-        &self.plan
-    }
-
-    pub(crate) fn macs(&self) -> Macs {
-        let pixels = self.plan.side.pow(2);
-        let attention = self.attention.iter().map(|attention| attention.macs(self.plan.channels));
-        self.conv0.macs(pixels)
-            + self.affine.macs(1)
-            + self.conv1.macs(pixels)
-            + self.skip.iter().map(|conv| conv.macs(pixels)).sum::<Macs>()
-            + attention.sum()
     }
 }
 
@@ -185,17 +183,7 @@ impl SelfAttention {
             _ => Tensor::zeros([1, self.heads, n, n], (&x.device(), DType::F32)),
         };
         let attention = Attention { qkv, time, token: None, bias, window: [self.side; 2] };
-        let parts = weights.then(|| {
-            let Attention { qkv, time, bias, .. } = &attention;
-            (bias.clone(), norms(qkv.clone(), time.clone()))
-        });
-        let (context, weights) = window_attention(attention, weights);
-        let maps = weights.zip(parts).map(|(weights, (bias, lengths))| AttentionMaps {
-            weights,
-            bias,
-            lengths,
-            window: self.side,
-        });
+        let (context, maps) = attend(attention, None, weights);
         ((self.proj.forward(context) + x) * FRAC_1_SQRT_2, maps)
     }
 

@@ -3,26 +3,26 @@
 mod block;
 mod resample;
 
-use core::f64::consts::{FRAC_1_SQRT_2, TAU};
+use core::f64::consts::FRAC_1_SQRT_2;
 
 use burn::module::Module;
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::Tensor;
 
 use crate::config::{Direction, GroupNormConfig, SongConfig, SongEmbedding, SongEncoder};
-use crate::diffusion::label::Label;
-use crate::kernels::{DropoutKeys, at_least_f32, swish};
+use crate::kernels::at_least_f32;
 use crate::network::io::{BlockInfo, NetworkInput, NetworkOutput};
 use crate::network::layers::{ClassEmbedding, Conv3x3, GroupNorm, Linear};
 use crate::network::macs::Macs;
-use crate::network::params::{Init, Params};
+use crate::network::params::Params;
 use crate::network::song::block::{BRANCH_INIT, SongBlock};
 use crate::network::song::resample::{Filter, pad};
-use crate::network::time::sinusoid;
+use crate::network::time::{TimeEmbedding, fourier_frequencies, positional_frequencies};
+use crate::network::walk::Walk;
 
 /// The network of a [`SongConfig`].
 #[derive(Module, Debug)]
 pub(crate) struct SongNetwork {
-    mapping: Mapping,
+    mapping: TimeEmbedding,
     conv: Conv3x3,
     encoder: Vec<SongBlock>,
     /// Convolutions of the residual encoder: one for each level after the first.
@@ -42,7 +42,7 @@ impl SongNetwork {
         let (enc, dec) = (params.enter("enc"), params.enter("dec"));
         let ([c_image, c_first], r) =
             ([config.image_channels, config.model_channels], config.resolution);
-        let mapping = Mapping::new(params, config);
+        let mapping = mapping(params, config);
         let conv = Conv3x3::new(&enc.enter(format!("{r}x{r}_conv")), [c_image, c_first], 1, 1.0);
         let mut aux = Vec::new();
         let mut encoder = Vec::new();
@@ -80,23 +80,7 @@ impl SongNetwork {
         let labels = conditioning.labels_of(c_noise.len());
         let time = self.mapping.forward(&c_noise, &labels, conditioning.augment.clone(), target);
         let time = options.time_token(time, x.dtype());
-        let mut attention = None;
-        let mut number = 0;
-        let mut run = |block: &SongBlock, x: Tensor<4>| {
-            let wanted = options.inspection.attention_of == Some(number);
-            let dropout =
-                options.training.dropout.as_ref().map(|keys| DropoutKeys::new(keys, number));
-            number += 1;
-            #[cfg(feature = "train")]
-            if let Some(recompute) = &options.training.recompute {
-                return recompute.block(block, x, time.clone(), move |block, x, time| {
-                    block.forward(x, time, dropout.clone(), false).0
-                });
-            }
-            let (x, maps) = block.forward(x, time.clone(), dropout, wanted);
-            attention = attention.take().or(maps);
-            x
-        };
+        let mut walk = Walk::new(&options, time.clone());
         // Gradient checkpointing backpropagates part by part, and through each operation once. A
         // map with several readers therefore has to be the output of a part: these convolutions
         // are parts too.
@@ -122,7 +106,7 @@ impl SongNetwork {
         let mut x = convolve(&self.conv, input, None);
         let mut skips = vec![x.clone()];
         for block in &self.encoder {
-            x = run(block, x);
+            x = walk.run(block, x);
             let residual = aux_convs.as_slice().first();
             if let (Some(conv), Some(Direction::Down)) = (residual, block.plan().resample) {
                 aux_convs.next();
@@ -141,11 +125,11 @@ impl SongNetwork {
                 let skip = skips.pop().expect("the encoder has as many outputs");
                 x = Tensor::cat(vec![x, skip], 3);
             }
-            x = run(block, x);
+            x = walk.run(block, x);
         }
         let x = self.aux_conv.forward(self.aux_norm.swish(x));
         // (b, h, w, c) -> (b, c, h, w)
-        NetworkOutput { x: x.permute([0, 3, 1, 2]), attention }
+        NetworkOutput { x: x.permute([0, 3, 1, 2]), attention: walk.attention }
     }
 
     pub(crate) fn macs(&self) -> Macs {
@@ -171,68 +155,27 @@ impl SongNetwork {
     }
 }
 
-/// Embedding of the noise level, labels, and an MLP.
-#[derive(Module, Debug)]
-struct Mapping {
-    map_label: Option<ClassEmbedding>,
-    map_augment: Option<Linear>,
-    map_layer0: Linear,
-    map_layer1: Linear,
-    /// Factors of the noise level in the sinusoid's argument.
-    #[module(skip)]
-    frequencies: Vec<f64>,
-}
-
-impl Mapping {
-    fn new(params: &Params, config: &SongConfig) -> Self {
-        let (channels, width) = (config.noise_channels(), config.time_width());
-        let n = channels / 2;
-        let frequencies = match config.embedding {
-            SongEmbedding::Positional { max_period } => {
-                (0..n).map(|i| max_period.powf(-(i as f64) / (n - 1) as f64)).collect()
-            }
-            SongEmbedding::Fourier { scale } => {
-                let frequencies =
-                    params.enter("map_noise").buffer("freqs", n, Init::Normal { std: scale });
-                frequencies.into_iter().map(|f| TAU * f64::from(f)).collect()
-            }
-        };
-        let linear = |name, dims| Linear::new(&params.enter(name), dims, true, 1.0);
-        Self {
-            map_label: (config.classes > 0).then(|| {
-                ClassEmbedding::with_bias(&params.enter("map_label"), config.classes, channels)
-            }),
-            map_augment: (config.augment_labels > 0).then(|| {
-                let dims = [config.augment_labels, channels];
-                Linear::new(&params.enter("map_augment"), dims, false, 1.0)
-            }),
-            map_layer0: linear("map_layer0", [channels, width]),
-            map_layer1: linear("map_layer1", [width, width]),
-            frequencies,
+/// The time embedding under EDM's tensor names.
+fn mapping(params: &Params, config: &SongConfig) -> TimeEmbedding {
+    let (channels, width) = (config.noise_channels(), config.time_width());
+    let n = channels / 2;
+    let angular = match config.embedding {
+        SongEmbedding::Positional { max_period } => positional_frequencies(n, max_period),
+        SongEmbedding::Fourier { scale } => {
+            fourier_frequencies(&params.enter("map_noise"), "freqs", n, scale)
         }
-    }
-
-    fn forward(
-        &self,
-        c_noise: &[f64],
-        labels: &[Label],
-        augment: Option<Tensor<2>>,
-        options: (&Device, DType),
-    ) -> Tensor<2> {
-        let mut x = sinusoid(c_noise, &self.frequencies, [libm::sin, libm::cos], options);
-        if let Some(class) = &self.map_label {
-            x = x + class.forward(labels, options);
-        }
-        if let (Some(linear), Some(labels)) = (&self.map_augment, augment) {
-            x = x + linear.forward(labels);
-        }
-        swish(self.map_layer1.forward(swish(self.map_layer0.forward(x))))
-    }
-
-    fn macs(&self) -> Macs {
-        self.map_label.iter().map(ClassEmbedding::macs).sum::<Macs>()
-            + self.map_augment.iter().map(|linear| linear.macs(1)).sum::<Macs>()
-            + self.map_layer0.macs(1)
-            + self.map_layer1.macs(1)
+    };
+    let linear = |name, dims| Linear::new(&params.enter(name), dims, true, 1.0);
+    TimeEmbedding {
+        class: (config.classes > 0).then(|| {
+            ClassEmbedding::with_bias(&params.enter("map_label"), config.classes, channels)
+        }),
+        augment: (config.augment_labels > 0).then(|| {
+            let dims = [config.augment_labels, channels];
+            Linear::new(&params.enter("map_augment"), dims, false, 1.0)
+        }),
+        fc1: linear("map_layer0", [channels, width]),
+        fc2: linear("map_layer1", [width, width]),
+        angular,
     }
 }
