@@ -65,6 +65,9 @@ pub struct RecipeArgs {
     /// data.
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
+    /// Center-crop images of other sizes to a square, and resize them to the model's resolution.
+    #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true", conflicts_with = "resume")]
+    pub resize: Option<bool>,
     /// Number of images to train on, counting repetitions, such as 3k or 200M.
     #[arg(long, value_name = "IMAGES", value_parser = images)]
     pub duration: Option<u64>,
@@ -171,4 +174,7 @@ pub struct OutputArgs {
     /// Print JSON Lines: the lines of stats.jsonl as they are written, then the result.
     #[arg(long)]
     pub json: bool,
+    /// Whether the result is not printed either, for commands that train several models.
+    #[arg(skip)]
+    pub no_result: bool,
 }

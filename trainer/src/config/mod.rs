@@ -29,6 +29,10 @@ pub struct TrainConfig {
     pub loss: LossConfig,
     /// Training data: a folder, an archive, a latent dataset, or [`EMBEDDED_DATA`].
     pub data: PathBuf,
+    /// Whether images of other sizes are center-cropped to a square and resized. Otherwise they are
+    /// errors.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub resize: bool,
     /// Whether half of the images are mirrored horizontally. The augmentation labels say which.
     pub flip: bool,
     /// Probability of each other transformation of EDM's augmentation; 0 disables it.
@@ -81,6 +85,12 @@ pub struct TrainConfig {
     pub ema: EmaConfig,
     /// Seed of all random numbers.
     pub seed: u64,
+}
+
+/// Returns whether an option is off. Then it is not serialised, and earlier versions read the
+/// recipe.
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Initial class embeddings of an image-space network.

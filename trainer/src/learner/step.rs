@@ -254,7 +254,7 @@ mod tests {
         let make = |device: &_| Ok(Model::new(config.model.clone(), 1, device)?);
         let mut learner =
             Learner::new(config, &devices, None, make, make).expect("it fits together");
-        let data = Dataset::open(&config.data, &config.model).expect("embedded");
+        let data = Dataset::open(&config.data, &config.model, config.resize).expect("embedded");
         let loader = Loader::new(config, Arc::new(data), 0, 0..config.batch);
         let steps = (0..4u64)
             .map(|step| {
@@ -330,7 +330,7 @@ mod tests {
 
     /// `n` batches of the embedded dataset.
     fn batches(config: &TrainConfig, n: usize) -> Vec<Batch> {
-        let data = Dataset::open(&config.data, &config.model).expect("embedded");
+        let data = Dataset::open(&config.data, &config.model, config.resize).expect("embedded");
         let loader = Loader::new(config, Arc::new(data), 0, 0..config.batch);
         (0..n).map(|_| loader.next()).collect()
     }

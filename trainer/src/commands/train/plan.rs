@@ -311,6 +311,7 @@ fn recipe_json(args: &RecipeArgs) -> Value {
     };
     let values = [
         ("data", data.map(Value::from)),
+        ("resize", args.resize.map(Value::from)),
         ("batch", args.batch.map(Value::from)),
         ("micro_batch", args.micro_batch.map(Value::from)),
         ("gradient_checkpointing", args.gradient_checkpointing.map(Value::from)),

@@ -248,7 +248,9 @@ impl Session {
         }
         let card = card(&self.progress);
         weights::save::save(&self.folder.weights(), self.learner.ema(), &card, Precision::F32)?;
-        messages::result(&self.progress, &self.folder, &self.args);
+        if !self.args.no_result {
+            messages::result(&self.progress, &self.folder, &self.args);
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -92,7 +92,7 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
 ///
 /// If they cannot be used.
 fn open_data(plan: &Plan, args: &TrainArgs) -> anyhow::Result<Dataset> {
-    let data = Dataset::open(&plan.config.data, &plan.config.model);
+    let data = Dataset::open(&plan.config.data, &plan.config.model, plan.config.resize);
     if plan.images() > 0 && args.recipe.data.is_none() {
         return data.context("cannot open the data of this run; if they were moved, use --data");
     }
