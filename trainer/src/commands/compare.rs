@@ -9,8 +9,8 @@ use anyhow::{Context, ensure};
 use serde_json::{Map, Value, json};
 
 use crate::args::{CompareArgs, TrainArgs};
-use crate::comparison::{Plan, PlannedNetwork, RunResult, Tables, Wiener, curve, plots, table};
 use crate::commands::train;
+use crate::comparison::{Plan, PlannedNetwork, RunResult, Tables, Wiener, curve, plots, table};
 use crate::config::TrainConfig;
 use crate::data::dataset::Dataset;
 use crate::files::atomic::write;
@@ -306,7 +306,8 @@ fn write_tables(
     files.push((TABLES, text));
     for (name, text) in files {
         let path = out.join(name);
-        write(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+        write(&path, text.as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }

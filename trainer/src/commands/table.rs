@@ -87,8 +87,7 @@ fn presets(names: &[String]) -> anyhow::Result<(Vec<String>, Vec<Vec<String>>)> 
     let all: Vec<String> =
         model::preset::all().into_iter().map(|(name, _)| name.to_string()).collect();
     let names = if names == ["all"] { &all } else { names };
-    let header =
-        ["preset", "parameters", "multiply-adds", "multiply-adds with attention products"];
+    let header = ["preset", "parameters", "multiply-adds", "multiply-adds with attention products"];
     let mut rows = Vec::new();
     for name in names {
         let Some(sizes) = sizes(name) else {
@@ -129,6 +128,9 @@ mod tests {
         let (_, rows) = presets(&["all".into()]).expect("known");
         assert_eq!(rows.len(), model::preset::all().len());
         let error = presets(&["nothing".into()]).expect_err("unknown").to_string();
-        assert!(error.contains("nothing: the presets are tiny-emoji") || error.contains("tiny"), "{error}");
+        assert!(
+            error.contains("nothing: the presets are tiny-emoji") || error.contains("tiny"),
+            "{error}"
+        );
     }
 }

@@ -117,9 +117,9 @@ impl<'a> Tables<'a> {
                 let found: Option<Vec<f64>> = found.collect();
                 found.map_or("-".into(), |losses| format!("{:.5}", mean(&losses)))
             }));
-            row.extend(published.map(|_| {
-                network.published.map_or("-".into(), |value| value.to_string())
-            }));
+            row.extend(
+                published.map(|_| network.published.map_or("-".into(), |value| value.to_string())),
+            );
             rows.push(row);
         }
         if let Some(losses) = self.wiener {
@@ -138,8 +138,7 @@ impl<'a> Tables<'a> {
     /// Returns the cells of a difference from the reference: size, interval, verdict.
     fn difference_cells(&self, difference: Option<&Difference>) -> [String; 3] {
         let Some(difference) = difference else { return ["-".into(), "-".into(), "-".into()] };
-        let base: Vec<f64> =
-            self.reference().into_iter().flatten().map(|run| run.loss()).collect();
+        let base: Vec<f64> = self.reference().into_iter().flatten().map(|run| run.loss()).collect();
         let percent = |value: f64| format!("{:+.2} %", 100.0 * value / mean(&base));
         let [low, high] = difference.interval.map(percent);
         let verdict = match difference.verdict() {

@@ -17,6 +17,7 @@ impl TrainConfig {
             model,
             loss: LossConfig::default(),
             data: EMBEDDED_DATA.into(),
+            resize: false,
             flip: true,
             augment,
             label_dropout: if classes > 0 { 0.1 } else { 0.0 },

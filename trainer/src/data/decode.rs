@@ -105,7 +105,10 @@ impl DecodedImage {
     /// If the image has another size.
     pub fn channels_first(&self, [c, h, w]: [usize; 3]) -> Result<Vec<u8>, String> {
         if (self.width, self.height) != (w, h) {
-            return Err(format!("{}x{} pixels, not {w}x{h}", self.width, self.height));
+            return Err(format!(
+                "{}x{} pixels, not {w}x{h}; --resize crops and resizes images",
+                self.width, self.height
+            ));
         }
         Ok((0..c).flat_map(|channel| self.rgb.iter().skip(channel).step_by(3).copied()).collect())
     }
