@@ -99,6 +99,16 @@ pub struct RecipeArgs {
     /// such as 0.2.
     #[arg(long, value_name = "FRACTION", value_parser = probability)]
     pub lr_decay: Option<f64>,
+    /// Shape of that decay.
+    #[arg(long, value_enum)]
+    pub lr_decay_shape: Option<config::DecayShape>,
+    /// After this many images, let the learning rate fall with the inverse square root of the number
+    /// of images, as in EDM2.
+    #[arg(long, value_name = "IMAGES", value_parser = images)]
+    pub lr_inverse_sqrt: Option<u64>,
+    /// Decoupled weight decay, as in AdamW: each step multiplies the weights by 1 - lr times this.
+    #[arg(long, value_name = "RATE", conflicts_with = "resume")]
+    pub weight_decay: Option<f64>,
     /// Optimizer.
     #[arg(long, value_enum, conflicts_with = "resume")]
     pub optimizer: Option<config::Optimizer>,
