@@ -66,14 +66,20 @@ impl Validation {
         Ok(Some(Self { data, images }))
     }
 
-    /// Returns the validation loss of a model on `device`, averaged over values and images.
-    pub fn loss(&self, model: &Model, config: &TrainConfig, device: &Device) -> f64 {
-        let levels = levels(config, LEVELS);
+    /// Returns the validation loss of a model on `device`.
+    pub fn loss(&self, model: &Model, config: &TrainConfig, device: &Device) -> ValidationLoss {
+        let sigma = levels(config, LEVELS);
         let examples: Vec<Noisy> = (0..self.images.len())
-            .map(|i| Noisy { image: i, sigma: levels[i % LEVELS], noise: i as u64 })
+            .map(|i| Noisy { image: i, sigma: sigma[i % LEVELS], noise: i as u64 })
             .collect();
         let losses = self.losses(model, config, device, &examples);
-        losses.iter().sum::<f64>() / losses.len() as f64
+        let mean = |losses: Vec<f64>| losses.iter().sum::<f64>() / losses.len() as f64;
+        let level = |(i, sigma)| {
+            let losses: Vec<f64> = losses.iter().skip(i).step_by(LEVELS).copied().collect();
+            (!losses.is_empty()).then(|| (sigma, mean(losses)))
+        };
+        let levels = sigma.into_iter().enumerate().filter_map(level).collect();
+        ValidationLoss { levels, mean: mean(losses) }
     }
 
     /// Returns the number of validation images.
@@ -127,6 +133,15 @@ impl Validation {
         }
         all
     }
+}
+
+/// A validation loss.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidationLoss {
+    /// Loss, averaged over values and images.
+    pub mean: f64,
+    /// Noise levels with the loss at each, lowest first.
+    pub levels: Vec<(f64, f64)>,
 }
 
 /// A validation image with noise.
@@ -186,7 +201,14 @@ mod tests {
         let device = Device::flex();
         let model = Model::new(config.model.clone(), 1, &device).expect("valid");
         let validation = open(config).expect("enough images").expect("the recipe has some");
-        validation.loss(&model, config, &device)
+        let loss = validation.loss(&model, config, &device);
+        // Each image has one of the levels.
+        let numbers = (0..config.held_out()).map(|i| i % LEVELS);
+        let counts: Vec<usize> =
+            (0..LEVELS).map(|level| numbers.clone().filter(|i| *i == level).count()).collect();
+        let sum = loss.levels.iter().zip(counts).map(|((_, loss), n)| loss * n as f64);
+        assert!((sum.sum::<f64>() / config.held_out() as f64 / loss.mean - 1.0).abs() < 1e-12);
+        loss.mean
     }
 
     #[test]
