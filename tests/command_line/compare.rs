@@ -227,7 +227,7 @@ fn the_published_plans_can_be_run() {
 #[test]
 fn tables_of_sizes_are_printed() {
     let table_9 = run(&["table", "params"]);
-    assert!(table_9.contains("| DiffiT | latent256 | 561,035,232 | 114.279 G | 118.506 G |"));
+    assert!(table_9.contains("| DiffiT | latent256 | 561,035,232 | 114.279 G | 118.507 G |"));
     let csv = run(&["table", "params", "tiny", "cifar10", "--format", "csv"]);
     assert_eq!(csv.lines().count(), 3);
     assert!(csv.contains("cifar10,28702339,7.303 G,7.355 G"), "{csv}");

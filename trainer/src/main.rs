@@ -11,6 +11,7 @@ mod device;
 mod files;
 mod learner;
 mod memory;
+mod plot;
 mod run;
 mod samples;
 mod validation;

@@ -43,6 +43,7 @@ pub fn levels(tables: &Tables) -> Option<String> {
         x: Axis::log("sigma"),
         y: Axis::linear("difference of the loss, %"),
         series,
+        ..Chart::default()
     }))
 }
 
@@ -82,6 +83,7 @@ pub fn curves(tables: &Tables) -> Option<String> {
         x: Axis::linear("images"),
         y: Axis::log("validation loss"),
         series,
+        ..Chart::default()
     }))
 }
 

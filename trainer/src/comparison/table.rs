@@ -243,7 +243,7 @@ pub fn table(header: &[String], rows: &[Vec<String>]) -> String {
     let rule: Vec<String> =
         (0..header.len()).map(|i| if i == 0 { "---".into() } else { "---:".into() }).collect();
     let rows: String = rows.iter().map(|row| line(row)).collect();
-    line(header) + &line(&rule) + &rows
+    format!("{}{}{rows}", line(header), line(&rule))
 }
 
 /// Returns a number with commas between groups of three digits.
