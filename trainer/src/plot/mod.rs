@@ -132,9 +132,7 @@ pub fn lines(chart: &Chart) -> String {
     let [width, height] = chart.size;
     let root = SVGBackend::with_string(&mut drawing, (units(width) as u32, units(height) as u32))
         .into_drawing_area();
-    draw(chart, &root)
-        .and_then(|()| root.present())
-        .expect("drawing into a string does not fail");
+    draw(chart, &root).and_then(|()| root.present()).expect("drawing into a string does not fail");
     drop(root);
     let content = drawing.split_once('>').map_or("", |(_, content)| content);
     format!(
@@ -200,9 +198,7 @@ type DrawingResult = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 fn text_style(area: &Area<'_>, ink: &'static Ink, horizontal: HPos) -> TextStyle<'static> {
     // The backend divides sizes by this factor.
     let size = (TEXT * UNITS * 1.24).round() as i32;
-    ("sans-serif", size, &ink.0[0])
-        .into_text_style(area)
-        .pos(Pos::new(horizontal, VPos::Center))
+    ("sans-serif", size, &ink.0[0]).into_text_style(area).pos(Pos::new(horizontal, VPos::Center))
 }
 
 fn draw(chart: &Chart, root: &Area<'_>) -> DrawingResult {
@@ -231,7 +227,12 @@ fn draw(chart: &Chart, root: &Area<'_>) -> DrawingResult {
     let points = || chart.series.iter().flat_map(|series| &series.points).filter(drawable);
     let errors = points().flat_map(|point| point.error.into_iter().flatten());
     let x = Scale::new(points().map(|point| point.x), chart.x.log, false, (width / 100.0) as usize);
-    let y = Scale::new(points().map(|point| point.y).chain(errors), chart.y.log, true, (height / 60.0) as usize);
+    let y = Scale::new(
+        points().map(|point| point.y).chain(errors),
+        chart.y.log,
+        true,
+        (height / 60.0) as usize,
+    );
     let (Some(x), Some(y)) = (x, y) else {
         let middle = (units(width / 2.0), units(height / 2.0 - ROW * (1 + rows) as f64));
         return body.draw_text("no values", &text_style(root, &MUTED, HPos::Center), middle);
@@ -430,9 +431,7 @@ mod tests {
     #[test]
     fn error_bars_are_inside_the_chart() {
         let bar = |low, high| Point { x: 1.0, y: 2.0, error: Some([low, high]) };
-        let with = |point| {
-            lines(&chart(vec![Series { points: vec![point], ..Series::default() }]))
-        };
+        let with = |point| lines(&chart(vec![Series { points: vec![point], ..Series::default() }]));
         let bars = |svg: &str| svg.matches("<line").count();
         assert!(bars(&with(bar(1.0, 4.0))) >= bars(&with(Point::new(1.0, 2.0))) + 3);
         // The lower end is not on a logarithmic axis.
@@ -459,7 +458,8 @@ mod tests {
 
     #[test]
     fn every_colour_has_a_dark_counterpart() {
-        let all: Vec<_> = (0..9).map(|i| series(&i.to_string(), &[(0.0, 1.0), (1.0, 2.0)])).collect();
+        let all: Vec<_> =
+            (0..9).map(|i| series(&i.to_string(), &[(0.0, 1.0), (1.0, 2.0)])).collect();
         let svg = file(&chart(all));
         let (style, content) = svg.rsplit_once("</style>").expect("a style sheet");
         for part in content.split('#').skip(1) {
