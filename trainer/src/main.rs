@@ -10,6 +10,8 @@ mod device;
 mod files;
 mod learner;
 mod memory;
+#[allow(dead_code)]
+mod plot;
 mod run;
 mod samples;
 mod validation;
