@@ -11,6 +11,7 @@ mod device;
 mod files;
 mod learner;
 mod memory;
+#[allow(dead_code)]
 mod plot;
 mod run;
 mod samples;
