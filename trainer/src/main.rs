@@ -19,7 +19,11 @@ use std::process::ExitCode;
 
 use anstream::eprintln;
 
+#[cfg(feature = "metrics")]
+use crate::args::MetricsCommand;
 use crate::args::{Args, Command, DataCommand};
+#[cfg(feature = "metrics")]
+use crate::commands::metrics as quality;
 use crate::commands::{bench, data as datasets, denoise, export, info, manual, sample, train};
 
 fn main() -> ExitCode {
@@ -31,6 +35,20 @@ fn main() -> ExitCode {
         Command::Export(args) => export::run(args).map(|()| ExitCode::SUCCESS),
         Command::Denoise(args) => denoise::run(args).map(|()| ExitCode::SUCCESS),
         Command::Info(args) => info::run(args).map(|()| ExitCode::SUCCESS),
+        #[cfg(feature = "metrics")]
+        Command::Evaluate(args) => quality::evaluate::run(args).map(|()| ExitCode::SUCCESS),
+        #[cfg(feature = "metrics")]
+        Command::Metrics(MetricsCommand::Fetch(args)) => {
+            quality::fetch::run(args).map(|()| ExitCode::SUCCESS)
+        }
+        #[cfg(feature = "metrics")]
+        Command::Metrics(MetricsCommand::Reference(args)) => {
+            quality::reference::run(args).map(|()| ExitCode::SUCCESS)
+        }
+        #[cfg(not(feature = "metrics"))]
+        Command::Evaluate(args) => Err(args.error("evaluate")),
+        #[cfg(not(feature = "metrics"))]
+        Command::Metrics(args) => Err(args.error("metrics")),
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
         Command::Completions(args) => manual::completions(&args).map(|()| ExitCode::SUCCESS),
         Command::Man(args) => manual::pages(&args).map(|()| ExitCode::SUCCESS),

@@ -6,5 +6,7 @@ pub mod denoise;
 pub mod export;
 pub mod info;
 pub mod manual;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod sample;
 pub mod train;
