@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use metrics::network::inception::specs;
+use metrics::network::tensors::Spec;
+use metrics::network::{inception, lite0};
 use model::picture::Rgb;
 use safetensors::tensor::Dtype;
 use serde_json::Value;
@@ -24,10 +25,10 @@ impl Numbers {
     }
 }
 
-/// Writes random weights of Inception, with a given factor for all of its filters.
-fn write_network(path: &Path, factor: f32) {
+/// Writes random weights of a feature network, with a given factor for all of its filters.
+fn write_network(path: &Path, specs: Vec<Spec>, factor: f32) {
     let mut numbers = Numbers(1);
-    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = specs()
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = specs
         .into_iter()
         .map(|spec| {
             let size: usize = spec.shape.iter().product();
@@ -45,14 +46,17 @@ fn write_network(path: &Path, factor: f32) {
     fs::write(path, safetensors::serialize(views, None).expect("fits")).expect("written");
 }
 
-/// Random weights of Inception that all tests share, 96 MB.
+/// Random weights of Inception that all tests share, 96 MB, in the target folder.
 fn network() -> &'static str {
-    static NETWORK: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = NETWORK.get_or_init(|| {
-        let folder = TempDir::new().expect("a temporary folder");
-        let path = folder.path().join("network.safetensors");
-        write_network(&path, 1.0);
-        (folder, path)
+    static NETWORK: OnceLock<PathBuf> = OnceLock::new();
+    let path = NETWORK.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let path = folder.join("network.safetensors");
+        // Another test process may be reading it.
+        let new = folder.join(format!("network-{}", std::process::id()));
+        write_network(&new, inception::specs(), 1.0);
+        fs::rename(new, &path).expect("renamed");
+        path
     });
     text(path)
 }
@@ -268,7 +272,7 @@ fn unusable_input_is_named() {
 
     // Features that leave the range of numbers.
     let large = path("large.safetensors");
-    write_network(&large, 1e20);
+    write_network(&large, inception::specs(), 1e20);
     let common = ["metrics", "reference", "--data", text(&images), "-o", "/nowhere/x.npz"];
     let flags = ["--allow-unknown-network", "--network", text(&large)];
     let error = fails(&[&common[..], &flags].concat());
@@ -322,6 +326,31 @@ fn unusable_input_is_named() {
     assert!(fails(&common).contains("a.npz exists; use --overwrite"));
     let error = fails(&["evaluate", "--reference", "r.npz", "--images", "x", "--seeds", "1"]);
     assert!(error.contains("cannot be used with"), "{error}");
+}
+
+#[test]
+fn the_small_feature_network_has_names_of_its_own() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name);
+    let (weights, reference) = (path("lite0.safetensors"), path("r.npz"));
+    write_network(&weights, lite0::specs(), 1.0);
+    let (a, b) = (folder_of(folder.path(), "a", 0..6), folder_of(folder.path(), "b", 10..16));
+    let network = ["--features", "lite0", "--allow-unknown-network", "--network", text(&weights)];
+    let files = ["metrics", "reference", "--data", text(&a), "-o", text(&reference)];
+    run(&[&files[..], &network].concat());
+    let files = ["evaluate", "--json", "--images", text(&b), "--reference", text(&reference)];
+    let report: Value =
+        serde_json::from_str(&run(&[&files[..], &network].concat())).expect("a JSON object");
+    assert!(value(&report, "FD") > 0.0 && value(&report, "recall") >= 0.0, "{report}");
+    let names: Vec<&String> = report["results"].as_object().expect("results").keys().collect();
+    assert_eq!(names.len(), 4, "{names:?}");
+    assert!(!names.iter().any(|name| name.starts_with("FID") || name.starts_with("IS")));
+
+    // Its statistics are not those of Inception.
+    let error = evaluate_fails(&reference, &b);
+    assert!(error.contains("r.npz: these are statistics of another feature network"), "{error}");
+    let asked = [&files[..], &network, &["--metrics", "is"]].concat();
+    assert!(fails(&asked).contains("cannot compute IS"));
 }
 
 /// The published file is not to be had here: a server sends something else of the same size.
