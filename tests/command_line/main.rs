@@ -7,6 +7,8 @@ mod data;
 mod errors;
 mod latents;
 mod memory;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod nodes;
 mod resume;
 mod safety;

@@ -22,7 +22,11 @@ use std::process::ExitCode;
 
 use anstream::eprintln;
 
+#[cfg(feature = "metrics")]
+use crate::args::MetricsCommand;
 use crate::args::{Args, Command, DataCommand, TableCommand};
+#[cfg(feature = "metrics")]
+use crate::commands::metrics as quality;
 use crate::commands::{
     bench, compare, data as datasets, denoise, export, info, manual, sample, table, train,
 };
@@ -40,6 +44,20 @@ fn main() -> ExitCode {
         Command::Table(TableCommand::Params(args)) => {
             table::params(&args).map(|()| ExitCode::SUCCESS)
         }
+        #[cfg(feature = "metrics")]
+        Command::Evaluate(args) => quality::evaluate::run(args).map(|()| ExitCode::SUCCESS),
+        #[cfg(feature = "metrics")]
+        Command::Metrics(MetricsCommand::Fetch(args)) => {
+            quality::fetch::run(args).map(|()| ExitCode::SUCCESS)
+        }
+        #[cfg(feature = "metrics")]
+        Command::Metrics(MetricsCommand::Reference(args)) => {
+            quality::reference::run(args).map(|()| ExitCode::SUCCESS)
+        }
+        #[cfg(not(feature = "metrics"))]
+        Command::Evaluate(args) => Err(args.error("evaluate")),
+        #[cfg(not(feature = "metrics"))]
+        Command::Metrics(args) => Err(args.error("metrics")),
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
         Command::Completions(args) => manual::completions(&args).map(|()| ExitCode::SUCCESS),
         Command::Man(args) => manual::pages(&args).map(|()| ExitCode::SUCCESS),

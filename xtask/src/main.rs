@@ -14,6 +14,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use shell::{cargo, output, run};
 
+/// The features of all builds of the workspace, so that nothing is built twice: the trainer with
+/// image quality metrics.
+const FEATURES: [&str; 2] = ["--features", "trainer/metrics"];
+
 const USAGE: &str = "\
 cargo xtask check      the fast checks: formatting, clippy, unit tests, documentation
 cargo xtask test       set up what is missing, then run every check and every test
@@ -48,18 +52,22 @@ fn task() -> anyhow::Result<()> {
         ["site", "--optimise"] => site::build(&tools::set_up()?, true),
         ["bench"] => bench(),
         ["device", kind @ ("cuda" | "vulkan" | "wgpu")] => device(kind),
-        ["manifest"] => run(cargo().env("DIFFIT_UPDATE", "1").args([
-            "test",
-            "--workspace",
-            "--lib",
-            "the_manifest_is_that_of_the_files",
-        ])),
+        ["manifest"] => run(workspace("test")
+            .env("DIFFIT_UPDATE", "1")
+            .args(["--lib", "the_manifest_is_that_of_the_files"])),
         ["emoji"] => emoji::pack(root),
         _ => {
             println!("{USAGE}");
             Ok(())
         }
     }
+}
+
+/// Returns a cargo command for the whole workspace.
+fn workspace(command: &str) -> Command {
+    let mut cargo = cargo();
+    cargo.args([command, "--workspace"]).args(FEATURES);
+    cargo
 }
 
 /// Runs the tests that need a GPU.
@@ -72,7 +80,7 @@ fn device(kind: &str) -> anyhow::Result<()> {
 /// Measures the page in `dist/`.
 fn bench() -> anyhow::Result<()> {
     // The whole workspace, for the same features as everything else, and so without building twice.
-    run(cargo().args(["build", "--workspace", "--examples", "--locked"]))?;
+    run(workspace("build").args(["--examples", "--locked"]))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     run(&mut Command::new(Path::new(&target).join("debug/examples/page_speed")))
 }
@@ -88,7 +96,7 @@ fn set_up() -> anyhow::Result<()> {
 fn check() -> anyhow::Result<()> {
     format()?;
     lint()?;
-    run(cargo().args(["test", "--workspace", "--lib", "--locked"]))?;
+    run(workspace("test").args(["--lib", "--locked"]))?;
     document()
 }
 
@@ -99,11 +107,9 @@ fn test() -> anyhow::Result<()> {
     times.part("spelling", spelling)?;
     times.part("dependencies", dependencies)?;
     // One set of features for all of it, so that nothing is built twice.
-    times.part("build", || run(cargo().args(["build", "--workspace", "--locked"])))?;
-    times.part("build of the tests", || {
-        run(cargo().args(["test", "--workspace", "--locked", "--no-run"]))
-    })?;
-    times.part("tests", || run(cargo().args(["test", "--workspace", "--locked"])))?;
+    times.part("build", || run(workspace("build").arg("--locked")))?;
+    times.part("build of the tests", || run(workspace("test").args(["--locked", "--no-run"])))?;
+    times.part("tests", || run(workspace("test").arg("--locked")))?;
     times.part("clippy", lint)?;
     times.part("GPU features", check_gpu_features)?;
     times.part("documentation", document)?;
@@ -111,11 +117,8 @@ fn test() -> anyhow::Result<()> {
     times.part("clippy of the page", || site::lint(&wasm))?;
     times.part("page", || site::build(&wasm, false))?;
     times.part("browser tests", || {
-        run(cargo().args(["test", "--workspace", "--test", "browser", "--locked"]).args([
-            "--",
-            "--ignored",
-            "--test-threads=1",
-        ]))
+        let browser = ["--test", "browser", "--locked", "--", "--ignored", "--test-threads=1"];
+        run(workspace("test").args(browser))
     })?;
     times.print();
     Ok(())
@@ -179,13 +182,10 @@ fn dependencies() -> anyhow::Result<()> {
 
 /// Runs clippy on everything that is built for this machine.
 fn lint() -> anyhow::Result<()> {
-    let clippy = ["clippy", "--workspace", "--all-targets", "--locked"];
-    run(cargo().args(clippy).args(["--", "-D", "warnings"]))
+    run(workspace("clippy").args(["--all-targets", "--locked", "--", "-D", "warnings"]))
 }
 
 /// Builds the documentation, without warnings.
 fn document() -> anyhow::Result<()> {
-    let mut doc = cargo();
-    doc.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--workspace", "--no-deps", "--locked"]);
-    run(&mut doc)
+    run(workspace("doc").env("RUSTDOCFLAGS", "-D warnings").args(["--no-deps", "--locked"]))
 }

