@@ -6,8 +6,8 @@ use super::controls::Controls;
 use super::engine::Engine;
 use super::explain::Explain;
 use super::fields::{Choice, Number};
-use super::make::{Generate, HowMade, Seed, submit};
-use super::names::Names;
+use super::make::{Generate, HowMade, Seed};
+use super::names::{Mixing, Names};
 use super::paint::GuidePicture;
 use super::state::State;
 use crate::explain;
@@ -17,10 +17,10 @@ use crate::scene::{Game, Place, range};
 #[component]
 pub fn Play(state: State, engine: Engine) -> impl IntoView {
     let games = [
-        (Game::Between, "between", "Two seeds"),
-        (Game::Among, "among", "Four seeds"),
-        (Game::From, "from", "A picture"),
-        (Game::Inpaint, "inpaint", "A part"),
+        (Game::Between, "between", "Blend two"),
+        (Game::Among, "among", "Blend four"),
+        (Game::From, "from", "Redraw a picture"),
+        (Game::Inpaint, "inpaint", "Repaint a part"),
         (Game::Compare, "compare", "Compare"),
     ];
     let game = Memo::new(move |_| state.scene.read().game);
@@ -83,13 +83,11 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
             <div class="two">
                 <fieldset>
                     <legend>"Left"</legend>
-                    <HowMade state compared=true/>
-                    <Controls state places=&[Place::Time] compared=true/>
+                    <Side state compared=true/>
                 </fieldset>
                 <fieldset>
                     <legend>"Right"</legend>
-                    <HowMade state/>
-                    <Controls state places=&[Place::Time]/>
+                    <Side state/>
                 </fieldset>
             </div>
             <Explain topic=explain::COMPARE/>
@@ -97,18 +95,19 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
     }
     };
     view! {
-        <form class="card make" aria-label="Play" on:submit=move |event| submit(event, state, engine)>
+        <div class="card make">
             <Choice
-                id="game" label="Start from" options=games value=game
+                id="game" label="What to do" options=games value=game
                 on_change=move |game| {
                     state.scene.update(|scene| scene.game = game);
                 }
             />
             <Names state/>
+            <Mixing state/>
             <Seed state/>
             {fields}
             <Generate state engine/>
-        </form>
+        </div>
     }
 }
 
@@ -125,5 +124,24 @@ fn Walk(state: State) -> impl IntoView {
                 on:input:target=move |e| state.enlarged.set(e.target().value().parse().ok())
             />
         </div>
+    }
+}
+
+/// The settings of one side of a comparison. The noise levels of the left side follow those of the
+/// right one until they are changed.
+#[component]
+fn Side(
+    state: State,
+    /// Whether it is the left side.
+    #[prop(optional)]
+    compared: bool,
+) -> impl IntoView {
+    view! {
+        <HowMade state compared=compared/>
+        <Controls state places=&[Place::Time] compared=compared/>
+        <details class="fine">
+            <summary>"Noise levels"</summary>
+            <Controls state places=&[Place::Options, Place::Levels, Place::High, Place::Low, Place::Shape] compared=compared/>
+        </details>
     }
 }

@@ -7,7 +7,7 @@ use leptos::prelude::*;
 use super::explain::Explain;
 use super::state::{Run, State};
 use crate::explain;
-use crate::plot::{curve, dots, path};
+use crate::plot::{curve, dots, path, phase};
 
 /// Time between frames at speed 1, in milliseconds.
 const FRAME: f64 = 320.0;
@@ -66,6 +66,7 @@ pub fn Timeline(state: State) -> impl IntoView {
             format!("Step {} of {steps}, noise level {}", at + 1, number(sigma))
         }
     };
+    let level = move || sigmas.read().get(state.at.get()).copied();
     let none = move || frames() < 2;
     view! {
         <section class="timeline" aria-label="Timeline">
@@ -114,6 +115,7 @@ pub fn Timeline(state: State) -> impl IntoView {
                 </select>
                 <output data-testid="level">{text}</output>
             </div>
+            <p class="phase" data-testid="phase">{move || level().map(phase)}</p>
             <Explain topic=explain::LEVELS/>
         </section>
     }
