@@ -1532,8 +1532,10 @@ async fn every_view_fits_every_width_in_light_and_dark() {
     let [weights, vae, _] = latent_files(files.path());
     let named = files.path().join("named.safetensors");
     std::fs::write(&named, named_model(&NAMES, Vec::new())).expect("written");
-    let views =
-        ["poster", "form", "attend", "between", "inpaint", "compare", "about", "latent", "names"];
+    let views = [
+        "poster", "form", "attend", "tour", "between", "inpaint", "compare", "about", "latent",
+        "names",
+    ];
     for name in views {
         match name {
             "names" => {
@@ -1559,6 +1561,11 @@ async fn every_view_fits_every_width_in_light_and_dark() {
                     .wait("!document.querySelector('[data-testid=save-strip]').disabled", SOON)
                     .await;
             }
+            "tour" => {
+                let hash = browser.run::<String>("return location.hash.slice(1)").await;
+                browser.follow(&format!("{hash}&tour=5")).await;
+                browser.wait(&says("stop", "5 of 6"), SOON).await;
+            }
             "about" => view(&browser, "about").await,
             "latent" => {
                 view(&browser, "form").await;
@@ -1577,6 +1584,7 @@ async fn every_view_fits_every_width_in_light_and_dark() {
             }
             game => {
                 if game == "between" {
+                    browser.click("[data-testid=leave]").await;
                     view(&browser, "play").await;
                 }
                 browser.click(&format!("#game-{game}")).await;

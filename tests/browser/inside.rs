@@ -20,7 +20,8 @@ async fn a_block_of_the_map_can_be_looked_into() {
     assert_eq!(before[13], "Block 14, decoder, 32 by 32 tokens");
     // A U: the middle is below both ends.
     let top = async |i: usize| {
-        let top = format!("return document.querySelectorAll('.block')[{i}].getBoundingClientRect().top");
+        let top =
+            format!("return document.querySelectorAll('.block')[{i}].getBoundingClientRect().top");
         browser.run::<f64>(&top).await
     };
     assert!(top(6).await > top(3).await && top(3).await > top(0).await);
@@ -32,7 +33,9 @@ async fn a_block_of_the_map_can_be_looked_into() {
     browser.wait(measured, SOON).await;
     let last = labels().await;
     browser.press("[data-testid=scrubber]", Key::Home + "").await;
-    browser.wait(&format!("document.querySelectorAll('.block')[5].ariaLabel !== {:?}", last[5]), SOON).await;
+    browser
+        .wait(&format!("document.querySelectorAll('.block')[5].ariaLabel !== {:?}", last[5]), SOON)
+        .await;
     browser.wait(measured, SOON).await;
     assert_ne!(labels().await, last);
 
@@ -54,7 +57,9 @@ async fn a_block_of_the_map_can_be_looked_into() {
     let folder = tempfile::TempDir::new().expect("a temporary folder");
     let files = latent_files(folder.path());
     open_file(&browser, &files[0], "document.querySelectorAll('.block').length === 2").await;
-    assert!(browser.run::<bool>("return Boolean(document.querySelector('.net.column .block'))").await);
+    assert!(
+        browser.run::<bool>("return Boolean(document.querySelector('.net.column .block'))").await
+    );
     assert_eq!(labels().await[1], "Block 2, stack, 4 by 4 tokens");
     browser.close().await;
 }
@@ -89,7 +94,9 @@ async fn cancelling_at_once_keeps_the_pictures_before() {
 #[ignore = "needs the built page and Chromium"]
 async fn a_device_lost_at_rest_is_no_reason_for_errors() {
     let (site, browser) = (marked_site(), Browser::start(Gpu::None).await);
-    browser.open(&format!("{}?backend=cpu&fault=rest#seed=9&steps=3&sampler=euler", site.url)).await;
+    browser
+        .open(&format!("{}?backend=cpu&fault=rest#seed=9&steps=3&sampler=euler", site.url))
+        .await;
     done(&browser, SOON).await;
     // Looking inside is when it is lost.
     view(&browser, "attend").await;

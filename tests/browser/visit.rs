@@ -60,7 +60,8 @@ async fn a_recording_plays_without_the_program() {
     assert_eq!(at().await, "2");
     let top = "document.querySelector('.film').getBoundingClientRect().top - \
                document.querySelector('.film').parentElement.getBoundingClientRect().top";
-    let shift = format!("return Math.round(({top}) / document.querySelector('.frame').clientHeight)");
+    let shift =
+        format!("return Math.round(({top}) / document.querySelector('.frame').clientHeight)");
     assert_eq!(browser.run::<i32>(&shift).await, -2);
     browser.run::<bool>("document.querySelector('#replay').click(); return true").await;
     browser.wait(&format!("Number({AT}) < 12"), SOON).await;
@@ -98,7 +99,9 @@ async fn a_slow_device_waits_for_the_button() {
     ready(&browser, SOON).await;
     let status = browser.text("[data-testid=status]").await;
     assert!(status.contains("take about 12 min"), "{status}");
-    assert!(browser.run::<bool>("return document.querySelector('.poster').checkVisibility()").await);
+    assert!(
+        browser.run::<bool>("return document.querySelector('.poster').checkVisibility()").await
+    );
     browser.click("[data-testid=generate]").await;
     done(&browser, SOON).await;
     assert_eq!(captions(&browser).await.len(), 4);

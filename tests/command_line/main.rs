@@ -6,6 +6,7 @@ mod errors;
 mod latents;
 mod memory;
 mod nodes;
+mod page;
 mod resume;
 mod safety;
 mod sample;

@@ -67,9 +67,9 @@ impl Site {
             for request in server.incoming_requests() {
                 let path = request.url().split(['?', '#']).next().unwrap_or_default().to_string();
                 let fault = fault.lock().expect("no other thread panicked").clone();
-                let slow = fault.as_ref().is_some_and(|(ending, fault)| {
-                    *fault == Fault::Slow && path.ends_with(ending)
-                });
+                let slow = fault
+                    .as_ref()
+                    .is_some_and(|(ending, fault)| *fault == Fault::Slow && path.ends_with(ending));
                 let answer = answer(&folder, &path, fault, marked);
                 let status = if answer.is_some() { 200 } else { 404 };
                 answers.lock().expect("no other thread panicked").push((path, status));
@@ -104,7 +104,9 @@ fn respond(request: Request, answer: Option<(&str, Vec<u8>)>, slow: bool) -> io:
          Cache-Control: no-store\r\nConnection: close\r\n\r\n",
         bytes.len()
     )?;
-    for part in bytes.chunks(if slow { bytes.len().div_ceil(PARTS).max(1) } else { bytes.len().max(1) }) {
+    for part in
+        bytes.chunks(if slow { bytes.len().div_ceil(PARTS).max(1) } else { bytes.len().max(1) })
+    {
         writer.write_all(part)?;
         if slow {
             writer.flush()?;

@@ -9,6 +9,7 @@
 
 pub mod adapter;
 pub mod brush;
+pub mod command;
 pub mod explain;
 pub mod looks;
 pub mod manifest;

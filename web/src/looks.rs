@@ -25,7 +25,9 @@ impl Looks {
     /// wait to be sent; earlier ones that were not sent are dropped.
     pub fn want(&mut self, looks: Vec<Look>, known: impl Fn(&Look) -> bool) {
         let asks = |look: &&Look| {
-            Some(**look) != self.sent && !known(look) && self.gone.is_none_or(|gone| look.run > gone)
+            Some(**look) != self.sent
+                && !known(look)
+                && self.gone.is_none_or(|gone| look.run > gone)
         };
         let mut waiting: Vec<Look> = looks.iter().filter(asks).copied().collect();
         waiting.reverse();

@@ -59,7 +59,8 @@ impl Map {
 
     /// Returns the paths of the skip connections.
     pub fn skip_path(&self, [width, height]: [f64; 2]) -> String {
-        let line = |skip: &[[f64; 2]; 2]| crate::plot::path(&skip.map(|[x, y]| [x * width, y * height]));
+        let line =
+            |skip: &[[f64; 2]; 2]| crate::plot::path(&skip.map(|[x, y]| [x * width, y * height]));
         self.skips.iter().map(line).collect()
     }
 }

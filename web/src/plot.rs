@@ -42,7 +42,9 @@ pub fn phase(sigma: f64) -> &'static str {
             "Almost nothing but noise. The guess is a blur: the average of all pictures that could be \
              under it."
         }
-        sigma if sigma > 1.0 => "Layout and colours are being decided; the noise still hides the rest.",
+        sigma if sigma > 1.0 => {
+            "Layout and colours are being decided; the noise still hides the rest."
+        }
         sigma if sigma > 0.1 => "Shapes are settled. Edges and parts appear.",
         sigma if sigma > 0.0 => "Only fine details still change.",
         _ => "No noise is left: this is the picture.",

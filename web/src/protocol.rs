@@ -350,8 +350,9 @@ mod tests {
 
     #[test]
     fn a_token_is_a_row_in_the_map_of_its_window() {
-        let row =
-            |token, side, window| Look { run: 1, step: 0, picture: 0, block: 0, token }.row(side, window);
+        let row = |token, side, window| {
+            Look { run: 1, step: 0, picture: 0, block: 0, token }.row(side, window)
+        };
         assert_eq!(row([0, 0], 4, 2), Some([0, 0]));
         assert_eq!(row([3, 0], 4, 2), Some([2, 2]));
         assert_eq!(row([2, 3], 4, 2), Some([3, 1]));

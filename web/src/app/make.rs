@@ -181,7 +181,6 @@ pub fn submit(event: leptos::ev::SubmitEvent, state: State, engine: Engine) {
     generate(state, engine);
 }
 
-
 /// Maximum time between leaving the field of the class and clicking on the button.
 const LEAVING: Duration = Duration::from_secs(1);
 

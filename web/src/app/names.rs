@@ -249,4 +249,3 @@ fn GuidanceDetails(state: State) -> impl IntoView {
         </details>
     }
 }
-

@@ -52,12 +52,14 @@ pub fn Network(state: State) -> impl IntoView {
              look inside."
         }
     };
-    let level = move || match (shown(), measured()) {
+    let level = move || {
+        match (shown(), measured()) {
         (None, _) => "With a picture, you can see here how much each block depends on the noise.".into(),
         (Some(_), 0) if state.is_gone() => "Generate once more to see how much each block depends on the noise.".into(),
         (Some(_), 0) => "How much does each block depend on the amount of noise? That takes one more pass for each.".into(),
         (Some(_), n) if n < attentive() => format!("Measured: {n} of {} blocks.", attentive()),
         (Some(_), _) => String::new(),
+    }
     };
     let done = move || measured() >= attentive();
     let measuring = move || state.measures.get() || shown().is_none() || state.is_gone() || done();

@@ -53,7 +53,9 @@ pub fn Status(state: State, engine: Engine) -> impl IntoView {
         Doing::Broken => "Something went wrong.".into(),
     };
     let part = move || match &*state.doing.read() {
-        Doing::Fetching(loaded, total) | Doing::Loading(loaded, total) => Some(*loaded as f64 / (*total).max(1) as f64),
+        Doing::Fetching(loaded, total) | Doing::Loading(loaded, total) => {
+            Some(*loaded as f64 / (*total).max(1) as f64)
+        }
         Doing::Generating | Doing::Cancelling if state.decoding.read().is_some() => {
             state.decoding.get().map(|decoding| decoding.done as f64 / decoding.of.max(1) as f64)
         }

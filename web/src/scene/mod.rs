@@ -160,7 +160,6 @@ impl Scene {
         if compared { &self.beside } else { &self.settings }
     }
 
-
     /// Returns the order for the worker, for a model with `classes` classes.
     pub fn order(&self, classes: usize) -> Order {
         let settings = usable(&self.settings, classes);

@@ -273,7 +273,8 @@ async fn build(weights: &Weights<'_>, place: &Place) -> Built {
     let deviation = deviation(&model, weights, device).await;
     let check = milliseconds(before);
     let single =
-        |model, deviation, note| Built { model, numbers: Numbers::F32, deviation, check, note };|model, deviation, note| Built { model, numbers: Numbers::F32, deviation, note };
+        |model, deviation, note| Built { model, numbers: Numbers::F32, deviation, check, note };
+    |model, deviation, note| Built { model, numbers: Numbers::F32, deviation, note };
     if !halves || !passes(&deviation) {
         return single(model, deviation, None);
     }

@@ -67,12 +67,7 @@ impl Maps {
 
 impl Worker {
     /// Makes the pictures of an order.
-    pub async fn generate(
-        &self,
-        run: u64,
-        order: &Order,
-        bytes: &[u8],
-    ) -> Result<(), Trouble> {
+    pub async fn generate(&self, run: u64, order: &Order, bytes: &[u8]) -> Result<(), Trouble> {
         let Some(loaded) = self.loaded.borrow().clone() else {
             return Err("No model is loaded yet.".into());
         };

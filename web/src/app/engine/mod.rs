@@ -114,7 +114,8 @@ impl Engine {
             if !current() {
                 return;
             }
-            if matches!(*engine.state.doing.read_untracked(), Doing::Starting | Doing::Fetching(..)) {
+            if matches!(*engine.state.doing.read_untracked(), Doing::Starting | Doing::Fetching(..))
+            {
                 engine.broken("The worker of this page could not be loaded. Reload the page.");
             } else {
                 engine.restart(format!("The computation stopped ({}).", event.message()));
