@@ -73,7 +73,8 @@ pub fn Attention(state: State) -> impl IntoView {
         Some(attention(state)?.heat(&picture(state)?, state.scene.read().head))
     });
     let empty = move || state.run.read().is_none();
-    let plain = move || !empty() && state.look().is_none();
+    let there = Signal::derive(move || !state.is_gone());
+    let attends = Signal::derive(move || empty() || state.look().is_some());
     let label = move || {
         let Some(attention) = attention(state) else { return "No attention map yet".into() };
         let head = state.scene.read().head;
@@ -89,11 +90,11 @@ pub fn Attention(state: State) -> impl IntoView {
     };
     view! {
         <p class="empty" hidden=move || !empty()>"Generate a picture first. Then you can see here what the model looks at in each step."</p>
-        <p class="note" data-testid="gone" hidden=move || !state.is_gone()>
+        <p class="note" data-testid="gone" hidden=there>
             "The computation was started again, so the steps of these pictures are gone. Press Generate \
              to make them again and look inside."
         </p>
-        <p class="note" hidden=move || !plain()>"This block has no attention. Choose another one on the map of the network."</p>
+        <p class="note" hidden=attends>"This block has no attention. Choose another one on the map of the network."</p>
         <div class="pair" hidden=empty>
             <figure>
                 <Token state/>

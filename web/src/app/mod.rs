@@ -87,6 +87,7 @@ fn App(
     keep_up(state, engine);
     attend::request(state, engine);
     let view = Memo::new(move |_| state.scene.read().view);
+    let tour = Signal::derive(move || state.scene.read().tour.to_string());
     let is = move |wanted: View| move || view.get() == wanted;
     let tabs = VIEWS.map(|(this, name)| {
         view! {
@@ -100,7 +101,7 @@ fn App(
     view! {
         <main
             data-state=move || state.doing.read().word() data-view=move || name_of(&View::ALL, view.get())
-            data-tour=move || state.scene.read().tour.to_string()
+            data-tour=tour
         >
             <header>
                 <div>

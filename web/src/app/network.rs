@@ -10,70 +10,58 @@ use crate::scene::View;
 /// Size of the lines' coordinate system, which is stretched to the size of the map.
 const SIZE: [f64; 2] = [100.0, 100.0];
 
+const IN_ROWS: &str = "One guess is one pass through these blocks, from left to right. Lower rows see the picture coarser \
+     and as a whole; dashed lines carry details past them. Press a block to look inside.";
+const IN_A_COLUMN: &str = "One guess is one pass through these blocks, from the first to the last. Press a block to look \
+     inside.";
+
 /// The blocks of the network, with the share of the time token at the selected step where it was
 /// measured. A click on a block opens the attention view.
+///
+/// Signals of the same types keep the program small, where closures would each be another type.
 #[component]
 pub fn Network(state: State) -> impl IntoView {
     let blocks = Memo::new(move |_| {
         state.ready.read().as_ref().map_or(Vec::new(), |ready| ready.blocks.clone())
     });
-    let map = Memo::new(move |_| Map::new(&blocks.read()));
-    let drawing = move || {
-        let (blocks, map) = (blocks.get(), map.get());
-        let slots = (blocks.len() + 2).to_string();
-        let rows = map.as_ref().map_or(0, |map| map.rows.len());
-        let name = if map.is_some() { "net" } else { "net column" };
-        let tiles: Vec<AnyView> = blocks
-            .iter()
-            .enumerate()
-            .map(|(i, block)| tile(state, i, block, map.as_ref().map(|map| map.places[i])))
-            .collect();
-        view! {
-            <div class=name style=("--slots", slots) style=("--rows", rows.to_string())>
-                {map.map(lines)}
-                {tiles}
-            </div>
+    let none = Signal::derive(move || blocks.read().is_empty());
+    // The blocks with attention, and how many of them were measured at the selected step.
+    let count = Memo::new(move |_| {
+        let blocks = blocks.read();
+        let measured = (0..blocks.len()).filter(|&block| state.time_share(block).is_some());
+        [blocks.iter().filter(|block| block.window > 0).count(), measured.count()]
+    });
+    let progress = Signal::derive(move || {
+        let [all, measured] = count.get();
+        if state.run.read().is_none() {
+            "Once there is a picture, you can see how much each block depends on the noise level."
+                .into()
+        } else if measured == all {
+            String::new()
+        } else if state.is_gone() {
+            "Generate once more to see how much each block depends on the noise level.".into()
+        } else if measured > 0 {
+            format!("Measured: {measured} of {all} blocks.")
+        } else {
+            "How much does each block depend on the noise level? That takes one more pass for each."
+                .into()
         }
-    };
-    let shown = move || state.frame().map(|frame| frame.sigma);
-    let attentive = move || blocks.read().iter().filter(|block| block.window > 0).count();
-    let measured = move || {
-        let all = 0..blocks.read().len();
-        all.filter(|&block| state.time_share(block).is_some()).count()
-    };
-    let about = move || match map.read().is_some() {
-        true => {
-            "One guess is one pass through these blocks, from left to right. Lower rows see the \
-             picture coarser and as a whole; dashed lines carry details past them. Press a block to \
-             look inside."
-        }
-        false => {
-            "One guess is one pass through these blocks, from the first to the last. Press a block to \
-             look inside."
-        }
-    };
-    let level = move || {
-        match (shown(), measured()) {
-        (None, _) => "With a picture, you can see here how much each block depends on the noise.".into(),
-        (Some(_), 0) if state.is_gone() => "Generate once more to see how much each block depends on the noise.".into(),
-        (Some(_), 0) => "How much does each block depend on the amount of noise? That takes one more pass for each.".into(),
-        (Some(_), n) if n < attentive() => format!("Measured: {n} of {} blocks.", attentive()),
-        (Some(_), _) => String::new(),
-    }
-    };
-    let done = move || measured() >= attentive();
-    let measuring = move || state.measures.get() || shown().is_none() || state.is_gone() || done();
+    });
+    let unmeasured = Signal::derive(move || count.get()[1] == 0);
+    let measures = Signal::derive(move || {
+        let [all, measured] = count.get();
+        state.measures.get() || measured == all || state.is_gone() || state.run.read().is_none()
+    });
     view! {
-        <section class="card network" aria-labelledby="network" hidden=move || blocks.read().is_empty()>
+        <section class="card network" aria-labelledby="network" hidden=none>
             <h2 id="network">"The network"</h2>
-            <p class="hint">{about}</p>
-            {drawing}
-            <p class="hint" data-testid="level-of-map">{level}</p>
+            {move || drawing(state, &blocks.read())}
+            <p class="hint">{progress}</p>
             <button
-                type="button" class="plain small" data-testid="measure" hidden=measuring
+                type="button" class="plain small" data-testid="measure" hidden=measures
                 on:click=move |_| state.measures.set(true)
             >"Measure all blocks"</button>
-            <p class="hint filled" hidden=move || measured() == 0>
+            <p class="hint filled" hidden=unmeasured>
                 <i aria-hidden="true"></i>
                 "Filled: the part of its queries, keys and values that a block takes from the time token, \
                  which says how much noise is left. Move the slider above to see it change."
@@ -82,23 +70,44 @@ pub fn Network(state: State) -> impl IntoView {
     }
 }
 
-/// A block, at a place of the map or in a column.
-fn tile(state: State, i: usize, block: &Block, place: Option<[f64; 2]>) -> AnyView {
+/// The map of these blocks, with its explanation.
+fn drawing(state: State, blocks: &[Block]) -> AnyView {
+    let map = Map::new(blocks);
+    let (name, about) = if map.is_some() { ("net", IN_ROWS) } else { ("net column", IN_A_COLUMN) };
+    let rows = map.as_ref().map_or(0, |map| map.rows.len());
+    let place = |i: usize| map.as_ref().map_or([0.5; 2], |map| map.places[i]);
+    let tiles: Vec<AnyView> =
+        blocks.iter().enumerate().map(|(i, block)| tile(state, i, block, place(i))).collect();
+    view! {
+        <p class="hint">{about}</p>
+        <div
+            class=name style=("--slots", (blocks.len() + 2).to_string()) style=("--rows", rows.to_string())
+        >
+            {map.map(|map| lines(&map))}
+            {tiles}
+        </div>
+    }
+    .into_any()
+}
+
+/// A block, and its place on the map, as parts of the width and of the height.
+fn tile(state: State, i: usize, block: &Block, place: [f64; 2]) -> AnyView {
     let Block { part, side, window } = block.clone();
     let share = Memo::new(move |_| state.time_share(i));
-    let text = move || match share.get() {
-        _ if window == 0 => String::from(", without attention"),
-        Some(share) => format!(", {:.0} % from the time token", 100.0 * share),
-        None => String::new(),
-    };
-    let label = move || format!("Block {}, {part}, {side} by {side} tokens{}", i + 1, text());
-    let current = move || {
-        let scene = state.scene.read();
-        (scene.view == View::Attend && state.block() == i).then_some("true")
-    };
-    let percent = |part: f64| format!("{:.2}%", 100.0 * part);
-    let [left, top] = place.map_or_else(Default::default, |place| place.map(percent));
-    let filled = move || format!("{:.1}%", 100.0 * share.get().unwrap_or(0.0));
+    let label = Signal::derive(move || {
+        let share = match share.get() {
+            _ if window == 0 => ", without attention".into(),
+            Some(share) => format!(", {:.0} % from the time token", 100.0 * share),
+            None => String::new(),
+        };
+        format!("Block {}, {part}, {side} by {side} tokens{share}", i + 1)
+    });
+    let current = Signal::derive(move || {
+        let inside = state.scene.read().view == View::Attend;
+        (inside && state.block() == i).then(|| "true".to_string())
+    });
+    let filled = Signal::derive(move || percent(share.get().unwrap_or(0.0).into()));
+    let [left, top] = place.map(percent);
     view! {
         <button
             type="button" class="block" aria-label=label aria-current=current disabled={window == 0}
@@ -109,32 +118,38 @@ fn tile(state: State, i: usize, block: &Block, place: Option<[f64; 2]>) -> AnyVi
             })
         >
             <i aria-hidden="true"></i>
-            <span aria-hidden="true">{i + 1}</span>
+            <span aria-hidden="true">{(i + 1).to_string()}</span>
         </button>
     }
     .into_any()
 }
 
 /// The lines between the blocks, the labels of the rows, and the two ends.
-fn lines(map: Map) -> AnyView {
-    let top = |row: usize| format!("{:.2}%", 100.0 * (row as f64 + 0.5) / map.rows.len() as f64);
-    let rows: Vec<_> = map
-        .rows
-        .iter()
-        .enumerate()
-        .map(|(i, side)| view! { <span class="side-of" style:top=top(i)>{format!("{side} × {side}")}</span> })
-        .collect();
-    let ends = ["noise", "guess"].into_iter().zip(map.ends).map(|(name, [x, y])| {
-        let [left, top] = [x, y].map(|part| format!("{:.2}%", 100.0 * part));
-        view! { <span class="end" style:left=left style:top=top>{name}</span> }
+fn lines(map: &Map) -> AnyView {
+    let count = map.rows.len() as f64;
+    let rows = map.rows.iter().enumerate().map(|(i, side)| {
+        text_at("side-of", format!("{side} × {side}"), [0.0, (i as f64 + 0.5) / count])
     });
+    let ends = ["noise", "guess"].into_iter().zip(map.ends);
+    let ends = ends.map(|(name, place)| text_at("end", name.into(), place));
+    let texts: Vec<AnyView> = rows.chain(ends).collect();
     view! {
         <svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">
             <path class="skip" d=map.skip_path(SIZE)/>
             <path d=map.path(SIZE)/>
         </svg>
-        {rows}
-        {ends.collect_view()}
+        {texts}
     }
     .into_any()
+}
+
+/// A text at a place of the map.
+fn text_at(name: &'static str, text: String, place: [f64; 2]) -> AnyView {
+    let [left, top] = place.map(percent);
+    view! { <span class=name style:left=left style:top=top>{text}</span> }.into_any()
+}
+
+/// Formats a part of a whole.
+fn percent(part: f64) -> String {
+    format!("{:.2}%", 100.0 * part)
 }

@@ -66,7 +66,10 @@ pub fn Timeline(state: State) -> impl IntoView {
             format!("Step {} of {steps}, noise level {}", at + 1, number(sigma))
         }
     };
-    let level = move || sigmas.read().get(state.at.get()).copied();
+    let level = Signal::derive(move || {
+        let sigma = sigmas.read().get(state.at.get()).copied();
+        sigma.map_or(String::new(), |sigma| phase(sigma).into())
+    });
     let none = move || frames() < 2;
     view! {
         <section class="timeline" aria-label="Timeline">
@@ -115,7 +118,7 @@ pub fn Timeline(state: State) -> impl IntoView {
                 </select>
                 <output data-testid="level">{text}</output>
             </div>
-            <p class="phase" data-testid="phase">{move || level().map(phase)}</p>
+            <p class="phase" data-testid="phase">{level}</p>
             <Explain topic=explain::LEVELS/>
         </section>
     }

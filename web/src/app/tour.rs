@@ -8,34 +8,48 @@ use crate::tour;
 
 /// The current stop of the tour with links to its neighbours, or a link to its start. The style sheet
 /// highlights the part of the page that the stop explains.
+///
+/// Signals of the same types keep the program small, where closures would each be another type.
 #[component]
 pub fn Tour(state: State) -> impl IntoView {
     let at = Memo::new(move |_| state.scene.read().tour);
-    let off = move || at.get() == 0;
-    let stop = Memo::new(move |_| tour::stop(&state.scene.read()));
+    let stop = move || tour::stop(&state.scene.read());
     // The link to another stop. During a new visit it leaves the choice of classes to the page.
     let link = move |to: usize| {
         let scene = tour::scene(&state.scene.read(), to);
         format!("#{}", if state.anew.get() { scene.encode() } else { scene.address() })
     };
     let next = move || if at.get() < STOPS { at.get() + 1 } else { 0 };
+    let title = Signal::derive(move || match stop() {
+        Some(stop) => format!("{} of {STOPS}: {}", at.get(), stop.title),
+        None => String::new(),
+    });
+    let text = Signal::derive(move || stop().map_or(String::new(), |stop| stop.text.into()));
+    let off = Signal::derive(move || at.get() == 0);
+    let on = Signal::derive(move || at.get() > 0);
+    let first = Signal::derive(move || at.get() == 1);
+    let last = Signal::derive(move || next() == 0);
+    let back = Signal::derive(move || link(at.get().saturating_sub(1)));
+    let onward = Signal::derive(move || link(next()));
+    let onward_name =
+        Signal::derive(move || String::from(if next() == 0 { "Finish" } else { "Next" }));
+    let start = Signal::derive(move || link(1));
+    let leave = Signal::derive(move || link(0));
     select_steps(state, at);
     view! {
-        <p class="invitation" hidden=move || !off()>
-            <a href=move || link(1) data-testid="tour">"Take the tour"</a>
-            ": six stops, two minutes, no formulas."
+        <p class="invitation" hidden=on>
+            <a href=start data-testid="tour">"Take the tour"</a>
+            ": six stops in two minutes."
         </p>
         <section class="tour card" aria-label="Tour" hidden=off>
             <div aria-live="polite">
-                <h2 data-testid="stop">{move || stop.get().map(|stop| format!("{} of {STOPS}: {}", at.get(), stop.title))}</h2>
-                <p>{move || stop.get().map(|stop| stop.text)}</p>
+                <h2 data-testid="stop">{title}</h2>
+                <p>{text}</p>
             </div>
             <p class="buttons">
-                <a class="plain small" href=move || link(at.get().saturating_sub(1)) hidden=move || at.get() == 1>"Back"</a>
-                <a class="plain small" href=move || link(next()) data-testid="next">
-                    {move || if next() == 0 { "Finish" } else { "Next" }}
-                </a>
-                <a class="plain small" href=move || link(0) data-testid="leave" hidden=move || next() == 0>"Leave the tour"</a>
+                <a class="plain" href=back hidden=first>"Back"</a>
+                <a class="plain" href=onward data-testid="next">{onward_name}</a>
+                <a class="plain" href=leave data-testid="leave" hidden=last>"Leave the tour"</a>
             </p>
         </section>
     }
