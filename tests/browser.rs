@@ -15,6 +15,8 @@ use tests::server::{Fault, Site};
 use tests::{root, trainer};
 use thirtyfour::Key;
 
+#[path = "browser/command.rs"]
+mod command;
 #[path = "browser/inside.rs"]
 mod inside;
 #[path = "browser/visit.rs"]
@@ -375,7 +377,7 @@ async fn the_processor_makes_the_pictures_of_the_command_line() {
     browser.open(&format!("{}{PLAIN}", site.url)).await;
     ready(&browser, SOON).await;
     // There is something to see before anything is made.
-    let poster = "document.querySelector('.poster img')";
+    let poster = "document.querySelector('.poster .film')";
     browser.wait(&format!("{poster}.naturalWidth > 0 && {poster}.checkVisibility()"), SOON).await;
     let note = browser.text("[data-testid=note]").await;
     assert!(note.contains("on your processor instead"), "{note}");

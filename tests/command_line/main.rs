@@ -6,7 +6,6 @@ mod errors;
 mod latents;
 mod memory;
 mod nodes;
-mod page;
 mod resume;
 mod safety;
 mod sample;

@@ -36,7 +36,7 @@ impl Looks {
     }
 
     /// Returns the next request to be sent, unless the worker is processing one.
-    pub fn next(&mut self) -> Option<Look> {
+    pub fn take_next(&mut self) -> Option<Look> {
         if self.sent.is_some() {
             return None;
         }
@@ -90,12 +90,12 @@ mod tests {
     fn requests_are_sent_one_at_a_time_and_the_latest_ones_count() {
         let mut looks = Looks::default();
         looks.want(vec![look(1, 0), look(1, 1), look(1, 2)], |known| known.step == 1);
-        assert_eq!(looks.next(), Some(look(1, 0)));
-        assert_eq!(looks.next(), None);
+        assert_eq!(looks.take_next(), Some(look(1, 0)));
+        assert_eq!(looks.take_next(), None);
         // What is being processed is not asked for again.
         looks.want(vec![look(1, 0), look(1, 5)], |_| false);
         assert!(looks.answered(&look(1, 0), Some(1)));
-        assert_eq!((looks.next(), looks.next()), (Some(look(1, 5)), None));
+        assert_eq!((looks.take_next(), looks.take_next()), (Some(look(1, 5)), None));
         assert!(looks.wants(&look(1, 0)) && !looks.wants(&look(1, 2)));
     }
 
@@ -103,12 +103,12 @@ mod tests {
     fn an_answer_for_another_run_is_dropped() {
         let mut looks = Looks::default();
         looks.want(vec![look(1, 0)], |_| false);
-        assert_eq!(looks.next(), Some(look(1, 0)));
+        assert_eq!(looks.take_next(), Some(look(1, 0)));
         // The pictures of run 2 have come in the meantime.
         assert!(!looks.answered(&look(1, 0), Some(2)));
         // The worker is free for requests of that run.
         looks.want(vec![look(2, 0)], |_| false);
-        assert_eq!(looks.next(), Some(look(2, 0)));
+        assert_eq!(looks.take_next(), Some(look(2, 0)));
         assert!(looks.answered(&look(2, 0), Some(2)));
         assert!(!looks.answered(&look(2, 0), None));
     }
@@ -117,16 +117,16 @@ mod tests {
     fn a_run_that_is_gone_is_not_asked_for_again() {
         let mut looks = Looks::default();
         looks.want(vec![look(3, 0), look(3, 1)], |_| false);
-        looks.next();
+        looks.take_next();
         assert_eq!((looks.fail(), looks.fail()), (Some(3), None));
-        assert_eq!(looks.next(), None);
+        assert_eq!(looks.take_next(), None);
         for step in 0..3 {
             looks.want(vec![look(3, step)], |_| false);
-            assert_eq!(looks.next(), None);
+            assert_eq!(looks.take_next(), None);
         }
         // Earlier messages do not bring it back; the next run has its steps.
         looks.lose(2);
         looks.want(vec![look(3, 1), look(4, 0)], |_| false);
-        assert_eq!((looks.next(), looks.waiting.len()), (Some(look(4, 0)), 0));
+        assert_eq!((looks.take_next(), looks.waiting.len()), (Some(look(4, 0)), 0));
     }
 }

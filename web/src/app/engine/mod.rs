@@ -176,7 +176,7 @@ impl Engine {
         if *self.state.doing.read_untracked() != Doing::Resting {
             return;
         }
-        let next = self.asked.try_update_value(|asked| asked.looks.next());
+        let next = self.asked.try_update_value(|asked| asked.looks.take_next());
         if let Some(look) = next.flatten() {
             self.send(&Request::Attend(look), None);
         }
