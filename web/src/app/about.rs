@@ -166,7 +166,7 @@ fn Models(state: State, engine: Engine) -> impl IntoView {
                         "… "
                         <Show when=is_used fallback=move || view! {
                             <button
-                                type="button" class="plain small" disabled=move || !resting()
+                                type="button" class="plain small" disabled=Signal::derive(move || !resting())
                                 on:click=move |_| engine.choose(used.get_value())
                             >"Use"</button>
                         }>
@@ -239,7 +239,7 @@ fn Storage(state: State) -> impl IntoView {
             <p data-testid="storage">{text}</p>
             <button
                 type="button" class="plain small" data-testid="delete" on:click=delete
-                disabled=move || kept.get().is_none_or(|(files, _)| files == 0)
+                disabled=Signal::derive(move || kept.get().is_none_or(|(files, _)| files == 0))
             >"Delete them"</button>
         </section>
     }

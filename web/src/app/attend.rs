@@ -89,7 +89,7 @@ pub fn Attention(state: State) -> impl IntoView {
         )
     };
     view! {
-        <p class="empty" hidden=move || !empty()>"Generate a picture first. Then you can see here what the model looks at in each step."</p>
+        <p class="empty" hidden=Signal::derive(move || !empty())>"Generate a picture first. Then you can see here what the model looks at in each step."</p>
         <p class="note" data-testid="gone" hidden=there>
             "The computation was started again, so the steps of these pictures are gone. Press Generate \
              to make them again and look inside."
@@ -104,7 +104,7 @@ pub fn Attention(state: State) -> impl IntoView {
                 </figcaption>
             </figure>
             <figure>
-                <div class="frame" class:waiting=move || attention(state).is_none()>
+                <div class="frame" class:waiting=Signal::derive(move || attention(state).is_none())>
                     <Picture picture=heat label=Signal::derive(label) name="heat"/>
                 </div>
                 <figcaption>
@@ -189,8 +189,8 @@ fn Token(state: State) -> impl IntoView {
                 <Picture picture=Signal::derive(move || picture(state)) label=Signal::derive(looked_at) name="looked-at"/>
                 <span
                     class="mark" aria-hidden="true"
-                    style:top=move || percent(token()[0]) style:left=move || percent(token()[1])
-                    style:width=move || percent(1) style:height=move || percent(1)
+                    style:top=Signal::derive(move || percent(token()[0])) style:left=Signal::derive(move || percent(token()[1]))
+                    style:width=Signal::derive(move || percent(1)) style:height=Signal::derive(move || percent(1))
                 />
             </div>
         </div>
@@ -209,7 +209,7 @@ pub fn AttentionControls(state: State, engine: Engine) -> impl IntoView {
                 window => format!("window {window}"),
             };
             let text = format!("{}: {}, {} × {}, {window}", i + 1, block.part, block.side, block.side);
-            view! { <option value=i.to_string() selected=move || state.block() == i>{text}</option> }
+            view! { <option value=i.to_string() selected=Signal::derive(move || state.block() == i)>{text}</option> }
         }).collect_view()
     };
     // The selected attention, or until the worker has sent it, the one before.
@@ -229,7 +229,7 @@ pub fn AttentionControls(state: State, engine: Engine) -> impl IntoView {
                     None => ("mean".into(), "mean of all".into()),
                     Some(head) => (head.to_string(), format!("head {}", head + 1)),
                 };
-                view! { <option value=value selected=move || chosen(head)>{text}</option> }
+                view! { <option value=value selected=Signal::derive(move || chosen(head))>{text}</option> }
             })
             .collect_view()
     };
@@ -325,17 +325,17 @@ pub fn Strip(state: State) -> impl IntoView {
             <div class="row" data-testid="along">
                 {move || steps.get().into_iter().map(|step| view! {
                     <figure>
-                        <div class="frame tiny" class:waiting=move || heat(step).is_none()>
+                        <div class="frame tiny" class:waiting=Signal::derive(move || heat(step).is_none())>
                             <Picture
                                 picture=Signal::derive(move || heat(step)) name="along-one"
                                 label=Signal::derive(move || format!("Attention at noise level {:.3}", sigma(step)))
                             />
                         </div>
-                        <figcaption>{move || format!("σ {:.2}", sigma(step))}</figcaption>
+                        <figcaption>{Signal::derive(move || format!("σ {:.2}", sigma(step)))}</figcaption>
                     </figure>
                 }).collect_view()}
             </div>
-            <button type="button" class="plain small" data-testid="save-strip" disabled=move || !complete() on:click=save>"Save as PNG"</button>
+            <button type="button" class="plain small" data-testid="save-strip" disabled=Signal::derive(move || !complete()) on:click=save>"Save as PNG"</button>
         </details>
     }
 }

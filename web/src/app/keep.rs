@@ -110,7 +110,7 @@ fn CopyText(
     view! {
         <button
             type="button" class="plain small" data-testid=name on:click=copy
-            disabled=move || text.read().is_none()
+            disabled=Signal::derive(move || text.read().is_none())
         >
             {move || if copied.get() { "Copied" } else { label }}
         </button>

@@ -83,7 +83,7 @@ pub fn Seed(state: State) -> impl IntoView {
             <label class="check">
                 <input
                     type="checkbox" id="lock"
-                    prop:checked=move || !state.rolls.get()
+                    prop:checked=Signal::derive(move || !state.rolls.get())
                     on:change:target=move |e| state.rolls.set(!e.target().checked())
                 />
                 <span>"Keep this seed for the next pictures"</span>
@@ -116,7 +116,7 @@ pub fn HowMade(
     };
     view! {
         <Controls state places=&[Place::Sampler, Place::Steps] compared=compared/>
-        <p class="hint">{move || format!("{} evaluations of the model", evaluations())}</p>
+        <p class="hint">{Signal::derive(move || format!("{} evaluations of the model", evaluations()))}</p>
     }
 }
 
@@ -135,7 +135,7 @@ fn Schedule(state: State) -> impl IntoView {
         <Show when=move || churns.get()><Explain topic=explain::CHURN/></Show>
         <button
             type="button" class="plain" data-testid="paper"
-            disabled=move || state.scene.read().settings == paper()
+            disabled=Signal::derive(move || state.scene.read().settings == paper())
             on:click=move |_| state.scene.update(|scene| scene.change(false, |s| *s = untrack(paper)))
         >
             "The paper's settings"
@@ -153,7 +153,7 @@ pub fn Generate(state: State, engine: Engine) -> impl IntoView {
         <button
             type="submit" class="primary" class:outdated=outdated
             data-testid="generate"
-            disabled=move || !usable() || !(resting() || *state.doing.read() == Doing::Generating)
+            disabled=Signal::derive(move || !usable() || !(resting() || *state.doing.read() == Doing::Generating))
         >
             {move || if state.busy() { "Cancel" } else { "Generate" }}
         </button>

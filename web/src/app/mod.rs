@@ -93,14 +93,14 @@ fn App(
         view! {
             <button
                 type="button" data-testid=format!("view-{}", name_of(&View::ALL, this))
-                aria-current=move || (view.get() == this).then_some("page")
+                aria-current=Signal::derive(move || (view.get() == this).then_some("page"))
                 on:click=move |_| state.scene.update(|scene| scene.view = this)
             >{name}</button>
         }
     });
     view! {
         <main
-            data-state=move || state.doing.read().word() data-view=move || name_of(&View::ALL, view.get())
+            data-state=Signal::derive(move || state.doing.read().word()) data-view=Signal::derive(move || name_of(&View::ALL, view.get()))
             data-tour=tour
         >
             <header>

@@ -60,12 +60,12 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
         Game::From => view! {
             <Show when=starts_from fallback=needs><GuidePicture state paints=false/></Show>
             <div class="field">
-                <label for="sigma">{move || format!("Noise added: {:.1}", state.scene.read().sigma)}</label>
+                <label for="sigma">{Signal::derive(move || format!("Noise added: {:.1}", state.scene.read().sigma))}</label>
                 // The slider is logarithmic.
                 <input
                     type="range" id="sigma" step="0.01"
                     min=range::SIGMA.start().ln().to_string() max=range::SIGMA.end().ln().to_string()
-                    prop:value=move || state.scene.read().sigma.ln().to_string()
+                    prop:value=Signal::derive(move || state.scene.read().sigma.ln().to_string())
                     on:input:target=move |e| {
                         let sigma: f64 = e.target().value().parse().map_or(2.0, f64::exp);
                         let sigma = (sigma * 100.0).round() / 100.0;
@@ -116,11 +116,11 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
 fn Walk(state: State) -> impl IntoView {
     let count = move || state.run.read().as_ref().map_or(0, |run| run.order.noises.len());
     view! {
-        <div class="field" hidden=move || count() < 2>
+        <div class="field" hidden=Signal::derive(move || count() < 2)>
             <label for="walk">"Position between the seeds"</label>
             <input
-                type="range" id="walk" min="0" step="1" max=move || count().saturating_sub(1).to_string()
-                prop:value=move || state.picture().to_string()
+                type="range" id="walk" min="0" step="1" max=Signal::derive(move || count().saturating_sub(1).to_string())
+                prop:value=Signal::derive(move || state.picture().to_string())
                 on:input:target=move |e| state.enlarged.set(e.target().value().parse().ok())
             />
         </div>

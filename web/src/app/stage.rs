@@ -23,11 +23,11 @@ pub fn Stage(state: State) -> impl IntoView {
     };
     let latent = move || state.frame().is_some_and(|frame| frame.latent);
     view! {
-        <div class="poster" hidden=move || !empty()>
-            <div hidden=move || !first()><Recording state/></div>
+        <div class="poster" hidden=Signal::derive(move || !empty())>
+            <div hidden=Signal::derive(move || !first())><Recording state/></div>
             <p hidden=first>"Press Generate to make a picture with this model."</p>
         </div>
-        <div class="pair" class:forming=move || !comparing() hidden=empty>
+        <div class="pair" class:forming=Signal::derive(move || !comparing()) hidden=empty>
             <Show
                 when=comparing
                 fallback=move || view! {
@@ -45,9 +45,9 @@ pub fn Stage(state: State) -> impl IntoView {
             <figure>
                 <Tiles state/>
                 <figcaption>
-                    <h2>{move || if comparing() { settings_of(&state.run.read(), &state.beside.read()) } else { "The model's guess".into() }}</h2>
+                    <h2>{Signal::derive(move || if comparing() { settings_of(&state.run.read(), &state.beside.read()) } else { "The model's guess".into() })}</h2>
                     <Show when=latent>
-                        <p class="hint" data-testid="latent">{move || latent_hint(state)}</p>
+                        <p class="hint" data-testid="latent">{Signal::derive(move || latent_hint(state))}</p>
                         <Explain topic=explain::LATENT/>
                     </Show>
                     <Show when=move || !comparing()><Explain topic=explain::GUESS/></Show>
@@ -114,7 +114,7 @@ fn Beside(state: State) -> impl IntoView {
     view! {
         <figure>
             <div class="frame"><Picture picture label=Signal::derive(label) name="beside"/></div>
-            <figcaption><h2>{move || settings_of(&state.beside.read(), &state.run.read())}</h2></figcaption>
+            <figcaption><h2>{Signal::derive(move || settings_of(&state.beside.read(), &state.run.read()))}</h2></figcaption>
         </figure>
     }
 }

@@ -85,24 +85,24 @@ pub fn Status(state: State, engine: Engine) -> impl IntoView {
                 <p data-testid="status">{text}</p>
                 <progress
                     max="1"
-                    prop:value=move || part().unwrap_or(0.0)
-                    class:idle=move || part().is_none()
+                    prop:value=Signal::derive(move || part().unwrap_or(0.0))
+                    class:idle=Signal::derive(move || part().is_none())
                     aria-label="Progress"
                 />
             </div>
-            <p class="hidden" role="status">{move || state.said.get()}</p>
+            <p class="hidden" role="status">{Signal::derive(move || state.said.get())}</p>
             <Show when=move || state.note.read().is_some()>
-                <p class="note" data-testid="note">{move || state.note.get()}</p>
+                <p class="note" data-testid="note">{Signal::derive(move || state.note.get())}</p>
             </Show>
             <div role="alert">
                 <Show when=move || state.trouble.read().is_some()>
-                    <p class="trouble" data-testid="trouble">{move || state.trouble.get()}</p>
+                    <p class="trouble" data-testid="trouble">{Signal::derive(move || state.trouble.get())}</p>
                 </Show>
             </div>
             <Show when=move || state.smaller.read().is_some()>
                 <button
                     type="button" class="plain" data-testid="smaller" on:click=fewer
-                    disabled=move || *state.doing.read() != Doing::Resting
+                    disabled=Signal::derive(move || *state.doing.read() != Doing::Resting)
                 >
                     {move || match state.smaller.get() {
                         Some(1) => "Make one picture".into(),
