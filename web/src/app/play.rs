@@ -19,8 +19,8 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
     let games = [
         (Game::Between, "between", "Blend two"),
         (Game::Among, "among", "Blend four"),
-        (Game::From, "from", "Redraw a picture"),
-        (Game::Inpaint, "inpaint", "Repaint a part"),
+        (Game::From, "from", "Redraw"),
+        (Game::Inpaint, "inpaint", "Repaint"),
         (Game::Compare, "compare", "Compare"),
     ];
     let game = Memo::new(move |_| state.scene.read().game);
