@@ -1,6 +1,8 @@
 //! Tests of the program `trainer`, run as a process.
 
+mod ablations;
 mod classes;
+mod compare;
 mod data;
 mod errors;
 mod latents;

@@ -37,6 +37,13 @@ fn pictures_to_measure_on_can_come_from_elsewhere() {
     let from_there = ["--duration", "24", "--validate", "3", "--validation-data", &pictures];
     run(&[&resume[..], &[text(&plain)], &from_there].concat());
     assert!(log(&plain)[0]["validation_loss"].as_f64() > Some(0.0));
+    let levels = log(&plain)[0]["validation_levels"].as_array().expect("levels").clone();
+    // Each image has one of the levels.
+    assert_eq!(levels.len(), 3);
+    for pair in levels.windows(2) {
+        assert!(pair[0][0].as_f64() < pair[1][0].as_f64(), "{levels:?}");
+    }
+    assert!(levels.iter().all(|level| level[1].as_f64() > Some(0.0)), "{levels:?}");
     run(&[&resume[..], &[text(&plain), "--duration", "32", "--validate", "0"]].concat());
     assert_eq!(log(&plain).len(), 1);
 

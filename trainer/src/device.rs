@@ -9,6 +9,7 @@ use clap::ValueEnum;
 pub enum DeviceKind {
     /// CPU.
     #[default]
+    #[value(alias = "cpu")]
     Flex,
     /// GPU, through the graphics API of the system.
     Wgpu,
@@ -64,6 +65,20 @@ impl DeviceKind {
         }
     }
 
+    /// Describes the hardware of `n` devices of this kind, for the model card.
+    pub fn hardware(self, n: usize) -> String {
+        if self == Self::Flex {
+            return cpu();
+        }
+        // NVIDIA's driver names its GPUs in files; other drivers have no such place.
+        let gpus = std::fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten();
+        let name = gpus.into_iter().find_map(|gpu| {
+            let text = std::fs::read_to_string(gpu.path().join("information")).ok()?;
+            field(&text, "Model").map(String::from)
+        });
+        format!("{n} x {}", name.as_deref().unwrap_or("GPU"))
+    }
+
     fn constructor(self) -> Option<fn(usize) -> Device> {
         match self {
             DeviceKind::Flex => Some(|_| Device::flex()),
@@ -76,5 +91,34 @@ impl DeviceKind {
             #[allow(unreachable_patterns)]
             _ => None,
         }
+    }
+}
+
+/// Returns the CPU of this machine, or its architecture if the model is unknown.
+fn cpu() -> String {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    format!("{cores} cores of {}", field(&text, "model name").unwrap_or(std::env::consts::ARCH))
+}
+
+/// Returns the value of the first line `name : value`.
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (key.trim() == name).then(|| value.trim())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hardware_is_read_from_the_files_of_the_system() {
+        let text = "processor\t: 0\nmodel name\t: AMD EPYC 9R14\nmodel name\t: other\n";
+        assert_eq!(field(text, "model name"), Some("AMD EPYC 9R14"));
+        assert_eq!(field(text, "model"), None);
+        assert!(DeviceKind::Flex.hardware(1).contains(" cores of "));
+        assert!(DeviceKind::Cuda.hardware(8).starts_with("8 x "));
     }
 }

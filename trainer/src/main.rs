@@ -4,12 +4,15 @@
 
 mod args;
 mod commands;
+mod comparison;
 mod config;
 mod data;
 mod device;
 mod files;
 mod learner;
 mod memory;
+#[allow(dead_code)]
+mod plot;
 mod run;
 mod samples;
 mod validation;
@@ -19,8 +22,10 @@ use std::process::ExitCode;
 
 use anstream::eprintln;
 
-use crate::args::{Args, Command, DataCommand};
-use crate::commands::{bench, data as datasets, denoise, export, info, manual, sample, train};
+use crate::args::{Args, Command, DataCommand, TableCommand};
+use crate::commands::{
+    bench, compare, data as datasets, denoise, export, info, manual, sample, table, train,
+};
 
 fn main() -> ExitCode {
     memory::keep_freed_memory();
@@ -31,6 +36,10 @@ fn main() -> ExitCode {
         Command::Export(args) => export::run(args).map(|()| ExitCode::SUCCESS),
         Command::Denoise(args) => denoise::run(args).map(|()| ExitCode::SUCCESS),
         Command::Info(args) => info::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Compare(args) => compare::run(args),
+        Command::Table(TableCommand::Params(args)) => {
+            table::params(&args).map(|()| ExitCode::SUCCESS)
+        }
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
         Command::Completions(args) => manual::completions(&args).map(|()| ExitCode::SUCCESS),
         Command::Man(args) => manual::pages(&args).map(|()| ExitCode::SUCCESS),

@@ -45,7 +45,7 @@ impl Validation {
                 data.clone()
             }
             Some(path) => {
-                let others = Dataset::open(path, &config.model)?;
+                let others = Dataset::open(path, &config.model, config.resize)?;
                 let path = path.display();
                 ensure!(n <= others.len(), "--validate {n}: {path} has {} images", others.len());
                 ensure!(
@@ -66,31 +66,40 @@ impl Validation {
         Ok(Some(Self { data, images }))
     }
 
-    /// Returns the validation loss of a model on `device`, averaged over values and images.
-    pub fn loss(&self, model: &Model, config: &TrainConfig, device: &Device) -> f64 {
-        let levels: Vec<f64> = (0..LEVELS)
-            .map(|level| config.loss.quantile((level as f64 + 0.5) / LEVELS as f64))
+    /// Returns the validation loss of a model on `device`.
+    pub fn loss(&self, model: &Model, config: &TrainConfig, device: &Device) -> ValidationLoss {
+        let sigma = levels(config, LEVELS);
+        let examples: Vec<Noisy> = (0..self.images.len())
+            .map(|i| Noisy { image: i, sigma: sigma[i % LEVELS], noise: i as u64 })
             .collect();
-        let numbered: Vec<(usize, usize)> = self.images.iter().copied().enumerate().collect();
+        let losses = self.losses(model, config, device, &examples);
+        let mean = |losses: Vec<f64>| losses.iter().sum::<f64>() / losses.len() as f64;
+        let level = |(i, sigma)| {
+            let losses: Vec<f64> = losses.iter().skip(i).step_by(LEVELS).copied().collect();
+            (!losses.is_empty()).then(|| (sigma, mean(losses)))
+        };
+        let levels = sigma.into_iter().enumerate().filter_map(level).collect();
+        ValidationLoss { levels, mean: mean(losses) }
+    }
+
+    /// Returns the number of validation images.
+    pub fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    /// Returns the loss of a model on `device` for each noisy image, averaged over values.
+    pub fn losses(
+        &self,
+        model: &Model,
+        config: &TrainConfig,
+        device: &Device,
+        examples: &[Noisy],
+    ) -> Vec<f64> {
         let size = config.micro_batch.unwrap_or(config.batch);
-        let mut sum = 0.0;
-        for part in numbered.chunks(size) {
+        let mut all = Vec::with_capacity(examples.len());
+        for part in examples.chunks(size) {
+            let Examples { images, noise, labels, sigma } = self.examples(part);
             let b = part.len();
-            let (mut images, mut noise) = (Vec::new(), Vec::new());
-            let (mut labels, mut sigma) = (Vec::new(), Vec::new());
-            for &(i, index) in part {
-                let Entry { image, std, class } = self.data.entry(index, false);
-                let mut random = Random::new(0, Stream::Validation, i as u64);
-                let of_noise = images.len()..images.len() + image.len();
-                noise.resize(of_noise.end, 0.0);
-                random.fill_normal(&mut noise[of_noise.clone()]);
-                images.extend(image);
-                for (value, std) in images[of_noise].iter_mut().zip(std.into_iter().flatten()) {
-                    *value += std * random.normal() as f32;
-                }
-                labels.push(Label::from(class));
-                sigma.push(levels[i % LEVELS]);
-            }
             let [c, h, w] = self.data.shape;
             let tensor =
                 |values| Tensor::<4>::from_data(TensorData::new(values, [b, c, h, w]), device);
@@ -101,10 +110,67 @@ impl Validation {
             let output = model.denoise(noisy, &sigma, conditioning);
             let losses = config.loss.of(images, noise, &sigma, output);
             let losses = losses.into_data().try_into_vec::<f32>().expect("losses are f32");
-            sum += losses.into_iter().map(f64::from).sum::<f64>() / (c * h * w) as f64;
+            all.extend(losses.into_iter().map(|loss| f64::from(loss) / (c * h * w) as f64));
         }
-        sum / numbered.len() as f64
+        all
     }
+
+    /// Returns validation images with their noise, on the host.
+    pub fn examples(&self, examples: &[Noisy]) -> Examples {
+        let mut all = Examples::default();
+        for &Noisy { image, sigma, noise } in examples {
+            let Entry { image, std, class } = self.data.entry(self.images[image], false);
+            let mut random = Random::new(0, Stream::Validation, noise);
+            let of_noise = all.images.len()..all.images.len() + image.len();
+            all.noise.resize(of_noise.end, 0.0);
+            random.fill_normal(&mut all.noise[of_noise.clone()]);
+            all.images.extend(image);
+            for (value, std) in all.images[of_noise].iter_mut().zip(std.into_iter().flatten()) {
+                *value += std * random.normal() as f32;
+            }
+            all.labels.push(Label::from(class));
+            all.sigma.push(sigma);
+        }
+        all
+    }
+}
+
+/// A validation loss.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidationLoss {
+    /// Loss, averaged over values and images.
+    pub mean: f64,
+    /// Noise levels with the loss at each, lowest first.
+    pub levels: Vec<(f64, f64)>,
+}
+
+/// A validation image with noise.
+#[derive(Clone, Copy, Debug)]
+pub struct Noisy {
+    /// Number of the image among the validation images.
+    pub image: usize,
+    /// Noise level.
+    pub sigma: f64,
+    /// Index of its random numbers.
+    pub noise: u64,
+}
+
+/// Validation images with their noise, on the host.
+#[derive(Default)]
+pub struct Examples {
+    /// Images or sampled latents, `[B, C, H, W]`.
+    pub images: Vec<f32>,
+    /// Standard normal noise, `[B, C, H, W]`.
+    pub noise: Vec<f32>,
+    /// Classes, `[B]`.
+    pub labels: Vec<Label>,
+    /// Noise levels, `[B]`.
+    pub sigma: Vec<f64>,
+}
+
+/// Returns the medians of `n` equal parts of the noise levels of training, lowest first.
+pub fn levels(config: &TrainConfig, n: usize) -> Vec<f64> {
+    (0..n).map(|level| config.loss.quantile((level as f64 + 0.5) / n as f64)).collect()
 }
 
 #[cfg(test)]
@@ -127,7 +193,7 @@ mod tests {
     }
 
     fn open(config: &TrainConfig) -> anyhow::Result<Option<Validation>> {
-        let data = Dataset::open(&config.data, &config.model).expect("embedded");
+        let data = Dataset::open(&config.data, &config.model, config.resize).expect("embedded");
         Validation::open(config, &Arc::new(data))
     }
 
@@ -135,7 +201,14 @@ mod tests {
         let device = Device::flex();
         let model = Model::new(config.model.clone(), 1, &device).expect("valid");
         let validation = open(config).expect("enough images").expect("the recipe has some");
-        validation.loss(&model, config, &device)
+        let loss = validation.loss(&model, config, &device);
+        // Each image has one of the levels.
+        let numbers = (0..config.held_out()).map(|i| i % LEVELS);
+        let counts: Vec<usize> =
+            (0..LEVELS).map(|level| numbers.clone().filter(|i| *i == level).count()).collect();
+        let sum = loss.levels.iter().zip(counts).map(|((_, loss), n)| loss * n as f64);
+        assert!((sum.sum::<f64>() / config.held_out() as f64 / loss.mean - 1.0).abs() < 1e-12);
+        loss.mean
     }
 
     #[test]
@@ -158,7 +231,7 @@ mod tests {
         let config = config(16);
         let device = Device::flex();
         let model = Model::new(config.model.clone(), 1, &device).expect("valid");
-        let data = Dataset::open(&config.data, &config.model).expect("embedded");
+        let data = Dataset::open(&config.data, &config.model, config.resize).expect("embedded");
         let mut sum = 0.0;
         for (i, place) in held_out(1911, 16).enumerate() {
             // The medians of the eighths of a normal distribution: EDM's noise is log-normal.

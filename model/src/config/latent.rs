@@ -3,7 +3,7 @@
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::config::block::{Position, TransformerConfig, Window};
+use crate::config::block::{Position, TimeEntry, TransformerConfig, Window};
 use crate::config::check::{
     ConfigError, MAX_BLOCKS, MAX_CHANNELS, MAX_CLASSES, MAX_RESOLUTION, MAX_TOKENS_PER_SIDE, check,
     is_default, within,
@@ -131,7 +131,35 @@ impl LatentConfig {
         check(self.modulation == Modulation::Tmsa || no_bias, || {
             "modulation adaln-zero has no position bias: transformer.position must be none".into()
         })?;
+        let plain = self.transformer.time_entry == TimeEntry::default();
+        check(self.modulation == Modulation::Tmsa || plain, || {
+            "modulation adaln-zero brings time into each block: transformer.time_entry must be qkv, \
+             its default"
+                .into()
+        })?;
         self.transformer.divides("width", self.width)?;
         self.window.divides(self.side(), "map of tokens")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_adaln_zero_would_ignore_are_errors() {
+        let transformer =
+            TransformerConfig { position: Position::None, ..LatentConfig::default().transformer };
+        let dit =
+            LatentConfig { modulation: Modulation::AdalnZero, transformer, ..Default::default() };
+        assert!(dit.validate().is_ok());
+        let mut other = dit.clone();
+        other.transformer.time_entry = TimeEntry::None;
+        let error = other.validate().expect_err("ignored").to_string();
+        assert!(error.contains("transformer.time_entry must be qkv"), "{error}");
+        let mut other = dit;
+        other.transformer.position = Position::Relative { init_std: 0.02 };
+        let error = other.validate().expect_err("ignored").to_string();
+        assert!(error.contains("transformer.position must be none"), "{error}");
     }
 }

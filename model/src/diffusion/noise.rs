@@ -36,6 +36,8 @@ pub enum Stream {
     /// Noise and latent of a held-out image, with the index of the image among those held out; and
     /// the choice of the held-out images, with the index `u64::MAX`.
     Validation = 10,
+    /// Resampling of images for a bootstrap interval; the index is the resample.
+    Bootstrap = 11,
 }
 
 /// Computes the four words of one Philox4x32-10 block.

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod compare;
 mod compute;
 mod data;
 mod parse;
@@ -13,6 +14,7 @@ use std::ffi::OsString;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Id, Parser, Subcommand};
 
+pub use compare::{CompareArgs, ParamsArgs, TableCommand, TableFormat};
 pub use data::{CheckArgs, DataCommand, EncodeArgs, FetchArgs};
 pub use parse::seeds;
 pub use sampling::{SampleArgs, VaeArgs};
@@ -51,6 +53,11 @@ pub enum Command {
     /// Check, download or encode a dataset.
     #[command(subcommand)]
     Data(DataCommand),
+    /// Train the networks of a plan alike, and compare their losses.
+    Compare(CompareArgs),
+    /// Print a table about the networks.
+    #[command(subcommand)]
+    Table(TableCommand),
     /// Measure speed and memory use.
     Bench(BenchArgs),
     /// Print shell completions.
@@ -82,7 +89,17 @@ impl Args {
 impl Default for Command {
     /// `trainer train` with every flag at its default.
     fn default() -> Self {
-        Args::parse_from(["trainer", "train"]).command.expect("a command was given")
+        Self::Train(TrainArgs::default())
+    }
+}
+
+impl Default for TrainArgs {
+    /// Every flag at its default.
+    fn default() -> Self {
+        match Args::parse_from(["trainer", "train"]).command {
+            Some(Command::Train(args)) => args,
+            _ => unreachable!("the command is `train`"),
+        }
     }
 }
 

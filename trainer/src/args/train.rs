@@ -65,6 +65,9 @@ pub struct RecipeArgs {
     /// data.
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
+    /// Center-crop images of other sizes to a square, and resize them to the model's resolution.
+    #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true", conflicts_with = "resume")]
+    pub resize: Option<bool>,
     /// Number of images to train on, counting repetitions, such as 3k or 200M.
     #[arg(long, value_name = "IMAGES", value_parser = images)]
     pub duration: Option<u64>,
@@ -96,6 +99,16 @@ pub struct RecipeArgs {
     /// such as 0.2.
     #[arg(long, value_name = "FRACTION", value_parser = probability)]
     pub lr_decay: Option<f64>,
+    /// Shape of that decay.
+    #[arg(long, value_enum)]
+    pub lr_decay_shape: Option<config::DecayShape>,
+    /// After this many images, let the learning rate fall with the inverse square root of the number
+    /// of images, as in EDM2.
+    #[arg(long, value_name = "IMAGES", value_parser = images)]
+    pub lr_inverse_sqrt: Option<u64>,
+    /// Decoupled weight decay, as in AdamW: each step multiplies the weights by 1 - lr times this.
+    #[arg(long, value_name = "RATE", conflicts_with = "resume")]
+    pub weight_decay: Option<f64>,
     /// Optimizer.
     #[arg(long, value_enum, conflicts_with = "resume")]
     pub optimizer: Option<config::Optimizer>,
@@ -171,4 +184,7 @@ pub struct OutputArgs {
     /// Print JSON Lines: the lines of stats.jsonl as they are written, then the result.
     #[arg(long)]
     pub json: bool,
+    /// Whether the result is not printed either, for commands that train several models.
+    #[arg(skip)]
+    pub no_result: bool,
 }

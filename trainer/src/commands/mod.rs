@@ -1,10 +1,12 @@
 //! The commands of the program.
 
 pub mod bench;
+pub mod compare;
 pub mod data;
 pub mod denoise;
 pub mod export;
 pub mod info;
 pub mod manual;
 pub mod sample;
+pub mod table;
 pub mod train;

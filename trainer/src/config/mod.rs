@@ -5,6 +5,7 @@ pub mod options;
 mod preset;
 mod validate;
 
+use std::f64::consts::PI;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
@@ -29,6 +30,10 @@ pub struct TrainConfig {
     pub loss: LossConfig,
     /// Training data: a folder, an archive, a latent dataset, or [`EMBEDDED_DATA`].
     pub data: PathBuf,
+    /// Whether images of other sizes are center-cropped to a square and resized. Otherwise they are
+    /// errors.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub resize: bool,
     /// Whether half of the images are mirrored horizontally. The augmentation labels say which.
     pub flip: bool,
     /// Probability of each other transformation of EDM's augmentation; 0 disables it.
@@ -65,6 +70,13 @@ pub struct TrainConfig {
     /// Fraction of the duration, at its end, over which the learning rate decays linearly to 0.
     #[serde(default)]
     pub lr_decay: f64,
+    /// Shape of that decay.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub lr_decay_shape: DecayShape,
+    /// Number of images after which the learning rate falls with the inverse square root of the
+    /// number of images, as in EDM2. `None` keeps it constant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lr_inverse_sqrt: Option<u64>,
     /// Optimizer.
     #[serde(default)]
     pub optimizer: Optimizer,
@@ -81,6 +93,23 @@ pub struct TrainConfig {
     pub ema: EmaConfig,
     /// Seed of all random numbers.
     pub seed: u64,
+}
+
+/// Returns whether an option has its default. Then it is not serialised, and earlier versions read
+/// the recipe.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// Shape of the decay of the learning rate to 0 at the end of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum DecayShape {
+    /// A straight line.
+    #[default]
+    Linear,
+    /// Half a period of a cosine.
+    Cosine,
 }
 
 /// Initial class embeddings of an image-space network.
@@ -137,6 +166,10 @@ pub struct AdamConfig {
     pub betas: [f64; 2],
     /// Term added to the denominator.
     pub eps: f64,
+    /// Decoupled weight decay (AdamW): in each step, every parameter is multiplied by
+    /// `1 - lr · weight_decay`. 0 is Adam.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub weight_decay: f64,
 }
 
 /// Exponential moving average of the weights.
@@ -150,17 +183,25 @@ pub struct EmaConfig {
 }
 
 impl TrainConfig {
-    /// Returns the learning rate after `images` images: a linear warm-up, then constant (EDM), then
-    /// a linear decay to 0 if the recipe has one.
+    /// Returns the learning rate after `images` images: a linear warm-up, then constant (EDM) or
+    /// falling with the inverse square root (EDM2), then a decay to 0 if the recipe has one.
     pub fn lr(&self, images: u64) -> f64 {
         let ramp = if self.lr_ramp == 0 { 1.0 } else { images as f64 / self.lr_ramp as f64 };
         let decay = if self.lr_decay == 0.0 {
             1.0
         } else {
             let left = self.duration.saturating_sub(images) as f64;
-            left / (self.lr_decay * self.duration as f64)
+            let left = (left / (self.lr_decay * self.duration as f64)).min(1.0);
+            match self.lr_decay_shape {
+                DecayShape::Linear => left,
+                DecayShape::Cosine => 0.5 - 0.5 * (PI * left).cos(),
+            }
         };
-        self.adam.lr * ramp.min(decay).min(1.0)
+        let inverse_sqrt = match self.lr_inverse_sqrt {
+            Some(reference) => (reference as f64 / images.max(1) as f64).min(1.0).sqrt(),
+            None => 1.0,
+        };
+        self.adam.lr * ramp.min(decay * inverse_sqrt).min(1.0)
     }
 
     /// Returns the decay rate of the moving average for a step after `images` images (EDM):
@@ -207,17 +248,51 @@ mod tests {
         assert_eq!([config.lr(200_000_000), config.lr(380_000_000)], [1e-3, 0.25e-3]);
     }
 
+    #[test]
+    fn other_schedules_have_their_values() {
+        let preset = TrainConfig::preset("cifar10").expect("a preset");
+        let lr_decay_shape = DecayShape::Cosine;
+        let cosine = TrainConfig { lr_decay: 0.5, lr_decay_shape, ..preset.clone() };
+        for (images, want) in [(100_000_000, 1.0), (150_000_000, 0.5), (200_000_000, 0.0)] {
+            let found = cosine.lr(images) / 1e-3;
+            assert!((found - want).abs() < 1e-12, "{found}, not {want}");
+        }
+        // A third of the decay is left: (1 - cos(60 degrees)) / 2.
+        let third = TrainConfig { duration: 300_000_000, lr_decay: 1.0, ..cosine };
+        assert!((third.lr(200_000_000) / 1e-3 - 0.25).abs() < 1e-12);
+
+        // EDM2: lr / sqrt(max(images / reference, 1)).
+        let edm2 = TrainConfig { lr_inverse_sqrt: Some(40_000_000), ..preset };
+        for (images, want) in [(5_000_000, 0.5), (40_000_000, 1.0), (160_000_000, 0.5)] {
+            let found = edm2.lr(images) / 1e-3;
+            assert!((found - want).abs() < 1e-12, "{found}, not {want}");
+        }
+    }
+
     proptest! {
         #[test]
         fn the_learning_rate_is_continuous(
             lr_ramp in 0u64..2_000,
             lr_decay in 0.0f64..=1.0,
             duration in 1u64..1_000,
+            cosine: bool,
+            inverse_sqrt in prop::option::of(1u64..1_000),
         ) {
             let preset = TrainConfig::preset("tiny").expect("a preset");
-            let config = TrainConfig { lr_ramp, lr_decay, duration, ..preset };
+            let shape = if cosine { DecayShape::Cosine } else { DecayShape::Linear };
+            let config = TrainConfig {
+                lr_ramp,
+                lr_decay,
+                duration,
+                lr_decay_shape: shape,
+                lr_inverse_sqrt: inverse_sqrt,
+                ..preset
+            };
             let per_image = |images: f64| config.adam.lr / images.max(1.0);
-            let slope = per_image(lr_ramp as f64).max(per_image(lr_decay * duration as f64));
+            // A cosine is steepest in its middle, by pi / 2.
+            let decay = per_image(lr_decay * duration as f64) * if cosine { PI / 2.0 } else { 1.0 };
+            let root = inverse_sqrt.map_or(0.0, |images| per_image(2.0 * images as f64));
+            let slope = per_image(lr_ramp as f64).max(decay + root);
             for images in 0..duration + 2 {
                 let [lr, next] = [config.lr(images), config.lr(images + 1)];
                 prop_assert!((0.0..=config.adam.lr).contains(&lr), "{lr} after {images}");

@@ -65,7 +65,7 @@ impl Options {
 }
 
 /// Merges `over` into `base`, field by field.
-fn merge(base: &mut Value, over: &Value) {
+pub fn merge(base: &mut Value, over: &Value) {
     match (base, over) {
         // The fields of an object depend on its `kind`: an object of another kind is replaced.
         (Value::Object(base), Value::Object(over)) if !other_kind(base, over) => {

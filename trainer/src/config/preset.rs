@@ -5,7 +5,8 @@ use model::importance::TimeSampling;
 use model::loss::LossConfig;
 
 use super::{
-    AdamConfig, ClassVectors, EMBEDDED_DATA, EmaConfig, Optimizer, Precision, TrainConfig,
+    AdamConfig, ClassVectors, DecayShape, EMBEDDED_DATA, EmaConfig, Optimizer, Precision,
+    TrainConfig,
 };
 
 impl TrainConfig {
@@ -17,6 +18,7 @@ impl TrainConfig {
             model,
             loss: LossConfig::default(),
             data: EMBEDDED_DATA.into(),
+            resize: false,
             flip: true,
             augment,
             label_dropout: if classes > 0 { 0.1 } else { 0.0 },
@@ -27,9 +29,11 @@ impl TrainConfig {
             precision: Precision::F32,
             clip: None,
             duration,
-            adam: AdamConfig { lr, betas: [0.9, 0.999], eps: 1e-8 },
+            adam: AdamConfig { lr, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 },
             lr_ramp,
             lr_decay: 0.0,
+            lr_decay_shape: DecayShape::default(),
+            lr_inverse_sqrt: None,
             optimizer: Optimizer::Adam,
             muon_lr: None,
             immiscible: false,

@@ -53,6 +53,19 @@ impl TrainConfig {
         }
         positive("adam.lr", self.adam.lr)?;
         positive("adam.eps", self.adam.eps)?;
+        let decay = self.adam.weight_decay;
+        ensure!(
+            decay >= 0.0 && decay.is_finite(),
+            "adam.weight_decay is {decay}, not a finite number of at least 0"
+        );
+        ensure!(
+            decay == 0.0 || self.optimizer == Optimizer::Adam,
+            "adam.weight_decay is {decay}, which --optimizer muon does not support"
+        );
+        ensure!(
+            self.lr_inverse_sqrt != Some(0),
+            "lr_inverse_sqrt is 0; it is the number of images after which the learning rate falls"
+        );
         for beta in self.adam.betas {
             ensure!((0.0..1.0).contains(&beta), "adam.betas contains {beta}, not within 0 to 1");
         }

@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn similar_classes_have_similar_embeddings() {
         let config = TrainConfig::preset("tiny-emoji").expect("a preset");
-        let data = Dataset::open(&config.data, &config.model).expect("embedded");
+        let data = Dataset::open(&config.data, &config.model, config.resize).expect("embedded");
         let (classes, channels) = (1911, 16);
         let weight = components(&data, classes, channels, 0);
         assert!(weight.iter().all(|value| value.is_finite()));
@@ -178,7 +178,7 @@ mod tests {
     fn classes_without_images_have_zero_embeddings() {
         let mut config = TrainConfig::preset("tiny-emoji").expect("a preset");
         config.model = config.model.with_classes(2000);
-        let data = Dataset::open(&config.data, &config.model).expect("embedded");
+        let data = Dataset::open(&config.data, &config.model, config.resize).expect("embedded");
         // A class without images.
         let weight = components(&data, 2000, 4, 0);
         assert!(weight.chunks_exact(2000).all(|row| row[1999] == 0.0 && row[0] != 0.0));

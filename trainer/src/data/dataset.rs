@@ -51,12 +51,13 @@ enum Store {
 }
 
 impl Dataset {
-    /// Opens a dataset for a model.
+    /// Opens a dataset for a model. With `resize`, images of other sizes are center-cropped to a
+    /// square and resized; latents are not.
     ///
     /// # Errors
     ///
     /// If it cannot be read, is empty, does not fit the model, or has unusable images.
-    pub fn open(path: &Path, model: &ModelConfig) -> Result<Self, DataError> {
+    pub fn open(path: &Path, model: &ModelConfig, resize: bool) -> Result<Self, DataError> {
         let shape = model.image_shape();
         let (store, mut classes, mut class_names) = if is_latents(path) {
             let latents = Latents::open(path)?;
@@ -78,6 +79,7 @@ impl Dataset {
             }
             let (mut images, mut labels) = (Vec::new(), Vec::new());
             let names = read_usable(path, |image, class| {
+                let image = if resize { image.center_crop(shape[1])? } else { image };
                 images.push(image.channels_first(shape)?);
                 labels.push(class);
                 Ok(())

@@ -66,8 +66,9 @@ impl DecodedImage {
         Ok(Self { width, height, rgb: rgb.into_raw() })
     }
 
-    /// Crops the largest centered square, and resizes it to `side` pixels a side with bicubic
-    /// interpolation.
+    /// Crops the largest centered square, and resizes it to `side` pixels a side. As in ADM and DiT,
+    /// it is halved by averages of 2x2 pixels while it is at least twice as large, then resized with
+    /// bicubic interpolation.
     ///
     /// # Errors
     ///
@@ -84,8 +85,16 @@ impl DecodedImage {
             return Err("it has no pixels".into());
         }
         let (x, y) = ((width - short) / 2, (height - short) / 2);
-        let square = imageops::crop_imm(&image, x, y, short, short).to_image();
-        let resized = imageops::resize(&square, side as u32, side as u32, FilterType::CatmullRom);
+        let mut square = imageops::crop_imm(&image, x, y, short, short).to_image();
+        let side_u32 = side as u32;
+        while square.width() >= 2 * side_u32 && square.width().is_multiple_of(2) {
+            square = halve(&square);
+        }
+        let resized = if square.width() == side_u32 {
+            square
+        } else {
+            imageops::resize(&square, side_u32, side_u32, FilterType::CatmullRom)
+        };
         Ok(Self { width: side, height: side, rgb: resized.into_raw() })
     }
 
@@ -96,15 +105,41 @@ impl DecodedImage {
     /// If the image has another size.
     pub fn channels_first(&self, [c, h, w]: [usize; 3]) -> Result<Vec<u8>, String> {
         if (self.width, self.height) != (w, h) {
-            return Err(format!("{}x{} pixels, not {w}x{h}", self.width, self.height));
+            return Err(format!(
+                "{}x{} pixels, not {w}x{h}; --resize crops and resizes images",
+                self.width, self.height
+            ));
         }
         Ok((0..c).flat_map(|channel| self.rgb.iter().skip(channel).step_by(3).copied()).collect())
     }
 }
 
+/// Returns an image of half the width and height, both of which are even: each pixel is the rounded
+/// mean of 2x2 pixels.
+fn halve(image: &RgbImage) -> RgbImage {
+    RgbImage::from_fn(image.width() / 2, image.height() / 2, |x, y| {
+        let pixels = [(0, 0), (1, 0), (0, 1), (1, 1)];
+        let pixels = pixels.map(|(dx, dy)| image.get_pixel(2 * x + dx, 2 * y + dy).0);
+        let mean = |c: usize| pixels.iter().map(|pixel| u16::from(pixel[c])).sum::<u16>() + 2;
+        image::Rgb([0, 1, 2].map(|c| (mean(c) / 4) as u8))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn images_of_twice_the_size_are_averaged() {
+        // 4x4 pixels with values 0, 10, 20, ... in red.
+        let rgb: Vec<u8> = (0..16).flat_map(|i| [10 * i, 7, 255]).collect();
+        let image = DecodedImage { width: 4, height: 4, rgb };
+        let halved = image.center_crop(2).expect("pixels");
+        // (0 + 10 + 40 + 50) / 4, and so on.
+        let red: Vec<u8> = halved.rgb.iter().step_by(3).copied().collect();
+        assert_eq!(red, [25, 45, 105, 125]);
+        assert!(halved.rgb.chunks(3).all(|pixel| pixel[1..] == [7, 255]));
+    }
 
     #[test]
     fn images_are_center_cropped_and_resized() {

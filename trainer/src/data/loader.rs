@@ -219,7 +219,7 @@ mod tests {
     fn set_up(flip: bool) -> (TrainConfig, Arc<Dataset>) {
         let preset = TrainConfig::preset("tiny").expect("a preset");
         let config = TrainConfig { flip, batch: 7, ..preset };
-        let data = Dataset::open(Path::new("emoji"), &config.model).expect("embedded");
+        let data = Dataset::open(Path::new("emoji"), &config.model, false).expect("embedded");
         (config, Arc::new(data))
     }
 
@@ -315,7 +315,7 @@ mod tests {
         let mut config = TrainConfig::preset("latent-tiny").expect("a preset");
         let NetworkConfig::Latent(latent) = &mut config.model.network else { unreachable!() };
         (latent.channels, latent.resolution, latent.patch) = (2, 1, 1);
-        let data = Dataset::open(&path, &config.model).expect("whole");
+        let data = Dataset::open(&path, &config.model, false).expect("whole");
         (TrainConfig { label_dropout, ..config }, data)
     }
 

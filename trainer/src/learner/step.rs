@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::thread;
 
 use anyhow::ensure;
-use burn::optim::{AdamConfig, GradientsParams};
+use burn::optim::{AdamConfig, AdamWConfig, GradientsParams};
 use burn::tensor::{Bytes, DType, Device};
 use model::Model;
 
@@ -60,7 +60,14 @@ impl Learner {
             .with_beta_2(beta_2)
             .with_epsilon(config.adam.eps as f32);
         let muon_lr = config.muon_lr.unwrap_or(config.adam.lr);
+        let weight_decay = config.adam.weight_decay as f32;
+        let adam_w = AdamWConfig::new()
+            .with_beta_1(beta_1)
+            .with_beta_2(beta_2)
+            .with_epsilon(config.adam.eps as f32)
+            .with_weight_decay(weight_decay);
         let optimizer = |model: &Model| match config.optimizer {
+            Optimizer::Adam if weight_decay > 0.0 => adam_w.init(),
             Optimizer::Adam => adam.init(),
             Optimizer::Muon => {
                 muon::with_adam(&adam, muon_lr / config.adam.lr, model.network.specs())
@@ -254,7 +261,7 @@ mod tests {
         let make = |device: &_| Ok(Model::new(config.model.clone(), 1, device)?);
         let mut learner =
             Learner::new(config, &devices, None, make, make).expect("it fits together");
-        let data = Dataset::open(&config.data, &config.model).expect("embedded");
+        let data = Dataset::open(&config.data, &config.model, config.resize).expect("embedded");
         let loader = Loader::new(config, Arc::new(data), 0, 0..config.batch);
         let steps = (0..4u64)
             .map(|step| {
@@ -304,6 +311,34 @@ mod tests {
         }
     }
 
+    /// After one step with decay, the weights differ by `lr · weight_decay · w` from those without.
+    #[test]
+    fn weight_decay_shrinks_the_weights_apart_from_the_gradient() {
+        let config = config();
+        let step = |weight_decay: f64| {
+            let mut config = config.clone();
+            config.adam.weight_decay = weight_decay;
+            let make = |device: &_| Ok(Model::new(config.model.clone(), 1, device)?);
+            let mut learner =
+                Learner::new(&config, &[Device::flex()], None, make, make).expect("valid");
+            let data = Dataset::open(&config.data, &config.model, false).expect("embedded");
+            let loader = Loader::new(&config, Arc::new(data), 0, 0..config.batch);
+            learner.step(loader.next(), &config, 8).expect("one machine");
+            let values = learner.model().parameters().into_iter().flat_map(|(_, values)| values);
+            values.collect::<Vec<f32>>()
+        };
+        let (plain, decayed) = (step(0.0), step(20.0));
+        let before = start(&config).parameters().into_iter().flat_map(|(_, values)| values);
+        let factor = (config.adam.lr * 20.0) as f32;
+        let mut moved = 0;
+        for ((before, plain), decayed) in before.zip(plain).zip(decayed) {
+            let want = plain - factor * before;
+            assert!((decayed - want).abs() < 1e-6, "{before}: {decayed}, not {want}");
+            moved += usize::from(before.abs() > 0.01);
+        }
+        assert!(moved > 1_000);
+    }
+
     /// The weights stay in single precision: updates below the resolution of bfloat16 add up.
     #[test]
     fn bf16_learns_as_f32_does() {
@@ -330,7 +365,7 @@ mod tests {
 
     /// `n` batches of the embedded dataset.
     fn batches(config: &TrainConfig, n: usize) -> Vec<Batch> {
-        let data = Dataset::open(&config.data, &config.model).expect("embedded");
+        let data = Dataset::open(&config.data, &config.model, config.resize).expect("embedded");
         let loader = Loader::new(config, Arc::new(data), 0, 0..config.batch);
         (0..n).map(|_| loader.next()).collect()
     }

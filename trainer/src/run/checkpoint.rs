@@ -5,6 +5,8 @@
 //! metadata contains [`Progress`].
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufWriter, IntoInnerError, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
@@ -13,15 +15,18 @@ use model::config::ModelConfig;
 use model::weights::f32_values;
 use model::{Model, TensorSpec};
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use sha2::{Digest, Sha256};
 
 use super::folder::RunFolder;
 use super::progress::Progress;
-use crate::files::atomic::write;
+use crate::files::atomic::write_with;
 
 const MAGIC: &[u8; 8] = b"DIFFIT\0\x01";
 const KEY: &str = "diffit-checkpoint";
+
+/// Length of the hash, SHA-256.
+const HASH: usize = 32;
 
 /// Returns the approximate size in bytes of a checkpoint with this many parameters: the weights,
 /// their moving average and two moments of Adam. (Muon has one.)
@@ -75,44 +80,75 @@ fn is_finite_record(record: &[u8]) -> bool {
     values.map(|bytes| f32::from_le_bytes(bytes.try_into().expect("4 bytes"))).all(f32::is_finite)
 }
 
-/// Writes a checkpoint atomically.
+/// Writes a checkpoint atomically. Values go to the file tensor by tensor, so that besides the state
+/// only a buffer is in memory, and each tensor is freed when it is written.
 ///
 /// # Errors
 ///
 /// If the file cannot be written.
 pub fn save(path: &Path, state: State) -> anyhow::Result<()> {
-    let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
-    let part = |prefix: &'static str, parameters: &Parameters| {
-        parameters
-            .iter()
-            .map(|(spec, values)| {
-                (format!("{prefix}.{}", spec.name), spec.shape.clone(), bytes(values))
-            })
-            .collect::<Vec<_>>()
+    let mut infos = Vec::new();
+    let mut end = 0;
+    let mut add = |name: String, dtype, shape: Vec<usize>, bytes: usize| {
+        infos.push((name, TensorInfo { dtype, shape, data_offsets: (end, end + bytes) }));
+        end += bytes;
     };
-    let mut stored = part("net", &state.network);
-    stored.extend(part("ema", &state.ema));
-    let mut views = stored
-        .iter()
-        .map(|(name, shape, bytes)| {
-            Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?))
-        })
-        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
-    let optimizer = TensorView::new(Dtype::U8, vec![state.optimizer.len()], &state.optimizer)?;
-    views.push(("optimizer", optimizer));
+    for (prefix, parameters) in [("net", &state.network), ("ema", &state.ema)] {
+        for (spec, values) in parameters {
+            let name = format!("{prefix}.{}", spec.name);
+            add(name, Dtype::F32, spec.shape.clone(), 4 * values.len());
+        }
+    }
+    let record = state.optimizer.len();
+    add("optimizer".into(), Dtype::U8, vec![record], record);
     let metadata = HashMap::from([(KEY.to_string(), serde_json::to_string(state.progress)?)]);
-    let payload = safetensors::serialize(views, Some(metadata))?;
-    let mut file = Vec::with_capacity(payload.len() + 40);
-    file.extend(MAGIC);
-    file.extend(Sha256::digest(&payload));
-    file.extend(payload);
-    write(path, &file).with_context(|| {
+    let mut header = serde_json::to_vec(&Metadata::new(Some(metadata), infos)?)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let write = |file: &mut File| {
+        file.write_all(MAGIC)?;
+        // The place of the hash, which is known at the end.
+        file.write_all(&[0; HASH])?;
+        let mut to = Hashing { file: BufWriter::with_capacity(1 << 20, file), hash: Sha256::new() };
+        to.write_all(&(header.len() as u64).to_le_bytes())?;
+        to.write_all(&header)?;
+        for (_, values) in state.network.into_iter().chain(state.ema) {
+            for values in values.chunks(1 << 12) {
+                let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+                to.write_all(&bytes)?;
+            }
+        }
+        to.write_all(&state.optimizer)?;
+        to.flush()?;
+        let hash = to.hash.finalize();
+        let file = to.file.into_inner().map_err(IntoInnerError::into_error)?;
+        file.seek(SeekFrom::Start(MAGIC.len() as u64))?;
+        file.write_all(&hash)
+    };
+    write_with(path, write).with_context(|| {
         format!(
             "cannot write {} ({} MB); earlier checkpoints are unchanged",
             path.display(),
-            file.len() / 1_000_000
+            end / 1_000_000
         )
     })
+}
+
+/// A writer that hashes what it writes.
+struct Hashing<'a> {
+    file: BufWriter<&'a mut File>,
+    hash: Sha256,
+}
+
+impl Write for Hashing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// Finds and reads a checkpoint: the latest undamaged one of a run folder, or the given one. `warn`
@@ -187,7 +223,7 @@ impl Checkpoint {
     pub fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
         ensure!(Self::is_checkpoint(bytes), "not a checkpoint");
         let damaged = "this checkpoint is damaged";
-        let Some((sum, payload)) = bytes[MAGIC.len()..].split_at_checked(32) else {
+        let Some((sum, payload)) = bytes[MAGIC.len()..].split_at_checked(HASH) else {
             bail!(damaged);
         };
         ensure!(Sha256::digest(payload)[..] == *sum, "{damaged}");

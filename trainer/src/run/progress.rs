@@ -23,6 +23,10 @@ pub struct Progress {
     pub images: u64,
     /// Training time in seconds.
     pub seconds: f64,
+    /// Hardware that trained it, one machine after the other; empty in checkpoints of earlier
+    /// versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub hardware: String,
     /// Mean loss of the last log window.
     pub loss: Option<f64>,
     /// Latest validation loss.
@@ -81,6 +85,7 @@ impl Progress {
             started_from,
             images: 0,
             seconds: 0.0,
+            hardware: String::new(),
             loss: None,
             validation_loss: None,
             log_window: LogWindow::default(),
@@ -90,6 +95,15 @@ impl Progress {
             fingerprint: None,
             classes: Vec::new(),
             class_groups: Vec::new(),
+        }
+    }
+
+    /// Notes the hardware that goes on with the run.
+    pub fn add_hardware(&mut self, hardware: &str) {
+        if self.hardware.is_empty() {
+            self.hardware = hardware.into();
+        } else if !self.hardware.split("; ").any(|known| known == hardware) {
+            self.hardware += &format!("; {hardware}");
         }
     }
 
@@ -141,6 +155,16 @@ mod tests {
     use proptest::num::f64;
     use proptest::prelude::*;
     use serde_json::json;
+
+    #[test]
+    fn each_machine_is_noted_once() {
+        let config = TrainConfig::preset("tiny").expect("a preset");
+        let mut progress = Progress::new(config, String::new());
+        for machine in ["2 cores of A", "1 x H100", "2 cores of A"] {
+            progress.add_hardware(machine);
+        }
+        assert_eq!(progress.hardware, "2 cores of A; 1 x H100");
+    }
 
     proptest! {
         /// Resuming is exact only if sums are restored exactly.

@@ -38,7 +38,9 @@ pub struct Status {
     duration: u64,
     /// Smoothed seconds per image.
     seconds_per_image: f64,
-    /// Number of steps that went into it.
+    /// Smoothed loss.
+    loss: f64,
+    /// Number of steps that went into them.
     steps: u32,
     last_line: Instant,
     /// Latest validation loss.
@@ -61,6 +63,7 @@ impl Status {
             bar,
             duration,
             seconds_per_image: 0.0,
+            loss: 0.0,
             steps: 0,
             last_line: Instant::now(),
             validation_loss: None,
@@ -72,20 +75,27 @@ impl Status {
         if self.steps == 0 { 0.0 } else { 1.0 / self.seconds_per_image }
     }
 
-    /// Updates the display after a step of `batch` images that took `time`.
-    pub fn step(&mut self, images: u64, batch: usize, time: Duration, loss: f64, lr: f64) {
+    /// Updates the display after a step of `batch` images that took `time`, with its loss, gradient
+    /// norm and learning rate.
+    pub fn step(&mut self, images: u64, batch: usize, time: Duration, [loss, norm, lr]: [f64; 3]) {
         // The mean of all steps, then an exponential moving average. The second step replaces the
         // first, which includes warm-up.
         let now = time.as_secs_f64().max(1e-9) / batch as f64;
         let weight = (1.0 / f64::from(self.steps.max(1))).max(0.05);
         self.seconds_per_image += weight * (now - self.seconds_per_image);
+        // The loss of a step depends on its noise levels, more than on the time of the run.
+        if loss.is_finite() {
+            self.loss += (1.0 / (f64::from(self.steps) + 1.0)).max(0.02) * (loss - self.loss);
+        }
+        let loss = self.loss;
         self.steps = self.steps.saturating_add(1);
         let rate = self.rate();
         let left = self.duration.saturating_sub(images) as f64 / rate;
         let validation =
             self.validation_loss.map_or(String::new(), |loss| format!(" (validation {loss:.4})"));
         let message = format!(
-            "{} of {} images  {rate:.1} images/s  loss {loss:.4}{validation}  lr {lr:.2e}  {:#} left",
+            "{} of {} images  {rate:.1} images/s  loss {loss:.4}{validation}  gradient \
+             {norm:.2}  lr {lr:.2e}  {:#} left",
             HumanCount(images),
             HumanCount(self.duration),
             HumanDuration(Duration::from_secs_f64(left.min(1e9))),

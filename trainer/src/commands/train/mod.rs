@@ -14,8 +14,18 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use crate::args::TrainArgs;
+use crate::config::TrainConfig;
 use crate::run::launch;
 use crate::run::signals::StopSignal;
+
+/// Returns the recipe of a run.
+///
+/// # Errors
+///
+/// If the flags contradict each other, or a file cannot be used.
+pub fn recipe(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
+    Ok(plan::Plan::new(args)?.config)
+}
 
 /// Runs the command.
 ///
@@ -25,7 +35,17 @@ use crate::run::signals::StopSignal;
 pub fn run(mut args: TrainArgs) -> anyhow::Result<ExitCode> {
     let stop = StopSignal::listen().context("cannot install signal handlers")?;
     launch::complete(&mut args)?;
-    let Some(mut session) = setup::open(&args)? else { return Ok(ExitCode::SUCCESS) };
+    train(&args, &stop)
+}
+
+/// Trains until the run is complete, its time is over, or a signal stops it. Returns the exit code of
+/// the program.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn train(args: &TrainArgs, stop: &StopSignal) -> anyhow::Result<ExitCode> {
+    let Some(mut session) = setup::open(args)? else { return Ok(ExitCode::SUCCESS) };
     session.sample();
     let stopped = loop {
         let step = session.step()?;

@@ -301,6 +301,14 @@ fn initial_weights(
     Ok((Start::Weights(bytes), name))
 }
 
+/// Returns the options of Adam that are given as flags, as JSON.
+fn adam(args: &RecipeArgs) -> Option<Value> {
+    let values = [("lr", args.lr), ("weight_decay", args.weight_decay)];
+    let given = values.into_iter().filter_map(|(name, value)| Some((name.into(), value?.into())));
+    let given: serde_json::Map<String, Value> = given.collect();
+    (!given.is_empty()).then_some(Value::Object(given))
+}
+
 /// Returns the options of the recipe that are given as flags, as JSON.
 fn recipe_json(args: &RecipeArgs) -> Value {
     let data = args.data.as_ref().map(|path| path.display().to_string());
@@ -311,6 +319,7 @@ fn recipe_json(args: &RecipeArgs) -> Value {
     };
     let values = [
         ("data", data.map(Value::from)),
+        ("resize", args.resize.map(Value::from)),
         ("batch", args.batch.map(Value::from)),
         ("micro_batch", args.micro_batch.map(Value::from)),
         ("gradient_checkpointing", args.gradient_checkpointing.map(Value::from)),
@@ -320,9 +329,11 @@ fn recipe_json(args: &RecipeArgs) -> Value {
         ("label_dropout", args.label_dropout.map(Value::from)),
         ("class_vectors", args.class_vectors.map(|vectors| json!(vectors))),
         ("duration", args.duration.map(Value::from)),
-        ("adam", args.lr.map(|lr| json!({ "lr": lr }))),
+        ("adam", adam(args)),
         ("lr_ramp", args.lr_ramp.map(Value::from)),
         ("lr_decay", args.lr_decay.map(Value::from)),
+        ("lr_decay_shape", args.lr_decay_shape.map(|shape| json!(shape))),
+        ("lr_inverse_sqrt", args.lr_inverse_sqrt.map(Value::from)),
         ("optimizer", args.optimizer.map(|optimizer| json!(optimizer))),
         ("muon_lr", args.muon_lr.map(Value::from)),
         ("immiscible", args.immiscible.map(Value::from)),

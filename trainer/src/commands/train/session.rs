@@ -21,7 +21,7 @@ use crate::learner::step::{Learner, Step};
 use crate::memory;
 use crate::run::folder::RunFolder;
 use crate::run::progress::Progress;
-use crate::validation::Validation;
+use crate::validation::{Validation, ValidationLoss};
 use crate::weights;
 use crate::weights::card::card;
 
@@ -120,7 +120,7 @@ impl Session {
         let progress = &mut self.progress;
         let images = progress.images;
         let status = &mut self.log.status;
-        status.step(images, progress.config.batch, *time, step.loss, *lr);
+        status.step(images, progress.config.batch, *time, [step.loss, step.norm, *lr]);
         if !step.taken {
             status.warn(&format!(
                 "after {images} images: skipped a step with loss {} and gradient norm {} ({} of \
@@ -187,12 +187,18 @@ impl Session {
         let Some(validation) = &self.validation else { return };
         let progress = &mut self.progress;
         let images = progress.images;
-        let loss = validation.loss(self.learner.ema(), &progress.config, &self.device);
+        let ValidationLoss { mean: loss, levels } =
+            validation.loss(self.learner.ema(), &progress.config, &self.device);
         progress.validation_loss = Some(loss);
         let seconds = progress.seconds;
         self.log.status.validation_loss = Some(loss);
         self.log.status.message(&format!("after {images} images: validation loss {loss:.4}"));
-        let line = json!({ "images": images, "validation_loss": loss, "seconds": seconds });
+        let line = json!({
+            "images": images,
+            "validation_loss": loss,
+            "validation_levels": levels,
+            "seconds": seconds,
+        });
         let written = self.log.line(&line);
         let written = written.and(self.log.events.scalars(images, &[("validation_loss", loss)]));
         self.report(written);
@@ -248,7 +254,9 @@ impl Session {
         }
         let card = card(&self.progress);
         weights::save::save(&self.folder.weights(), self.learner.ema(), &card, Precision::F32)?;
-        messages::result(&self.progress, &self.folder, &self.args);
+        if !self.args.no_result {
+            messages::result(&self.progress, &self.folder, &self.args);
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -54,6 +54,7 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
     memory::check(&config, &devices, workers)?;
     let nodes = args.cluster.node.map(|node| Nodes::join(&args.cluster.nodes, node)).transpose()?;
     let (mut progress, mut learner) = plan.build(&data, &devices, nodes)?;
+    progress.add_hardware(&args.cluster.device.device.hardware(args.cluster.devices.into()));
     describe_data(&mut progress, &data, args.recipe.data.is_some())?;
     check_nodes_agree(&progress, &mut learner, &data)?;
 
@@ -92,7 +93,7 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
 ///
 /// If they cannot be used.
 fn open_data(plan: &Plan, args: &TrainArgs) -> anyhow::Result<Dataset> {
-    let data = Dataset::open(&plan.config.data, &plan.config.model);
+    let data = Dataset::open(&plan.config.data, &plan.config.model, plan.config.resize);
     if plan.images() > 0 && args.recipe.data.is_none() {
         return data.context("cannot open the data of this run; if they were moved, use --data");
     }
