@@ -274,7 +274,6 @@ async fn build(weights: &Weights<'_>, place: &Place) -> Built {
     let check = milliseconds(before);
     let single =
         |model, deviation, note| Built { model, numbers: Numbers::F32, deviation, check, note };
-    |model, deviation, note| Built { model, numbers: Numbers::F32, deviation, note };
     if !halves || !passes(&deviation) {
         return single(model, deviation, None);
     }
