@@ -15,6 +15,13 @@ use tests::server::{Fault, Site};
 use tests::{root, trainer};
 use thirtyfour::Key;
 
+#[path = "browser/command.rs"]
+mod command;
+#[path = "browser/inside.rs"]
+mod inside;
+#[path = "browser/visit.rs"]
+mod visit;
+
 /// Long enough for a busy machine.
 const SOON: Duration = Duration::from_secs(90);
 /// Long enough for a program that plays a graphics processor.
@@ -228,13 +235,26 @@ async fn canvas(browser: &Browser, name: &str) -> RgbImage {
 
 /// What the command line makes of the same settings.
 fn command_line(seeds: &str, columns: usize, steps: usize, sampler: &str) -> RgbImage {
+    command_line_with(&[], seeds, columns, steps, sampler)
+}
+
+/// The same with further flags.
+fn command_line_with(
+    more: &[&str],
+    seeds: &str,
+    columns: usize,
+    steps: usize,
+    sampler: &str,
+) -> RgbImage {
     let folder = tempfile::TempDir::new().expect("a temporary folder");
     let path = folder.path().join("grid.png");
     trainer()
         .args(["sample", "--weights"])
         .arg(root().join("www/weights/tiny-emoji.safetensors"))
         .args(["--seeds", seeds, "--columns", &columns.to_string()])
-        .args(["--steps", &steps.to_string(), "--sampler", sampler, "--output"])
+        .args(["--steps", &steps.to_string(), "--sampler", sampler])
+        .args(more)
+        .arg("--output")
         .arg(&path)
         .assert()
         .success();
@@ -357,7 +377,7 @@ async fn the_processor_makes_the_pictures_of_the_command_line() {
     browser.open(&format!("{}{PLAIN}", site.url)).await;
     ready(&browser, SOON).await;
     // There is something to see before anything is made.
-    let poster = "document.querySelector('.poster img')";
+    let poster = "document.querySelector('.poster .film')";
     browser.wait(&format!("{poster}.naturalWidth > 0 && {poster}.checkVisibility()"), SOON).await;
     let note = browser.text("[data-testid=note]").await;
     assert!(note.contains("on your processor instead"), "{note}");
@@ -730,7 +750,7 @@ async fn noises_and_pictures_can_be_played_with() {
 
     // From a picture of one's own, with little noise: it stays much as it was.
     browser.click("#game-from").await;
-    browser.upload("#guide-file", &root().join("www/poster.png")).await;
+    browser.upload("#guide-file", &root().join("www/record.jpg")).await;
     browser.wait("document.querySelector('[data-testid=guide]')", SOON).await;
     browser.follow("view=play&play=from&seed=8&sigma=1.5&steps=3").await;
     let (from, guide) = (generate().await, canvas(&browser, "guide").await);
@@ -866,7 +886,7 @@ async fn latents_can_be_made_from_pictures() {
     open_file(&browser, weights, "document.querySelector('#class')").await;
     browser.follow("seed=4&respacing=5&sampler=ddim&clip=true&view=play&play=inpaint").await;
     browser.wait("document.querySelector('#guide-file')", SOON).await;
-    browser.upload("#guide-file", &root().join("www/poster.png")).await;
+    browser.upload("#guide-file", &root().join("www/record.jpg")).await;
     browser.wait("document.querySelector('[data-testid=guide]')?.width === 32", SOON).await;
     let all = browser.text("[data-testid=painted]").await;
     assert!(all.starts_with("0 "), "{all}");
@@ -1466,7 +1486,7 @@ async fn the_keyboard_is_enough() {
     ready(&browser, SOON).await;
     let focus = "const e = document.activeElement; return e.dataset.testid || e.id || e.tagName";
     let tab_to = async |name: &str| {
-        for _ in 0..60 {
+        for _ in 0..120 {
             browser.press(":focus, body", Key::Tab + "").await;
             if browser.run::<String>(focus).await == name {
                 let style = "getComputedStyle(document.activeElement)";
@@ -1514,8 +1534,10 @@ async fn every_view_fits_every_width_in_light_and_dark() {
     let [weights, vae, _] = latent_files(files.path());
     let named = files.path().join("named.safetensors");
     std::fs::write(&named, named_model(&NAMES, Vec::new())).expect("written");
-    let views =
-        ["poster", "form", "attend", "between", "inpaint", "compare", "about", "latent", "names"];
+    let views = [
+        "poster", "form", "attend", "tour", "between", "inpaint", "compare", "about", "latent",
+        "names",
+    ];
     for name in views {
         match name {
             "names" => {
@@ -1541,6 +1563,11 @@ async fn every_view_fits_every_width_in_light_and_dark() {
                     .wait("!document.querySelector('[data-testid=save-strip]').disabled", SOON)
                     .await;
             }
+            "tour" => {
+                let hash = browser.run::<String>("return location.hash.slice(1)").await;
+                browser.follow(&format!("{hash}&tour=5")).await;
+                browser.wait(&says("stop", "5 of 6"), SOON).await;
+            }
             "about" => view(&browser, "about").await,
             "latent" => {
                 view(&browser, "form").await;
@@ -1559,6 +1586,7 @@ async fn every_view_fits_every_width_in_light_and_dark() {
             }
             game => {
                 if game == "between" {
+                    browser.click("[data-testid=leave]").await;
                     view(&browser, "play").await;
                 }
                 browser.click(&format!("#game-{game}")).await;

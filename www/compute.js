@@ -8,14 +8,41 @@ if (adapter) {
     return self.gpuDevice;
   };
 }
-// The hashes of the two files, filled in by the build.
+// The hashes of the two files and the size of the program, filled in by the build.
 const INTEGRITY = {};
+const SIZE = 0;
 const checked = (file) => fetch(file, { integrity: INTEGRITY[file] ?? "" });
+
+// Loads the program, reports the progress to the page, and checks the hash. With `integrity`, the
+// browser would hand out nothing before the whole file is there, so there would be no progress.
+async function program(file) {
+  const hash = INTEGRITY[file];
+  if (!hash || !self.crypto?.subtle) return checked(file);
+  const response = await fetch(file);
+  if (!response.ok) throw new Error(`${file}: ${response.status}`);
+  const bytes = new Uint8Array(SIZE);
+  const reader = response.body.getReader();
+  for (let loaded = 0, shown = 0; ; ) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    // A file that is too long throws here.
+    bytes.set(value, loaded);
+    loaded += value.length;
+    if (loaded >= shown + SIZE / 100 || loaded === SIZE) {
+      shown = loaded;
+      self.postMessage([JSON.stringify({ Program: { loaded, total: SIZE } })]);
+    }
+  }
+  const found = new Uint8Array(await crypto.subtle.digest("SHA-384", bytes));
+  if (`sha384-${btoa(String.fromCharCode(...found))}` !== hash) throw new Error(`${file}: wrong hash`);
+  return bytes;
+}
+
 (async () => {
   // importScripts has no integrity check, so the script is fetched and checked first.
   await checked("./worker.js");
   importScripts("./worker.js");
-  const worker = await wasm_bindgen({ module_or_path: checked("./worker_bg.wasm") });
+  const worker = await wasm_bindgen({ module_or_path: program("./worker_bg.wasm") });
   // Constructors of the program, once; web/build.rs says why it is done here.
   worker.__wasm_call_ctors();
 })().catch((error) => {

@@ -8,7 +8,8 @@ try {
   const module = fetch(address(wasm), { integrity: integrity(wasm) });
   await init({ module_or_path: module });
 } catch (error) {
-  const place = document.getElementById("app");
+  // The recording stays.
+  const place = document.getElementById("loading") ?? document.getElementById("app");
   place.setAttribute("role", "alert");
   place.textContent =
     "This page could not be started. It needs a browser with WebAssembly SIMD, such as a current " +

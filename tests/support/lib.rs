@@ -12,6 +12,11 @@ use safetensors::tensor::Dtype;
 pub mod browser;
 pub mod server;
 
+/// The seeds and the classes of the page's recording, `www/record.jpg`, which are those that a visit
+/// starts with.
+pub const RECORDED: (std::ops::RangeInclusive<u64>, &str) =
+    (20..=23, "otter,pizza,rocket,red heart");
+
 /// The root of the repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lie in the root")

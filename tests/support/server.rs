@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use tiny_http::{Request, Server};
 use web::testing::MARK;
@@ -17,6 +18,8 @@ pub enum Fault {
     Short,
     /// One of their bits is another.
     Flipped,
+    /// They come in parts, with pauses.
+    Slow,
     /// A web page comes instead, as from a captive portal.
     WebPage,
 }
@@ -64,16 +67,23 @@ impl Site {
             for request in server.incoming_requests() {
                 let path = request.url().split(['?', '#']).next().unwrap_or_default().to_string();
                 let fault = fault.lock().expect("no other thread panicked").clone();
+                let slow = fault
+                    .as_ref()
+                    .is_some_and(|(ending, fault)| *fault == Fault::Slow && path.ends_with(ending));
                 let answer = answer(&folder, &path, fault, marked);
                 let status = if answer.is_some() { 200 } else { 404 };
                 answers.lock().expect("no other thread panicked").push((path, status));
                 // It fails where the browser has gone.
-                let _ = respond(request, answer);
+                let _ = respond(request, answer, slow);
             }
         });
         site
     }
 }
+
+/// The parts of a slow answer, and the pause after each.
+const PARTS: usize = 40;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Not the root.
 const PREFIX: &str = "/some/folder/";
@@ -81,7 +91,7 @@ const PREFIX: &str = "/some/folder/";
 /// Answers a request with a type and a content, or with 404, and asks the browser to close the
 /// connection. The server has a thread for each open connection and sometimes does not start one
 /// more; a request would then wait until another connection ends.
-fn respond(request: Request, answer: Option<(&str, Vec<u8>)>) -> io::Result<()> {
+fn respond(request: Request, answer: Option<(&str, Vec<u8>)>, slow: bool) -> io::Result<()> {
     let (status, kind, bytes) = match answer {
         Some((kind, bytes)) => ("200 OK", kind, bytes),
         None => ("404 Not Found", "text/plain", b"not found".to_vec()),
@@ -94,7 +104,15 @@ fn respond(request: Request, answer: Option<(&str, Vec<u8>)>) -> io::Result<()> 
          Cache-Control: no-store\r\nConnection: close\r\n\r\n",
         bytes.len()
     )?;
-    writer.write_all(&bytes)?;
+    for part in
+        bytes.chunks(if slow { bytes.len().div_ceil(PARTS).max(1) } else { bytes.len().max(1) })
+    {
+        writer.write_all(part)?;
+        if slow {
+            writer.flush()?;
+            thread::sleep(PAUSE);
+        }
+    }
     writer.flush()
 }
 
@@ -114,7 +132,7 @@ fn answer(
     }
     let fault = fault.filter(|(ending, _)| path.ends_with(ending)).map(|(_, fault)| fault);
     match fault {
-        None => {}
+        None | Some(Fault::Slow) => {}
         Some(Fault::Missing) => return None,
         Some(Fault::Short) => bytes.truncate(bytes.len() / 2),
         Some(Fault::Flipped) => {
@@ -130,6 +148,8 @@ fn answer(
         Some("css") => "text/css",
         Some("svg") => "image/svg+xml",
         Some("png") => "image/png",
+        Some("jpg") => "image/jpeg",
+        Some("webmanifest") => "application/manifest+json",
         Some("json") => "application/json",
         _ => "application/octet-stream",
     };

@@ -99,6 +99,23 @@ pub fn choose(wish: Option<Backend>, found: &Result<Adapter, String>) -> Choice 
     }
 }
 
+/// Pictures that the self-check evaluates at a time: one for each noise level and label of the known
+/// answer.
+const CHECKED: f64 = 4.0;
+
+/// Maximum estimated time of the first pictures of a visit, in milliseconds, for them to be made
+/// without a click.
+const PATIENCE: f64 = 30_000.0;
+
+/// Returns the estimated time of the first pictures of a visit in milliseconds if they wait for a
+/// click, since they would take long; `None` if they are made at once. `check` is the time of the
+/// self-check. On a graphics processor most of that is the compilation of kernels, which says nothing
+/// about the time of an evaluation, so pictures are made at once.
+pub fn waits(backend: Backend, check: f64, pictures: usize, evaluations: usize) -> Option<f64> {
+    let estimate = check / CHECKED * (pictures * evaluations) as f64;
+    (backend == Backend::Cpu && estimate > PATIENCE).then_some(estimate)
+}
+
 /// Returns whether an adapter is emulated in software, by its descriptions.
 pub fn is_software(fallback: bool, descriptions: &[&str]) -> bool {
     const KNOWN: [&str; 5] = ["swiftshader", "llvmpipe", "lavapipe", "softpipe", "basic render"];
@@ -158,6 +175,17 @@ mod tests {
             assert_eq!(numbers(backend, halves, missed), Numbers::F32, "{backend:?} {missed:?}");
         }
         assert_eq!([Numbers::F16, Numbers::F32].map(Numbers::bytes), [2, 4]);
+    }
+
+    #[test]
+    fn a_slow_device_waits_for_a_click() {
+        let (gpu, cpu) = (Backend::WebGpu, Backend::Cpu);
+        // Four pictures in twelve evaluations, as the page starts with.
+        assert_eq!(waits(cpu, 250.0, 4, 12), None);
+        assert_eq!(waits(cpu, 5000.0, 4, 12), Some(60_000.0));
+        assert_eq!(waits(cpu, 5000.0, 1, 12), None);
+        assert_eq!(waits(gpu, 5000.0, 4, 12), None);
+        assert_eq!(waits(cpu, f64::NAN, 4, 12), None);
     }
 
     #[test]

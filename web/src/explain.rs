@@ -21,7 +21,7 @@ pub struct Topic {
 pub const NOISY: Topic = Topic {
     id: "noisy",
     title: "The noisy picture",
-    line: "The current state of the sampler: pure noise at first, the picture at the end.",
+    line: "What the sampler has so far: pure noise at first, the picture at the end.",
     more: "Noise is added to a picture by drawing a random number for every value and scaling it \
            by the noise level σ. At σ = 80 nothing of the picture can be seen; at σ = 0 it is \
            clean. Sampling goes in the other direction. For display, the noisy picture is divided \
@@ -34,7 +34,7 @@ pub const NOISY: Topic = Topic {
 pub const GUESS: Topic = Topic {
     id: "guess",
     title: "The denoiser's guess",
-    line: "The model's estimate of the clean picture, given the noisy one and its noise level.",
+    line: "What the model thinks is under the noise: its estimate of the clean picture.",
     more: "A denoiser is trained on pictures with noise added, to estimate the clean ones. At a \
            high noise level many pictures are possible, and the best estimate is their blurry \
            mean; as the noise level falls, the estimate becomes one picture. The network F is \
@@ -62,7 +62,7 @@ pub const LATENT: Topic = Topic {
 pub const LEVELS: Topic = Topic {
     id: "levels",
     title: "Noise levels",
-    line: "The noise levels of the steps, from the highest to zero.",
+    line: "How much noise is left at each step, from the highest level to zero.",
     more: "The curve shows the noise level of each step on a logarithmic scale. σ max is the \
            first level, σ min the last one above zero. A higher ρ places more steps at low noise \
            levels, where details form; 7 works best for pictures according to EDM. With levels \
@@ -77,7 +77,7 @@ pub const LEVELS: Topic = Topic {
 pub const SEED: Topic = Topic {
     id: "seed-topic",
     title: "Seed",
-    line: "The initial noise. The same seed gives the same picture, here and on the command line.",
+    line: "The number that decides the noise. The same seed gives the same picture, anywhere.",
     more: "Without churn or other fresh noise, the initial noise determines the picture. Its \
            values come from a counter-based generator (Philox4x32-10), which gives the same bits \
            on every machine, so a seed is enough to share a picture.",
@@ -89,7 +89,7 @@ pub const SEED: Topic = Topic {
 pub const SAMPLER: Topic = Topic {
     id: "sampler-topic",
     title: "Sampler and steps",
-    line: "The method that takes the steps. More steps are more accurate, and slower.",
+    line: "How the steps are taken. More steps are more accurate, and slower.",
     more: "The difference between the noisy picture and the estimate, divided by the noise level, \
            is the slope of a path that leads to a picture. Euler follows the slope in a straight \
            line. Heun averages it with the slope at the end of the step, which takes a second \
@@ -133,7 +133,7 @@ pub const RESPACING: Topic = Topic {
 pub const CLASS: Topic = Topic {
     id: "class-topic",
     title: "Class",
-    line: "The content of the picture, by one of the names that the model was trained with.",
+    line: "What the picture shows: a name from the model's training pictures.",
     more: "Each class has a learned vector that is added to the embedding of the noise level, and \
            so affects every query, key and value. The map from classes to vectors is linear, so \
            classes can be mixed. You can type a name, a part that only one name has, or a number; \
@@ -148,7 +148,7 @@ pub const CLASS: Topic = Topic {
 pub const GUIDANCE: Topic = Topic {
     id: "guidance-topic",
     title: "Guidance",
-    line: "How far the estimate is moved towards the class.",
+    line: "How strictly the picture follows its name.",
     more: "The model is evaluated twice, with the class and without it, and the difference is \
            scaled up. A higher scale gives clearer pictures with less variety; 1 means no \
            guidance, and takes half of the time. In DiffiT's release the scale rises from 1 as \
@@ -163,7 +163,7 @@ pub const GUIDANCE: Topic = Topic {
 pub const ATTENTION: Topic = Topic {
     id: "attention-topic",
     title: "Attention",
-    line: "How much the marked token attends to each token of its window.",
+    line: "How much the marked patch, a token, takes from each other one in its window.",
     more: "A token is a place of a feature map. In every block, the query of each token is \
            compared with the keys of all tokens in its window; the better they match, the more of \
            their values is added to the token. In DiffiT, queries, keys and values all depend on \
@@ -176,7 +176,7 @@ pub const ATTENTION: Topic = Topic {
 pub const TIME: Topic = Topic {
     id: "time-topic",
     title: "The time token",
-    line: "How the blocks get the noise level: it is a part of every query, key and value.",
+    line: "How a block knows how much noise is left: it is a part of every query, key and value.",
     more: "The bars show the norm of the part from the time token relative to that of the part \
            from the picture. A silenced time token is zero: the blocks do not get the noise level \
            then, and the pictures show why they need it.",
@@ -188,7 +188,7 @@ pub const TIME: Topic = Topic {
 pub const BIAS: Topic = Topic {
     id: "bias-topic",
     title: "Relative position bias",
-    line: "The part of the attention that depends only on the offset between two tokens.",
+    line: "What a patch prefers by position alone, whatever the picture shows.",
     more: "Each head has a learned number for every offset between two tokens, which is added \
            before the softmax. It is the only information on positions in the attention, \
            and does not depend on the picture or the noise level.",

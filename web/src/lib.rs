@@ -9,14 +9,18 @@
 
 pub mod adapter;
 pub mod brush;
+pub mod command;
 pub mod explain;
+pub mod looks;
 pub mod manifest;
+pub mod map;
 pub mod memory;
 pub mod names;
 pub mod plot;
 pub mod protocol;
 pub mod scene;
 pub mod testing;
+pub mod tour;
 
 #[cfg(all(target_arch = "wasm32", feature = "page"))]
 pub mod app;

@@ -35,6 +35,22 @@ pub fn dots(points: &[[f64; 2]]) -> String {
     points.iter().map(|[x, y]| format!("M{x:.2} {y:.2}h0")).collect()
 }
 
+/// Describes what happens at a noise level, for pictures with values from -1 to 1.
+pub fn phase(sigma: f64) -> &'static str {
+    match sigma {
+        sigma if sigma > 10.0 => {
+            "Almost nothing but noise. The guess is a blur: the average of all pictures that could be \
+             under it."
+        }
+        sigma if sigma > 1.0 => {
+            "Layout and colours are being decided; the noise still hides the rest."
+        }
+        sigma if sigma > 0.1 => "Shapes are settled. Edges and parts appear.",
+        sigma if sigma > 0.0 => "Only fine details still change.",
+        _ => "No noise is left: this is the picture.",
+    }
+}
+
 /// The attention of one token in one block, for one picture at one step: a row of the attention map
 /// and of the relative position bias for each head.
 #[derive(Clone, Debug, PartialEq)]
@@ -179,7 +195,7 @@ mod tests {
     /// Two heads, a map of 4x4 tokens, windows of 2x2, and the token in row 3 and column 2. The
     /// values of weights and bias are numbered.
     fn attention() -> Attention {
-        let look = Look { step: 0, picture: 0, block: 0, token: [3, 2] };
+        let look = Look { run: 1, step: 0, picture: 0, block: 0, token: [3, 2] };
         let lengths = [[3.0, 1.0, 0.0], [1.0, 1.0, 0.0]];
         let about = Attended { look, heads: 2, side: 4, window: 2, lengths };
         let values = (0..8).chain(1000..1008);
@@ -222,6 +238,28 @@ mod tests {
         assert!((0..20).all(|i| lightness(i) <= lightness(i + 1)));
         assert_eq!(colour(f32::NAN), colour(0.0));
         assert_eq!(colour(9.0), colour(1.0));
+    }
+
+    #[test]
+    fn the_legend_has_the_colours_of_the_map() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../www/views.css");
+        let css = std::fs::read_to_string(path).expect("the style sheet");
+        let stops: Vec<String> = (0..=5)
+            .map(|i| {
+                let [r, g, b] = colour(i as f32 / 5.0);
+                format!("#{r:02x}{g:02x}{b:02x}")
+            })
+            .collect();
+        let gradient = format!("linear-gradient(to right, {})", stops.join(", "));
+        assert!(css.contains(&gradient), "the style sheet has no {gradient}");
+    }
+
+    #[test]
+    fn every_noise_level_has_a_phase() {
+        let phases = [80.0, 5.0, 0.5, 0.02, 0.0].map(phase);
+        for (i, one) in phases.iter().enumerate() {
+            assert!(phases[..i].iter().all(|other| other != one), "{one}");
+        }
     }
 
     #[test]

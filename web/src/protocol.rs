@@ -28,7 +28,12 @@ pub enum Request {
     },
     /// Makes pictures. If the order has a guide, its picture is attached: RGB for each pixel, then a
     /// byte for each pixel, which is 1 where the picture is kept.
-    Generate(Order),
+    Generate {
+        /// The number of the run, which requests for its attention carry.
+        run: u64,
+        /// The order.
+        order: Order,
+    },
     /// Computes the attention of a token.
     Attend(Look),
     /// Stops making pictures.
@@ -95,9 +100,11 @@ pub struct Guide {
     pub keep: bool,
 }
 
-/// A request for the attention of a token at a step of the last run.
+/// A request for the attention of a token at a step of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Look {
+    /// The number of the run.
+    pub run: u64,
     /// The step, from 0.
     pub step: usize,
     /// The picture, from 0.
@@ -124,6 +131,13 @@ impl Look {
 /// A message from the worker to the page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
+    /// The progress of loading the worker's program. `compute.js` sends it.
+    Program {
+        /// Bytes so far.
+        loaded: u64,
+        /// Total bytes.
+        total: u64,
+    },
     /// The worker is running.
     Hello,
     /// The backend was chosen.
@@ -168,6 +182,11 @@ pub enum Event {
     /// position bias `[heads, N]` are attached as `f32`, little-endian; `N` is the number of tokens in
     /// a window. The whole map would be `N` times larger.
     Attended(Attended),
+    /// The steps of a run are not there any more, so there is no attention for it.
+    Gone {
+        /// The number of the run.
+        run: u64,
+    },
     /// The order was cancelled.
     Cancelled,
     /// An autoencoder is ready.
@@ -247,6 +266,8 @@ pub struct Ready {
     pub numbers: Numbers,
     /// The reason for backend or precision, if they are not the expected ones.
     pub note: Option<String>,
+    /// Time of an evaluation in the self-check, of about four pictures, in milliseconds.
+    pub check: f64,
     /// Time from the start of the worker, or from opening the file, until now.
     pub milliseconds: f64,
     /// Memory of the worker in bytes.
@@ -329,8 +350,9 @@ mod tests {
 
     #[test]
     fn a_token_is_a_row_in_the_map_of_its_window() {
-        let row =
-            |token, side, window| Look { step: 0, picture: 0, block: 0, token }.row(side, window);
+        let row = |token, side, window| {
+            Look { run: 1, step: 0, picture: 0, block: 0, token }.row(side, window)
+        };
         assert_eq!(row([0, 0], 4, 2), Some([0, 0]));
         assert_eq!(row([3, 0], 4, 2), Some([2, 2]));
         assert_eq!(row([2, 3], 4, 2), Some([3, 1]));

@@ -17,15 +17,20 @@ pub enum Fault {
     Device(usize),
     /// Memory runs out when more than this number of pictures are made at a time.
     Memory(usize),
+    /// The device is lost at rest, when attention is requested for the first time.
+    Rest,
 }
 
 /// The faults in a query.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Faults {
-    /// The fault of `?fault=3`, which loses the device, or `?fault=memory4`, which uses up memory.
+    /// The fault of `?fault=3` or `?fault=rest`, which lose the device, or of `?fault=memory4`, which
+    /// uses up memory.
     pub fault: Option<Fault>,
     /// The memory limit of `?memory=20000000`, in bytes.
     pub memory: Option<u64>,
+    /// The time of the self-check that `?check=60000` pretends, in milliseconds.
+    pub check: Option<f64>,
 }
 
 impl Faults {
@@ -39,10 +44,16 @@ impl Faults {
             pairs.filter_map(|pair| pair.split_once('=')).find(|(known, _)| *known == name)
         };
         let fault = value("fault").and_then(|(_, value)| match value.strip_prefix("memory") {
+            None if value == "rest" => Some(Fault::Rest),
             Some(pictures) => pictures.parse().ok().map(Fault::Memory),
             None => value.parse().ok().map(Fault::Device),
         });
-        Self { fault, memory: value("memory").and_then(|(_, bytes)| bytes.parse().ok()) }
+        let number = |name: &str| value(name).map(|(_, number)| number);
+        Self {
+            fault,
+            memory: number("memory").and_then(|bytes| bytes.parse().ok()),
+            check: number("check").and_then(|time| time.parse().ok()),
+        }
     }
 }
 
@@ -55,10 +66,12 @@ mod tests {
         let fault = |query| Faults::read(query, true).fault;
         assert_eq!(fault("?backend=cpu&fault=3"), Some(Fault::Device(3)));
         assert_eq!(fault("?fault=memory4"), Some(Fault::Memory(4)));
+        assert_eq!(fault("?fault=rest"), Some(Fault::Rest));
         for query in ["", "?fault=", "?fault=memory", "?fault=x", "?default=3"] {
             assert_eq!(Faults::read(query, true), Faults::default(), "{query}");
         }
         assert_eq!(Faults::read("?fault=2&memory=10000", true).memory, Some(10_000));
+        assert_eq!(Faults::read("?check=6e4", true).check, Some(60_000.0));
     }
 
     #[test]

@@ -26,6 +26,7 @@ cargo xtask site       build the page into dist/; --optimise makes it smaller, w
 cargo xtask device D   compare a GPU (D: cuda, vulkan or wgpu) with the CPU
 cargo xtask bench      measure the built page in a browser: sizes, start, sampling
 cargo xtask manifest   write www/weights/manifest.json for the files beside it
+cargo xtask record     write www/record.jpg, which the page plays while it loads
 cargo xtask emoji      download and pack the embedded dataset";
 
 fn main() -> ExitCode {
@@ -50,11 +51,12 @@ fn task() -> anyhow::Result<()> {
         ["setup"] => set_up(),
         ["site"] => site::build(&tools::set_up()?, false),
         ["site", "--optimise"] => site::build(&tools::set_up()?, true),
-        ["bench"] => bench(),
+        ["bench"] => example("page_speed"),
         ["device", kind @ ("cuda" | "vulkan" | "wgpu")] => device(kind),
         ["manifest"] => run(workspace("test")
             .env("DIFFIT_UPDATE", "1")
             .args(["--lib", "the_manifest_is_that_of_the_files"])),
+        ["record"] => example("record"),
         ["emoji"] => emoji::pack(root),
         _ => {
             println!("{USAGE}");
@@ -77,12 +79,12 @@ fn device(kind: &str) -> anyhow::Result<()> {
     run(test.args(["--locked", "--test", "device", "--", "--ignored", "--test-threads=1"]))
 }
 
-/// Measures the page in `dist/`.
-fn bench() -> anyhow::Result<()> {
+/// Runs an example of the tests.
+fn example(name: &str) -> anyhow::Result<()> {
     // The whole workspace, for the same features as everything else, and so without building twice.
     run(workspace("build").args(["--examples", "--locked"]))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    run(&mut Command::new(Path::new(&target).join("debug/examples/page_speed")))
+    run(&mut Command::new(Path::new(&target).join("debug/examples").join(name)))
 }
 
 /// Installs everything that `cargo xtask test` needs, so that it can run without a network later.

@@ -88,6 +88,8 @@ fn seal(dist: &Path) -> anyhow::Result<()> {
     }
     let hashes = serde_json::to_string(&hashes)?;
     fill_in(&compute, &compute, "INTEGRITY = {}", &format!("INTEGRITY = {hashes}"))?;
+    let size = std::fs::metadata(dist.join("worker_bg.wasm")).context("dist/worker_bg.wasm")?.len();
+    fill_in(&compute, &compute, "SIZE = 0", &format!("SIZE = {size}"))?;
 
     let mut hash = Sha256::new();
     let mut list = Vec::new();

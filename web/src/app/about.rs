@@ -1,4 +1,4 @@
-//! The view "About": measured speed, the model, stored files.
+//! The view "About": how it works, measured speed, the model, stored files.
 
 use leptos::prelude::*;
 use wasm_bindgen::{JsCast, JsValue};
@@ -10,9 +10,60 @@ use super::status::seconds;
 use crate::adapter::{Backend, Numbers};
 use crate::manifest::Entry;
 
+/// The view.
+#[component]
+pub fn About(state: State, engine: Engine) -> impl IntoView {
+    view! {
+        <div class="about">
+            <Understand/>
+            <Card state/>
+            <Models state engine/>
+            <Machine state/>
+            <Storage state/>
+        </div>
+    }
+}
+
+/// A short explanation of diffusion and DiffiT, and all topics.
+#[component]
+fn Understand() -> impl IntoView {
+    view! {
+        <section class="card wide" aria-labelledby="understand">
+            <h2 id="understand">"How it works"</h2>
+            <p>
+                "A denoiser is a network that was trained on one task: given a picture with noise added, \
+                 guess the picture without it. That is enough to make new pictures. Start with nothing \
+                 but noise, let the denoiser guess, move a little towards the guess, and repeat. Each \
+                 step leaves less noise, and after a dozen steps there is none."
+            </p>
+            <p>
+                "The guess has a different purpose on the way. With much noise it decides where things \
+                 go; with little noise it adds details. Transformers make the guess by attention: each \
+                 patch of the picture gathers information from the patches that matter to it. DiffiT \
+                 lets the amount of noise decide which ones matter. It enters every query, key and value \
+                 as the \u{201c}time token\u{201d}, so the same block can look far away in early steps and \
+                 close by in late ones."
+            </p>
+            <p>
+                "This page runs such a network of 3 million parameters, trained on a CPU with 1,911 emoji. \
+                 The same code runs the models of the "
+                <a href="https://arxiv.org/abs/2312.02139">"paper"</a>", which have up to 561 million."
+            </p>
+            {crate::explain::ALL.map(|topic| view! {
+                <details class="explain topic">
+                    <summary><strong>{topic.title}</strong>": "{topic.line}</summary>
+                    <p>{topic.more}</p>
+                    <p class="equation">{topic.equation}</p>
+                    <p class="source">{topic.source}</p>
+                </details>
+            })}
+        </section>
+    }
+}
+
 /// Device, precision, speed and memory.
 #[component]
-pub fn Machine(state: State) -> impl IntoView {
+fn Machine(state: State) -> impl IntoView {
     let device = move || match state.device.get() {
         None => "…".into(),
         Some((Backend::Cpu, _)) => "processor (WebAssembly)".into(),
@@ -62,7 +113,7 @@ pub fn Machine(state: State) -> impl IntoView {
 
 /// The card of the model.
 #[component]
-pub fn Card(state: State) -> impl IntoView {
+fn Card(state: State) -> impl IntoView {
     let rows = move || {
         state.ready.get().map(|ready| {
             let card = ready.card;
@@ -99,7 +150,7 @@ pub fn Card(state: State) -> impl IntoView {
 
 /// The shipped models, the autoencoder, and how to open other files.
 #[component]
-pub fn Models(state: State, engine: Engine) -> impl IntoView {
+fn Models(state: State, engine: Engine) -> impl IntoView {
     let in_use = move |file: &str| state.ready.read().as_ref().is_some_and(|r| r.file == file);
     let resting = move || *state.doing.read() == Doing::Resting;
     let rows = move || {
@@ -115,7 +166,7 @@ pub fn Models(state: State, engine: Engine) -> impl IntoView {
                         "… "
                         <Show when=is_used fallback=move || view! {
                             <button
-                                type="button" class="plain small" disabled=move || !resting()
+                                type="button" class="plain small" disabled=Signal::derive(move || !resting())
                                 on:click=move |_| engine.choose(used.get_value())
                             >"Use"</button>
                         }>
@@ -163,7 +214,7 @@ pub fn Models(state: State, engine: Engine) -> impl IntoView {
 
 /// The stored files of this page, and a button that deletes them.
 #[component]
-pub fn Storage(state: State) -> impl IntoView {
+fn Storage(state: State) -> impl IntoView {
     let kept = RwSignal::new(None::<(usize, f64)>);
     let look = move || spawn_local(async move { kept.set(Some(stored().await)) });
     look();
@@ -188,7 +239,7 @@ pub fn Storage(state: State) -> impl IntoView {
             <p data-testid="storage">{text}</p>
             <button
                 type="button" class="plain small" data-testid="delete" on:click=delete
-                disabled=move || kept.get().is_none_or(|(files, _)| files == 0)
+                disabled=Signal::derive(move || kept.get().is_none_or(|(files, _)| files == 0))
             >"Delete them"</button>
         </section>
     }

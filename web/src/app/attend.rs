@@ -1,4 +1,4 @@
-//! The view "Attend": attention maps.
+//! The view "Look inside": attention maps.
 
 use leptos::ev::{KeyboardEvent, MouseEvent};
 use leptos::prelude::*;
@@ -11,13 +11,13 @@ use super::controls::Controls;
 use super::engine::Engine;
 use super::explain::Explain;
 use super::keep::hand_over;
-use super::make::{Generate, submit};
+use super::make::Generate;
 use super::picture::Picture;
 use super::state::{Doing, State};
 use crate::explain;
 use crate::plot;
 use crate::protocol::Look;
-use crate::scene::Place;
+use crate::scene::{Place, View};
 
 /// Number of steps in the strip.
 const STRIP: usize = 8;
@@ -47,22 +47,34 @@ fn strip(state: State) -> Vec<usize> {
     (0..count).map(|i| i * (steps - 1) / (count - 1).max(1)).collect()
 }
 
+/// Requests the attention that is shown: that of the selected step first, then that of the strip,
+/// then that of all blocks for the map of the network.
+pub fn request(state: State, engine: Engine) {
+    Effect::new(move || {
+        if *state.doing.read() != Doing::Resting {
+            return;
+        }
+        let inside = state.scene.read().view == View::Attend;
+        let look = state.look().filter(|_| inside);
+        let strip = if inside && state.strip.get() { strip(state) } else { Vec::new() };
+        let strip = strip.into_iter().filter_map(|step| Some(Look { step, ..look? }));
+        // A fast device measures all blocks without being asked to.
+        let measures = state.measures.get() || (inside && state.is_fast());
+        let count = state.ready.read().as_ref().map_or(0, |ready| ready.blocks.len());
+        let blocks = (0..count).filter(|_| measures).filter_map(|block| state.look_at(block));
+        engine.look(look.into_iter().chain(strip).chain(blocks).collect());
+    });
+}
+
 /// The picture with the token, and the heat map beside it.
 #[component]
-pub fn Attention(state: State, engine: Engine) -> impl IntoView {
-    // The selected step is requested first, then the strip.
-    Effect::new(move || {
-        if *state.doing.read() == Doing::Resting {
-            let look = state.look();
-            let strip = if state.strip.get() { strip(state) } else { Vec::new() };
-            let strip = strip.into_iter().filter_map(|step| Some(Look { step, ..look? }));
-            engine.look(look.into_iter().chain(strip).collect());
-        }
-    });
+pub fn Attention(state: State) -> impl IntoView {
     let heat = Signal::derive(move || {
         Some(attention(state)?.heat(&picture(state)?, state.scene.read().head))
     });
     let empty = move || state.run.read().is_none();
+    let there = Signal::derive(move || !state.is_gone());
+    let attends = Signal::derive(move || empty() || state.look().is_some());
     let label = move || {
         let Some(attention) = attention(state) else { return "No attention map yet".into() };
         let head = state.scene.read().head;
@@ -77,25 +89,40 @@ pub fn Attention(state: State, engine: Engine) -> impl IntoView {
         )
     };
     view! {
-        <p class="empty" hidden=move || !empty()>"Generate a picture first. Then this view shows what the model attends to at each step."</p>
+        <p class="empty" hidden=Signal::derive(move || !empty())>"Generate a picture first. Then you can see here what the model looks at in each step."</p>
+        <p class="note" data-testid="gone" hidden=there>
+            "The computation was started again, so the steps of these pictures are gone. Press Generate \
+             to make them again and look inside."
+        </p>
+        <p class="note" hidden=attends>"This block has no attention. Choose another one on the map of the network."</p>
         <div class="pair" hidden=empty>
             <figure>
                 <Token state/>
                 <figcaption>
                     <h2>"The model's guess"</h2>
-                    <p class="hint">"Click on the picture, or move the mark with the arrow keys."</p>
+                    <p class="hint">"Click on a patch, or move the mark with the arrow keys."</p>
                 </figcaption>
             </figure>
             <figure>
-                <div class="frame" class:waiting=move || attention(state).is_none()>
+                <div class="frame" class:waiting=Signal::derive(move || attention(state).is_none())>
                     <Picture picture=heat label=Signal::derive(label) name="heat"/>
                 </div>
                 <figcaption>
-                    <h2>"What the marked token attends to"</h2>
+                    <h2>"Where the model looks for it"</h2>
+                    <Legend least="not at all" most="most"/>
+                    <p class="hint">"Grey: outside the window of this block."</p>
                     <Explain topic=explain::ATTENTION/>
                 </figcaption>
             </figure>
         </div>
+    }
+}
+
+/// The legend of a heat map.
+#[component]
+fn Legend(least: &'static str, most: &'static str) -> impl IntoView {
+    view! {
+        <p class="legend"><span>{least}</span><i class="heat" aria-hidden="true"></i><span>{most}</span></p>
     }
 }
 
@@ -162,8 +189,8 @@ fn Token(state: State) -> impl IntoView {
                 <Picture picture=Signal::derive(move || picture(state)) label=Signal::derive(looked_at) name="looked-at"/>
                 <span
                     class="mark" aria-hidden="true"
-                    style:top=move || percent(token()[0]) style:left=move || percent(token()[1])
-                    style:width=move || percent(1) style:height=move || percent(1)
+                    style:top=Signal::derive(move || percent(token()[0])) style:left=Signal::derive(move || percent(token()[1]))
+                    style:width=Signal::derive(move || percent(1)) style:height=Signal::derive(move || percent(1))
                 />
             </div>
         </div>
@@ -182,7 +209,7 @@ pub fn AttentionControls(state: State, engine: Engine) -> impl IntoView {
                 window => format!("window {window}"),
             };
             let text = format!("{}: {}, {} × {}, {window}", i + 1, block.part, block.side, block.side);
-            view! { <option value=i.to_string() selected=move || state.scene.read().block == i>{text}</option> }
+            view! { <option value=i.to_string() selected=Signal::derive(move || state.block() == i)>{text}</option> }
         }).collect_view()
     };
     // The selected attention, or until the worker has sent it, the one before.
@@ -202,7 +229,7 @@ pub fn AttentionControls(state: State, engine: Engine) -> impl IntoView {
                     None => ("mean".into(), "mean of all".into()),
                     Some(head) => (head.to_string(), format!("head {}", head + 1)),
                 };
-                view! { <option value=value selected=move || chosen(head)>{text}</option> }
+                view! { <option value=value selected=Signal::derive(move || chosen(head))>{text}</option> }
             })
             .collect_view()
     };
@@ -222,7 +249,7 @@ pub fn AttentionControls(state: State, engine: Engine) -> impl IntoView {
     let bias =
         Signal::derive(move || Some(attention(state)?.bias_picture(state.scene.read().head)));
     view! {
-        <form class="card make" aria-label="Attention" on:submit=move |event| submit(event, state, engine)>
+        <div class="card make rest">
             <div class="field">
                 <label for="block">"Block"</label>
                 <select id="block" on:change:target=move |e| {
@@ -249,10 +276,11 @@ pub fn AttentionControls(state: State, engine: Engine) -> impl IntoView {
             <section class="apart" aria-labelledby="bias">
                 <h3 id="bias">"Relative position bias"</h3>
                 <div class="bias"><Picture picture=bias label="Relative position bias from the marked token to its window" name="bias"/></div>
+                <Legend least="less" most="more"/>
                 <Explain topic=explain::BIAS/>
             </section>
             <Generate state engine/>
-        </form>
+        </div>
     }
 }
 
@@ -297,17 +325,17 @@ pub fn Strip(state: State) -> impl IntoView {
             <div class="row" data-testid="along">
                 {move || steps.get().into_iter().map(|step| view! {
                     <figure>
-                        <div class="frame tiny" class:waiting=move || heat(step).is_none()>
+                        <div class="frame tiny" class:waiting=Signal::derive(move || heat(step).is_none())>
                             <Picture
                                 picture=Signal::derive(move || heat(step)) name="along-one"
                                 label=Signal::derive(move || format!("Attention at noise level {:.3}", sigma(step)))
                             />
                         </div>
-                        <figcaption>{move || format!("σ {:.2}", sigma(step))}</figcaption>
+                        <figcaption>{Signal::derive(move || format!("σ {:.2}", sigma(step)))}</figcaption>
                     </figure>
                 }).collect_view()}
             </div>
-            <button type="button" class="plain small" data-testid="save-strip" disabled=move || !complete() on:click=save>"Save as PNG"</button>
+            <button type="button" class="plain small" data-testid="save-strip" disabled=Signal::derive(move || !complete()) on:click=save>"Save as PNG"</button>
         </details>
     }
 }

@@ -36,13 +36,14 @@ fn control(field: &'static Field, state: State, compared: bool) -> AnyView {
     let text = Signal::derive(move || field.shown_text(state.scene.read().settings_of(compared)));
     let enter = move |text: &str| {
         let entered = state.scene.try_maybe_update(|scene| {
-            let entered = field.enter(scene.settings_mut(compared), text);
+            let mut entered = Ok(());
+            scene.change(compared, |settings| entered = field.enter(settings, text));
             (entered.is_ok(), entered)
         });
         entered.unwrap_or(Ok(()))
     };
     let change = move |change: &dyn Fn(&mut Settings)| {
-        state.scene.update(|scene| change(scene.settings_mut(compared)));
+        state.scene.update(|scene| scene.change(compared, change));
     };
     match &field.value {
         Value::Whole { range, get, set } if range.clone().count() <= FEW => {

@@ -49,7 +49,7 @@ pub fn number_field(
             <label for=id.clone()>{label}</label>
             <input
                 id=id type="number" step="any" inputmode="decimal" min=min max=max
-                prop:value=move || value.get()
+                prop:value=Signal::derive(move || value.get())
                 on:change:target=move |e| {
                     take(&e.target().value());
                     // Replaces input that was clamped or refused.
@@ -84,9 +84,9 @@ pub fn text_field(
             <label for=id.clone()>{label}</label>
             <input
                 id=id type="text" autocomplete="off" spellcheck="false" placeholder=placeholder
-                aria-invalid=move || problem.read().is_some().then_some("true")
-                aria-describedby=move || problem.read().is_some().then(|| described.clone())
-                prop:value=move || value.get()
+                aria-invalid=Signal::derive(move || problem.read().is_some().then_some("true"))
+                aria-describedby=Signal::derive(move || problem.read().is_some().then(|| described.clone()))
+                prop:value=Signal::derive(move || value.get())
                 on:change:target=move |e| {
                     let taken = take(&e.target().value());
                     if taken.is_ok() {
@@ -96,7 +96,7 @@ pub fn text_field(
                 }
             />
             <div role="alert">
-                <p class="trouble" id=problem_id hidden=move || problem.read().is_none()>
+                <p class="trouble" id=problem_id hidden=Signal::derive(move || problem.read().is_none())>
                     {move || problem.get()}
                 </p>
             </div>
@@ -116,7 +116,7 @@ pub fn switch_field(
     view! {
         <label class="check" title=tooltip(help)>
             <input
-                type="checkbox" id=id prop:checked=move || value.get()
+                type="checkbox" id=id prop:checked=Signal::derive(move || value.get())
                 on:change:target=move |e| take(e.target().checked())
             />
             <span>{label}</span>
@@ -165,7 +165,7 @@ pub fn choice_field(
             <label>
                 <input
                     type="radio" name=id.clone() id=format!("{id}-{name}")
-                    prop:checked=move || chosen.get() == Some(i)
+                    prop:checked=Signal::derive(move || chosen.get() == Some(i))
                     on:change=move |_| choose(i)
                 />
                 <span>{text}</span>

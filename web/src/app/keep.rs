@@ -10,6 +10,7 @@ use web_sys::{Blob, BlobPropertyBag, DragEvent, FileList, HtmlAnchorElement, Url
 use super::engine::Engine;
 use super::picture::{composed, level};
 use super::state::{Doing, Frame, Run, State};
+use crate::command::arguments;
 use crate::scene::{Scene, keep_one};
 
 /// Enlargement of small pictures in strips and animations.
@@ -35,20 +36,24 @@ enum Kind {
 #[component]
 pub fn Keep(state: State, engine: Engine) -> impl IntoView {
     let none = move || state.run.read().as_ref().is_none_or(|run| run.finished.is_none());
-    let copied = RwSignal::new(false);
-    let link = move |_| {
+    let link = move || {
         let address = document().location().and_then(|location| location.href().ok());
-        let address = address.unwrap_or_default();
-        spawn_local(async move {
-            let promise = window().navigator().clipboard().write_text(&address);
-            copied.set(JsFuture::from(promise).await.is_ok());
-            let said = if copied.get_untracked() {
-                "The link is copied."
-            } else {
-                "The link could not be copied: it is the address of this page."
-            };
-            state.said.set(said.into());
-        });
+        address.unwrap_or_default()
+    };
+    // The command that makes the same pictures, if there is one.
+    let command = move || {
+        let (run, ready) = (state.run.read(), state.ready.read());
+        let (run, ready) = (run.as_ref()?, ready.as_ref()?);
+        let shipped = state.models.read().iter().any(|entry| entry.file == ready.file);
+        let folder = if shipped { "www/weights/" } else { "" };
+        let file = format!("{folder}{}", ready.file);
+        let mut args = arguments(&run.order, &file, &state.names.read())?;
+        if ready.latent.is_some() {
+            // The command line writes pictures only.
+            run.autoencoder.as_ref()?;
+            args.extend(["--vae".into(), state.autoencoder.read().as_ref()?.file.clone()]);
+        }
+        Some(crate::command::command(&args))
     };
     let save = move |kind| move |_: leptos::ev::MouseEvent| save(state, kind);
     view! {
@@ -58,9 +63,8 @@ pub fn Keep(state: State, engine: Engine) -> impl IntoView {
                 <button type="button" class="plain small" data-testid="download" disabled=none on:click=save(Kind::Picture)>"Picture"</button>
                 <button type="button" class="plain small" data-testid="strip" disabled=none on:click=save(Kind::Strip)>"Strip"</button>
                 <button type="button" class="plain small" data-testid="animation" disabled=none on:click=save(Kind::Animation)>"Animation"</button>
-                <button type="button" class="plain small" data-testid="link" on:click=link>
-                    {move || if copied.get() { "Link copied" } else { "Copy link" }}
-                </button>
+                <CopyText state name="link" label="Copy link" text=Signal::derive(move || Some(link()))/>
+                <CopyText state name="command" label="Copy as command" text=Signal::derive(command)/>
                 <label class="file plain small">
                     <span>"Open a file"</span>
                     <input
@@ -78,6 +82,38 @@ pub fn Keep(state: State, engine: Engine) -> impl IntoView {
                  link to what it shows."
             </p>
         </section>
+    }
+}
+
+/// A button that copies a text, if there is one.
+#[component]
+fn CopyText(
+    state: State,
+    /// The value of `data-testid`.
+    name: &'static str,
+    label: &'static str,
+    text: Signal<Option<String>>,
+) -> impl IntoView {
+    let copied = RwSignal::new(false);
+    let copy = move |_| {
+        let text = text.get_untracked().unwrap_or_default();
+        spawn_local(async move {
+            let promise = window().navigator().clipboard().write_text(&text);
+            copied.set(JsFuture::from(promise).await.is_ok());
+            let said = match copied.get_untracked() {
+                true => "Copied.".into(),
+                false => format!("This browser does not let the page copy: {text}"),
+            };
+            state.said.set(said);
+        });
+    };
+    view! {
+        <button
+            type="button" class="plain small" data-testid=name on:click=copy
+            disabled=Signal::derive(move || text.read().is_none())
+        >
+            {move || if copied.get() { "Copied" } else { label }}
+        </button>
     }
 }
 

@@ -1,4 +1,4 @@
-//! The form of the view "Form", and the button that makes pictures.
+//! The forms of the view "Generate", and the button that makes pictures.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::controls::Controls;
 use super::engine::Engine;
 use super::explain::Explain;
 use super::fields::{Choice, Number};
-use super::names::Names;
+use super::names::{Mixing, Names};
 use super::state::{Doing, Guide, State};
 use crate::explain;
 use crate::scene::{Game, Levels, Place, View, levels};
@@ -18,19 +18,29 @@ use crate::scene::{Game, Levels, Place, View, levels};
 /// Number of previous seeds that are kept.
 const HISTORY: usize = 8;
 
-/// The form.
+/// What most visitors need: the name of the picture, and the button that makes it.
 #[component]
-pub fn Make(state: State, engine: Engine) -> impl IntoView {
+pub fn Prompt(state: State, engine: Engine) -> impl IntoView {
+    view! {
+        <div class="card make prompt">
+            <Names state/>
+            <Generate state engine/>
+        </div>
+    }
+}
+
+/// The other settings.
+#[component]
+pub fn Make(state: State) -> impl IntoView {
     let counts = [(1, "1", "1"), (4, "4", "4"), (9, "9", "9"), (16, "16", "16")];
     view! {
-        <form class="card make" aria-label="Settings" on:submit=move |event| submit(event, state, engine)>
-            <Names state/>
+        <div class="card make rest">
             <Choice
-                id="count" label="Pictures" options=counts
+                id="count" label="Number of pictures" options=counts
                 value=Signal::derive(move || state.scene.read().count)
                 on_change=move |count| state.scene.update(|scene| scene.count = count)
             />
-            <Generate state engine/>
+            <Mixing state/>
             <Seed state/>
             <details class="more">
                 <summary data-testid="more">"Sampler and noise levels"</summary>
@@ -39,7 +49,7 @@ pub fn Make(state: State, engine: Engine) -> impl IntoView {
                 <Explain topic=explain::SAMPLER/>
                 <Schedule state/>
             </details>
-        </form>
+        </div>
     }
 }
 
@@ -73,10 +83,10 @@ pub fn Seed(state: State) -> impl IntoView {
             <label class="check">
                 <input
                     type="checkbox" id="lock"
-                    prop:checked=move || !state.rolls.get()
+                    prop:checked=Signal::derive(move || !state.rolls.get())
                     on:change:target=move |e| state.rolls.set(!e.target().checked())
                 />
-                <span>"Keep this seed for the next picture"</span>
+                <span>"Keep this seed for the next pictures"</span>
             </label>
             <div class="history" data-testid="history">{past}</div>
             <Explain topic=explain::SEED/>
@@ -106,7 +116,7 @@ pub fn HowMade(
     };
     view! {
         <Controls state places=&[Place::Sampler, Place::Steps] compared=compared/>
-        <p class="hint">{move || format!("{} evaluations of the model", evaluations())}</p>
+        <p class="hint">{Signal::derive(move || format!("{} evaluations of the model", evaluations()))}</p>
     }
 }
 
@@ -125,8 +135,8 @@ fn Schedule(state: State) -> impl IntoView {
         <Show when=move || churns.get()><Explain topic=explain::CHURN/></Show>
         <button
             type="button" class="plain" data-testid="paper"
-            disabled=move || state.scene.read().settings == paper()
-            on:click=move |_| state.scene.update(|scene| scene.settings = untrack(paper))
+            disabled=Signal::derive(move || state.scene.read().settings == paper())
+            on:click=move |_| state.scene.update(|scene| scene.change(false, |s| *s = untrack(paper)))
         >
             "The paper's settings"
         </button>
@@ -143,7 +153,7 @@ pub fn Generate(state: State, engine: Engine) -> impl IntoView {
         <button
             type="submit" class="primary" class:outdated=outdated
             data-testid="generate"
-            disabled=move || !usable() || !(resting() || *state.doing.read() == Doing::Generating)
+            disabled=Signal::derive(move || !usable() || !(resting() || *state.doing.read() == Doing::Generating))
         >
             {move || if state.busy() { "Cancel" } else { "Generate" }}
         </button>
@@ -171,10 +181,6 @@ pub fn submit(event: leptos::ev::SubmitEvent, state: State, engine: Engine) {
     generate(state, engine);
 }
 
-/// Maximum duration of an evaluation, in milliseconds, for pictures to be made again when their
-/// classes change.
-const FAST: f64 = 150.0;
-
 /// Maximum time between leaving the field of the class and clicking on the button.
 const LEAVING: Duration = Duration::from_secs(1);
 
@@ -187,14 +193,10 @@ pub fn keep_up(state: State, engine: Engine) {
     });
     // The classes and guidance of the last attempt.
     let tried = StoredValue::new(asked.get_untracked());
-    let fast = move || {
-        let finished = state.run.read().as_ref().is_some_and(|run| run.finished.is_some());
-        finished && state.progress.read().as_ref().is_some_and(|p| p.milliseconds <= FAST)
-    };
     Effect::new(move || {
         let asked = asked.get();
         let resting = *state.doing.read() == Doing::Resting;
-        if !resting || !untrack(fast) || tried.with_value(|tried| *tried == asked) {
+        if !resting || !untrack(|| state.is_fast()) || tried.with_value(|tried| *tried == asked) {
             return;
         }
         tried.set_value(asked.clone());

@@ -163,21 +163,21 @@ fn Canvas(state: State, picture: Signal<Option<Rgb>>) -> impl IntoView {
                 <Picture picture label="The picture, with the mask over it" name="guide"/>
                 <span
                     class="area" aria-hidden="true"
-                    style:left=move || percent(0) style:top=move || percent(1)
-                    style:width=move || percent(2) style:height=move || percent(3)
+                    style:left=Signal::derive(move || percent(0)) style:top=Signal::derive(move || percent(1))
+                    style:width=Signal::derive(move || percent(2)) style:height=Signal::derive(move || percent(3))
                 />
             </div>
         </div>
         <div class="field">
-            <label for="brush">{move || format!("Brush: {} pixels", brush.get())}</label>
+            <label for="brush">{Signal::derive(move || format!("Brush: {} pixels", brush.get()))}</label>
             <input
-                type="range" id="brush" min="1" max=(16 * scale).to_string() prop:value=move || brush.get().to_string()
+                type="range" id="brush" min="1" max=(16 * scale).to_string() prop:value=Signal::derive(move || brush.get().to_string())
                 on:input:target=move |e| brush.set(e.target().value().parse().unwrap_or(4))
             />
         </div>
         <div class="buttons">
             <label class="check">
-                <input type="checkbox" prop:checked=move || erases.get() on:change:target=move |e| erases.set(e.target().checked())/>
+                <input type="checkbox" prop:checked=Signal::derive(move || erases.get()) on:change:target=move |e| erases.set(e.target().checked())/>
                 <span>"Erase"</span>
             </label>
             <button type="button" class="plain small" on:click=move |_| state.guide.update(|guide| {
@@ -186,7 +186,7 @@ fn Canvas(state: State, picture: Signal<Option<Rgb>>) -> impl IntoView {
                 }
             })>"Clear"</button>
         </div>
-        <p class="hint" data-testid="painted">{move || format!("{} pixels will be painted anew.", painted())}</p>
+        <p class="hint" data-testid="painted">{Signal::derive(move || format!("{} pixels will be painted anew.", painted()))}</p>
     }
 }
 

@@ -6,8 +6,8 @@ use super::controls::Controls;
 use super::engine::Engine;
 use super::explain::Explain;
 use super::fields::{Choice, Number};
-use super::make::{Generate, HowMade, Seed, submit};
-use super::names::Names;
+use super::make::{Generate, HowMade, Seed};
+use super::names::{Mixing, Names};
 use super::paint::GuidePicture;
 use super::state::State;
 use crate::explain;
@@ -17,10 +17,10 @@ use crate::scene::{Game, Place, range};
 #[component]
 pub fn Play(state: State, engine: Engine) -> impl IntoView {
     let games = [
-        (Game::Between, "between", "Two seeds"),
-        (Game::Among, "among", "Four seeds"),
-        (Game::From, "from", "A picture"),
-        (Game::Inpaint, "inpaint", "A part"),
+        (Game::Between, "between", "Blend two"),
+        (Game::Among, "among", "Blend four"),
+        (Game::From, "from", "Redraw"),
+        (Game::Inpaint, "inpaint", "Repaint"),
         (Game::Compare, "compare", "Compare"),
     ];
     let game = Memo::new(move |_| state.scene.read().game);
@@ -60,12 +60,12 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
         Game::From => view! {
             <Show when=starts_from fallback=needs><GuidePicture state paints=false/></Show>
             <div class="field">
-                <label for="sigma">{move || format!("Noise added: {:.1}", state.scene.read().sigma)}</label>
+                <label for="sigma">{Signal::derive(move || format!("Noise added: {:.1}", state.scene.read().sigma))}</label>
                 // The slider is logarithmic.
                 <input
                     type="range" id="sigma" step="0.01"
                     min=range::SIGMA.start().ln().to_string() max=range::SIGMA.end().ln().to_string()
-                    prop:value=move || state.scene.read().sigma.ln().to_string()
+                    prop:value=Signal::derive(move || state.scene.read().sigma.ln().to_string())
                     on:input:target=move |e| {
                         let sigma: f64 = e.target().value().parse().map_or(2.0, f64::exp);
                         let sigma = (sigma * 100.0).round() / 100.0;
@@ -83,13 +83,11 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
             <div class="two">
                 <fieldset>
                     <legend>"Left"</legend>
-                    <HowMade state compared=true/>
-                    <Controls state places=&[Place::Time] compared=true/>
+                    <Side state compared=true/>
                 </fieldset>
                 <fieldset>
                     <legend>"Right"</legend>
-                    <HowMade state/>
-                    <Controls state places=&[Place::Time]/>
+                    <Side state/>
                 </fieldset>
             </div>
             <Explain topic=explain::COMPARE/>
@@ -97,18 +95,19 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
     }
     };
     view! {
-        <form class="card make" aria-label="Play" on:submit=move |event| submit(event, state, engine)>
+        <div class="card make">
             <Choice
-                id="game" label="Start from" options=games value=game
+                id="game" label="What to do" options=games value=game
                 on_change=move |game| {
                     state.scene.update(|scene| scene.game = game);
                 }
             />
             <Names state/>
+            <Mixing state/>
             <Seed state/>
             {fields}
             <Generate state engine/>
-        </form>
+        </div>
     }
 }
 
@@ -117,13 +116,32 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
 fn Walk(state: State) -> impl IntoView {
     let count = move || state.run.read().as_ref().map_or(0, |run| run.order.noises.len());
     view! {
-        <div class="field" hidden=move || count() < 2>
+        <div class="field" hidden=Signal::derive(move || count() < 2)>
             <label for="walk">"Position between the seeds"</label>
             <input
-                type="range" id="walk" min="0" step="1" max=move || count().saturating_sub(1).to_string()
-                prop:value=move || state.picture().to_string()
+                type="range" id="walk" min="0" step="1" max=Signal::derive(move || count().saturating_sub(1).to_string())
+                prop:value=Signal::derive(move || state.picture().to_string())
                 on:input:target=move |e| state.enlarged.set(e.target().value().parse().ok())
             />
         </div>
+    }
+}
+
+/// The settings of one side of a comparison. The noise levels of the left side follow those of the
+/// right one until they are changed.
+#[component]
+fn Side(
+    state: State,
+    /// Whether it is the left side.
+    #[prop(optional)]
+    compared: bool,
+) -> impl IntoView {
+    view! {
+        <HowMade state compared=compared/>
+        <Controls state places=&[Place::Time] compared=compared/>
+        <details class="fine">
+            <summary>"Noise levels"</summary>
+            <Controls state places=&[Place::Options, Place::Levels, Place::High, Place::Low, Place::Shape] compared=compared/>
+        </details>
     }
 }

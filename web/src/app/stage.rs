@@ -1,45 +1,40 @@
 //! The pictures of the selected step: noisy and denoised.
 
+use leptos::html::Div;
 use leptos::prelude::*;
 use model::picture::Rgb;
 
 use super::explain::Explain;
 use super::picture::{Picture, composed};
-use super::state::{Doing, Frame, Run, State};
+use super::state::{Frame, Run, State};
 use crate::explain;
 use crate::protocol::Noise;
-use crate::scene::{Game, View, name_of_method};
+use crate::scene::{Game, View, differences, name_of_method};
 
-/// The noisy and the denoised pictures, or a poster before the first run.
+/// The noisy and the denoised pictures, or the recording before the first run.
 #[component]
 pub fn Stage(state: State) -> impl IntoView {
     let empty = move || state.run.read().is_none();
     let comparing = move || state.beside.read().is_some() && compares(state);
-    // The poster shows pictures of the first model.
+    // The recording shows pictures of the first model.
     let first = move || match (&*state.ready.read(), state.models.read().first()) {
         (Some(ready), Some(first)) => ready.sha256 == first.sha256,
         _ => true,
     };
     let latent = move || state.frame().is_some_and(|frame| frame.latent);
-    let waits = move || *state.doing.read() == Doing::Resting;
     view! {
-        <div class="poster" hidden=move || !empty()>
-            <img
-                src="./poster.png" width="128" height="128" hidden=move || !first()
-                alt="Sixteen small emoji-like pictures made by this model earlier"
-            />
-            <p hidden=move || !first() || !waits()>"Made by this model earlier. Press Generate to make a new one."</p>
-            <p hidden=move || !first() || waits()>"Made by this model earlier."</p>
+        <div class="poster" hidden=Signal::derive(move || !empty())>
+            <div hidden=Signal::derive(move || !first())><Recording state/></div>
             <p hidden=first>"Press Generate to make a picture with this model."</p>
         </div>
-        <div class="pair" class:forming=move || !comparing() hidden=empty>
+        <div class="pair" class:forming=Signal::derive(move || !comparing()) hidden=empty>
             <Show
                 when=comparing
                 fallback=move || view! {
                     <figure>
                         <Tiles state noisy=true/>
                         <figcaption>
-                            <h2>"Noisy picture"</h2>
+                            <h2>"The noisy picture"</h2>
                             <Explain topic=explain::NOISY/>
                         </figcaption>
                     </figure>
@@ -50,9 +45,9 @@ pub fn Stage(state: State) -> impl IntoView {
             <figure>
                 <Tiles state/>
                 <figcaption>
-                    <h2>{move || if comparing() { settings_of(&state.run.read()) } else { "The model's guess".into() }}</h2>
+                    <h2>{Signal::derive(move || if comparing() { settings_of(&state.run.read(), &state.beside.read()) } else { "The model's guess".into() })}</h2>
                     <Show when=latent>
-                        <p class="hint" data-testid="latent">{move || latent_hint(state)}</p>
+                        <p class="hint" data-testid="latent">{Signal::derive(move || latent_hint(state))}</p>
                         <Explain topic=explain::LATENT/>
                     </Show>
                     <Show when=move || !comparing()><Explain topic=explain::GUESS/></Show>
@@ -60,6 +55,22 @@ pub fn Stage(state: State) -> impl IntoView {
             </figure>
         </div>
     }
+}
+
+/// The recording of `index.html`, as the element that the page was opened with.
+#[component]
+fn Recording(state: State) -> impl IntoView {
+    let place = NodeRef::<Div>::new();
+    Effect::new(move || {
+        let Some(place) = place.get() else { return };
+        state.record.with_value(|record| {
+            if let Some(record) = record {
+                // It fails only for an element that contains its new parent.
+                let _ = place.append_child(record);
+            }
+        });
+    });
+    view! { <div node_ref=place/> }
 }
 
 /// Returns the hint on latents.
@@ -103,17 +114,20 @@ fn Beside(state: State) -> impl IntoView {
     view! {
         <figure>
             <div class="frame"><Picture picture label=Signal::derive(label) name="beside"/></div>
-            <figcaption><h2>{move || settings_of(&state.beside.read())}</h2></figcaption>
+            <figcaption><h2>{Signal::derive(move || settings_of(&state.beside.read(), &state.run.read()))}</h2></figcaption>
         </figure>
     }
 }
 
-/// Describes the settings of a run.
-fn settings_of(run: &Option<Run>) -> String {
+/// Describes the settings of a run that is compared with another.
+fn settings_of(run: &Option<Run>, other: &Option<Run>) -> String {
     let Some(run) = run else { return String::new() };
     let settings = &run.order.settings;
-    let silent = if settings.silence_time { ", time silenced" } else { "" };
-    format!("{} {}{silent}", settings.steps, name_of_method(settings.method))
+    let mut parts = vec![format!("{} {}", settings.steps, name_of_method(settings.method))];
+    if let Some(other) = other {
+        parts.extend(differences(settings, &other.order.settings));
+    }
+    parts.join(", ")
 }
 
 /// Describes a picture of a run.

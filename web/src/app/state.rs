@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use leptos::prelude::*;
 use model::picture::{Origin, Rgb};
+use web_sys::Element;
 use web_time::Instant;
 
 use crate::adapter::Backend;
@@ -13,11 +14,16 @@ use crate::manifest::Entry;
 use crate::names::caption;
 use crate::plot::Attention;
 use crate::protocol::{AutoencoderInfo, Decoding, Evaluated, Look, Noise, Order, Ready};
-use crate::scene::Scene;
+use crate::scene::{Scene, is_new};
+
+/// Maximum duration of an evaluation, in milliseconds, for pictures to follow changes by themselves.
+const FAST: f64 = 150.0;
 
 /// The activity of the page.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Doing {
+    /// Loading the worker's program: bytes so far, total bytes.
+    Fetching(u64, u64),
     /// Waiting for the worker, which is looking for a graphics processor.
     Starting,
     /// Downloading weights: bytes so far, total bytes.
@@ -38,7 +44,7 @@ impl Doing {
     /// Returns the name in `data-state`, for tests and styles.
     pub fn word(&self) -> &'static str {
         match self {
-            Doing::Starting => "starting",
+            Doing::Starting | Doing::Fetching(..) => "starting",
             Doing::Loading(..) => "loading",
             Doing::Checking => "checking",
             Doing::Resting => "ready",
@@ -65,6 +71,8 @@ pub struct Frame {
 /// The pictures of an order, at every step so far.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
+    /// The number of the run, by which the worker knows its steps.
+    pub number: u64,
     /// The order.
     pub order: Order,
     /// The link to the scene at the time of the order.
@@ -175,6 +183,10 @@ pub struct State {
     pub beside: RwSignal<Option<Run>>,
     /// The attention of tokens, at steps of the pictures.
     pub attention: RwSignal<HashMap<Look, Arc<Attention>>>,
+    /// The last run whose attention is not available any more.
+    pub gone: RwSignal<Option<u64>>,
+    /// The estimated time of the first pictures in milliseconds, if they wait for a click.
+    pub wait: RwSignal<Option<f64>>,
     /// Time from the first request to the first finished pictures.
     pub first: RwSignal<Option<f64>>,
     /// The message for screen readers.
@@ -192,6 +204,10 @@ pub struct State {
     pub history: RwSignal<Vec<u64>>,
     /// The error message for the class that was typed. Written by the controls.
     pub class_problem: RwSignal<Option<String>>,
+    /// The recording that the page shows until there are pictures: an element of `index.html`.
+    pub record: StoredValue<Option<Element>, LocalStorage>,
+    /// Whether the share of the time token is measured in all blocks. Written by the map.
+    pub measures: RwSignal<bool>,
     /// Whether the strip of attention maps is open. Written by the attention view.
     pub strip: RwSignal<bool>,
     /// The picture that sampling starts from. Written by the painting.
@@ -199,8 +215,8 @@ pub struct State {
 }
 
 impl State {
-    /// The state of a page that was opened with a link.
-    pub fn new(link: &str) -> Self {
+    /// The state of a page that was opened with a link and shows this recording.
+    pub fn new(link: &str, record: Option<Element>) -> Self {
         let scene = Scene::decode(link);
         let ready = RwSignal::new(None::<Ready>);
         let names = move |_: Option<&Vec<String>>| {
@@ -209,7 +225,7 @@ impl State {
         };
         Self {
             // A link is followed for its pictures.
-            draws: RwSignal::new(scene != Scene::default()),
+            draws: RwSignal::new(Scene { tour: 0, ..scene.clone() } != Scene::default()),
             scene: RwSignal::new(scene),
             doing: RwSignal::new(Doing::Starting),
             device: RwSignal::new(None),
@@ -218,7 +234,7 @@ impl State {
             models: RwSignal::new(Vec::new()),
             ready,
             names: Memo::new(names),
-            anew: RwSignal::new(link.trim_start_matches('#').is_empty()),
+            anew: RwSignal::new(is_new(link)),
             autoencoder: RwSignal::new(None),
             decoding: RwSignal::new(None),
             smaller: RwSignal::new(None),
@@ -226,6 +242,8 @@ impl State {
             run: RwSignal::new(None),
             beside: RwSignal::new(None),
             attention: RwSignal::new(HashMap::new()),
+            gone: RwSignal::new(None),
+            wait: RwSignal::new(None),
             first: RwSignal::new(None),
             said: RwSignal::new(String::new()),
             at: RwSignal::new(0),
@@ -234,6 +252,8 @@ impl State {
             rolls: RwSignal::new(false),
             history: RwSignal::new(Vec::new()),
             class_problem: RwSignal::new(None),
+            record: StoredValue::new_local(record),
+            measures: RwSignal::new(false),
             strip: RwSignal::new(false),
             guide: RwSignal::new(None),
         }
@@ -288,20 +308,56 @@ impl State {
         self.run.read().as_ref().is_some_and(|run| run.order != order)
     }
 
-    /// Returns the attention that the scene selects.
+    /// Returns whether the attention of the pictures is not available, since the worker was started
+    /// again or could not compute it.
+    pub fn is_gone(self) -> bool {
+        let run = self.run.read();
+        run.as_ref().is_some_and(|run| self.gone.get().is_some_and(|gone| gone >= run.number))
+    }
+
+    /// Returns whether pictures follow changes by themselves: an evaluation takes a short time.
+    pub fn is_fast(self) -> bool {
+        let finished = self.run.read().as_ref().is_some_and(|run| run.finished.is_some());
+        finished && self.progress.read().as_ref().is_some_and(|p| p.milliseconds <= FAST)
+    }
+
+    /// Returns the number of the block that the scene selects.
+    pub fn block(self) -> usize {
+        let last = self.ready.read().as_ref().map_or(0, |r| r.blocks.len().saturating_sub(1));
+        self.scene.read().block.min(last)
+    }
+
+    /// Returns the attention that the scene selects; `None` if its block has none.
     pub fn look(self) -> Option<Look> {
+        self.look_at(self.block())
+    }
+
+    /// Returns the attention that the scene selects, in another block.
+    pub fn look_at(self, block: usize) -> Option<Look> {
         let run = self.run.read();
         let run = run.as_ref()?;
         let ready = self.ready.read();
-        let blocks = &ready.as_ref()?.blocks;
-        let scene = self.scene.read();
-        let block = scene.block.min(blocks.len().checked_sub(1)?);
+        let side = ready.as_ref()?.blocks.get(block).filter(|block| block.window > 0)?.side;
         let last = run.frames.len().min(run.order.settings.steps).checked_sub(1)?;
         Some(Look {
+            run: run.number,
             step: self.at.get().min(last),
             picture: self.picture(),
             block,
-            token: scene.token.map(|place| usize::from(place) * blocks[block].side / 256),
+            token: self.scene.read().token.map(|place| usize::from(place) * side / 256),
         })
+    }
+
+    /// Returns the share of the time token in queries, keys and values of a block, at the selected
+    /// step of the selected picture, if it was measured: the mean of the three.
+    pub fn time_share(self, block: usize) -> Option<f32> {
+        let Look { run, step, picture, .. } = self.look_at(block)?;
+        let same = |look: &Look| {
+            (look.run, look.step, look.picture, look.block) == (run, step, picture, block)
+        };
+        // It is the same for all tokens.
+        let rows = self.attention.read();
+        let (_, row) = rows.iter().find(|(look, _)| same(look))?;
+        Some(row.time_share().iter().sum::<f32>() / 3.0)
     }
 }

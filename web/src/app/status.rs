@@ -13,14 +13,23 @@ use crate::scene::View;
 #[component]
 pub fn Status(state: State, engine: Engine) -> impl IntoView {
     let text = move || match &*state.doing.read() {
-        Doing::Starting => "Looking for a graphics processor …".into(),
+        Doing::Fetching(loaded, total) => {
+            format!("Loading the program: {:.0} %", 100.0 * *loaded as f64 / (*total).max(1) as f64)
+        }
+        Doing::Starting => "Starting …".into(),
         Doing::Loading(loaded, total) => {
             format!("Loading the model: {} of {} MB", megabytes(*loaded), megabytes(*total))
         }
         Doing::Checking => "Checking the model, and that this device computes correctly …".into(),
         Doing::Resting => match state.run.read().as_ref().map(|run| run.finished) {
             None if state.progress.read().is_some() => "Cancelled.".into(),
-            None => "Ready.".into(),
+            None => match state.wait.get() {
+                None => "Ready.".into(),
+                Some(wait) => format!(
+                    "Ready. This device is slow: the pictures take about {}. Press Generate to make them.",
+                    seconds(wait)
+                ),
+            },
             Some(None) => "Cancelled.".into(),
             Some(Some((milliseconds, _))) => format!("Done in {}.", seconds(milliseconds)),
         },
@@ -44,7 +53,9 @@ pub fn Status(state: State, engine: Engine) -> impl IntoView {
         Doing::Broken => "Something went wrong.".into(),
     };
     let part = move || match &*state.doing.read() {
-        Doing::Loading(loaded, total) => Some(*loaded as f64 / (*total).max(1) as f64),
+        Doing::Fetching(loaded, total) | Doing::Loading(loaded, total) => {
+            Some(*loaded as f64 / (*total).max(1) as f64)
+        }
         Doing::Generating | Doing::Cancelling if state.decoding.read().is_some() => {
             state.decoding.get().map(|decoding| decoding.done as f64 / decoding.of.max(1) as f64)
         }
@@ -74,24 +85,24 @@ pub fn Status(state: State, engine: Engine) -> impl IntoView {
                 <p data-testid="status">{text}</p>
                 <progress
                     max="1"
-                    prop:value=move || part().unwrap_or(0.0)
-                    class:idle=move || part().is_none()
+                    prop:value=Signal::derive(move || part().unwrap_or(0.0))
+                    class:idle=Signal::derive(move || part().is_none())
                     aria-label="Progress"
                 />
             </div>
-            <p class="hidden" role="status">{move || state.said.get()}</p>
+            <p class="hidden" role="status">{Signal::derive(move || state.said.get())}</p>
             <Show when=move || state.note.read().is_some()>
-                <p class="note" data-testid="note">{move || state.note.get()}</p>
+                <p class="note" data-testid="note">{Signal::derive(move || state.note.get())}</p>
             </Show>
             <div role="alert">
                 <Show when=move || state.trouble.read().is_some()>
-                    <p class="trouble" data-testid="trouble">{move || state.trouble.get()}</p>
+                    <p class="trouble" data-testid="trouble">{Signal::derive(move || state.trouble.get())}</p>
                 </Show>
             </div>
             <Show when=move || state.smaller.read().is_some()>
                 <button
                     type="button" class="plain" data-testid="smaller" on:click=fewer
-                    disabled=move || *state.doing.read() != Doing::Resting
+                    disabled=Signal::derive(move || *state.doing.read() != Doing::Resting)
                 >
                     {move || match state.smaller.get() {
                         Some(1) => "Make one picture".into(),

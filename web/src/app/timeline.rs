@@ -7,7 +7,7 @@ use leptos::prelude::*;
 use super::explain::Explain;
 use super::state::{Run, State};
 use crate::explain;
-use crate::plot::{curve, dots, path};
+use crate::plot::{curve, dots, path, phase};
 
 /// Time between frames at speed 1, in milliseconds.
 const FRAME: f64 = 320.0;
@@ -66,21 +66,25 @@ pub fn Timeline(state: State) -> impl IntoView {
             format!("Step {} of {steps}, noise level {}", at + 1, number(sigma))
         }
     };
+    let level = Signal::derive(move || {
+        let sigma = sigmas.read().get(state.at.get()).copied();
+        sigma.map_or(String::new(), |sigma| phase(sigma).into())
+    });
     let none = move || frames() < 2;
     view! {
         <section class="timeline" aria-label="Timeline">
             <svg viewBox=format!("-8 -6 {} {}", SIZE[0] + 16.0, SIZE[1] + 12.0) preserveAspectRatio="none" aria-hidden="true">
-                <path class="whole" d=move || path(&points())/>
-                <path class="done" d=move || path(&points()[..frames().min(points().len())])/>
-                <path class="dots" d=move || dots(&points())/>
-                <line class="here" x1=move || here()[0] x2=move || here()[0] y1="0" y2=SIZE[1] hidden=none/>
-                <line class="mark" x1=move || here()[0] x2=move || here()[0] y1=move || here()[1] y2=move || here()[1] hidden=none/>
+                <path class="whole" d=Signal::derive(move || path(&points()))/>
+                <path class="done" d=Signal::derive(move || path(&points()[..frames().min(points().len())]))/>
+                <path class="dots" d=Signal::derive(move || dots(&points()))/>
+                <line class="here" x1=Signal::derive(move || here()[0]) x2=Signal::derive(move || here()[0]) y1="0" y2=SIZE[1] hidden=none/>
+                <line class="mark" x1=Signal::derive(move || here()[0]) x2=Signal::derive(move || here()[0]) y1=Signal::derive(move || here()[1]) y2=Signal::derive(move || here()[1]) hidden=none/>
             </svg>
             <input
                 type="range" min="0" step="1" aria-label="Step" data-testid="scrubber"
-                max=move || sigmas.read().len().saturating_sub(1).to_string()
+                max=Signal::derive(move || sigmas.read().len().saturating_sub(1).to_string())
                 aria-valuetext=text
-                prop:value=move || state.at.get().to_string()
+                prop:value=Signal::derive(move || state.at.get().to_string())
                 disabled=none
                 on:input:target=move |e| {
                     playing.set(false);
@@ -96,24 +100,25 @@ pub fn Timeline(state: State) -> impl IntoView {
                 </button>
                 <button
                     type="button" class="icon" data-testid="play" disabled=none
-                    aria-label=move || if playing.get() { "Pause" } else { "Play" }
+                    aria-label=Signal::derive(move || if playing.get() { "Pause" } else { "Play" })
                     on:click=move |_| playing.update(|playing| *playing = !*playing)
                 >
                     <svg viewBox="0 0 20 20" aria-hidden="true">
-                        <path d=move || if playing.get() { "M5 4 H9 V16 H5 Z M11 4 H15 V16 H11 Z" } else { "M6 3 L16 10 L6 17 Z" }/>
+                        <path d=Signal::derive(move || if playing.get() { "M5 4 H9 V16 H5 Z M11 4 H15 V16 H11 Z" } else { "M6 3 L16 10 L6 17 Z" })/>
                     </svg>
                 </button>
                 <button type="button" class="icon" aria-label="Step forward" disabled=none on:click=move |_| step(1)>
                     <svg viewBox="0 0 20 20" aria-hidden="true"><path d="M6 4 L14 10 L6 16 Z M14 4 H16 V16 H14 Z"/></svg>
                 </button>
                 <select
-                    aria-label="Speed" prop:value=move || speed.get().to_string()
+                    aria-label="Speed" prop:value=Signal::derive(move || speed.get().to_string())
                     on:change:target=move |e| speed.set(e.target().value().parse().unwrap_or(1.0))
                 >
                     {SPEEDS.map(|(value, name)| view! { <option value=value.to_string() selected={value == 1.0}>{name}</option> })}
                 </select>
                 <output data-testid="level">{text}</output>
             </div>
+            <p class="phase" data-testid="phase">{level}</p>
             <Explain topic=explain::LEVELS/>
         </section>
     }

@@ -10,7 +10,7 @@ use model::settings::Settings;
 
 use super::fields::FIELDS;
 use super::range::{self, number};
-use super::{COUNTS, Game, Scene, View, beside};
+use super::{COUNTS, Game, STOPS, Scene, View, beside};
 use crate::manifest::is_plain;
 use crate::protocol::Usual;
 
@@ -19,6 +19,9 @@ pub const NO_CLASS: &str = "classes=none";
 
 /// The link to a scene with the paper's settings and defaults otherwise.
 const PAPER: &str = "sampler=heun";
+
+/// The name of the stop of the tour. It does not change what the rest of a link means.
+const TOUR: &str = "tour";
 
 /// Prefix of the settings to compare with.
 const COMPARED: &str = "b-";
@@ -152,6 +155,12 @@ fn take_setting(settings: &mut Settings, compared: bool, name: &str, text: &str)
     }
 }
 
+/// Returns whether a link is that of a new visit: it is empty, apart from a stop of the tour.
+pub fn is_new(link: &str) -> bool {
+    let mut pairs = link.trim_start_matches('#').split('&');
+    pairs.all(|pair| pair.is_empty() || pair.split('=').next() == Some(TOUR))
+}
+
 impl Scene {
     /// Returns the scene that links are relative to: the default one with the paper's settings.
     fn plain() -> Self {
@@ -161,12 +170,33 @@ impl Scene {
 
     /// Returns the link, without its `#`. It is empty for the default scene.
     pub fn encode(&self) -> String {
-        if *self == Self::default() {
-            return String::new();
+        let mut pairs = self.pairs();
+        if self.tour > 0 {
+            pairs.push(format!("{TOUR}={}", self.tour));
+        }
+        pairs.join("&")
+    }
+
+    /// Returns the link for the page's address, without its `#`. Unlike [`Scene::encode`], it is never
+    /// that of a new visit, which starts with classes.
+    pub fn address(&self) -> String {
+        let link = self.encode();
+        match (is_new(&link), link.as_str()) {
+            (false, _) => link,
+            (true, "") => NO_CLASS.into(),
+            (true, tour) => format!("{NO_CLASS}&{tour}"),
+        }
+    }
+
+    /// Returns the pairs of the link, without the stop of the tour.
+    fn pairs(&self) -> Vec<String> {
+        let scene = Self { tour: 0, ..self.clone() };
+        if scene == Self::default() {
+            return Vec::new();
         }
         let usual = Self::plain();
-        if *self == usual {
-            return PAPER.into();
+        if scene == usual {
+            return vec![PAPER.into()];
         }
         let mut pairs = Vec::new();
         let put = |pairs: &mut Vec<String>, part: &Part| {
@@ -179,16 +209,18 @@ impl Scene {
         put_settings(&mut pairs, "", &self.settings, &usual.settings);
         REST.iter().for_each(|part| put(&mut pairs, part));
         put_settings(&mut pairs, COMPARED, &self.beside, &usual.beside);
-        pairs.join("&")
+        pairs
     }
 
     /// Reads a link, with or without its `#`.
     pub fn decode(link: &str) -> Self {
-        let mut scene = Self::plain();
+        let (mut scene, mut tour) = (Self::plain(), 0);
         let pairs = link.trim_start_matches('#').split('&');
         for pair in pairs.clone() {
             let Some((name, text)) = pair.split_once('=') else { continue };
-            if let Some(part) = FIRST.iter().chain(&REST).find(|part| part.name == name) {
+            if name == TOUR {
+                set(&mut tour, number(text, 0..=STOPS));
+            } else if let Some(part) = FIRST.iter().chain(&REST).find(|part| part.name == name) {
                 (part.set)(&mut scene, text);
             } else if let Some(name) = name.strip_prefix(COMPARED) {
                 take_setting(&mut scene.beside, true, name, text);
@@ -198,8 +230,9 @@ impl Scene {
         }
         // A link without any valid pair is the default scene.
         if scene == Self::plain() && !pairs.clone().any(|pair| pair == PAPER) {
-            return Self::default();
+            scene = Self::default();
         }
+        scene.tour = tour;
         scene
     }
 }
@@ -279,6 +312,25 @@ mod tests {
     }
 
     #[test]
+    fn the_tour_changes_nothing_else_in_a_link() {
+        let tour = Scene { tour: 3, ..Scene::default() };
+        assert_eq!((Scene::decode("#tour=3"), tour.encode().as_str()), (tour.clone(), "tour=3"));
+        assert_eq!(Scene::decode("tour=99").tour, STOPS);
+        assert_eq!(Scene::decode("tour=x").tour, 0);
+        for link in ["seed=5&steps=6&tour=2", "sampler=heun&tour=1", "view=attend&head=2&tour=4"] {
+            let scene = Scene::decode(link);
+            assert_eq!(scene.encode(), link);
+            let (without, _) = link.rsplit_once('&').expect("two pairs");
+            assert_eq!(Scene { tour: 0, ..scene }, Scene::decode(without));
+        }
+        // A visit that starts on the tour is a new one; the page's own address is not.
+        assert!(is_new("") && is_new("#tour=1") && !is_new("seed=5&tour=1") && !is_new(NO_CLASS));
+        assert_eq!(tour.address(), "classes=none&tour=3");
+        assert_eq!(Scene::default().address(), NO_CLASS);
+        assert_eq!(Scene::decode("seed=5").address(), "seed=5");
+    }
+
+    #[test]
     fn every_field_is_kept_within_its_range() {
         let settings = |link: &str| Scene::decode(link).settings;
         assert_eq!(settings("steps=0").steps, 1);
@@ -338,13 +390,13 @@ mod tests {
             settings in settings(false), beside in settings(true),
             classes in proptest::option::of(proptest::collection::vec(labels(), 0..=12)),
             block in range::PART, head in proptest::option::of(range::PART), token: [u8; 2],
-            sigma in range::SIGMA,
+            sigma in range::SIGMA, tour in 0..=STOPS,
         ) -> Scene {
             let classes: Vec<Label> = classes.unwrap_or_else(|| settings.classes.clone());
             Scene {
                 view: View::ALL[view].0, model, game: Game::ALL[game].0, seed, others,
                 count: COUNTS[count], settings: Settings { classes, ..settings },
-                beside, block, head, token, sigma,
+                beside, block, head, token, sigma, tour,
             }
         }
     }
@@ -362,6 +414,7 @@ mod tests {
         fn a_scene_survives_its_link(scene in scenes()) {
             let link = scene.encode();
             prop_assert!(link.len() < 3000, "{} letters", link.len());
+            prop_assert_eq!(Scene::decode(&scene.address()), scene.clone());
             prop_assert_eq!(Scene::decode(&link), scene);
         }
 

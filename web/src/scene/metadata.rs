@@ -21,6 +21,7 @@ impl Scene {
                 Self { seed, count, settings, ..Self::default() }
             }
         };
+        scene.tour = 0;
         // These two views show pictures but do not change them.
         if matches!(scene.view, View::Attend | View::About) {
             scene.view = View::Form;
@@ -58,7 +59,7 @@ mod tests {
 
     #[test]
     fn a_file_brings_back_its_scene() {
-        let page = origin(vec![5], Some("view=attend&seed=5&steps=6"));
+        let page = origin(vec![5], Some("view=attend&seed=5&steps=6&tour=4"));
         assert_eq!(Scene::from_origin(&page), Scene::decode("seed=5&steps=6"));
         let native = Scene::from_origin(&origin((30..36).collect(), None));
         assert_eq!((native.seed, native.count, native.settings.steps), (30, 9, 250));

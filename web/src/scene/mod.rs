@@ -1,6 +1,7 @@
 //! The state of the page as one value. The controls, the link and the settings in PNG files are
 //! views of it.
 
+mod compare;
 mod field;
 mod fields;
 mod link;
@@ -16,9 +17,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::{Guide, Noise, Order, Usual};
 
+pub use compare::differences;
 pub use field::{Choice, Field, Place, Value};
 pub use fields::{FIELDS, fields_at};
-pub use link::{NO_CLASS, name_of};
+pub use link::{NO_CLASS, is_new, name_of};
 pub use metadata::keep_one;
 pub use range::number;
 pub use settings::{Levels, levels, name_of_method, respacing, set_respacing, set_steps, usable};
@@ -74,6 +76,9 @@ impl Game {
     ];
 }
 
+/// Number of stops of the tour.
+pub const STOPS: usize = 6;
+
 /// Numbers of pictures that fill a square.
 pub const COUNTS: [usize; 4] = [1, 4, 9, 16];
 
@@ -111,6 +116,8 @@ pub struct Scene {
     pub sigma: f64,
     /// The settings to compare with.
     pub beside: Settings,
+    /// The stop of the tour, counted from 1; 0 without it.
+    pub tour: usize,
 }
 
 impl Default for Scene {
@@ -133,6 +140,7 @@ impl Default for Scene {
             game: Game::Between,
             others: [144, 148, 151],
             sigma: 2.0,
+            tour: 0,
         }
     }
 }
@@ -150,11 +158,6 @@ impl Scene {
     /// Returns the settings, or those to compare with.
     pub fn settings_of(&self, compared: bool) -> &Settings {
         if compared { &self.beside } else { &self.settings }
-    }
-
-    /// Returns the settings, or those to compare with, to be changed.
-    pub fn settings_mut(&mut self, compared: bool) -> &mut Settings {
-        if compared { &mut self.beside } else { &mut self.settings }
     }
 
     /// Returns the order for the worker, for a model with `classes` classes.

@@ -23,7 +23,7 @@ use crate::protocol::{Block, Event, Ready, Request, Start, Usual, carry};
 use crate::testing::Fault;
 use browser::{fetch, find_adapter};
 use files::Autoencoder;
-use pictures::{Maps, Step};
+use pictures::{Made, Maps};
 
 /// An error message for the visitor.
 type Trouble = String;
@@ -68,7 +68,7 @@ struct Worker {
     loaded: RefCell<Option<Rc<Loaded>>>,
     autoencoder: RefCell<Option<Rc<Autoencoder>>>,
     /// The steps of the last run, for attention maps.
-    made: RefCell<Vec<Step>>,
+    made: RefCell<Made>,
     /// Attention maps of these steps, the last used one last.
     maps: RefCell<Vec<Maps>>,
 }
@@ -94,6 +94,8 @@ struct Built {
     model: Model,
     numbers: Numbers,
     deviation: Result<Option<f32>, Trouble>,
+    /// Time of the self-check in milliseconds.
+    check: f64,
     note: Option<String>,
 }
 
@@ -119,7 +121,7 @@ impl Worker {
                 opened.or_else(refuse)
             }
             Request::Fetch { base, name } => self.fetch(&base, name).await.or_else(refuse),
-            Request::Generate(order) => self.generate(&order, &bytes).await,
+            Request::Generate { run, order } => self.generate(run, &order, &bytes).await,
             Request::Attend(look) => self.attend(look).await,
             Request::Cancel => Ok(()),
         }
@@ -212,7 +214,7 @@ impl Worker {
         entry: &Entry,
         started: Instant,
     ) -> Result<(), Trouble> {
-        let Built { model, numbers, deviation, note } = built;
+        let Built { model, numbers, deviation, check, note } = built;
         if !passes(&deviation) {
             return Err(match deviation {
                 Err(error) => format!("The self-check failed: {error}"),
@@ -245,6 +247,7 @@ impl Worker {
             backend: place.backend,
             numbers,
             note,
+            check,
             milliseconds: milliseconds(started),
             memory: browser::memory(),
         };
@@ -266,8 +269,11 @@ fn refuse(message: Trouble) -> Result<(), Trouble> {
 async fn build(weights: &Weights<'_>, place: &Place) -> Built {
     let Place { device, backend, halves } = place;
     let model = Model::from_weights(weights, device);
+    let before = Instant::now();
     let deviation = deviation(&model, weights, device).await;
-    let single = |model, deviation, note| Built { model, numbers: Numbers::F32, deviation, note };
+    let check = milliseconds(before);
+    let single =
+        |model, deviation, note| Built { model, numbers: Numbers::F32, deviation, check, note };
     if !halves || !passes(&deviation) {
         return single(model, deviation, None);
     }
@@ -283,7 +289,7 @@ async fn build(weights: &Weights<'_>, place: &Place) -> Built {
     };
     match numbers(*backend, *halves, missed) {
         Numbers::F16 => {
-            Built { model: half, numbers: Numbers::F16, deviation: Ok(missed), note: None }
+            Built { model: half, numbers: Numbers::F16, deviation: Ok(missed), check, note: None }
         }
         Numbers::F32 => {
             drop(half);

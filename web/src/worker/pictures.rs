@@ -36,6 +36,14 @@ pub struct Step {
     silence_time: bool,
 }
 
+/// The steps of a run.
+#[derive(Default)]
+pub struct Made {
+    /// The number of the run.
+    run: u64,
+    steps: Vec<Step>,
+}
+
 /// The attention maps of a block at a step, which stay on the device. The page is sent single rows.
 #[derive(Clone)]
 pub struct Maps {
@@ -59,7 +67,7 @@ impl Maps {
 
 impl Worker {
     /// Makes the pictures of an order.
-    pub async fn generate(&self, order: &Order, bytes: &[u8]) -> Result<(), Trouble> {
+    pub async fn generate(&self, run: u64, order: &Order, bytes: &[u8]) -> Result<(), Trouble> {
         let Some(loaded) = self.loaded.borrow().clone() else {
             return Err("No model is loaded yet.".into());
         };
@@ -83,7 +91,6 @@ impl Worker {
             take_all_memory();
         }
         self.cancelled.set(false);
-        self.forget();
         let started = Instant::now();
         let mut before = started;
         let shape = loaded.model.config.image_shape();
@@ -112,9 +119,14 @@ impl Worker {
                 if self.cancelled.get() {
                     return Ok(ControlFlow::Break(()));
                 }
+                // Until now, the page could ask for the attention of the previous run.
+                if e.evaluation == 1 {
+                    self.forget();
+                    self.made.borrow_mut().run = run;
+                }
                 let mut made = self.made.borrow_mut();
-                if made.len() == e.step {
-                    made.push(Step {
+                if made.steps.len() == e.step {
+                    made.steps.push(Step {
                         x: e.x.clone(),
                         sigma: e.sigma,
                         labels: settings.labels_of(&seeds),
@@ -190,6 +202,11 @@ impl Worker {
         if self.fault.get() != Some(Fault::Device(evaluation)) {
             return;
         }
+        self.lose_device();
+    }
+
+    /// Loses the device, once.
+    fn lose_device(&self) {
         self.fault.set(None);
         if !browser::lose() {
             panic!("the device was lost on purpose");
@@ -198,12 +215,19 @@ impl Worker {
 
     /// Forgets the steps of the last run.
     pub fn forget(&self) {
-        self.made.borrow_mut().clear();
+        *self.made.borrow_mut() = Made::default();
         self.maps.borrow_mut().clear();
     }
 
     /// Computes the attention of a token and sends it to the page.
     pub async fn attend(&self, look: Look) -> Result<(), Trouble> {
+        if self.fault.get() == Some(Fault::Rest) {
+            self.lose_device();
+        }
+        if self.made.borrow().run != look.run {
+            post(&Event::Gone { run: look.run }, None);
+            return Ok(());
+        }
         let Maps { maps, side, .. } = self.maps_of(look)?;
         let Some([window, row]) = look.row(side, maps.window) else {
             return Err("The block has no such token.".into());
@@ -232,7 +256,7 @@ impl Worker {
             kept.push(maps.clone());
             return Ok(maps);
         }
-        let step = self.made.borrow().get(look.step).cloned();
+        let step = self.made.borrow().steps.get(look.step).cloned();
         let (Some(loaded), Some(step)) = (self.loaded.borrow().clone(), step) else {
             return Err("There is no attention yet. Make a picture first.".into());
         };

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use leptos::prelude::*;
 use model::picture::Rgb;
 
-use super::{Asked, Engine};
+use super::{Asked, Engine, faults};
+use crate::adapter::waits;
 use crate::app::state::{Doing, Frame, Run};
 use crate::memory::is_shortage;
 use crate::names::opening;
 use crate::plot::Attention;
-use crate::protocol::{Event, Usual};
+use crate::protocol::{Event, Order, Usual};
 use crate::scene::View;
 
 /// Number of attention rows that are kept, besides those that are shown. A row of 1024 tokens with 16
@@ -31,6 +32,7 @@ impl Engine {
     pub(super) fn heard(self, event: Event, bytes: Vec<u8>) {
         let state = self.state;
         match event {
+            Event::Program { loaded, total } => state.doing.set(Doing::Fetching(loaded, total)),
             Event::Hello => self.load(),
             Event::Chosen { backend, adapter, note } => {
                 state.device.set(Some((backend, adapter)));
@@ -59,6 +61,7 @@ impl Engine {
                     state.attention.update(|rows| rows.clear());
                     state.enlarged.set(None);
                     state.guide.set(None);
+                    state.class_problem.set(None);
                 }
                 state.ready.set(Some(*ready));
                 self.asked.update_value(|asked| {
@@ -133,16 +136,22 @@ impl Engine {
             }
             Event::Attended(attended) => {
                 let look = attended.look;
-                if let Some(row) = Attention::new(attended, &bytes) {
-                    let wanted = self.asked.with_value(|asked| asked.wanted.clone());
+                let run = state.run.read_untracked().as_ref().map(|run| run.number);
+                let counts = self.asked.try_update_value(|asked| asked.looks.answered(&look, run));
+                let row = Attention::new(attended, &bytes).filter(|_| counts == Some(true));
+                if let Some(row) = row {
+                    let looks = self.asked.with_value(|asked| asked.looks.clone());
                     state.attention.update(|rows| {
                         rows.insert(look, Arc::new(row));
                         if rows.len() > ROWS {
-                            rows.retain(|look, _| wanted.contains(look));
+                            rows.retain(|look, _| looks.wants(look));
                         }
                     });
                 }
-                self.asked.update_value(|asked| asked.looking = None);
+                self.look_on();
+            }
+            Event::Gone { run } => {
+                self.lose(run);
                 self.look_on();
             }
             Event::Cancelled => {
@@ -171,9 +180,11 @@ impl Engine {
                     return;
                 }
                 self.asked.update_value(|asked| {
-                    let Asked { weights, autoencoder, looking, blind, .. } = std::mem::take(asked);
-                    let blind = blind || looking.is_some();
-                    *asked = Asked { weights, autoencoder, blind, ..Asked::default() };
+                    if let Some(run) = asked.looks.fail() {
+                        state.gone.set(Some(run));
+                    }
+                    let Asked { weights, autoencoder, run, looks, .. } = std::mem::take(asked);
+                    *asked = Asked { weights, autoencoder, run, looks, ..Asked::default() };
                 });
                 state.decoding.set(None);
                 state.trouble.set(Some(message));
@@ -193,13 +204,19 @@ impl Engine {
         let begins = opening(&names, &ready.card.class_groups);
         let anew = state.anew.get_untracked();
         match &before {
-            None => state.scene.update(|scene| {
-                scene.fit(&Usual::default(), &ready.usual);
+            None => {
+                state.scene.update(|scene| scene.fit(&Usual::default(), &ready.usual));
                 if anew && !begins.is_empty() {
-                    state.draws.set(scene.view != View::About);
-                    scene.open(begins);
+                    state.scene.update(|scene| scene.open(begins));
+                    let scene = state.scene.read_untracked();
+                    let Order { noises, settings, .. } = scene.order(ready.classes);
+                    let evaluations = settings.method.evaluations(settings.steps);
+                    let check = faults().check.unwrap_or(ready.check);
+                    let wait = waits(ready.backend, check, noises.len(), evaluations);
+                    state.wait.set(wait);
+                    state.draws.set(scene.view != View::About && wait.is_none());
                 }
-            }),
+            }
             Some(before) if before.sha256 != ready.sha256 => state.scene.update(|scene| {
                 let known = before.card.class_names(before.classes);
                 let named = !scene.settings.classes.is_empty();
@@ -220,16 +237,15 @@ impl Engine {
     /// Replaces the previous run when the first pictures of an order arrive.
     fn begin(self) {
         let state = self.state;
-        let order = self.asked.with_value(|asked| asked.orders.last().cloned());
-        let Some((order, _, link)) = order else { return };
+        let order = self.asked.with_value(|asked| Some((asked.run, asked.orders.last().cloned()?)));
+        let Some((number, (order, _, link))) = order else { return };
         state.attention.update(|rows| rows.clear());
-        self.asked.update_value(|asked| asked.blind = false);
         if state.enlarged.get_untracked().is_some_and(|i| i >= order.noises.len()) {
             state.enlarged.set(None);
         }
         state.at.set(0);
         let (frames, finished, autoencoder) = (Vec::new(), None, None);
-        state.run.set(Some(Run { order, link, frames, finished, autoencoder }));
+        state.run.set(Some(Run { number, order, link, frames, finished, autoencoder }));
     }
 
     /// Keeps the pictures of a step. Those of a second evaluation in the same step are not kept.

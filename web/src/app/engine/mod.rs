@@ -13,6 +13,7 @@ use web_time::Instant;
 
 use super::state::{Doing, State};
 use crate::adapter::Backend;
+use crate::looks::Looks;
 use crate::manifest::named;
 use crate::protocol::{Look, Order, Ready, Request, Start, carry};
 use crate::testing::{Fault, Faults, MARK};
@@ -28,15 +29,10 @@ struct Asked {
     orders: Vec<(Order, Vec<u8>, String)>,
     /// The time of the first of these orders.
     at: Option<Instant>,
-    /// Requests for attention that were not sent yet, the next one last.
-    looks: Vec<Look>,
-    /// All requests for attention that are shown. The results of others can be dropped.
-    wanted: Vec<Look>,
-    /// The request for attention that the worker is processing.
-    looking: Option<Look>,
-    /// Whether attention is unavailable until the next run: the worker was started again and has no
-    /// steps, or a request failed. Without this, a failing request would be repeated endlessly.
-    blind: bool,
+    /// The number of the run of the last order that was sent.
+    run: u64,
+    /// The requests for attention.
+    looks: Looks,
     /// Files to be opened, the next one first.
     files: Vec<Own>,
     /// The file that the worker is opening.
@@ -118,7 +114,8 @@ impl Engine {
             if !current() {
                 return;
             }
-            if matches!(*engine.state.doing.read_untracked(), Doing::Starting) {
+            if matches!(*engine.state.doing.read_untracked(), Doing::Starting | Doing::Fetching(..))
+            {
                 engine.broken("The worker of this page could not be loaded. Reload the page.");
             } else {
                 engine.restart(format!("The computation stopped ({}).", event.message()));
@@ -142,17 +139,20 @@ impl Engine {
             asked.orders = orders;
             asked.orders.reverse();
             asked.at = Some(Instant::now());
-            asked.looks.clear();
+            asked.looks.forget();
         });
         self.send_order();
     }
 
     /// Sends the next order.
     fn send_order(self) {
-        let next = self.asked.with_value(|asked| asked.orders.last().cloned());
-        let Some((order, bytes, _)) = next else { return };
+        let next = self.asked.try_update_value(|asked| {
+            asked.run += 1;
+            asked.orders.last().cloned().map(|order| (asked.run, order))
+        });
+        let Some((run, (order, bytes, _))) = next.flatten() else { return };
         self.state.doing.set(Doing::Generating);
-        self.send(&Request::Generate(order), Some(&bytes));
+        self.send(&Request::Generate { run, order }, Some(&bytes));
     }
 
     /// Cancels the orders. The worker stops after the current evaluation.
@@ -164,17 +164,10 @@ impl Engine {
 
     /// Requests attention, unless the page has it already. Earlier requests that were not sent yet
     /// are dropped.
-    pub fn look(self, mut looks: Vec<Look>) {
-        self.asked.update_value(|asked| asked.wanted = looks.clone());
-        let (looking, blind) = self.asked.with_value(|asked| (asked.looking, asked.blind));
-        if blind {
-            return;
-        }
+    pub fn look(self, looks: Vec<Look>) {
         let known = self.state.attention.read_untracked();
-        looks.retain(|look| Some(*look) != looking && !known.contains_key(look));
+        self.asked.update_value(|asked| asked.looks.want(looks, |look| known.contains_key(look)));
         drop(known);
-        looks.reverse();
-        self.asked.update_value(|asked| asked.looks = looks);
         self.look_on();
     }
 
@@ -183,13 +176,7 @@ impl Engine {
         if *self.state.doing.read_untracked() != Doing::Resting {
             return;
         }
-        let next = self.asked.try_update_value(|asked| {
-            if asked.looking.is_some() {
-                return None;
-            }
-            asked.looking = asked.looks.pop();
-            asked.looking
-        });
+        let next = self.asked.try_update_value(|asked| asked.looks.take_next());
         if let Some(look) = next.flatten() {
             self.send(&Request::Attend(look), None);
         }
@@ -271,8 +258,7 @@ impl Engine {
         self.state.doing.set(Doing::Starting);
         let query = query();
         let starts = self.starts.get_value();
-        let marked = document().document_element().is_some_and(|html| html.has_attribute(MARK));
-        let Faults { fault, memory } = Faults::read(&query, marked);
+        let Faults { fault, memory, .. } = faults();
         // A device is lost once only.
         let fault = fault.filter(|fault| starts == 1 || matches!(fault, Fault::Memory(_)));
         self.send(
@@ -304,6 +290,12 @@ impl Engine {
         self.state.trouble.set(Some(why.into()));
         self.state.doing.set(Doing::Broken);
     }
+}
+
+/// Returns the faults that a test injects.
+fn faults() -> Faults {
+    let marked = document().document_element().is_some_and(|html| html.has_attribute(MARK));
+    Faults::read(&query(), marked)
 }
 
 /// Returns the query of the page's address.

@@ -20,12 +20,18 @@ impl Engine {
             1 => "There is not enough memory for a picture of this model.".into(),
             _ if of_seeds => format!("There is not enough memory for {count} pictures at a time."),
             _ => format!(
-                "There is not enough memory for these {count} pictures. In the view Form, you can \
+                "There is not enough memory for these {count} pictures. In the view \"Generate\", you can \
                  make fewer."
             ),
         };
         state.trouble.set(Some(format!("{what} {why}")));
         state.smaller.set(fewer.filter(|_| of_seeds));
+    }
+
+    /// Takes note that the worker does not have the steps of a run and those before it.
+    pub(super) fn lose(self, run: u64) {
+        self.asked.update_value(|asked| asked.looks.lose(run));
+        self.state.gone.set(Some(run));
     }
 
     /// Starts another worker after the previous one ended. It continues with the queue, unless the
@@ -53,10 +59,8 @@ impl Engine {
             self.broken(&message);
             return;
         }
+        self.lose(self.asked.with_value(|asked| asked.run));
         self.asked.update_value(|asked| {
-            asked.looking = None;
-            asked.looks.clear();
-            asked.blind = true;
             // All files are opened again: the weights first, then those that came after them. At the
             // second failure they are dropped, since one of them may be the cause.
             let files = std::mem::take(&mut asked.files);
