@@ -13,6 +13,7 @@ pub mod explain;
 pub mod manifest;
 pub mod memory;
 pub mod names;
+pub mod playground;
 pub mod plot;
 pub mod protocol;
 pub mod scene;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::adapter::{Backend, Numbers};
 use crate::manifest::Entry;
+use crate::playground::{Exploration, Outcome};
 use crate::testing::Fault;
 
 /// A message from the page to the worker.
@@ -31,6 +32,8 @@ pub enum Request {
     Generate(Order),
     /// Computes the attention of a token.
     Attend(Look),
+    /// Computes the panels of the playground. It needs no model.
+    Explore(Exploration),
     /// Stops making pictures.
     Cancel,
 }
@@ -168,6 +171,9 @@ pub enum Event {
     /// position bias `[heads, N]` are attached as `f32`, little-endian; `N` is the number of tokens in
     /// a window. The whole map would be `N` times larger.
     Attended(Attended),
+    /// The panels of the playground, with the positions of their particles attached, or why they could
+    /// not be computed.
+    Explored(Result<[Outcome; 2], String>),
     /// The order was cancelled.
     Cancelled,
     /// An autoencoder is ready.

@@ -35,21 +35,6 @@ enum Kind {
 #[component]
 pub fn Keep(state: State, engine: Engine) -> impl IntoView {
     let none = move || state.run.read().as_ref().is_none_or(|run| run.finished.is_none());
-    let copied = RwSignal::new(false);
-    let link = move |_| {
-        let address = document().location().and_then(|location| location.href().ok());
-        let address = address.unwrap_or_default();
-        spawn_local(async move {
-            let promise = window().navigator().clipboard().write_text(&address);
-            copied.set(JsFuture::from(promise).await.is_ok());
-            let said = if copied.get_untracked() {
-                "The link is copied."
-            } else {
-                "The link could not be copied: it is the address of this page."
-            };
-            state.said.set(said.into());
-        });
-    };
     let save = move |kind| move |_: leptos::ev::MouseEvent| save(state, kind);
     view! {
         <section class="card keep" aria-labelledby="keep">
@@ -58,9 +43,7 @@ pub fn Keep(state: State, engine: Engine) -> impl IntoView {
                 <button type="button" class="plain small" data-testid="download" disabled=none on:click=save(Kind::Picture)>"Picture"</button>
                 <button type="button" class="plain small" data-testid="strip" disabled=none on:click=save(Kind::Strip)>"Strip"</button>
                 <button type="button" class="plain small" data-testid="animation" disabled=none on:click=save(Kind::Animation)>"Animation"</button>
-                <button type="button" class="plain small" data-testid="link" on:click=link>
-                    {move || if copied.get() { "Link copied" } else { "Copy link" }}
-                </button>
+                <CopyLink state/>
                 <label class="file plain small">
                     <span>"Open a file"</span>
                     <input
@@ -78,6 +61,31 @@ pub fn Keep(state: State, engine: Engine) -> impl IntoView {
                  link to what it shows."
             </p>
         </section>
+    }
+}
+
+/// The button that copies the link.
+#[component]
+pub fn CopyLink(state: State) -> impl IntoView {
+    let copied = RwSignal::new(false);
+    let link = move |_| {
+        let address = document().location().and_then(|location| location.href().ok());
+        let address = address.unwrap_or_default();
+        spawn_local(async move {
+            let promise = window().navigator().clipboard().write_text(&address);
+            copied.set(JsFuture::from(promise).await.is_ok());
+            let said = if copied.get_untracked() {
+                "The link is copied."
+            } else {
+                "The link could not be copied: it is the address of this page."
+            };
+            state.said.set(said.into());
+        });
+    };
+    view! {
+        <button type="button" class="plain small" data-testid="link" on:click=link>
+            {move || if copied.get() { "Link copied" } else { "Copy link" }}
+        </button>
     }
 }
 

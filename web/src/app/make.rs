@@ -85,7 +85,7 @@ pub fn Seed(state: State) -> impl IntoView {
 }
 
 /// Draws a seed: a multiple of the number of classes, so that the pictures are in their order.
-fn dice(state: State) -> u64 {
+pub(super) fn dice(state: State) -> u64 {
     let seed = (js_sys::Math::random() * 1e6) as u64;
     let names = state.scene.read_untracked().settings.classes.len().max(1) as u64;
     seed - seed % names

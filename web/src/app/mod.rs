@@ -15,7 +15,9 @@ mod names;
 mod paint;
 mod picker;
 mod picture;
+mod plane;
 mod play;
+mod playground;
 mod stage;
 mod state;
 mod status;
@@ -26,7 +28,7 @@ use leptos::prelude::*;
 use wasm_bindgen::{JsCast, JsValue};
 
 use crate::names::opening;
-use crate::scene::{NO_CLASS, Scene, View, name_of};
+use crate::scene::{NO_CLASS, Scene, View, name_of, refused};
 
 use about::{Card, Machine, Models, Storage};
 use attend::{Attention, AttentionControls, Strip};
@@ -35,6 +37,7 @@ use keep::{Keep, accept_drops};
 use make::{Make, generate, keep_up};
 use picker::Picker;
 use play::Play;
+use playground::Playground;
 use stage::Stage;
 use state::{Doing, State};
 use status::Status;
@@ -51,8 +54,13 @@ pub fn start() {
 }
 
 /// The views and their labels.
-const VIEWS: [(View, &str); 4] =
-    [(View::Form, "Form"), (View::Attend, "Attend"), (View::Play, "Play"), (View::About, "About")];
+const VIEWS: [(View, &str); 5] = [
+    (View::Form, "Form"),
+    (View::Attend, "Attend"),
+    (View::Play, "Play"),
+    (View::Playground, "Playground"),
+    (View::About, "About"),
+];
 
 /// Returns the part of the address from `#` on.
 fn hash() -> String {
@@ -66,8 +74,11 @@ fn App() -> impl IntoView {
     let engine = Engine::start(state);
     accept_drops(state, engine);
     keep_link(state);
+    let view = Memo::new(move |_| state.scene.read().view);
+    // The playground has pictures of its own. Those of the model are made once another view is opened.
+    let plays = move || view.get() == View::Playground;
     Effect::new(move || {
-        if *state.doing.read() == Doing::Resting && state.draws.get() {
+        if *state.doing.read() == Doing::Resting && state.draws.get() && !plays() {
             state.draws.set(false);
             let needs_picture = untrack(|| state.scene.read().order(0).guide.is_some());
             if !needs_picture {
@@ -76,8 +87,8 @@ fn App() -> impl IntoView {
         }
     });
     keep_up(state, engine);
-    let view = Memo::new(move |_| state.scene.read().view);
     let is = move |wanted: View| move || view.get() == wanted;
+    let shows_pictures = move || !matches!(view.get(), View::Playground | View::About);
     let tabs = VIEWS.map(|(this, name)| {
         view! {
             <button
@@ -99,7 +110,8 @@ fn App() -> impl IntoView {
                     <nav aria-label="Views">{tabs}</nav>
                 </div>
             </header>
-            <Show when=move || view.get() != View::About>
+            <Show when=plays><Playground state engine/></Show>
+            <Show when=shows_pictures>
                 <div class="stage card">
                     <Show when=is(View::Attend) fallback=move || view! { <Stage state/> }>
                         <Attention state engine/>
@@ -113,7 +125,7 @@ fn App() -> impl IntoView {
                 <Show when=is(View::Form)><Make state engine/></Show>
                 <Show when=is(View::Attend)><AttentionControls state engine/></Show>
                 <Show when=is(View::Play)><Play state engine/></Show>
-                <Show when=move || view.get() != View::About><Keep state engine/></Show>
+                <Show when=shows_pictures><Keep state engine/></Show>
             </div>
             <Show when=is(View::About)>
                 <div class="about">
@@ -184,6 +196,7 @@ fn keep_link(state: State) {
         {
             scene.open(opening(&state.names.read_untracked(), &ready.card.class_groups));
         }
+        state.refused.set(refused(&link));
         state.scene.set(scene);
     });
     on_cleanup(move || changed.remove());

@@ -11,9 +11,10 @@ use crate::adapter::Backend;
 use crate::brush::Mask;
 use crate::manifest::Entry;
 use crate::names::caption;
+use crate::playground::track::Track;
 use crate::plot::Attention;
 use crate::protocol::{AutoencoderInfo, Decoding, Evaluated, Look, Noise, Order, Ready};
-use crate::scene::Scene;
+use crate::scene::{Scene, refused};
 
 /// The activity of the page.
 #[derive(Clone, Debug, PartialEq)]
@@ -175,10 +176,14 @@ pub struct State {
     pub beside: RwSignal<Option<Run>>,
     /// The attention of tokens, at steps of the pictures.
     pub attention: RwSignal<HashMap<Look, Arc<Attention>>>,
+    /// The two panels of the playground.
+    pub explored: RwSignal<Option<Arc<[Track; 2]>>>,
     /// Time from the first request to the first finished pictures.
     pub first: RwSignal<Option<f64>>,
     /// The message for screen readers.
     pub said: RwSignal<String>,
+    /// The parts of the link for the playground that are not understood.
+    pub refused: RwSignal<Option<String>>,
     /// The selected frame. Written by the timeline.
     pub at: RwSignal<usize>,
     /// The enlarged picture. Written by the stage.
@@ -226,7 +231,9 @@ impl State {
             run: RwSignal::new(None),
             beside: RwSignal::new(None),
             attention: RwSignal::new(HashMap::new()),
+            explored: RwSignal::new(None),
             first: RwSignal::new(None),
+            refused: RwSignal::new(refused(link)),
             said: RwSignal::new(String::new()),
             at: RwSignal::new(0),
             enlarged: RwSignal::new(None),

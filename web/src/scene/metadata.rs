@@ -21,8 +21,8 @@ impl Scene {
                 Self { seed, count, settings, ..Self::default() }
             }
         };
-        // These two views show pictures but do not change them.
-        if matches!(scene.view, View::Attend | View::About) {
+        // These views do not make pictures.
+        if matches!(scene.view, View::Attend | View::Playground | View::About) {
             scene.view = View::Form;
         }
         scene

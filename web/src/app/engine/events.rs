@@ -31,7 +31,10 @@ impl Engine {
     pub(super) fn heard(self, event: Event, bytes: Vec<u8>) {
         let state = self.state;
         match event {
-            Event::Hello => self.load(),
+            Event::Hello => {
+                self.load();
+                self.explores(true);
+            }
             Event::Chosen { backend, adapter, note } => {
                 state.device.set(Some((backend, adapter)));
                 // The note on a lost device stays visible.
@@ -145,6 +148,7 @@ impl Engine {
                 self.asked.update_value(|asked| asked.looking = None);
                 self.look_on();
             }
+            Event::Explored(answer) => self.explored(answer, &bytes),
             Event::Cancelled => {
                 self.asked.update_value(|asked| asked.orders.clear());
                 state.decoding.set(None);
