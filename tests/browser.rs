@@ -1423,6 +1423,133 @@ async fn what_arrives_wrong_is_refused_and_can_be_fetched_again() {
     browser.close().await;
 }
 
+/// Waits for the playground to show this many evaluations in a panel.
+async fn evaluates(browser: &Browser, panel: &str, evaluations: usize) {
+    let shown = format!("document.querySelector('[data-testid=evaluations-{panel}]')?.textContent");
+    browser.wait(&format!("{shown} === '{evaluations}'"), SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the built page and Chromium"]
+async fn samplers_can_be_compared_in_the_plane() {
+    let (site, browser) = (site(), Browser::start(Gpu::None).await);
+    browser.open(&format!("{}?backend=cpu{PLAIN}", site.url)).await;
+    ready(&browser, SOON).await;
+    view(&browser, "playground").await;
+    let distances =
+        async || [number(&browser, "distance-a").await, number(&browser, "distance-b").await];
+    let paths = async |class: &str| -> Vec<String> {
+        let all = format!("[...document.querySelectorAll('.plane .{class}')]");
+        browser.run(&format!("return {all}.map((path) => path.getAttribute('d'))")).await
+    };
+
+    // Heun is closer than Euler with as many evaluations, in numbers, in words, and as a picture.
+    evaluates(&browser, "a", 35).await;
+    evaluates(&browser, "b", 35).await;
+    let [euler, heun] = distances().await;
+    assert!(heun > 0.0 && 2.0 * heun < euler, "Heun {heun}, Euler {euler}");
+    let verdict = browser.text("[data-testid=verdict]").await;
+    assert!(verdict.starts_with("With 35 evaluations each, B ends"), "{verdict}");
+    let label = "document.querySelector('[data-testid=plane-a]').ariaLabel";
+    let label: String = browser.run(&format!("return {label}")).await;
+    assert!(label.contains("35 evaluations") && label.contains(&euler.to_string()), "{label}");
+    // It plays once by itself; then the lines to the exact end points are shown.
+    browser.wait(&says("level", "No noise left"), SOON).await;
+    let errors = paths("error").await;
+    assert_eq!(errors.iter().map(|path| path.matches("L").count()).collect::<Vec<_>>(), [240; 2]);
+
+    // The slider: at the first level there are no trails, and the particles are elsewhere.
+    let particles = paths("particle").await;
+    assert_eq!(particles[0].matches("h0").count(), 240);
+    browser.press("[data-testid=scrubber]", Key::Home + "").await;
+    browser.wait(&says("level", "Noise level 80.0"), SOON).await;
+    assert_eq!(paths("error").await, ["", ""]);
+    assert_ne!(paths("particle").await, particles);
+    let start = paths("particle").await;
+    assert_eq!(start[0], start[1], "both panels start from the same noise");
+    browser.press("[data-testid=scrubber]", Key::Right + "").await;
+    browser.wait(&says("level", "Noise level 7"), SOON).await;
+
+    // Another method in A: the same numbers as in B.
+    browser.click("#sampler-panel-a-heun").await;
+    evaluates(&browser, "a", 69).await;
+    browser.fill("#steps-panel-a", "18").await;
+    evaluates(&browser, "a", 35).await;
+    let [a, b] = distances().await;
+    assert_eq!((a, b), (heun, heun));
+    assert!(browser.text("[data-testid=verdict]").await.contains("equally far"));
+    browser.wait("location.hash.includes('pa-steps=18&pa-sampler=heun')", SOON).await;
+    // Other noise, and other data.
+    browser.fill("#seed", "7").await;
+    let shown = "document.querySelector('[data-testid=distance-b]').textContent";
+    let changed = format!("{shown} !== '{heun}'");
+    browser.wait(&changed, SOON).await;
+    browser.click("#points-moons").await;
+    browser.wait("location.hash.includes('data=moons')", SOON).await;
+
+    // Churn: fresh noise, no lines to end points that it does not lead to.
+    browser.click("[data-testid=preset-churn]").await;
+    browser.wait(&says("verdict", "off the data"), SOON).await;
+    browser.wait(&says("level", "No noise left"), SOON).await;
+    let jumps = paths("jump").await;
+    assert!(jumps[0].is_empty() && jumps[1].len() > 1000);
+    assert!(paths("error").await[1].is_empty());
+    assert_eq!(browser.text("[data-testid=trouble]").await, "");
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the built page and Chromium"]
+async fn a_link_brings_a_playground_back() {
+    let (site, browser) = (site(), Browser::start(Gpu::None).await);
+    browser.prefer_no_motion().await;
+    let link = "view=playground&seed=3&data=smiley&pa-steps=12&pa-sampler=dpmpp&pb-steps=6";
+    browser.open(&format!("{}?backend=cpu#{link}", site.url)).await;
+    evaluates(&browser, "a", 12).await;
+    evaluates(&browser, "b", 11).await;
+    let shown: (bool, bool, String) = browser
+        .run(
+            "const at = (id) => document.getElementById(id);
+             return [at('points-smiley').checked, at('sampler-panel-a-dpmpp').checked, at('seed').value]",
+        )
+        .await;
+    assert_eq!(shown, (true, true, "3".into()));
+    let before = [number(&browser, "distance-a").await, number(&browser, "distance-b").await];
+    // Whoever prefers no motion sees the end.
+    assert_eq!(browser.text("[data-testid=level]").await, "No noise left");
+    // The pictures of the model are made once they are to be seen.
+    ready(&browser, SOON).await;
+    assert_eq!(browser.text("[data-testid=status]").await, "Ready.");
+    view(&browser, "form").await;
+    done(&browser, SOON).await;
+    view(&browser, "playground").await;
+    evaluates(&browser, "a", 12).await;
+    let after = [number(&browser, "distance-a").await, number(&browser, "distance-b").await];
+    assert_eq!(before, after);
+
+    // What it does not know is said, and the usual is shown instead.
+    browser.follow("view=playground&data=cow&pa-steps=9&pb-sampler=fox").await;
+    evaluates(&browser, "a", 9).await;
+    let note = browser.text("[data-testid=refused]").await;
+    assert!(note.contains("data=cow, pb-sampler=fox."), "{note}");
+    assert!(browser.run::<bool>("return document.getElementById('points-spiral').checked").await);
+    browser.close().await;
+}
+
+/// The playground needs no model.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the built page and Chromium"]
+async fn the_playground_works_without_weights() {
+    let (site, browser) = (site(), Browser::start(Gpu::None).await);
+    *site.fault.lock().expect("no other thread panicked") = Some((".safetensors", Fault::Missing));
+    browser.open(&format!("{}?backend=cpu#view=playground", site.url)).await;
+    is(&browser, "broken", SOON).await;
+    evaluates(&browser, "b", 35).await;
+    browser.fill("#steps-panel-b", "5").await;
+    evaluates(&browser, "b", 9).await;
+    browser.close().await;
+}
+
 /// What is loaded is what was built: of this origin, and with its hash.
 #[test]
 #[ignore = "needs the built page"]
@@ -1535,7 +1662,16 @@ async fn every_view_fits_every_width_in_light_and_dark() {
     let named = files.path().join("named.safetensors");
     std::fs::write(&named, named_model(&NAMES, Vec::new())).expect("written");
     let views = [
-        "poster", "form", "attend", "tour", "between", "inpaint", "compare", "about", "latent",
+        "poster",
+        "form",
+        "attend",
+        "tour",
+        "between",
+        "inpaint",
+        "compare",
+        "about",
+        "playground",
+        "latent",
         "names",
     ];
     for name in views {
@@ -1569,6 +1705,11 @@ async fn every_view_fits_every_width_in_light_and_dark() {
                 browser.wait(&says("stop", "5 of 6"), SOON).await;
             }
             "about" => view(&browser, "about").await,
+            "playground" => {
+                view(&browser, "playground").await;
+                browser.wait(&says("level", "No noise left"), SOON).await;
+                browser.wait(&says("verdict", "times closer"), SOON).await;
+            }
             "latent" => {
                 view(&browser, "form").await;
                 open_file(&browser, &weights, "document.querySelector('#class')").await;

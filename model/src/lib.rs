@@ -14,6 +14,7 @@
 //! | preconditioning, the denoiser | [`precond`], [`Model`] |
 //! | sampling | [`schedule`], [`sampler`], [`noise`], [`generate`], [`image`], [`picture`] |
 //! | sampling settings | [`settings`] |
+//! | a distribution with a closed-form denoiser | [`mixture`] |
 //! | labels, class names, classifier-free guidance | [`label`], [`classes`], [`guidance`] |
 //! | training objectives, timestep samplers | [`loss`], [`hybrid`], [`importance`] |
 //! | discrete time: betas and derived quantities | [`discrete`] |
@@ -43,7 +44,7 @@ pub mod vae;
 pub mod weights;
 
 // Short paths for what other crates use most.
-pub use diffusion::{discrete, guidance, label, noise, precond, schedule, settings};
+pub use diffusion::{discrete, guidance, label, mixture, noise, precond, schedule, settings};
 pub use picture::image;
 pub use weights::{card, classes};
 

@@ -233,6 +233,18 @@ impl Browser {
         protocol.send_raw("Emulation.setEmulatedMedia", scheme).await.expect("a colour scheme");
     }
 
+    /// Has the browser prefer reduced motion.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot.
+    pub async fn prefer_no_motion(&self) {
+        let preference =
+            json!({"features": [{"name": "prefers-reduced-motion", "value": "reduce"}]});
+        let protocol = self.session.cdp();
+        protocol.send_raw("Emulation.setEmulatedMedia", preference).await.expect("a preference");
+    }
+
     /// Gives the page's address another part behind the `#`.
     ///
     /// # Panics

@@ -16,6 +16,7 @@ pub mod manifest;
 pub mod map;
 pub mod memory;
 pub mod names;
+pub mod playground;
 pub mod plot;
 pub mod protocol;
 pub mod scene;

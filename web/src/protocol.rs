@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::adapter::{Backend, Numbers};
 use crate::manifest::Entry;
+use crate::playground::{Exploration, Outcome};
 use crate::testing::Fault;
 
 /// A message from the page to the worker.
@@ -36,6 +37,8 @@ pub enum Request {
     },
     /// Computes the attention of a token.
     Attend(Look),
+    /// Computes the panels of the playground. It needs no model.
+    Explore(Exploration),
     /// Stops making pictures.
     Cancel,
 }
@@ -187,6 +190,9 @@ pub enum Event {
         /// The number of the run.
         run: u64,
     },
+    /// The panels of the playground, with the positions of their particles attached, or why they could
+    /// not be computed.
+    Explored(Result<[Outcome; 2], String>),
     /// The order was cancelled.
     Cancelled,
     /// An autoencoder is ready.

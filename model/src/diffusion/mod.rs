@@ -7,6 +7,7 @@ pub mod generate;
 pub mod guidance;
 pub mod label;
 pub mod method;
+pub mod mixture;
 pub mod noise;
 pub mod precond;
 #[cfg(feature = "tensor")]

@@ -36,10 +36,6 @@ enum Kind {
 #[component]
 pub fn Keep(state: State, engine: Engine) -> impl IntoView {
     let none = move || state.run.read().as_ref().is_none_or(|run| run.finished.is_none());
-    let link = move || {
-        let address = document().location().and_then(|location| location.href().ok());
-        address.unwrap_or_default()
-    };
     // The command that makes the same pictures, if there is one.
     let command = move || {
         let (run, ready) = (state.run.read(), state.ready.read());
@@ -63,7 +59,7 @@ pub fn Keep(state: State, engine: Engine) -> impl IntoView {
                 <button type="button" class="plain small" data-testid="download" disabled=none on:click=save(Kind::Picture)>"Picture"</button>
                 <button type="button" class="plain small" data-testid="strip" disabled=none on:click=save(Kind::Strip)>"Strip"</button>
                 <button type="button" class="plain small" data-testid="animation" disabled=none on:click=save(Kind::Animation)>"Animation"</button>
-                <CopyText state name="link" label="Copy link" text=Signal::derive(move || Some(link()))/>
+                <CopyLink state/>
                 <CopyText state name="command" label="Copy as command" text=Signal::derive(command)/>
                 <label class="file plain small">
                     <span>"Open a file"</span>
@@ -83,6 +79,14 @@ pub fn Keep(state: State, engine: Engine) -> impl IntoView {
             </p>
         </section>
     }
+}
+
+/// The button that copies the link.
+#[component]
+pub fn CopyLink(state: State) -> impl IntoView {
+    let link =
+        Signal::derive(move || document().location().and_then(|location| location.href().ok()));
+    view! { <CopyText state name="link" label="Copy link" text=link/> }
 }
 
 /// A button that copies a text, if there is one.

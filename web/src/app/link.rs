@@ -5,7 +5,7 @@ use wasm_bindgen::JsValue;
 
 use super::state::State;
 use crate::names::opening;
-use crate::scene::{Scene, is_new};
+use crate::scene::{Scene, is_new, refused};
 
 /// Returns the part of the address from `#` on.
 pub fn hash() -> String {
@@ -35,6 +35,7 @@ pub fn keep(state: State) {
         {
             scene.open(opening(&state.names.read_untracked(), &ready.card.class_groups));
         }
+        state.refused.set(refused(&link));
         state.scene.set(scene);
     });
     on_cleanup(move || changed.remove());

@@ -13,7 +13,7 @@ use super::fields::{Choice, Number};
 use super::names::{Mixing, Names};
 use super::state::{Doing, Guide, State};
 use crate::explain;
-use crate::scene::{Game, Levels, Place, View, levels};
+use crate::scene::{Game, Levels, Place, Slot, View, levels};
 
 /// Number of previous seeds that are kept.
 const HISTORY: usize = 8;
@@ -95,7 +95,7 @@ pub fn Seed(state: State) -> impl IntoView {
 }
 
 /// Draws a seed: a multiple of the number of classes, so that the pictures are in their order.
-fn dice(state: State) -> u64 {
+pub(super) fn dice(state: State) -> u64 {
     let seed = (js_sys::Math::random() * 1e6) as u64;
     let names = state.scene.read_untracked().settings.classes.len().max(1) as u64;
     seed - seed % names
@@ -136,7 +136,7 @@ fn Schedule(state: State) -> impl IntoView {
         <button
             type="button" class="plain" data-testid="paper"
             disabled=Signal::derive(move || state.scene.read().settings == paper())
-            on:click=move |_| state.scene.update(|scene| scene.change(false, |s| *s = untrack(paper)))
+            on:click=move |_| state.scene.update(|scene| scene.change(Slot::Pictures, |s| *s = untrack(paper)))
         >
             "The paper's settings"
         </button>

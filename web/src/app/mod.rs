@@ -18,7 +18,9 @@ mod network;
 mod paint;
 mod picker;
 mod picture;
+mod plane;
 mod play;
+mod playground;
 mod stage;
 mod state;
 mod status;
@@ -40,6 +42,7 @@ use make::{Make, Prompt, generate, keep_up, submit};
 use network::Network;
 use picker::Picker;
 use play::Play;
+use playground::Playground;
 use stage::Stage;
 use state::{Doing, State};
 use status::Status;
@@ -59,10 +62,11 @@ pub fn start() {
 }
 
 /// The views and their labels.
-const VIEWS: [(View, &str); 4] = [
+const VIEWS: [(View, &str); 5] = [
     (View::Form, "Generate"),
     (View::Attend, "Look inside"),
     (View::Play, "Play"),
+    (View::Playground, "Playground"),
     (View::About, "About"),
 ];
 
@@ -75,8 +79,11 @@ fn App(
     let engine = Engine::start(state);
     accept_drops(state, engine);
     link::keep(state);
+    let view = Memo::new(move |_| state.scene.read().view);
+    // The playground has pictures of its own. Those of the model are made once another view is opened.
+    let plays = move || view.get() == View::Playground;
     Effect::new(move || {
-        if *state.doing.read() == Doing::Resting && state.draws.get() {
+        if *state.doing.read() == Doing::Resting && state.draws.get() && !plays() {
             state.draws.set(false);
             let needs_picture = untrack(|| state.scene.read().order(0).guide.is_some());
             if !needs_picture {
@@ -86,9 +93,9 @@ fn App(
     });
     keep_up(state, engine);
     attend::request(state, engine);
-    let view = Memo::new(move |_| state.scene.read().view);
     let tour = Signal::derive(move || state.scene.read().tour.to_string());
     let is = move |wanted: View| move || view.get() == wanted;
+    let shows_pictures = move || !matches!(view.get(), View::Playground | View::About);
     let tabs = VIEWS.map(|(this, name)| {
         view! {
             <button
@@ -114,6 +121,7 @@ fn App(
                 </div>
             </header>
             <Tour state/>
+            <Show when=plays><Playground state engine/></Show>
             // It comes before the pictures that it makes, also where the style sheet places it beside
             // them.
             <form class="side" aria-label="Settings" on:submit=move |event| submit(event, state, engine)>
@@ -124,9 +132,10 @@ fn App(
                 </Show>
                 <Show when=is(View::Attend)><AttentionControls state engine/></Show>
                 <Show when=is(View::Play)><Play state engine/></Show>
-                <Show when=move || view.get() != View::About><Keep state engine/></Show>
+                <Show when=shows_pictures><Keep state engine/></Show>
             </form>
-            <Show when=move || view.get() != View::About fallback=move || view! { <About state engine/> }>
+            <Show when=is(View::About)><About state engine/></Show>
+            <Show when=shows_pictures>
                 <div class="shown">
                     <div class="stage card">
                         <Show when=is(View::Attend) fallback=move || view! { <Stage state/> }>

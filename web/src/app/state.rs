@@ -12,9 +12,10 @@ use crate::adapter::Backend;
 use crate::brush::Mask;
 use crate::manifest::Entry;
 use crate::names::caption;
+use crate::playground::track::Track;
 use crate::plot::Attention;
 use crate::protocol::{AutoencoderInfo, Decoding, Evaluated, Look, Noise, Order, Ready};
-use crate::scene::{Scene, is_new};
+use crate::scene::{Scene, is_new, refused};
 
 /// Maximum duration of an evaluation, in milliseconds, for pictures to follow changes by themselves.
 const FAST: f64 = 150.0;
@@ -187,10 +188,14 @@ pub struct State {
     pub gone: RwSignal<Option<u64>>,
     /// The estimated time of the first pictures in milliseconds, if they wait for a click.
     pub wait: RwSignal<Option<f64>>,
+    /// The two panels of the playground.
+    pub explored: RwSignal<Option<Arc<[Track; 2]>>>,
     /// Time from the first request to the first finished pictures.
     pub first: RwSignal<Option<f64>>,
     /// The message for screen readers.
     pub said: RwSignal<String>,
+    /// The parts of the link for the playground that are not understood.
+    pub refused: RwSignal<Option<String>>,
     /// The selected frame. Written by the timeline.
     pub at: RwSignal<usize>,
     /// The enlarged picture. Written by the stage.
@@ -244,7 +249,9 @@ impl State {
             attention: RwSignal::new(HashMap::new()),
             gone: RwSignal::new(None),
             wait: RwSignal::new(None),
+            explored: RwSignal::new(None),
             first: RwSignal::new(None),
+            refused: RwSignal::new(refused(link)),
             said: RwSignal::new(String::new()),
             at: RwSignal::new(0),
             enlarged: RwSignal::new(None),

@@ -125,7 +125,7 @@ pub fn Timeline(state: State) -> impl IntoView {
 }
 
 /// Formats a noise level with about three significant digits.
-fn number(sigma: f64) -> String {
+pub fn number(sigma: f64) -> String {
     match sigma {
         s if s >= 10.0 => format!("{s:.1}"),
         s if s >= 1.0 => format!("{s:.2}"),

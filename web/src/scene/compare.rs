@@ -3,17 +3,17 @@
 use model::settings::Settings;
 
 use super::fields::FIELDS;
-use super::{Place, Scene, set_steps};
+use super::{Place, Scene, Slot, set_steps};
 
 impl Scene {
-    /// Changes the settings, or with `compared` those to compare with.
+    /// Changes the settings in a place.
     ///
     /// What the two have in common besides sampler, steps and time token stays in common: noise
     /// levels, churn and clipping of the settings to compare with follow those of the settings until
     /// they are changed themselves.
-    pub fn change(&mut self, compared: bool, change: impl FnOnce(&mut Settings)) {
-        if compared {
-            change(&mut self.beside);
+    pub fn change(&mut self, slot: Slot, change: impl FnOnce(&mut Settings)) {
+        if slot != Slot::Pictures {
+            change(self.settings_in_mut(slot));
             return;
         }
         let before = self.settings.clone();
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn what_is_compared_has_the_noise_levels_of_the_form() {
         let mut scene = Scene::decode("view=play&play=compare");
-        scene.change(false, |settings| {
+        scene.change(Slot::Pictures, |settings| {
             settings.schedule = edm(40.0);
             settings.churn.s_churn = 5.0;
             settings.clip_denoised = true;
@@ -71,12 +71,12 @@ mod tests {
         assert_eq!(beside.schedule, edm(40.0));
         assert!(beside.clip_denoised && scene.beside.churn.s_churn == 5.0);
         // Sampler and steps are what is compared.
-        scene.change(false, |settings| settings.steps = 30);
+        scene.change(Slot::Pictures, |settings| settings.steps = 30);
         assert_eq!(scene.beside.steps, 6);
         // What was changed on the left stays as it is.
-        scene.change(true, |beside| beside.schedule = edm(60.0));
+        scene.change(Slot::Beside, |beside| beside.schedule = edm(60.0));
         assert_eq!(scene.settings.schedule, edm(40.0));
-        scene.change(false, |settings| settings.schedule = edm(20.0));
+        scene.change(Slot::Pictures, |settings| settings.schedule = edm(20.0));
         assert_eq!((&scene.beside.schedule, &scene.settings.schedule), (&edm(60.0), &edm(20.0)));
         assert_eq!(Scene::decode(&scene.encode()), scene);
     }
@@ -84,7 +84,9 @@ mod tests {
     #[test]
     fn a_spacing_that_the_left_side_does_not_support_becomes_even() {
         let mut scene = Scene::default();
-        scene.change(false, |settings| set_respacing(settings, "10,15").expect("a spacing"));
+        scene.change(Slot::Pictures, |settings| {
+            set_respacing(settings, "10,15").expect("a spacing")
+        });
         assert_eq!(scene.beside.steps, 6);
         assert_eq!(scene.beside.validate(), Ok(()));
         let order = Scene { view: super::super::View::Play, ..scene };
@@ -97,7 +99,7 @@ mod tests {
     fn differences_are_named() {
         let mut scene = Scene::default();
         assert_eq!(differences(&scene.beside, &scene.settings), [""; 0]);
-        scene.change(true, |beside| {
+        scene.change(Slot::Beside, |beside| {
             beside.schedule = edm(60.0);
             beside.silence_time = true;
         });

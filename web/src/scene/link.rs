@@ -10,8 +10,9 @@ use model::settings::Settings;
 
 use super::fields::FIELDS;
 use super::range::{self, number};
-use super::{COUNTS, Game, STOPS, Scene, View, beside};
+use super::{COUNTS, Field, Game, STOPS, Scene, View, beside};
 use crate::manifest::is_plain;
+use crate::playground::PointSet;
 use crate::protocol::Usual;
 
 /// The link to the default scene. An empty link is for a new visit, which starts with classes.
@@ -25,6 +26,9 @@ const TOUR: &str = "tour";
 
 /// Prefix of the settings to compare with.
 const COMPARED: &str = "b-";
+
+/// Prefixes of the settings of the two panels of the playground.
+pub(super) const PANELS: [&str; 2] = ["pa-", "pb-"];
 
 /// Maximum length of the name of a model's file.
 const NAME: usize = 64;
@@ -69,7 +73,7 @@ static FIRST: [Part; 4] = [
 ];
 
 /// Parts that links write after the settings, and before those to compare with.
-static REST: [Part; 9] = [
+static REST: [Part; 10] = [
     Part {
         name: "block",
         get: |scene| scene.block.to_string(),
@@ -115,10 +119,15 @@ static REST: [Part; 9] = [
         get: |scene| scene.sigma.to_string(),
         set: |scene, text| set(&mut scene.sigma, number(text, range::SIGMA)),
     },
+    Part {
+        name: "data",
+        get: |scene| name_of(&PointSet::ALL, scene.playground.points).into(),
+        set: |scene, text| set(&mut scene.playground.points, named(&PointSet::ALL, text)),
+    },
 ];
 
 /// Returns the value with a name.
-fn named<T: Copy>(all: &[(T, &str)], name: &str) -> Option<T> {
+pub(super) fn named<T: Copy>(all: &[(T, &str)], name: &str) -> Option<T> {
     all.iter().find(|(_, known)| *known == name).map(|(value, _)| *value)
 }
 
@@ -137,9 +146,19 @@ fn set<T>(place: &mut T, value: Option<T>) {
     }
 }
 
+/// Returns whether links have a field with a prefix.
+fn is_of(prefix: &str, field: &Field) -> bool {
+    match prefix {
+        "" => true,
+        COMPARED => field.compared,
+        // A panel of the playground has no pictures to clip and no network.
+        _ => field.compared && !matches!(field.name, "clip" | "silent"),
+    }
+}
+
 /// Appends the fields of settings that differ from the usual ones.
 fn put_settings(pairs: &mut Vec<String>, prefix: &str, settings: &Settings, usual: &Settings) {
-    for field in FIELDS.iter().filter(|field| field.compared || prefix.is_empty()) {
+    for field in FIELDS.iter().filter(|field| is_of(prefix, field)) {
         let text = |settings: &Settings| (field.linked)(settings).then(|| field.text(settings));
         if let Some(value) = text(settings).filter(|_| text(settings) != text(usual)) {
             pairs.push(format!("{prefix}{}={value}", field.name));
@@ -147,12 +166,12 @@ fn put_settings(pairs: &mut Vec<String>, prefix: &str, settings: &Settings, usua
     }
 }
 
-/// Sets a field of settings, if there is one of this name and the text is valid.
-fn take_setting(settings: &mut Settings, compared: bool, name: &str, text: &str) {
-    for field in FIELDS.iter().filter(|field| field.name == name && (field.compared || !compared)) {
-        // Invalid values are skipped.
-        let _ = field.take(settings, text);
-    }
+/// Sets a field of settings, if there is one of this name and the text is valid. Returns whether it
+/// did.
+pub(super) fn take_setting(settings: &mut Settings, prefix: &str, name: &str, text: &str) -> bool {
+    let fields = FIELDS.iter().filter(|field| field.name == name && is_of(prefix, field));
+    let taken: Vec<_> = fields.map(|field| field.take(settings, text)).collect();
+    taken.iter().any(Result::is_ok)
 }
 
 /// Returns whether a link is that of a new visit: it is empty, apart from a stop of the tour.
@@ -209,6 +228,10 @@ impl Scene {
         put_settings(&mut pairs, "", &self.settings, &usual.settings);
         REST.iter().for_each(|part| put(&mut pairs, part));
         put_settings(&mut pairs, COMPARED, &self.beside, &usual.beside);
+        for (panel, prefix) in PANELS.into_iter().enumerate() {
+            let [own, usual] = [self, &usual].map(|scene| &scene.playground.panels[panel]);
+            put_settings(&mut pairs, prefix, own, usual);
+        }
         pairs
     }
 
@@ -223,9 +246,12 @@ impl Scene {
             } else if let Some(part) = FIRST.iter().chain(&REST).find(|part| part.name == name) {
                 (part.set)(&mut scene, text);
             } else if let Some(name) = name.strip_prefix(COMPARED) {
-                take_setting(&mut scene.beside, true, name, text);
+                take_setting(&mut scene.beside, COMPARED, name, text);
+            } else if let Some(panel) = PANELS.iter().position(|prefix| name.starts_with(prefix)) {
+                let settings = &mut scene.playground.panels[panel];
+                take_setting(settings, PANELS[panel], &name[PANELS[panel].len()..], text);
             } else {
-                take_setting(&mut scene.settings, false, name, text);
+                take_setting(&mut scene.settings, "", name, text);
             }
         }
         // A link without any valid pair is the default scene.
@@ -240,6 +266,7 @@ impl Scene {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::playground::Playground;
     use crate::scene::settings::{edm, usable};
     use crate::scene::strategies::settings;
     use model::label::Label;
@@ -384,10 +411,22 @@ mod tests {
     }
 
     prop_compose! {
+        fn playgrounds()(
+            points in 0..PointSet::ALL.len(), panels in [settings(true), settings(true)],
+        ) -> Playground {
+            let usual = Settings::default();
+            let panels = panels.map(|panel| Settings {
+                clip_denoised: usual.clip_denoised, silence_time: usual.silence_time, ..panel
+            });
+            Playground { points: PointSet::ALL[points].0, panels }
+        }
+    }
+
+    prop_compose! {
         fn scenes()(
-            view in 0usize..4, model in "([a-z0-9][a-z0-9.-]{0,60})?", game in 0usize..5,
+            view in 0..View::ALL.len(), model in "([a-z0-9][a-z0-9.-]{0,60})?", game in 0usize..5,
             seed: u64, others: [u64; 3], count in 0usize..4,
-            settings in settings(false), beside in settings(true),
+            settings in settings(false), beside in settings(true), playground in playgrounds(),
             classes in proptest::option::of(proptest::collection::vec(labels(), 0..=12)),
             block in range::PART, head in proptest::option::of(range::PART), token: [u8; 2],
             sigma in range::SIGMA, tour in 0..=STOPS,
@@ -396,7 +435,7 @@ mod tests {
             Scene {
                 view: View::ALL[view].0, model, game: Game::ALL[game].0, seed, others,
                 count: COUNTS[count], settings: Settings { classes, ..settings },
-                beside, block, head, token, sigma, tour,
+                beside, block, head, token, sigma, tour, playground,
             }
         }
     }
@@ -405,8 +444,9 @@ mod tests {
     fn name() -> impl Strategy<Value = String> {
         let parts = FIRST.iter().chain(&REST).map(|part| part.name);
         let names: Vec<&str> = parts.chain(FIELDS.iter().map(|field| field.name)).collect();
-        (proptest::sample::select(names), any::<bool>())
-            .prop_map(|(name, compared)| format!("{}{name}", if compared { COMPARED } else { "" }))
+        let prefixes = [&["", COMPARED][..], &PANELS].concat();
+        (proptest::sample::select(names), proptest::sample::select(prefixes))
+            .prop_map(|(name, prefix)| format!("{prefix}{name}"))
     }
 
     proptest! {
@@ -436,6 +476,9 @@ mod tests {
             let order = scene.order(5);
             prop_assert_eq!(order.settings.validate(), Ok(()));
             prop_assert_eq!(usable(&scene.beside, 5).validate(), Ok(()));
+            for panel in scene.exploration().panels {
+                prop_assert_eq!(panel.validate(), Ok(()));
+            }
             prop_assert!((1..=16).contains(&order.noises.len()));
             prop_assert_eq!(Scene::decode(&scene.encode()), scene);
         }

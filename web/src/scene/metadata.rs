@@ -22,8 +22,8 @@ impl Scene {
             }
         };
         scene.tour = 0;
-        // These two views show pictures but do not change them.
-        if matches!(scene.view, View::Attend | View::About) {
+        // These views do not make pictures.
+        if matches!(scene.view, View::Attend | View::Playground | View::About) {
             scene.view = View::Form;
         }
         scene

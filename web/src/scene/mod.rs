@@ -8,6 +8,7 @@ mod link;
 mod metadata;
 mod models;
 pub mod range;
+mod refused;
 mod settings;
 #[cfg(test)]
 mod strategies;
@@ -15,6 +16,7 @@ mod strategies;
 use model::settings::{Method, Settings};
 use serde::{Deserialize, Serialize};
 
+use crate::playground::{Exploration, Playground};
 use crate::protocol::{Guide, Noise, Order, Usual};
 
 pub use compare::differences;
@@ -23,7 +25,10 @@ pub use fields::{FIELDS, fields_at};
 pub use link::{NO_CLASS, is_new, name_of};
 pub use metadata::keep_one;
 pub use range::number;
-pub use settings::{Levels, levels, name_of_method, respacing, set_respacing, set_steps, usable};
+pub use refused::refused;
+pub use settings::{
+    Levels, label_of_method, levels, name_of_method, respacing, set_respacing, set_steps, usable,
+};
 
 /// The views.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,16 +40,19 @@ pub enum View {
     Attend,
     /// Interpolation, inpainting, comparison.
     Play,
+    /// Samplers in the plane.
+    Playground,
     /// The model, the machine, the stored files.
     About,
 }
 
 impl View {
     /// All views, with their names in links.
-    pub const ALL: [(View, &str); 4] = [
+    pub const ALL: [(View, &str); 5] = [
         (View::Form, "form"),
         (View::Attend, "attend"),
         (View::Play, "play"),
+        (View::Playground, "playground"),
         (View::About, "about"),
     ];
 }
@@ -118,6 +126,36 @@ pub struct Scene {
     pub beside: Settings,
     /// The stop of the tour, counted from 1; 0 without it.
     pub tour: usize,
+    /// What the view [`View::Playground`] shows, besides the seed.
+    pub playground: Playground,
+}
+
+/// The place of sampling settings in the scene.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// Those of the pictures.
+    Pictures,
+    /// Those to compare with.
+    Beside,
+    /// Those of a panel of the playground, 0 or 1.
+    Panel(usize),
+}
+
+impl Slot {
+    /// The settings, or those to compare with.
+    pub fn compared(compared: bool) -> Self {
+        if compared { Slot::Beside } else { Slot::Pictures }
+    }
+
+    /// Returns the end of the `id`s of the controls.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Slot::Pictures => "",
+            Slot::Beside => "-b",
+            Slot::Panel(0) => "-panel-a",
+            Slot::Panel(_) => "-panel-b",
+        }
+    }
 }
 
 impl Default for Scene {
@@ -141,6 +179,7 @@ impl Default for Scene {
             others: [144, 148, 151],
             sigma: 2.0,
             tour: 0,
+            playground: Playground::default(),
         }
     }
 }
@@ -157,7 +196,32 @@ fn beside(settings: &Settings) -> Settings {
 impl Scene {
     /// Returns the settings, or those to compare with.
     pub fn settings_of(&self, compared: bool) -> &Settings {
-        if compared { &self.beside } else { &self.settings }
+        self.settings_in(Slot::compared(compared))
+    }
+
+    /// Returns the settings in a place.
+    pub fn settings_in(&self, slot: Slot) -> &Settings {
+        match slot {
+            Slot::Pictures => &self.settings,
+            Slot::Beside => &self.beside,
+            Slot::Panel(panel) => &self.playground.panels[panel.min(1)],
+        }
+    }
+
+    /// Returns the settings in a place, to be changed.
+    pub fn settings_in_mut(&mut self, slot: Slot) -> &mut Settings {
+        match slot {
+            Slot::Pictures => &mut self.settings,
+            Slot::Beside => &mut self.beside,
+            Slot::Panel(panel) => &mut self.playground.panels[panel.min(1)],
+        }
+    }
+
+    /// Returns the request for what the playground shows.
+    pub fn exploration(&self) -> Exploration {
+        let Playground { points, panels } = &self.playground;
+        let panels = [0, 1].map(|panel| usable(&panels[panel], 0));
+        Exploration { points: *points, seed: self.seed, panels }
     }
 
     /// Returns the order for the worker, for a model with `classes` classes.

@@ -55,6 +55,11 @@ pub fn name_of_method(method: Method) -> &'static str {
     METHOD_OPTIONS[method_index(method)].name
 }
 
+/// Returns the label of a sampler.
+pub fn label_of_method(method: Method) -> &'static str {
+    METHOD_OPTIONS[method_index(method)].label
+}
+
 /// Joins numbers or labels with commas.
 pub(super) fn list(items: &[impl ToString]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")

@@ -19,6 +19,7 @@ use web_time::Instant;
 use crate::adapter::{Backend, Choice, Numbers, choose, numbers};
 use crate::manifest::{Entry, Manifest};
 use crate::memory::Room;
+use crate::playground::{Exploration, run};
 use crate::protocol::{Block, Event, Ready, Request, Start, Usual, carry};
 use crate::testing::Fault;
 use browser::{fetch, find_adapter};
@@ -71,6 +72,8 @@ struct Worker {
     made: RefCell<Made>,
     /// Attention maps of these steps, the last used one last.
     maps: RefCell<Vec<Maps>>,
+    /// Exact end points of the playground.
+    references: RefCell<Vec<run::Reference>>,
 }
 
 /// The model in use.
@@ -123,6 +126,10 @@ impl Worker {
             Request::Fetch { base, name } => self.fetch(&base, name).await.or_else(refuse),
             Request::Generate { run, order } => self.generate(run, &order, &bytes).await,
             Request::Attend(look) => self.attend(look).await,
+            Request::Explore(exploration) => {
+                self.explore(&exploration).await;
+                Ok(())
+            }
             Request::Cancel => Ok(()),
         }
     }
@@ -194,6 +201,17 @@ impl Worker {
         }
         built.note = note.or(built.note);
         self.take(built, place, &weights, entry, started)
+    }
+
+    /// Computes the panels of the playground.
+    async fn explore(&self, exploration: &Exploration) {
+        let mut references = self.references.take();
+        let explored = run::explore(exploration, &mut references).await;
+        self.references.replace(references);
+        match explored {
+            Ok((outcomes, bytes)) => post(&Event::Explored(Ok(outcomes)), Some(&bytes)),
+            Err(message) => post(&Event::Explored(Err(message)), None),
+        }
     }
 
     /// Returns the memory of a device, as far as it is known.

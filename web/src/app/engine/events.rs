@@ -33,7 +33,10 @@ impl Engine {
         let state = self.state;
         match event {
             Event::Program { loaded, total } => state.doing.set(Doing::Fetching(loaded, total)),
-            Event::Hello => self.load(),
+            Event::Hello => {
+                self.load();
+                self.explores(true);
+            }
             Event::Chosen { backend, adapter, note } => {
                 state.device.set(Some((backend, adapter)));
                 // The note on a lost device stays visible.
@@ -154,6 +157,7 @@ impl Engine {
                 self.lose(run);
                 self.look_on();
             }
+            Event::Explored(answer) => self.explored(answer, &bytes),
             Event::Cancelled => {
                 self.asked.update_value(|asked| asked.orders.clear());
                 state.decoding.set(None);

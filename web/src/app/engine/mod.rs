@@ -1,8 +1,10 @@
 //! The worker, as the page uses it: requests, and the queue of what is not done yet.
 //!
-//! [`events`] handles what the worker sends, [`recovery`] its failures.
+//! [`events`] handles what the worker sends, [`explore`] has the requests of the playground, [`recovery`]
+//! handles failures of the worker.
 
 mod events;
+mod explore;
 mod recovery;
 
 use leptos::prelude::*;
@@ -17,6 +19,7 @@ use crate::looks::Looks;
 use crate::manifest::named;
 use crate::protocol::{Look, Order, Ready, Request, Start, carry};
 use crate::testing::{Fault, Faults, MARK};
+use explore::Explorations;
 
 /// Number of times the worker is started before the page gives up: a device can be lost, but not
 /// every time.
@@ -71,6 +74,8 @@ pub struct Engine {
     settled: StoredValue<Option<Ready>>,
     /// The number of the worker. Messages of earlier workers are ignored.
     generation: StoredValue<usize>,
+    /// The requests of the playground.
+    explorations: StoredValue<Explorations>,
 }
 
 impl Engine {
@@ -86,6 +91,7 @@ impl Engine {
             starts: StoredValue::new(0),
             settled: StoredValue::new(None),
             generation: StoredValue::new(0),
+            explorations: StoredValue::new(Explorations::default()),
         };
         engine.start_worker();
         engine

@@ -42,6 +42,7 @@ impl Engine {
                 worker.terminate();
             }
         });
+        self.explores(false);
         let state = self.state;
         let (short, opening) =
             (is_shortage(&message), self.asked.with_value(|a| a.opening.clone()));
