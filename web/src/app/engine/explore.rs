@@ -1,6 +1,7 @@
 //! Requests of the playground. The worker answers them one at a time; of those that arrive meanwhile,
 //! only the last one is sent.
 
+use leptos::prelude::*;
 use std::sync::Arc;
 
 use super::Engine;
