@@ -10,10 +10,10 @@ mod device;
 mod files;
 mod learner;
 mod memory;
-#[allow(dead_code)]
 mod plot;
 mod run;
 mod samples;
+mod summary;
 mod validation;
 mod weights;
 
@@ -22,17 +22,22 @@ use std::process::ExitCode;
 use anstream::eprintln;
 
 use crate::args::{Args, Command, DataCommand};
-use crate::commands::{bench, data as datasets, denoise, export, info, manual, sample, train};
+use crate::commands::{
+    bench, data as datasets, denoise, export, info, manual, report, sample, train, verify,
+};
 
 fn main() -> ExitCode {
     memory::keep_freed_memory();
     memory::explain_out_of_memory();
     let result = match Args::read(std::env::args_os()).command.unwrap_or_default() {
         Command::Train(args) => train::run(args),
-        Command::Sample(args) => sample::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Sample(args) => sample::run(args),
         Command::Export(args) => export::run(args).map(|()| ExitCode::SUCCESS),
         Command::Denoise(args) => denoise::run(args).map(|()| ExitCode::SUCCESS),
         Command::Info(args) => info::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Report(args) => report::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Plot(args) => report::plot(args).map(|()| ExitCode::SUCCESS),
+        Command::Verify(args) => verify::run(args),
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
         Command::Completions(args) => manual::completions(&args).map(|()| ExitCode::SUCCESS),
         Command::Man(args) => manual::pages(&args).map(|()| ExitCode::SUCCESS),
