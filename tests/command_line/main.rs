@@ -6,10 +6,12 @@ mod compare;
 mod data;
 mod errors;
 mod latents;
+mod many;
 mod memory;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod nodes;
+mod reports;
 mod resume;
 mod safety;
 mod sample;

@@ -11,10 +11,10 @@ mod device;
 mod files;
 mod learner;
 mod memory;
-#[allow(dead_code)]
 mod plot;
 mod run;
 mod samples;
+mod summary;
 mod validation;
 mod weights;
 
@@ -28,7 +28,8 @@ use crate::args::{Args, Command, DataCommand, TableCommand};
 #[cfg(feature = "metrics")]
 use crate::commands::metrics as quality;
 use crate::commands::{
-    bench, compare, data as datasets, denoise, export, info, manual, sample, table, train,
+    bench, compare, data as datasets, denoise, export, info, manual, report, sample, table, train,
+    verify,
 };
 
 fn main() -> ExitCode {
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
     memory::explain_out_of_memory();
     let result = match Args::read(std::env::args_os()).command.unwrap_or_default() {
         Command::Train(args) => train::run(args),
-        Command::Sample(args) => sample::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Sample(args) => sample::run(args),
         Command::Export(args) => export::run(args).map(|()| ExitCode::SUCCESS),
         Command::Denoise(args) => denoise::run(args).map(|()| ExitCode::SUCCESS),
         Command::Info(args) => info::run(args).map(|()| ExitCode::SUCCESS),
@@ -58,6 +59,9 @@ fn main() -> ExitCode {
         Command::Evaluate(args) => Err(args.error("evaluate")),
         #[cfg(not(feature = "metrics"))]
         Command::Metrics(args) => Err(args.error("metrics")),
+        Command::Report(args) => report::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Plot(args) => report::plot(args).map(|()| ExitCode::SUCCESS),
+        Command::Verify(args) => verify::run(args),
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
         Command::Completions(args) => manual::completions(&args).map(|()| ExitCode::SUCCESS),
         Command::Man(args) => manual::pages(&args).map(|()| ExitCode::SUCCESS),

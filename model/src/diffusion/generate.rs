@@ -5,6 +5,7 @@ use core::ops::ControlFlow;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::denoiser::{Denoiser, KeptRegion};
+use crate::diffusion::label::Label;
 use crate::diffusion::noise::{churn_noise, start_noise};
 use crate::diffusion::sampler::{Evaluation, Prediction, sample};
 use crate::model::Model;
@@ -27,10 +28,32 @@ pub async fn generate<E>(
     device: &Device,
     on_step: impl AsyncFnMut(Evaluation<'_>) -> Result<ControlFlow<()>, E>,
 ) -> Result<Option<Tensor<4>>, E> {
+    let labels = settings.labels_of(seeds);
+    generate_labelled(model, settings, seeds, labels, device, on_step).await
+}
+
+/// Generates pictures as [`generate`] does, but with the given label of each picture instead of those
+/// of the settings. Without labels, no picture has a class.
+///
+/// # Errors
+///
+/// The error of `on_step`.
+///
+/// # Panics
+///
+/// As [`generate`], or if there are labels but not one per seed.
+pub async fn generate_labelled<E>(
+    model: &Model,
+    settings: &Settings,
+    seeds: &[u64],
+    labels: Vec<Label>,
+    device: &Device,
+    on_step: impl AsyncFnMut(Evaluation<'_>) -> Result<ControlFlow<()>, E>,
+) -> Result<Option<Tensor<4>>, E> {
     let size = model.config.image_shape().iter().product();
     let noise = seeds.iter().flat_map(|&seed| start_noise(seed, size)).collect();
     let start = Start { noise, seeds, guide: None };
-    generate_from(model, settings, start, device, on_step).await
+    run(model, settings, start, labels, device, on_step).await
 }
 
 /// Starting point of [`generate_from`].
@@ -74,6 +97,19 @@ pub async fn generate_from<E>(
     device: &Device,
     on_step: impl AsyncFnMut(Evaluation<'_>) -> Result<ControlFlow<()>, E>,
 ) -> Result<Option<Tensor<4>>, E> {
+    let labels = settings.labels_of(start.seeds);
+    run(model, settings, start, labels, device, on_step).await
+}
+
+/// Generates the picture of each seed with its label.
+async fn run<E>(
+    model: &Model,
+    settings: &Settings,
+    start: Start<'_>,
+    labels: Vec<Label>,
+    device: &Device,
+    on_step: impl AsyncFnMut(Evaluation<'_>) -> Result<ControlFlow<()>, E>,
+) -> Result<Option<Tensor<4>>, E> {
     let [c, h, w] = model.config.image_shape();
     let Start { noise, seeds, guide: reference } = start;
     let tensor = |values: Vec<f32>, shape: [usize; 4]| {
@@ -88,7 +124,7 @@ pub async fn generate_from<E>(
     // was trained on.
     let std = if reference.is_some() { sigmas[0] } else { precond.initial_std(sigmas[0]) };
     let mut start = pictures(noise) * std;
-    let mut denoiser = Denoiser::of_settings(model, settings, seeds);
+    let mut denoiser = Denoiser { labels, ..Denoiser::of_settings(model, settings, &[]) };
     if let Some(Reference { picture, keep, .. }) = reference {
         let picture = tensor(picture, [1, c, h, w]);
         start = start + picture.clone();

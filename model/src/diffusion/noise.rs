@@ -38,6 +38,8 @@ pub enum Stream {
     Validation = 10,
     /// Choice of subsets of samples for a metric; the index is the subset.
     Subset = 11,
+    /// Class that is drawn for a generated picture; the index is 0.
+    PictureClass = 12,
     /// Resampling of images for a bootstrap interval; the index is the resample.
     Bootstrap = 13,
 }
@@ -172,6 +174,15 @@ pub fn churn_noise(seed: u64, step: usize, values: usize) -> Vec<f32> {
     noise
 }
 
+/// Returns the class that is drawn for the picture of seed `seed` among `classes` equally likely ones.
+///
+/// # Panics
+///
+/// If there are no classes.
+pub fn random_class(seed: u64, classes: u32) -> usize {
+    Random::new(seed, Stream::PictureClass, 0).below(classes) as usize
+}
+
 /// Interpolates between two noises of the same length, from `a` at 0 to `b` at 1, on the arc
 /// between them (slerp). Linear interpolation would lower the variance.
 pub fn between(a: &[f32], b: &[f32], at: f64) -> Vec<f32> {
@@ -240,6 +251,15 @@ mod tests {
         for (i, a) in all.iter().enumerate() {
             assert!(all[..i].iter().all(|b| a != b));
         }
+    }
+
+    #[test]
+    fn random_classes_are_equally_likely() {
+        let mut counts = [0; 10];
+        (0..10_000).for_each(|seed| counts[random_class(seed, 10)] += 1);
+        // A standard deviation is 30.
+        assert!(counts.iter().all(|count| (850..1150).contains(count)), "{counts:?}");
+        assert_eq!(random_class(3, 1), 0);
     }
 
     #[test]

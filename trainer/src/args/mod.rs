@@ -6,6 +6,7 @@ mod data;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod parse;
+mod runs;
 mod sampling;
 mod tools;
 mod train;
@@ -24,7 +25,8 @@ pub use data::{CheckArgs, DataCommand, EncodeArgs, FetchArgs};
 pub use metrics::{
     EvaluateArgs, FetchNetworkArgs, MetricKind, MetricsCommand, NetworkArgs, ReferenceArgs,
 };
-pub use parse::seeds;
+pub use parse::{Shard, seeds};
+pub use runs::{PlotArgs, Quantity, ReportArgs, VerifyArgs};
 pub use sampling::{SampleArgs, VaeArgs};
 pub use tools::{BenchArgs, CompletionsArgs, ManArgs, Measure};
 pub use train::{OutputArgs, RecipeArgs, TrainArgs};
@@ -60,6 +62,12 @@ pub enum Command {
     Denoise(DenoiseArgs),
     /// Print the configuration, the sizes and the model card of a model.
     Info(InfoArgs),
+    /// Write a report of a run: an HTML file with its charts, samples and settings.
+    Report(ReportArgs),
+    /// Plot the log of one or more runs to an SVG file.
+    Plot(PlotArgs),
+    /// Check the files of a run against their hashes.
+    Verify(VerifyArgs),
     /// Check, download or encode a dataset.
     #[command(subcommand)]
     Data(DataCommand),

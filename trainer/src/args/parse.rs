@@ -40,6 +40,35 @@ pub(super) fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A part of the work that several processes share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Number of the part, from 1.
+    pub number: usize,
+    /// Number of parts.
+    pub count: usize,
+}
+
+impl std::fmt::Display for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{}/{}", self.number, self.count)
+    }
+}
+
+/// Parses a part of the work, such as `3/8`.
+pub(super) fn shard(text: &str) -> Result<Shard, String> {
+    let numbers = text.split_once('/').and_then(|(number, count)| {
+        Some((number.trim().parse().ok()?, count.trim().parse().ok()?))
+    });
+    match numbers {
+        Some((number, count)) if (1..=count).contains(&number) => Ok(Shard { number, count }),
+        _ => {
+            Err("expected the number of a part, from 1, and the number of parts, such as 3/8"
+                .into())
+        }
+    }
+}
+
 /// Parses a list of seeds such as `0-63,100`, in the order given.
 ///
 /// # Errors
@@ -91,6 +120,15 @@ mod tests {
         ] {
             let error = read(text).expect_err(message);
             assert!(error.contains(message), "{error:?} does not say {message:?}");
+        }
+    }
+
+    #[test]
+    fn shards_are_counted_from_one() {
+        assert_eq!(shard("3/8"), Ok(Shard { number: 3, count: 8 }));
+        assert_eq!(shard("8/8").map(|shard| shard.to_string()), Ok("8/8".into()));
+        for text in ["0/8", "9/8", "3", "3/", "/8", "-1/8", "1/0", "a/b"] {
+            assert!(shard(text).is_err(), "{text}");
         }
     }
 

@@ -14,6 +14,7 @@ use model::sampler::{Churn, Method, Variance};
 use model::schedule::Schedule;
 
 use super::compute::DeviceArgs;
+use super::parse::{Shard, shard};
 
 /// Flags of `trainer sample`.
 #[derive(Args, Clone)]
@@ -28,12 +29,25 @@ pub struct SampleArgs {
     pub seeds: String,
     #[command(flatten)]
     pub vae: VaeArgs,
-    /// PNG file for a grid of all images, or a folder with --separate.
+    /// PNG file for a grid of all images; a folder, with --separate; or a .zip or .npz file.
+    ///
+    /// A zip has the layout of EDM's datasets, an npz that of ADM's evaluator: arr_0 holds the images,
+    /// arr_1 their classes. A folder, a zip and an npz are written batch by batch, and the same command
+    /// continues after an interruption.
     #[arg(long, short, value_name = "PATH", default_value = "samples.png")]
     pub output: PathBuf,
     /// Write one file per seed.
     #[arg(long)]
     pub separate: bool,
+    /// Make a subfolder for every 1000 seeds, as EDM does.
+    #[arg(long)]
+    pub subdirs: bool,
+    /// Generate one of several parts of the images, such as 3/8.
+    ///
+    /// Start a process for each part, with the same flags otherwise. Together they generate what one
+    /// process would. The last one to finish completes the output.
+    #[arg(long, value_name = "PART/PARTS", value_parser = shard)]
+    pub shard: Option<Shard>,
     /// Print the class below each image of the grid.
     #[arg(long, conflicts_with = "separate", requires = "classes")]
     pub labels: bool,
@@ -41,10 +55,16 @@ pub struct SampleArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub columns: Option<u32>,
     /// Batch size.
+    ///
+    /// It affects the rounding of values: images of other batch sizes differ by a level of 255 here and
+    /// there.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub batch: u32,
     #[command(flatten)]
     pub device: DeviceArgs,
+    /// Generate on this many devices, a batch at a time on each; for a folder, a zip or an npz.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub devices: u16,
     #[command(flatten)]
     pub guidance: GuidanceArgs,
     #[command(flatten)]
@@ -93,7 +113,8 @@ pub struct GuidanceArgs {
     /// Classes, by index or by an unambiguous part of the name, such as 207,otter,10-19.
     ///
     /// With n classes, seed s gets class s mod n (for denoise: image s). A mixture gives weights
-    /// and is separated from the next class by a semicolon: otter=0.6,pizza=0.4;rocket.
+    /// and is separated from the next class by a semicolon: otter=0.6,pizza=0.4;rocket. For `sample`,
+    /// `random` draws a class for each seed.
     #[arg(long, visible_alias = "class", value_name = "CLASSES")]
     pub classes: Option<String>,
     /// Scale of classifier-free guidance; 1 disables it.
@@ -135,6 +156,11 @@ impl GuidanceArgs {
             sigma_low: self.guidance_min,
             sigma_high: self.guidance_max,
         }
+    }
+
+    /// Returns whether --classes asks for a random class for each seed.
+    pub fn are_random(&self) -> bool {
+        self.classes.as_deref().is_some_and(|classes| classes.trim() == "random")
     }
 
     /// Returns the labels that --classes asks for, among classes with the given names.

@@ -9,6 +9,8 @@ pub mod info;
 pub mod manual;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+pub mod report;
 pub mod sample;
 pub mod table;
 pub mod train;
+pub mod verify;

@@ -42,6 +42,24 @@ pub fn write_with(
     Ok(())
 }
 
+/// Writes a file atomically without syncing it, for files that can be made again: if the process is
+/// killed, the file is complete or absent, but after a power failure it may be damaged.
+///
+/// # Errors
+///
+/// If the file cannot be written. The old file, if any, is then unchanged.
+pub fn write_unsynced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut name = std::ffi::OsString::from(format!("{TEMPORARY_PREFIX}{}-", std::process::id()));
+    name.push(path.file_name().unwrap_or_default());
+    let temporary = path.with_file_name(name);
+    let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // On a full disk, what was written is in the way.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
 /// Appends bytes to a file that is open for appending. After an error, nothing of them remains.
 ///
 /// # Errors
@@ -81,6 +99,19 @@ mod tests {
         write(&path, b"new").expect("written");
         assert_eq!(fs::read(&path).expect("there"), b"new");
         assert_eq!(fs::read_dir(folder.path()).expect("there").count(), 1);
+    }
+
+    #[test]
+    fn a_failed_unsynced_write_leaves_nothing() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("file");
+        write_unsynced(&path, b"old").expect("written");
+        write_unsynced(&path, b"new").expect("written");
+        assert_eq!(fs::read(&path).expect("there"), b"new");
+        // A folder cannot be replaced.
+        fs::create_dir(folder.path().join("taken")).expect("made");
+        assert!(write_unsynced(&folder.path().join("taken"), b"x").is_err());
+        assert_eq!(fs::read_dir(folder.path()).expect("there").count(), 2);
     }
 
     #[test]

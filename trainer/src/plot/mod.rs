@@ -3,15 +3,17 @@
 //! Colours are attributes of the shapes, so that every viewer shows them. A style sheet inside
 //! replaces them where the reader's system is dark.
 
+mod chart;
+mod colours;
 mod scale;
-
-use std::fmt::Write;
 
 use plotters::coord::Shift;
 use plotters::coord::cartesian::Cartesian2d;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+pub use self::chart::{Axis, Chart, Mark, Point, Series};
+use self::colours::{GRID, INK, Ink, MUTED, SERIES, style_sheet};
 use self::scale::{Scale, is_drawable, tick_label};
 
 /// Units of the drawing per CSS pixel. Coordinates are integers.
@@ -22,108 +24,6 @@ const ROW: f64 = 22.0;
 const TEXT: f64 = 13.0;
 /// Number of columns within which a line keeps its highest and its lowest point only.
 const COLUMNS: f64 = 700.0;
-
-/// A colour on light and on dark ground.
-struct Ink([RGBColor; 2]);
-
-const INK: Ink = Ink([RGBColor(0x1f, 0x23, 0x28), RGBColor(0xe6, 0xed, 0xf3)]);
-const MUTED: Ink = Ink([RGBColor(0x59, 0x63, 0x6e), RGBColor(0x91, 0x98, 0xa1)]);
-const GRID: Ink = Ink([RGBColor(0xd1, 0xd9, 0xe0), RGBColor(0x3d, 0x44, 0x4d)]);
-/// Colours of series, which differ in lightness too.
-const SERIES: [Ink; 8] = [
-    Ink([RGBColor(0x09, 0x69, 0xda), RGBColor(0x58, 0xa6, 0xff)]),
-    Ink([RGBColor(0xc0, 0x4f, 0x00), RGBColor(0xf0, 0x88, 0x3e)]),
-    Ink([RGBColor(0x11, 0x63, 0x29), RGBColor(0x56, 0xd3, 0x64)]),
-    Ink([RGBColor(0x82, 0x50, 0xdf), RGBColor(0xd2, 0xa8, 0xff)]),
-    Ink([RGBColor(0xbf, 0x39, 0x89), RGBColor(0xff, 0x9b, 0xce)]),
-    Ink([RGBColor(0x7d, 0x4e, 0x00), RGBColor(0xe3, 0xb3, 0x41)]),
-    Ink([RGBColor(0x0e, 0x7c, 0x86), RGBColor(0x39, 0xc5, 0xcf)]),
-    Ink([RGBColor(0x42, 0x4a, 0x53), RGBColor(0xb1, 0xba, 0xc4)]),
-];
-
-/// An axis of a chart.
-#[derive(Clone, Debug, Default)]
-pub struct Axis {
-    /// Name and unit.
-    pub label: String,
-    /// Whether the axis is logarithmic.
-    pub log: bool,
-}
-
-impl Axis {
-    /// Returns a linear axis.
-    pub fn linear(label: &str) -> Self {
-        Self { label: label.into(), log: false }
-    }
-
-    /// Returns a logarithmic axis.
-    pub fn log(label: &str) -> Self {
-        Self { label: label.into(), log: true }
-    }
-}
-
-/// A point of a series.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Point {
-    /// Horizontal position.
-    pub x: f64,
-    /// Vertical position.
-    pub y: f64,
-    /// Ends of the error bar.
-    pub error: Option<[f64; 2]>,
-}
-
-impl Point {
-    /// Returns a point without an error bar.
-    pub fn new(x: f64, y: f64) -> Self {
-        Self { x, y, error: None }
-    }
-}
-
-/// How a series is drawn.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mark {
-    /// A line, with a dot at each point if there are few.
-    #[default]
-    Line,
-    /// A pale line without an entry in the legend, in the colour of the series after it.
-    Background,
-    /// Dots.
-    Points,
-}
-
-/// A series of points.
-#[derive(Clone, Debug, Default)]
-pub struct Series {
-    /// Name in the legend.
-    pub name: String,
-    /// Points, in the order in which the line connects them.
-    pub points: Vec<Point>,
-    /// How it is drawn.
-    pub mark: Mark,
-}
-
-/// A chart.
-#[derive(Clone, Debug)]
-pub struct Chart {
-    /// Description, for readers who do not see the chart.
-    pub title: String,
-    /// Horizontal axis.
-    pub x: Axis,
-    /// Vertical axis.
-    pub y: Axis,
-    /// Series, the first one lowest. Colours repeat after eight.
-    pub series: Vec<Series>,
-    /// Width and height in CSS pixels.
-    pub size: [f64; 2],
-}
-
-impl Default for Chart {
-    fn default() -> Self {
-        let (title, x, y) = Default::default();
-        Self { title, x, y, series: Vec::new(), size: [720.0, 320.0] }
-    }
-}
 
 /// Returns the SVG element of a chart, for use in an HTML page. Points that the axes cannot show are
 /// left out: values that are not finite, and values up to 0 on a logarithmic axis.
@@ -173,22 +73,6 @@ pub fn escape(text: &str) -> String {
 /// Returns a length in CSS pixels in units of the drawing.
 fn units(pixels: f64) -> i32 {
     (pixels * UNITS).round() as i32
-}
-
-/// Returns the style sheet: the font, and the colours on dark ground.
-fn style_sheet() -> String {
-    let mut rules = String::from(
-        ".plot{max-width:100%;height:auto}.plot text{font-family:system-ui,sans-serif}\
-         .plot polyline{stroke-linejoin:round}@media(prefers-color-scheme:dark){",
-    );
-    let hex = |RGBColor(r, g, b): RGBColor| format!("#{r:02X}{g:02X}{b:02X}");
-    for Ink([light, dark]) in [INK, MUTED, GRID].iter().chain(&SERIES) {
-        for attribute in ["fill", "stroke"] {
-            let (light, dark) = (hex(*light), hex(*dark));
-            let _ = write!(rules, ".plot [{attribute}=\"{light}\"]{{{attribute}:{dark}}}");
-        }
-    }
-    rules + "}"
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;

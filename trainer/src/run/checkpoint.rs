@@ -163,7 +163,7 @@ pub fn find(path: &Path, warn: impl Fn(&str)) -> anyhow::Result<(RunFolder, Path
     for path in candidates {
         let loaded = Checkpoint::load(&path).and_then(|checkpoint| {
             // Earlier versions saved such checkpoints.
-            let finite = checkpoint.values.values().all(|values| are_finite(values));
+            let finite = checkpoint.is_finite();
             ensure!(finite, "{}: this checkpoint has weights that are not finite", path.display());
             Ok(checkpoint)
         });
@@ -247,6 +247,11 @@ impl Checkpoint {
             }
         }
         Ok(checkpoint)
+    }
+
+    /// Returns whether all weights are finite, and those of the moving average.
+    pub fn is_finite(&self) -> bool {
+        self.values.values().all(|values| are_finite(values))
     }
 
     fn config(&self) -> &ModelConfig {

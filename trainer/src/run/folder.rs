@@ -21,9 +21,10 @@ use crate::files::lock::try_lock;
 /// | `grids/*.png` | samples from fixed seeds, named by the number of images seen |
 /// | `checkpoints/*.ckpt` | checkpoints, named by the number of images seen |
 /// | `weights.safetensors` | the weights file of the finished run |
+/// | `report.html` | the report that `trainer report` writes |
 /// | `lock` | the lock file of the training process |
 #[derive(Clone, Debug)]
-pub struct RunFolder(PathBuf);
+pub struct RunFolder(pub(super) PathBuf);
 
 impl RunFolder {
     /// Creates the next numbered folder in `out`, such as `00012-tiny-emoji-batch32`.
@@ -120,7 +121,11 @@ impl RunFolder {
     }
 
     /// Returns the checkpoints, earliest first. Files whose name is not a number are not of the run.
-    fn checkpoints(&self) -> anyhow::Result<Vec<PathBuf>> {
+    ///
+    /// # Errors
+    ///
+    /// If it is not a run folder.
+    pub fn checkpoints(&self) -> anyhow::Result<Vec<PathBuf>> {
         let entries = fs::read_dir(self.0.join("checkpoints"))
             .with_context(|| format!("{}: not a run folder", self.0.display()))?;
         let mut checkpoints: Vec<PathBuf> = entries
@@ -269,9 +274,9 @@ impl RunFolder {
     }
 }
 
-/// Returns the number of images in the name of a checkpoint.
-fn images(checkpoint: &Path) -> Option<u64> {
-    checkpoint.file_stem()?.to_str()?.parse().ok()
+/// Returns the number of images in the name of a checkpoint or a grid.
+pub(super) fn images(path: &Path) -> Option<u64> {
+    path.file_stem()?.to_str()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! The state of a run on disk and on the terminal.
 
 pub mod checkpoint;
+mod contents;
 pub mod folder;
+pub mod history;
 pub mod launch;
 pub mod progress;
 pub mod report;

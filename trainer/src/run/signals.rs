@@ -1,5 +1,5 @@
-//! Ctrl-C and SIGTERM. The first signal ends training after the current step, the second kills the
-//! process.
+//! Ctrl-C and SIGTERM. The first signal ends the command soon (training after the current step), the
+//! second kills the process.
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -7,7 +7,8 @@ use std::path::Path;
 use anyhow::Context;
 use burn::tensor::Device;
 use model::Model;
-use model::generate::{Settings, generate};
+use model::generate::{Settings, generate_labelled};
+use model::label::Label;
 use model::picture::{NotFinite, Origin, Rgb};
 use model::vae::Vae;
 
@@ -30,25 +31,50 @@ pub fn images(
 ) -> Result<Vec<Rgb>, NotFinite> {
     let mut all = Vec::with_capacity(seeds.len());
     for seeds in seeds.chunks(batch) {
-        let images = pollster::block_on(generate(model, settings, seeds, device, async |_| {
+        let labels = settings.labels_of(seeds);
+        let images = one_batch(model, vae, settings, seeds, labels, device, || {
             progress(seeds.len());
-            Ok::<_, Infallible>(ControlFlow::Continue(()))
-        }));
-        let Ok(Some(images)) = images else { unreachable!("it neither fails nor is cancelled") };
-        let images = match vae {
-            // One at a time: decoding takes far more memory than sampling.
-            Some(vae) => images.split(1, 0).into_iter().map(|latent| vae.decode(latent)).collect(),
-            None => vec![images],
-        };
-        for images in images {
-            let [_, c, h, w] = images.dims();
-            let c = if c < 3 { 1 } else { 3 };
-            let images = images.narrow(1, 0, c);
-            let values = images.into_data().try_into_vec::<f32>().expect("images are f32");
-            all.extend(Rgb::from_values(&values, [c, h, w])?);
-        }
+            ControlFlow::Continue(())
+        })?;
+        all.extend(images.into_iter().flatten());
     }
     Ok(all)
+}
+
+/// Generates one image per seed in a single batch, with the given labels, which are empty if no image
+/// has a class. `on_evaluation` is called after each evaluation of the model. Returns `None` if it
+/// breaks.
+///
+/// # Errors
+///
+/// If a sample is not finite.
+pub fn one_batch(
+    model: &Model,
+    vae: Option<&Vae>,
+    settings: &Settings,
+    seeds: &[u64],
+    labels: Vec<Label>,
+    device: &Device,
+    mut on_evaluation: impl FnMut() -> ControlFlow<()>,
+) -> Result<Option<Vec<Rgb>>, NotFinite> {
+    let on_step = async |_: model::sampler::Evaluation<'_>| Ok::<_, Infallible>(on_evaluation());
+    let images = generate_labelled(model, settings, seeds, labels, device, on_step);
+    let Ok(images) = pollster::block_on(images);
+    let Some(images) = images else { return Ok(None) };
+    let images = match vae {
+        // One at a time: decoding takes far more memory than sampling.
+        Some(vae) => images.split(1, 0).into_iter().map(|latent| vae.decode(latent)).collect(),
+        None => vec![images],
+    };
+    let mut all = Vec::with_capacity(seeds.len());
+    for images in images {
+        let [_, c, h, w] = images.dims();
+        let c = if c < 3 { 1 } else { 3 };
+        let images = images.narrow(1, 0, c);
+        let values = images.into_data().try_into_vec::<f32>().expect("images are f32");
+        all.extend(Rgb::from_values(&values, [c, h, w])?);
+    }
+    Ok(Some(all))
 }
 
 /// Writes an image as a PNG file.

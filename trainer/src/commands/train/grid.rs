@@ -62,7 +62,7 @@ pub fn sample_grid(
 
 /// Returns the classes of `n` samples among `count` classes: the preferred ones if they exist,
 /// otherwise evenly spaced ones.
-fn classes_to_show(names: &[String], count: usize, n: usize) -> Vec<usize> {
+pub fn classes_to_show(names: &[String], count: usize, n: usize) -> Vec<usize> {
     let preferred: Vec<usize> = PREFERRED_CLASSES
         .iter()
         .filter_map(|preferred| names.iter().position(|name| name == preferred))

@@ -1,6 +1,6 @@
 //! `trainer train`: trains a model.
 
-mod grid;
+pub mod grid;
 mod invocation;
 mod log;
 mod messages;
