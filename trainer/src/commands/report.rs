@@ -228,7 +228,7 @@ fn nearest_images(
     if is_latents(path) {
         anyhow::bail!("the model was trained on latents, and pixels are compared");
     }
-    let data = Dataset::open(path, &config.model)?;
+    let data = Dataset::open(path, &config.model, config.resize)?;
     let progress = &checkpoint.progress;
     if progress.fingerprint.is_some() && data.fingerprint() != progress.fingerprint {
         anyhow::bail!("the data at {} is not that of the run", path.display());

@@ -110,7 +110,7 @@ mod tests {
 
     fn emoji() -> Dataset {
         let config = TrainConfig::preset("tiny").expect("a preset");
-        Dataset::open(&config.data, &config.model).expect("embedded")
+        Dataset::open(&config.data, &config.model, false).expect("embedded")
     }
 
     #[test]
