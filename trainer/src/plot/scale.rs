@@ -184,9 +184,10 @@ mod tests {
                 prop_assert!(scale.low <= *value && *value <= scale.high);
             }
             prop_assert!(scale.ticks.is_sorted() && scale.ticks.len() <= 14, "{:?}", scale);
-            let slack = 1e-6 * (scale.high - scale.low);
+            let slack = |end: f64| 1e-3 * end.abs() + 1e-6 * (scale.high - scale.low);
             for tick in &scale.ticks {
-                prop_assert!(*tick >= scale.low * 0.999 - slack && *tick <= scale.high * 1.001 + slack);
+                prop_assert!(*tick >= scale.low - slack(scale.low), "{:?}", scale);
+                prop_assert!(*tick <= scale.high + slack(scale.high), "{:?}", scale);
             }
         }
     }

@@ -250,6 +250,7 @@ pub fn AttentionControls(state: State, engine: Engine) -> impl IntoView {
         Signal::derive(move || Some(attention(state)?.bias_picture(state.scene.read().head)));
     view! {
         <div class="card make rest">
+            <h2>"Attention of a block"</h2>
             <div class="field">
                 <label for="block">"Block"</label>
                 <select id="block" on:change:target=move |e| {
