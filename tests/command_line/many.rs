@@ -39,15 +39,18 @@ fn sample_fails(seeds: &str, output: &Path, more: &[&str]) -> String {
 /// Returns the content of all files below a folder, by name.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
-    for entry in fs::read_dir(folder).expect("a folder") {
+    // A process that writes to the folder may rename or remove a file meanwhile.
+    for entry in fs::read_dir(folder).into_iter().flatten() {
         let path = entry.expect("readable").path();
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
         if path.is_dir() {
             let below = self::files(&path);
             files
                 .extend(below.into_iter().map(|(below, bytes)| (format!("{name}/{below}"), bytes)));
-        } else if name != ".lock" {
-            files.insert(name, fs::read(&path).expect("readable"));
+        } else if let Ok(bytes) = fs::read(&path)
+            && !name.starts_with(".lock")
+        {
+            files.insert(name, bytes);
         }
     }
     files
