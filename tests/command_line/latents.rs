@@ -55,19 +55,27 @@ fn latents_become_pictures() {
     let own = path("own.safetensors");
     fs::write(&own, safetensors::serialize(tensors, Some(metadata)).expect("fits"))
         .expect("written");
-    run(&[&common[..], &["--vae", text(&own)], &steps, &guided].concat());
-    assert_eq!(png(&output.join("000002.png")), picture);
+    // Images of another autoencoder are not mixed with those of the first.
+    let other = path("b");
+    let mut elsewhere = common;
+    elsewhere[6] = text(&other);
+    run(&[&elsewhere[..], &["--vae", text(&own)], &steps, &guided].concat());
+    assert_eq!(png(&other.join("000002.png")), picture);
 
     for (more, message) in [
         (&["--steps", "2"][..], "images of 4 channels cannot be written as PNG"),
         (&["--vae", text(&vae)], "norm1.weight` is [8], not [128]"),
         (&["--vae", text(&weights)], "is missing"),
-        (&["--classes", "7"], "class 7: this model has 5"),
-        (&["--classes", "some"], "no class is called `some`"),
         (&["--guidance", "2"], "--classes <CLASSES>"),
     ] {
         let error = fails(&[&common[..], more].concat());
         assert!(error.contains(message), "{more:?}: {error:?} does not say {message:?}");
+    }
+    for (class, message) in
+        [("7", "class 7: this model has 5"), ("some", "no class is called `some`")]
+    {
+        let error = fails(&[&common[..], &latents, &["--classes", class]].concat());
+        assert!(error.contains(message), "{class}: {error:?} does not say {message:?}");
     }
     let shipped = fails(&[&["sample", "--steps", "2"], &latents[..]].concat());
     assert!(shipped.contains("omit --vae"), "{shipped}");
