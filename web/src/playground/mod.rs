@@ -1,6 +1,6 @@
 //! The playground: the samplers in the plane, on distributions whose denoiser is known exactly.
 //!
-//! The worker computes with the same `sample` function that makes pictures ([`run`]); the page draws
+//! The worker computes with the same `sample` function that makes pictures (`run.rs`); the page draws
 //! what it sends ([`track`], [`draw`]).
 
 pub mod draw;
