@@ -16,11 +16,11 @@ pub fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     write_with(path, |file| file.write_all(bytes))
 }
 
-/// Writes a file atomically, as [`write`] does, with the bytes that `content` writes to it.
+/// Writes a file atomically, as [`write()`] does, with the bytes that `content` writes to it.
 ///
 /// # Errors
 ///
-/// As [`write`], or the error of `content`.
+/// As [`write()`], or the error of `content`.
 pub fn write_with(
     path: &Path,
     content: impl FnOnce(&mut File) -> std::io::Result<()>,
