@@ -4,7 +4,7 @@
 //! Every metric compares features of images, which a feature network computes ([`network`]). The
 //! features of a set of images are kept in a file ([`store`]), so that memory does not grow with
 //! the number of images, and an interrupted computation goes on where it stopped. Reference
-//! statistics are `.npz` files ([`reference`]), also those of EDM and of ADM.
+//! statistics are `.npz` files ([`mod@reference`]), also those of EDM and of ADM.
 //!
 //! | to find | look in |
 //! |---|---|
