@@ -156,8 +156,10 @@ fn presets(state: State, at: RwSignal<f64>, playing: RwSignal<bool>) -> AnyView 
         .collect();
     let text = move || selected.get().map_or("", |i| PRESETS[i].text);
     view! {
-        <div class="buttons" role="group" aria-label="Presets">{buttons}</div>
-        <p class="hint" data-testid="preset" hidden=move || selected.get().is_none()>{text}</p>
+        <div class="presets">
+            <div class="buttons" role="group" aria-label="Presets">{buttons}</div>
+            <p class="hint" data-testid="preset" hidden=move || selected.get().is_none()>{text}</p>
+        </div>
     }
     .into_any()
 }

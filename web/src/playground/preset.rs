@@ -23,11 +23,19 @@ struct Panel {
     steps: usize,
     churn: f64,
     rho: f64,
+    /// The lowest level above 0 and the highest.
+    levels: [f64; 2],
 }
 
 /// A panel with the usual noise levels and without churn.
 const fn plain(method: Method, steps: usize) -> Panel {
-    Panel { method, steps, churn: 0.0, rho: 7.0 }
+    Panel { method, steps, churn: 0.0, rho: 7.0, levels: [0.002, 80.0] }
+}
+
+/// A panel without the highest and the lowest levels, at which little moves, so that the steps of a
+/// comparison are not spent on them.
+const fn narrow(method: Method, steps: usize) -> Panel {
+    Panel { levels: [0.01, 10.0], ..plain(method, steps) }
 }
 
 /// All presets. The playground starts with the first.
@@ -37,10 +45,10 @@ pub static PRESETS: [Preset; 4] = [
         label: "Euler against Heun",
         text: "Both evaluate the denoiser 35 times. Euler takes 35 straight steps along the slope at \
                their start; Heun takes 18, each along the mean of the slopes at its two ends. The \
-               orange lines lead from where a particle ended to where it should be. Heun needs enough \
-               steps: with 11 steps of Euler and 6 of Heun it is the other way round.",
+               thick lines lead from where a particle ended to where it should be. Heun needs enough \
+               steps: with 9 of Euler and 5 of Heun it is the other way round.",
         points: PointSet::Spiral,
-        panels: [plain(Method::Euler, 35), plain(Method::Heun, 18)],
+        panels: [narrow(Method::Euler, 35), narrow(Method::Heun, 18)],
     },
     Preset {
         name: "few",
@@ -54,10 +62,10 @@ pub static PRESETS: [Preset; 4] = [
     Preset {
         name: "churn",
         label: "What churn does",
-        text: "The same steps, with fresh noise in B: each step first adds some (the dotted jumps), then \
-               removes more. The particles forget where they came from, and with it the errors of \
+        text: "The same steps, with fresh noise in B: each step first adds some (the dotted jumps, shown for \
+               twenty particles), then removes more. The particles forget where they came from, and with it the errors of \
                earlier steps, so that fewer are left between the points. Heun makes smaller errors, and \
-               gains nothing from churn.",
+               gains little from churn.",
         points: PointSet::Ring,
         panels: [plain(Method::Euler, 40), Panel { churn: 20.0, ..plain(Method::Euler, 40) }],
     },
@@ -76,12 +84,12 @@ impl Preset {
     /// Returns the part of the scene that the preset sets.
     pub fn playground(&self) -> Playground {
         let settings = |panel: &Panel| {
-            let &Panel { method, steps, churn, rho } = panel;
+            let &Panel { method, steps, churn, rho, levels: [sigma_min, sigma_max] } = panel;
             Settings {
                 method,
                 steps,
                 churn: Churn { s_churn: churn, ..Churn::default() },
-                schedule: Schedule::Edm { sigma_min: 0.002, sigma_max: 80.0, rho },
+                schedule: Schedule::Edm { sigma_min, sigma_max, rho },
                 ..Settings::default()
             }
         };

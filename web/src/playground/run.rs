@@ -195,6 +195,11 @@ mod tests {
             }
         }
         assert!(1.5 * off[1] < off[0], "{off:?}");
+        // With fewer evaluations, Euler is closer than Heun.
+        let mut few = PRESETS[0].playground();
+        (few.panels[0].steps, few.panels[1].steps) = (9, 5);
+        let ([euler, heun], _) = explored(few, 3);
+        assert!(euler.evaluations == heun.evaluations && euler.distance < heun.distance);
     }
 
     #[test]

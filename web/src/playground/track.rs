@@ -50,6 +50,20 @@ impl Track {
         knot > 0 && self.outcome.sigmas[knot] > self.outcome.sigmas[knot - 1]
     }
 
+    /// Returns the distance between two particles that have trails: with churn, or with very many
+    /// steps, some have none.
+    fn stride(&self) -> usize {
+        /// Particles with trails if churn moves them, so that each can be followed.
+        const FEW: usize = 20;
+        /// Maximum number of points of all trails.
+        const MOST: usize = 12_000;
+        if (0..self.knots.len()).any(|knot| self.jumps(knot)) {
+            PARTICLES / FEW
+        } else {
+            (self.knots.len() * PARTICLES).div_ceil(MOST).max(1)
+        }
+    }
+
     /// Returns the place of each knot on the axis. A jump takes no way on it.
     pub fn places(&self, axis: &Axis) -> Vec<f64> {
         let mut last = 0.0f64;
@@ -63,12 +77,9 @@ impl Track {
     /// Returns the parts of the plane's drawing that change with the knots: the trails of the first
     /// `done` knots, and the jumps between them.
     pub fn trails(&self, done: usize) -> [String; 2] {
-        /// Maximum number of points of the trails. With very many steps, some particles have none.
-        const MOST: usize = 12_000;
         let done = done.min(self.knots.len());
-        let stride = (done * PARTICLES).div_ceil(MOST).max(1);
         let [mut trails, mut jumps] = [String::new(), String::new()];
-        for particle in (0..PARTICLES).step_by(stride) {
+        for particle in (0..PARTICLES).step_by(self.stride()) {
             for knot in 0..done {
                 let at = self.knots[knot][particle];
                 if self.jumps(knot) {
@@ -90,11 +101,14 @@ impl Track {
         let [mut ways, mut dots] = [String::new(), String::new()];
         let last = done.clamp(1, self.knots.len()) - 1;
         let next = self.knots.get(last + 1).filter(|_| part > 0.0);
+        let stride = self.stride();
         for (particle, &from) in self.knots[last].iter().enumerate() {
             let at = match next {
                 Some(next) => {
                     let at = from.towards(next[particle], part);
-                    at_line(&mut ways, from, at);
+                    if particle.is_multiple_of(stride) {
+                        at_line(&mut ways, from, at);
+                    }
                     at
                 }
                 None => from,
@@ -222,9 +236,9 @@ mod tests {
         assert!(places[0] == 0.0 && places[1] == places[2] && places[3] == 1.0, "{places:?}");
         let [trails, jumps] = a.trails(4);
         let count = |path: &str, letter: char| path.matches(letter).count();
-        // From noise to the first level, and from the raised level to the end.
-        assert_eq!((count(&trails, 'M'), count(&trails, 'L')), (2 * PARTICLES, 2 * PARTICLES));
-        assert_eq!((count(&jumps, 'M'), count(&jumps, 'L')), (PARTICLES, PARTICLES));
+        // Of twenty particles: from noise to the first level, and from the raised level to the end.
+        assert_eq!((count(&trails, 'M'), count(&trails, 'L')), (40, 40));
+        assert_eq!((count(&jumps, 'M'), count(&jumps, 'L')), (20, 20));
         assert_eq!(a.trails(1)[1], "");
         let errors = a.errors();
         assert_eq!(count(&errors, 'L'), PARTICLES);
@@ -239,10 +253,11 @@ mod tests {
             assert_eq!(progress(&places, at), want, "at {at}");
         }
         assert_eq!(progress(&[], 0.3), (1, 0.0));
-        let [a, _] = tracks();
+        let [a, b] = tracks();
         assert_eq!(a.heads(1, 0.0)[0], "");
         assert_eq!(a.heads(9, 0.0)[1].matches('M').count(), PARTICLES);
-        assert_eq!(a.heads(1, 0.5)[0].matches('L').count(), PARTICLES);
+        assert_eq!(b.heads(1, 0.5)[0].matches('L').count(), PARTICLES);
+        assert_eq!(a.heads(1, 0.5)[0].matches('L').count(), 20);
     }
 
     #[test]
