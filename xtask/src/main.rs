@@ -111,7 +111,8 @@ fn test() -> anyhow::Result<()> {
     // One set of features for all of it, so that nothing is built twice.
     times.part("build", || run(workspace("build").arg("--locked")))?;
     times.part("build of the tests", || run(workspace("test").args(["--locked", "--no-run"])))?;
-    times.part("tests", || run(workspace("test").arg("--locked")))?;
+    // All of them, so that one run on another machine shows every failure.
+    times.part("tests", || run(workspace("test").args(["--locked", "--no-fail-fast"])))?;
     times.part("clippy", lint)?;
     times.part("GPU features", check_gpu_features)?;
     times.part("documentation", document)?;

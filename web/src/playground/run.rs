@@ -177,29 +177,32 @@ mod tests {
 
     #[test]
     fn presets_show_what_they_say() {
-        // Shares of particles between the points, without and with churn.
-        let mut off = [0.0; 2];
-        for seed in [3, 20, 154] {
-            for preset in &PRESETS {
+        // Sums over seeds: a particle near the border between two points ends at the one or the other
+        // by a difference that another processor rounds away, and weighs much in a single run.
+        let mut sums = [[0.0; 2]; PRESETS.len()];
+        let mut few = [0.0; 2];
+        for seed in 0..8 {
+            for (preset, sums) in PRESETS.iter().zip(&mut sums) {
                 let ([a, b], _) = explored(preset.playground(), seed);
                 let context = format!("{}, seed {seed}: {a:?}, {b:?}", preset.name);
                 assert!(!a.random && b.random == (preset.name == "churn"), "{context}");
                 assert_eq!(a.evaluations, b.evaluations, "{context}");
-                match preset.name {
-                    "churn" => {
-                        off[0] += a.off;
-                        off[1] += b.off;
-                    }
-                    _ => assert!(2.0 * b.distance < a.distance, "{context}"),
-                }
+                let measure = |o: &Outcome| if preset.name == "churn" { o.off } else { o.distance };
+                sums[0] += measure(&a);
+                sums[1] += measure(&b);
             }
+            let mut playground = PRESETS[0].playground();
+            (playground.panels[0].steps, playground.panels[1].steps) = (9, 5);
+            let ([euler, heun], _) = explored(playground, seed);
+            assert_eq!(euler.evaluations, heun.evaluations);
+            few[0] += euler.distance;
+            few[1] += heun.distance;
         }
-        assert!(1.5 * off[1] < off[0], "{off:?}");
-        // With fewer evaluations, Euler is closer than Heun.
-        let mut few = PRESETS[0].playground();
-        (few.panels[0].steps, few.panels[1].steps) = (9, 5);
-        let ([euler, heun], _) = explored(few, 3);
-        assert!(euler.evaluations == heun.evaluations && euler.distance < heun.distance);
+        for (preset, [a, b]) in PRESETS.iter().zip(sums) {
+            let gain = if preset.name == "churn" { 1.5 } else { 2.0 };
+            assert!(gain * b < a, "{}: {a}, {b}", preset.name);
+        }
+        assert!(few[0] < few[1], "{few:?}");
     }
 
     #[test]
