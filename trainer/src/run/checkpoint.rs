@@ -21,7 +21,6 @@ use sha2::{Digest, Sha256};
 use super::folder::RunFolder;
 use super::progress::Progress;
 use crate::files::atomic::write_with;
-use crate::files::mapped::map;
 
 const MAGIC: &[u8; 8] = b"DIFFIT\0\x01";
 const KEY: &str = "diffit-checkpoint";
@@ -189,8 +188,10 @@ pub fn find(path: &Path, warn: impl Fn(&str)) -> anyhow::Result<(RunFolder, Path
 /// # Errors
 ///
 /// If the file cannot be read, is damaged, or is not a checkpoint.
+#[cfg(feature = "metrics")]
 pub fn progress(path: &Path) -> anyhow::Result<Progress> {
-    let bytes = map(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bytes = crate::files::mapped::map(path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
     let (_, progress) = verify(&bytes).with_context(|| path.display().to_string())?;
     Ok(progress)
 }

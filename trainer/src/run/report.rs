@@ -110,6 +110,7 @@ impl Status {
     }
 
     /// Shows what is being done between steps.
+    #[cfg(feature = "metrics")]
     pub fn activity(&self, text: &str) {
         self.bar.set_message(text.to_string());
     }
