@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 import tempfile
@@ -199,6 +200,13 @@ def stored_features(path):
     return records[:, 8:].copy().view(np.float32)
 
 
+def report(name, count, start, before, whose):
+    """Prints the time since `start`, and the processor time since it was `before`."""
+    took, used = time.time() - start, resource.getrusage(whose).ru_utime - before
+    print(f"{name}: {count} pictures in {took:.1f} s, {used:.1f} s of processor time, "
+          f"{used / count:.3f} s each", flush=True)
+
+
 def compare(name, found, wanted, tolerance):
     """Compares arrays, relative to the largest value."""
     assert found.shape == wanted.shape, (name, found.shape, wanted.shape)
@@ -221,10 +229,9 @@ def main():
     network = Inception(args.seed)
     half = args.images // 2
     images = read(args.data, 0, 2 * half)
-    start = time.time()
+    start, before = time.time(), resource.getrusage(resource.RUSAGE_SELF).ru_utime
     pooled, spatial = network.all_features(images)
-    took = time.time() - start
-    print(f"PyTorch, single precision: {took:.1f} s, {len(images) / took:.2f} pictures/s", flush=True)
+    report("PyTorch, single precision", len(images), start, before, resource.RUSAGE_SELF)
     logits = network.logits(pooled)
     a, b = slice(0, half), slice(half, 2 * half)
 
@@ -238,11 +245,11 @@ def main():
         def run(*command):
             """Runs a command of the program, and returns its output and the features it stored."""
             start, state = time.time(), folder / "state"
+            before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
             flags = ["--network", folder / "weights.safetensors", "--allow-unknown-network"]
             printed = subprocess.run([trainer, *command, *flags, "--state", state], check=True,
                                      stdout=subprocess.PIPE).stdout
-            took = time.time() - start
-            print(f"trainer {command[0]}: {took:.1f} s, {half / took:.2f} pictures/s")
+            report(f"trainer {command[0]}", half, start, before, resource.RUSAGE_CHILDREN)
             stored = stored_features(state)
             state.unlink()
             return printed, stored
