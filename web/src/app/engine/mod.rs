@@ -15,9 +15,9 @@ use web_time::Instant;
 
 use super::state::{Doing, State};
 use crate::adapter::Backend;
-use crate::looks::Looks;
+use crate::looks::{Looks, Question};
 use crate::manifest::named;
-use crate::protocol::{Look, Order, Ready, Request, Start, carry};
+use crate::protocol::{Order, Ready, Request, Start, carry};
 use crate::testing::{Fault, Faults, MARK};
 use explore::Explorations;
 
@@ -170,10 +170,15 @@ impl Engine {
 
     /// Requests attention, unless the page has it already. Earlier requests that were not sent yet
     /// are dropped.
-    pub fn look(self, looks: Vec<Look>) {
-        let known = self.state.attention.read_untracked();
-        self.asked.update_value(|asked| asked.looks.want(looks, |look| known.contains_key(look)));
-        drop(known);
+    pub fn ask(self, questions: Vec<Question>) {
+        let (rows, surveyed) =
+            (self.state.attention.read_untracked(), self.state.surveyed.read_untracked());
+        let known = |question: &Question| match question {
+            Question::Token(look) => rows.contains_key(look),
+            Question::Blocks(scan) => surveyed.contains_key(scan),
+        };
+        self.asked.update_value(|asked| asked.looks.want(questions, known));
+        drop((rows, surveyed));
         self.look_on();
     }
 
@@ -183,8 +188,8 @@ impl Engine {
             return;
         }
         let next = self.asked.try_update_value(|asked| asked.looks.take_next());
-        if let Some(look) = next.flatten() {
-            self.send(&Request::Attend(look), None);
+        if let Some(question) = next.flatten() {
+            self.send(&question.request(), None);
         }
     }
 
