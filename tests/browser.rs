@@ -687,6 +687,28 @@ async fn attention_can_be_looked_at() {
     let strip = image::load_from_memory(&strip).expect("a PNG file").into_rgb8();
     assert_eq!(strip.dimensions(), (4 * 128, 128));
 
+    // All blocks at all noise levels. The panel beside it has one of the numbers: block 7 at the first.
+    browser.click("[data-testid=open-survey]").await;
+    let said = "document.querySelector('[data-testid=survey-said]').textContent";
+    browser.wait(&format!("{said}.startsWith('Most in block')"), SOON).await;
+    let cells = "[...document.querySelectorAll('.survey tbody tr')].map(row => [...row.cells].map(c => c.textContent))";
+    let table = browser.run::<Vec<Vec<String>>>(&format!("return {cells}")).await;
+    let blocks =
+        browser.run::<usize>("return document.querySelectorAll('#block option').length").await;
+    assert_eq!(table.len(), 4);
+    assert!(table.iter().all(|row| row.len() == 1 + blocks), "{table:?}");
+    assert_eq!(table[0][0], "80.00");
+    let queries = browser.text("[data-testid=shares]").await;
+    browser.click(".survey .buttons button:nth-child(2)").await;
+    let query = browser.run::<String>(&format!("return ({cells})[0][7]")).await;
+    assert!(queries.contains(&format!("{query} %")), "{query} and {queries}");
+    // Evenness and distance are shown with the time token and without.
+    browser.click(".survey .buttons button:nth-child(5)").await;
+    browser.wait(&format!("{said}.startsWith('The time token changes it most')"), SOON).await;
+    let both = browser.run::<Vec<Vec<String>>>(&format!("return {cells}")).await;
+    assert_eq!(both.len(), 8);
+    assert_ne!(both[..4], both[4..]);
+
     // Without the time token, other pictures come out.
     let made = canvas(&browser, "looked-at").await;
     browser.click("#silent").await;
@@ -1698,6 +1720,9 @@ async fn every_view_fits_every_width_in_light_and_dark() {
                 browser
                     .wait("!document.querySelector('[data-testid=save-strip]').disabled", SOON)
                     .await;
+                browser.click("[data-testid=open-survey]").await;
+                browser.wait(&says("survey-said", "Most in block"), SOON).await;
+                browser.click(".survey .buttons button:nth-child(5)").await;
             }
             "tour" => {
                 let hash = browser.run::<String>("return location.hash.slice(1)").await;

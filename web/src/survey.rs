@@ -120,23 +120,50 @@ pub fn shade(value: f32, most: f32) -> (String, bool) {
     (format!("rgb({r} {g} {b})"), luminance > 0.18)
 }
 
-/// Returns a sentence on what the tables show, once all levels are measured.
-pub fn verdict(quantity: Quantity, [with, without]: &[Table; 2]) -> Option<String> {
-    let mean = |row: &Vec<Option<f32>>| {
-        let values: Vec<f32> = row.iter().flatten().copied().collect();
-        (!values.is_empty()).then(|| 100.0 * values.iter().sum::<f32>() / values.len() as f32)
-    };
-    let ends = |table: &Table| Some([mean(table.first()?)?, mean(table.last()?)?]);
-    with.iter().all(|row| !row.is_empty()).then_some(())?;
-    let [first, last] = ends(with)?;
-    let text = format!(
-        "Mean of all blocks: {first:.0} at the highest noise level, {last:.0} at the lowest."
-    );
-    if !quantity.has_both() {
-        return Some(text);
+/// Returns a sentence on what the tables show, once all noise levels are measured: where the time token
+/// changes the attention most, or the largest and the smallest share.
+pub fn verdict(quantity: Quantity, [with, without]: &[Table; 2], sigmas: &[f64]) -> Option<String> {
+    if with.len() != sigmas.len() || with.iter().any(Vec::is_empty) {
+        return None;
     }
-    let [first, last] = ends(without)?;
-    Some(format!("{text} Without the time token: {first:.0} and {last:.0}."))
+    let cells = |table: &Table| -> Vec<([usize; 2], f32)> {
+        let row = |(i, row): (usize, &Vec<Option<f32>>)| {
+            let cell = move |(block, value): (usize, &Option<f32>)| Some(([i, block], (*value)?));
+            row.iter().enumerate().filter_map(cell).collect::<Vec<_>>()
+        };
+        table.iter().enumerate().flat_map(row).collect()
+    };
+    let percent = |value: f32| format!("{:.0}", 100.0 * value);
+    let place = |[level, block]: [usize; 2]| {
+        format!("in block {} at σ {}", block + 1, sigma_text(sigmas[level]))
+    };
+    let cells_with = cells(with);
+    if !quantity.has_both() {
+        let most = cells_with.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
+        let least = cells_with.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
+        return Some(format!(
+            "Most {}: {}. Least {}: {}.",
+            place(most.0),
+            percent(most.1),
+            place(least.0),
+            percent(least.1)
+        ));
+    }
+    let pairs = cells_with.into_iter().zip(cells(without));
+    let change = |((_, a), (_, b)): &((_, f32), (_, f32))| (a - b).abs();
+    let (with, without) = pairs.max_by(|a, b| change(a).total_cmp(&change(b)))?;
+    Some(format!(
+        "The time token changes it most {}: {} with it, {} without.",
+        place(with.0),
+        percent(with.1),
+        percent(without.1)
+    ))
+}
+
+/// Formats a noise level.
+pub fn sigma_text(sigma: f64) -> String {
+    let digits = if sigma < 0.1 { 3 } else { 2 };
+    format!("{sigma:.digits$}")
 }
 
 #[cfg(test)]
@@ -174,19 +201,23 @@ mod tests {
     fn tables_have_a_row_for_each_level_and_a_verdict_once_complete() {
         let pair = |a, b| Some([reading(a, 1.0), reading(b, 1.0)]);
         let first = Some(vec![pair(0.8, 0.4), None]);
-        let last = Some(vec![pair(0.2, 0.6), None]);
+        let last = Some(vec![pair(0.2, 0.7), None]);
+        let sigmas = [80.0, 0.0123];
         let part = tables(Quantity::Evenness, &[first.clone(), None], &blocks());
         assert_eq!(part[0], [vec![Some(0.8), None], vec![]]);
-        assert_eq!(verdict(Quantity::Evenness, &part), None);
+        assert_eq!(verdict(Quantity::Evenness, &part, &sigmas), None);
         let both = tables(Quantity::Evenness, &[first, last], &blocks());
-        assert_eq!(both[1], [vec![Some(0.4), None], vec![Some(0.6), None]]);
+        assert_eq!(both[1], [vec![Some(0.4), None], vec![Some(0.7), None]]);
         assert_eq!(most(&both), 0.8);
-        let text = verdict(Quantity::Evenness, &both).expect("complete");
-        assert!(text.contains("80 at the highest noise level, 20 at the lowest"), "{text}");
-        assert!(text.ends_with("Without the time token: 40 and 60."), "{text}");
-        assert_eq!(verdict(Quantity::Time, &[vec![], vec![]]), None);
-        let text = verdict(Quantity::Time, &both).expect("complete");
-        assert!(!text.contains("Without"), "{text}");
+        assert_eq!(
+            verdict(Quantity::Evenness, &both, &sigmas).expect("complete"),
+            "The time token changes it most in block 1 at σ 0.012: 20 with it, 70 without."
+        );
+        assert_eq!(
+            verdict(Quantity::Time, &both, &sigmas).expect("complete"),
+            "Most in block 1 at σ 80.00: 80. Least in block 1 at σ 0.012: 20."
+        );
+        assert_eq!(verdict(Quantity::Time, &[vec![], vec![]], &[]), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use web_sys::Element;
 
 use super::state::State;
 use crate::protocol::{Block, Scan};
-use crate::survey::{Quantity, Table, most, shade, steps, tables, verdict};
+use crate::survey::{Quantity, Table, most, shade, sigma_text, steps, tables, verdict};
 
 /// Returns the requests of the survey.
 pub fn scans(state: State) -> Vec<Scan> {
@@ -43,7 +43,7 @@ pub fn Survey(state: State) -> impl IntoView {
     });
     let said = Signal::derive(move || {
         let tables = filled.read();
-        match verdict(chosen.get(), &tables) {
+        match verdict(chosen.get(), &tables, &sigmas.read()) {
             Some(text) => text,
             None => {
                 let done = tables[0].iter().filter(|row| !row.is_empty()).count();
@@ -102,7 +102,7 @@ fn grid(name: &'static str, table: &Table, sigmas: &[f64], blocks: &[Block], mos
     let row = |(row, sigma): (&Vec<Option<f32>>, &f64)| {
         let cells: Vec<AnyView> =
             (0..blocks.len()).map(|i| cell(row.get(i).copied().flatten(), most)).collect();
-        view! { <tr><th scope="row">{format!("{sigma:.2}")}</th>{cells}</tr> }.into_any()
+        view! { <tr><th scope="row">{sigma_text(*sigma)}</th>{cells}</tr> }.into_any()
     };
     let rows: Vec<AnyView> = table.iter().zip(sigmas).map(row).collect();
     view! {
