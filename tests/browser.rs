@@ -1417,6 +1417,100 @@ async fn it_works_without_the_network_once_it_was_there() {
     browser.close().await;
 }
 
+/// Waits until the browser keeps the page, and opens it anew, so that the service worker answers.
+async fn keep(browser: &Browser) {
+    browser
+        .run::<bool>(
+            "navigator.serviceWorker.ready.then(() => { window.kept = true }); return true",
+        )
+        .await;
+    browser.wait("window.kept", SOON).await;
+    browser.run::<bool>("location.reload(); return true").await;
+    browser.wait("navigator.serviceWorker.controller", SOON).await;
+    ready(browser, SOON).await;
+}
+
+/// A new version is announced, and comes when the visitor asks for it, not before.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the built page and Chromium"]
+async fn a_new_version_is_offered() {
+    let folder = copied();
+    let (site, browser) = (Site::serve(folder.path().to_owned()), Browser::start(Gpu::None).await);
+    browser.open(&format!("{}?backend=cpu{PLAIN}", site.url)).await;
+    ready(&browser, SOON).await;
+    keep(&browser).await;
+    let hidden = "document.getElementById('update').hidden";
+    assert!(browser.run::<bool>(&format!("return {hidden}")).await);
+
+    // Version B has another title.
+    let edit = |name: &str, change: &dyn Fn(&str) -> String| {
+        let path = folder.path().join(name);
+        let text = std::fs::read_to_string(&path).expect("a file of the page");
+        let changed = change(&text);
+        assert_ne!(text, changed, "{name}");
+        std::fs::write(path, changed).expect("written");
+    };
+    edit("index.html", &|html| html.replace("<title>", "<title>Version B of "));
+    edit("sw.js", &|script| {
+        let (before, version) = script.split_once("VERSION = \"").expect("a version");
+        let mut changed = format!("{before}VERSION = \"b{version}");
+        for path in ["index.html", "./"] {
+            let entry = format!("[\"{path}\",\"");
+            let (before, after) = changed.split_once(&entry).expect("a file with a hash");
+            let (_, after) = after.split_once('"').expect("a hash");
+            changed = format!("{before}{entry}\"{after}");
+        }
+        changed
+    });
+    browser
+        .run::<bool>("navigator.serviceWorker.ready.then((kept) => kept.update()); return true")
+        .await;
+    browser.wait(&format!("!{hidden}"), SOON).await;
+    let title = browser.run::<String>("return document.title").await;
+    assert!(!title.contains("Version B"), "{title}");
+    browser.click("#update button").await;
+    browser.wait("document.title.startsWith('Version B')", SOON).await;
+    ready(&browser, SOON).await;
+    assert!(browser.run::<bool>(&format!("return {hidden}")).await);
+    browser.close().await;
+}
+
+/// Workers have the policy of the page, and nothing is loaded from elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the built page and Chromium"]
+async fn workers_have_the_policy_of_the_page() {
+    let folder = copied();
+    // Another port is another origin.
+    let other = site();
+    let probe = format!(
+        "addEventListener('securitypolicyviolation', (e) => postMessage(`refused by ${{e.violatedDirective}}`));
+         fetch('{}', {{ mode: 'no-cors' }}).then(() => postMessage('loaded'), () => {{}});",
+        other.url
+    );
+    std::fs::write(folder.path().join("probe.js"), probe).expect("written");
+    let (site, browser) = (Site::serve(folder.path().to_owned()), Browser::start(Gpu::None).await);
+    browser.open(&format!("{}?backend=cpu{PLAIN}", site.url)).await;
+    ready(&browser, SOON).await;
+    keep(&browser).await;
+    browser
+        .run::<bool>(
+            "const probe = new Worker('./probe.js');
+             probe.onmessage = (message) => { window.probed = message.data };
+             return true",
+        )
+        .await;
+    browser.wait("window.probed", SOON).await;
+    let probed = browser.run::<String>("return window.probed").await;
+    assert_eq!(probed, "refused by connect-src");
+    assert_eq!(*other.answers.lock().expect("no thread panicked"), []);
+
+    let loaded = "return performance.getEntriesByType('resource').map((entry) => entry.name)";
+    let loaded = browser.run::<Vec<String>>(loaded).await;
+    assert!(loaded.len() > 3, "{loaded:?}");
+    assert!(loaded.iter().all(|address| address.starts_with(&site.url)), "{loaded:?}");
+    browser.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the built page and Chromium"]
 async fn what_arrives_wrong_is_refused_and_can_be_fetched_again() {
@@ -1581,6 +1675,8 @@ fn the_page_trusts_nothing_but_itself() {
     let policy = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; object-src 'none'; \
                   base-uri 'none'; form-action 'none'";
     assert!(page.contains(policy));
+    let headers = std::fs::read_to_string(dist.join("_headers")).expect("the headers for hosts");
+    assert!(headers.contains(&format!("Content-Security-Policy: {policy}")));
     for element in page.split('<').filter(|e| e.starts_with("script") || e.starts_with("link")) {
         let elsewhere = ["://", "=\"//"].iter().any(|start| element.contains(start));
         assert!(!elsewhere, "from elsewhere: {element}");
@@ -1592,7 +1688,9 @@ fn the_page_trusts_nothing_but_itself() {
     assert!(!page.contains(web::testing::MARK), "the published page accepts faults");
     // The program that keeps the page knows every file of it.
     let keeper = std::fs::read_to_string(dist.join("sw.js")).expect("the keeper");
-    for file in ["index.html", "worker_bg.wasm", "compute.js", "weights/tiny-emoji.safetensors"] {
+    let (_, script) = page.split_once("data-compute=\"./").expect("the worker's start script");
+    let (script, _) = script.split_once('"').expect("an attribute");
+    for file in ["index.html", "worker_bg.wasm", script, "weights/tiny-emoji.safetensors"] {
         assert!(keeper.contains(&format!("[\"{file}\",\"sha384-")), "{file}");
     }
 }

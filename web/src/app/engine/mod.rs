@@ -21,6 +21,12 @@ use crate::protocol::{Order, Ready, Request, Start, carry};
 use crate::testing::{Fault, Faults, MARK};
 use explore::Explorations;
 
+/// Returns the address of the worker's start script, of which the build makes one name for each version.
+fn script() -> String {
+    let page = document().document_element();
+    page.and_then(|page| page.get_attribute("data-compute")).unwrap_or("./compute.js".into())
+}
+
 /// Number of times the worker is started before the page gives up: a device can be lost, but not
 /// every time.
 const STARTS: usize = 3;
@@ -103,7 +109,7 @@ impl Engine {
         self.generation.update_value(|generation| *generation += 1);
         let generation = self.generation.get_value();
         let current = move || engine.generation.get_value() == generation;
-        let Ok(worker) = Worker::new("./compute.js") else {
+        let Ok(worker) = Worker::new(&script()) else {
             self.broken("This browser does not support web workers, which compute the pictures.");
             return;
         };
