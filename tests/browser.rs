@@ -1417,6 +1417,59 @@ async fn it_works_without_the_network_once_it_was_there() {
     browser.close().await;
 }
 
+/// The page inside another page, what it copies, and a browser that lacks what secure addresses have.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the built page and Chromium"]
+async fn it_can_be_embedded_and_copied_from() {
+    let (site, browser) = (site(), Browser::start(Gpu::None).await);
+    browser.open(&format!("{}?backend=cpu#seed=9&steps=2&sampler=euler", site.url)).await;
+    done(&browser, SOON).await;
+    // What is copied is kept here: a browser without a window has no clipboard.
+    let stub = "Object.defineProperty(navigator, 'clipboard', {
+            configurable: true, value: { writeText: async (text) => { window.text = text } } }); return true";
+    browser.run::<bool>(stub).await;
+    let copy = async |name: &str| {
+        browser.run::<bool>("window.text = ''; return true").await;
+        browser.click(&format!("[data-testid={name}]")).await;
+        browser.wait("window.text", SOON).await;
+        browser.run::<String>("return window.text").await
+    };
+    let element = copy("embed").await;
+    let (_, address) = element.split_once("src=\"").expect("an address");
+    let (address, _) = address.split_once('"').expect("an end");
+    assert!(element.starts_with("<iframe ") && address.contains("?embed&amp;backend=cpu#"));
+    assert!(address.contains("seed=9"), "{element}");
+    view(&browser, "about").await;
+    let report = copy("diagnostics").await;
+    for part in
+        ["Browser: Mozilla/", "Model: tiny-emoji.safetensors, SHA-256 ", "Self-check: passed"]
+    {
+        assert!(report.contains(part), "{report}");
+    }
+    // A source is a link to the paper.
+    let papers = "return [...document.querySelectorAll('.source a')].map((link) => link.href)";
+    let papers = browser.run::<Vec<String>>(papers).await;
+    assert!(papers.contains(&"https://arxiv.org/abs/2312.02139".to_string()), "{papers:?}");
+
+    // An address without TLS has no clipboard.
+    let none =
+        "Object.defineProperty(navigator, 'clipboard', { configurable: true, value: undefined });
+                return true";
+    browser.run::<bool>(none).await;
+    browser.click("[data-testid=diagnostics]").await;
+    browser.wait("document.body.textContent.includes('does not let the page copy')", SOON).await;
+
+    let shown = "return ['h1', '.keep', '[data-testid=canvas]', '#whole'].map((name) =>
+                 document.querySelector(name)?.checkVisibility() ?? false)";
+    let whole = browser.run::<Vec<bool>>(shown).await;
+    assert_eq!((whole[0], whole[3]), (true, false));
+    browser.open(&address.replace("&amp;", "&")).await;
+    done(&browser, SOON).await;
+    assert_eq!(browser.run::<Vec<bool>>(shown).await, [false, false, true, true]);
+    assert_same(&canvas(&browser, "canvas").await, &command_line("9", 1, 2, "euler"), 1);
+    browser.close().await;
+}
+
 /// Waits until the browser keeps the page, and opens it anew, so that the service worker answers.
 async fn keep(browser: &Browser) {
     browser

@@ -1,5 +1,13 @@
 // Starts the page. The build writes the addresses of the program into the attributes of this script's
 // element, and the hashes of its files into links.
+// Inside another page: `?embed`.
+const embedded = new URLSearchParams(location.search).has("embed");
+document.documentElement.toggleAttribute("data-embed", embedded);
+document.getElementById("whole").addEventListener("click", (event) => {
+  const whole = new URL(location.href);
+  whole.searchParams.delete("embed");
+  event.currentTarget.href = whole;
+});
 const { js, wasm } = document.querySelector("script[data-js]").dataset;
 const address = (file) => new URL(file, document.baseURI);
 const integrity = (file) => document.querySelector(`link[href$="${file}"]`)?.integrity ?? "";

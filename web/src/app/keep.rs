@@ -1,8 +1,9 @@
 //! Links and files: copying, saving, opening.
 
-use js_sys::{Array, Uint8Array};
+use js_sys::{Array, Reflect, Uint8Array};
 use leptos::prelude::*;
 use model::picture::{Origin, Rgb, to_animation};
+use std::time::Duration;
 use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
 use web_sys::{Blob, BlobPropertyBag, DragEvent, FileList, HtmlAnchorElement, Url};
@@ -10,7 +11,7 @@ use web_sys::{Blob, BlobPropertyBag, DragEvent, FileList, HtmlAnchorElement, Url
 use super::engine::Engine;
 use super::picture::{composed, level};
 use super::state::{Doing, Frame, Run, State};
-use crate::command::arguments;
+use crate::command::{arguments, embedding};
 use crate::scene::{Scene, keep_one};
 
 /// Enlargement of small pictures in strips and animations.
@@ -51,6 +52,10 @@ pub fn Keep(state: State, engine: Engine) -> impl IntoView {
         }
         Some(crate::command::command(&args))
     };
+    let embedded = move || {
+        let _ = state.scene.read();
+        Some(embedding(&document().location()?.href().ok()?))
+    };
     let save = move |kind| move |_: leptos::ev::MouseEvent| save(state, kind);
     view! {
         <section class="card keep" aria-labelledby="keep">
@@ -60,6 +65,7 @@ pub fn Keep(state: State, engine: Engine) -> impl IntoView {
                 <button type="button" class="plain small" data-testid="strip" disabled=none on:click=save(Kind::Strip)>"Strip"</button>
                 <button type="button" class="plain small" data-testid="animation" disabled=none on:click=save(Kind::Animation)>"Animation"</button>
                 <CopyLink state/>
+                <CopyText state name="embed" label="Copy for a web page" text=Signal::derive(embedded)/>
                 <CopyText state name="command" label="Copy as command" text=Signal::derive(command)/>
                 <label class="file plain small">
                     <span>"Open a file"</span>
@@ -91,7 +97,7 @@ pub fn CopyLink(state: State) -> impl IntoView {
 
 /// A button that copies a text, if there is one.
 #[component]
-fn CopyText(
+pub fn CopyText(
     state: State,
     /// The value of `data-testid`.
     name: &'static str,
@@ -102,8 +108,7 @@ fn CopyText(
     let copy = move |_| {
         let text = text.get_untracked().unwrap_or_default();
         spawn_local(async move {
-            let promise = window().navigator().clipboard().write_text(&text);
-            copied.set(JsFuture::from(promise).await.is_ok());
+            copied.set(write_text(&text).await);
             let said = match copied.get_untracked() {
                 true => "Copied.".into(),
                 false => format!("This browser does not let the page copy: {text}"),
@@ -119,6 +124,16 @@ fn CopyText(
             {move || if copied.get() { "Copied" } else { label }}
         </button>
     }
+}
+
+/// Writes a text to the clipboard, which browsers offer on secure addresses only.
+async fn write_text(text: &str) -> bool {
+    let navigator = window().navigator();
+    let clipboard = Reflect::get(&navigator, &"clipboard".into());
+    if clipboard.is_ok_and(|clipboard| clipboard.is_undefined()) {
+        return false;
+    }
+    JsFuture::from(navigator.clipboard().write_text(text)).await.is_ok()
 }
 
 /// Accepts files that are dropped anywhere on the page.
@@ -269,7 +284,7 @@ pub fn hand_over(file: &[u8], name: &str) {
         link.set_href(&url);
         link.set_download(name);
         link.click();
-        // It fails only for invalid addresses.
-        let _ = Url::revoke_object_url(&url);
+        // Safari reads the file later. Revoking fails only for invalid addresses.
+        set_timeout(move || drop(Url::revoke_object_url(&url)), Duration::from_secs(60));
     }
 }
