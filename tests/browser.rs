@@ -616,6 +616,14 @@ async fn files_carry_settings_there_and_back() {
     }
     assert_same(&canvas(&browser, "canvas").await, &native, 1);
 
+    // A photo becomes the picture to start from.
+    browser.upload("#file", &root().join("www/record.jpg")).await;
+    browser.wait("document.querySelector('main').dataset.view === 'play'", SOON).await;
+    browser.wait("document.querySelector('[data-testid=guide]')", SOON).await;
+    assert_eq!(canvas(&browser, "guide").await.dimensions(), (32, 32));
+    view(&browser, "form").await;
+    is(&browser, "ready", SOON).await;
+
     // Weights of one's own are checked and used.
     browser.upload("#file", &root().join("tests/golden/network.weights.safetensors")).await;
     browser.wait("document.querySelector('.poster').checkVisibility()", SOON).await;

@@ -9,10 +9,11 @@ use wasm_bindgen_futures::{JsFuture, spawn_local};
 use web_sys::{Blob, BlobPropertyBag, DragEvent, FileList, HtmlAnchorElement, Url};
 
 use super::engine::Engine;
+use super::paint::read;
 use super::picture::{composed, level};
 use super::state::{Doing, Frame, Run, State};
 use crate::command::{arguments, embedding};
-use crate::scene::{Scene, keep_one};
+use crate::scene::{Game, Scene, View, keep_one};
 
 /// Enlargement of small pictures in strips and animations.
 const TIMES: usize = 8;
@@ -70,7 +71,7 @@ pub fn Keep(state: State, engine: Engine) -> impl IntoView {
                 <label class="file plain small">
                     <span>"Open a file"</span>
                     <input
-                        type="file" id="file" accept=".png,.safetensors" multiple
+                        type="file" id="file" accept=".safetensors,image/*" multiple
                         on:change:target=move |e| {
                             take(e.target().files(), state, engine);
                             e.target().set_value("");
@@ -80,8 +81,8 @@ pub fn Keep(state: State, engine: Engine) -> impl IntoView {
             </div>
             <p class="hint">
                 "Saved pictures include their settings: open one, or drop it on this page, to restore them. \
-                 You can also open the weights of a model or of an autoencoder. The address of this page is a \
-                 link to what it shows."
+                 A photo becomes the picture to start from. You can also open the weights of a model or of an \
+                 autoencoder. The address of this page is a link to what it shows."
             </p>
         </section>
     }
@@ -162,14 +163,20 @@ fn take(files: Option<FileList>, state: State, engine: Engine) {
     for file in (0..files.length()).filter_map(|i| files.get(i)) {
         spawn_local(async move {
             let name = file.name();
-            let first = file.slice_with_i32_and_i32(0, 4);
+            let first = file.slice_with_i32_and_i32(0, 12);
             let first = match first {
                 Ok(first) => bytes_of(&first).await,
                 Err(_) => None,
             };
             match first {
                 None => state.trouble.set(Some(format!("{name} could not be read."))),
-                Some(first) if first != b"\x89PNG" => engine.open(file),
+                Some(first) if is_photo(&first) => {
+                    read(file, state);
+                    state.scene.update(|scene| {
+                        (scene.view, scene.game) = (View::Play, Game::From);
+                    });
+                }
+                Some(first) if !first.starts_with(b"\x89PNG") => engine.open(file),
                 Some(_) if file.size() > MOST => {
                     let message =
                         format!("{name} is larger than 100 MB, the maximum for pictures.");
@@ -182,6 +189,13 @@ fn take(files: Option<FileList>, state: State, engine: Engine) {
             }
         });
     }
+}
+
+/// Returns whether a file with these first twelve bytes is a picture in a format without settings: JPEG,
+/// GIF or WebP.
+fn is_photo(first: &[u8]) -> bool {
+    let webp = first.starts_with(b"RIFF") && first.ends_with(b"WEBP");
+    first.starts_with(b"\xff\xd8\xff") || first.starts_with(b"GIF8") || webp
 }
 
 /// Reads a file, or a part of one.
