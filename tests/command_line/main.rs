@@ -4,6 +4,7 @@ mod ablations;
 mod classes;
 mod compare;
 mod data;
+mod earlier;
 mod errors;
 mod latents;
 mod many;
