@@ -41,7 +41,8 @@ impl Quantity {
         match self {
             Self::Time => {
                 "How much of its queries, keys and values a block takes from the time token, in percent: the \
-                 mean of the three. The rest comes from the picture."
+                 mean of the three. The time token says how much noise is left, and what the picture is to \
+                 show; the rest comes from the picture."
             }
             Self::Part(0) => {
                 "How much of what a patch asks for comes from the time token, in percent."
