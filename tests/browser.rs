@@ -787,6 +787,22 @@ async fn noises_and_pictures_can_be_played_with() {
     let distance =
         from.iter().zip(guide.iter()).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>();
     assert!(distance / (from.len() as f64) < 80.0 && from != guide);
+
+    // From a step of a picture: four others, which the guess leaves open.
+    browser.follow("seed=8&steps=4&sampler=euler").await;
+    browser.fill("#class", "otter").await;
+    let guessed = generate().await;
+    browser.press("[data-testid=scrubber]", Key::Left + Key::Left + Key::Left).await;
+    let sigma: f64 = browser.run("return Number(document.querySelector('[data-testid=level]').textContent.split(' ').pop())").await;
+    browser.click("[data-testid=branch]").await;
+    is(&browser, "generating", SOON).await;
+    done(&browser, SOON).await;
+    let hash = browser.run::<String>("return location.hash").await;
+    for part in ["view=play", "play=from", "count=4", "classes=", &format!("sigma={sigma}")] {
+        assert!(hash.contains(part), "{part} in {hash}");
+    }
+    let branches = canvas(&browser, "canvas").await;
+    assert_ne!(branches, guessed);
     browser.close().await;
 }
 

@@ -143,7 +143,7 @@ fn App(
                         <Show when=is(View::Attend) fallback=move || view! { <Stage state/> }>
                             <Attention state/>
                         </Show>
-                        <Show when=move || state.run.read().is_some()><Timeline state/></Show>
+                        <Show when=move || state.run.read().is_some()><Timeline state engine/></Show>
                         <Show when=is(View::Attend)>
                             <Strip state/>
                             <Survey state/>

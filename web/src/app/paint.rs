@@ -59,7 +59,7 @@ pub fn GuidePicture(state: State, paints: bool) -> impl IntoView {
 }
 
 /// Returns whether the pictures of a frame have the size of the model's pictures.
-fn fits(frame: &Frame, state: State) -> bool {
+pub fn fits(frame: &Frame, state: State) -> bool {
     let size = frame.guess.first().map(|picture| [picture.width, picture.height]);
     size.is_some() && size == state.picture_size()
 }
