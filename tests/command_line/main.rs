@@ -12,6 +12,8 @@ mod memory;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod nodes;
+#[cfg(feature = "metrics")]
+mod quality;
 mod reports;
 mod resume;
 mod safety;

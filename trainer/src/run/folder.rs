@@ -20,6 +20,7 @@ use crate::files::lock::try_lock;
 /// | `events.out.tfevents.*` | the log and the grids, for TensorBoard |
 /// | `grids/*.png` | samples from fixed seeds, named by the number of images seen |
 /// | `checkpoints/*.ckpt` | checkpoints, named by the number of images seen |
+/// | `best.ckpt` | the checkpoint with the best image quality, if that is measured |
 /// | `weights.safetensors` | the weights file of the finished run |
 /// | `report.html` | the report that `trainer report` writes |
 /// | `lock` | the lock file of the training process |
@@ -101,6 +102,9 @@ impl RunFolder {
         if !path.exists() {
             bail!("{}: no such run or checkpoint", path.display());
         }
+        if let Some(folder) = path.parent().filter(|folder| folder.join("options.json").exists()) {
+            return Ok((Self(folder.to_owned()), vec![path.to_owned()]));
+        }
         // The path can be too short to contain the folders, as in the folder of checkpoints.
         let folder = match path.parent() {
             Some(parent) if parent.parent().is_some_and(|folder| folder != Path::new("")) => {
@@ -172,14 +176,7 @@ impl RunFolder {
         warn: impl Fn(&str),
     ) -> anyhow::Result<()> {
         for path in self.checkpoints()?.into_iter().filter(|path| images(path) > Some(last)) {
-            let mut aside = path.with_extension("ckpt.aside");
-            let mut copies = 1;
-            while aside.exists() {
-                copies += 1;
-                aside = path.with_extension(format!("ckpt.aside{copies}"));
-            }
-            fs::rename(&path, &aside)
-                .with_context(|| format!("cannot rename {}", path.display()))?;
+            let aside = set_aside(&path)?;
             warn(&format!(
                 "{} is later than the checkpoint that this run resumes from; renamed to {}",
                 path.display(),
@@ -242,6 +239,11 @@ impl RunFolder {
         self.0.join("checkpoints").join(format!("{images:09}.ckpt"))
     }
 
+    /// Returns the path of the checkpoint with the best image quality.
+    pub fn best(&self) -> PathBuf {
+        self.0.join("best.ckpt")
+    }
+
     /// Returns the path of the weights file.
     pub fn weights(&self) -> PathBuf {
         self.0.join("weights.safetensors")
@@ -272,6 +274,22 @@ impl RunFolder {
         }
         OpenOptions::new().create(true).append(true).open(&path).with_context(context)
     }
+}
+
+/// Renames a checkpoint that a run must not use, and returns its new path.
+///
+/// # Errors
+///
+/// If it cannot be renamed.
+pub fn set_aside(path: &Path) -> anyhow::Result<PathBuf> {
+    let mut aside = path.with_extension("ckpt.aside");
+    let mut copies = 1;
+    while aside.exists() {
+        copies += 1;
+        aside = path.with_extension(format!("ckpt.aside{copies}"));
+    }
+    fs::rename(path, &aside).with_context(|| format!("cannot rename {}", path.display()))?;
+    Ok(aside)
 }
 
 /// Returns the number of images in the name of a checkpoint or a grid.

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::grid::sample_grid;
 use super::log::Log;
 use super::messages;
+use super::quality::Quality;
 use super::saves::Saves;
 use crate::args::OutputArgs;
 use crate::data::loader::Loader;
@@ -67,6 +68,10 @@ pub struct Session {
     pub learner: Learner,
     pub loader: Loader,
     pub validation: Option<Validation>,
+    /// The measurement of image quality.
+    pub quality: Option<Quality>,
+    /// Number of images between two measurements of image quality.
+    pub measure_every: u64,
     /// Decoder of latents for grids.
     pub vae: Option<Vae>,
     /// Device of grids and validation.
@@ -182,6 +187,20 @@ impl Session {
         self.is_due(self.intervals.save) || self.saves.refused().is_some()
     }
 
+    /// Returns whether image quality is to be measured: every so many images, and at the end of the
+    /// run. If only this process ends, a resumed run measures.
+    pub fn must_measure(&self, last: bool) -> bool {
+        let complete = self.progress.images >= self.progress.config.duration;
+        self.quality.is_some() && (complete || (!last && self.is_due(self.measure_every)))
+    }
+
+    /// Returns whether an earlier process ended before a measurement of image quality that was due.
+    pub fn has_missed_a_measurement(&self) -> bool {
+        let measured = self.progress.quality.as_ref().map_or(0, |measured| measured.images);
+        self.quality.is_some()
+            && self.progress.images / self.measure_every > measured / self.measure_every
+    }
+
     /// Measures the validation loss, if the recipe has validation images.
     pub fn validate(&mut self) {
         let Some(validation) = &self.validation else { return };
@@ -255,7 +274,7 @@ impl Session {
         let card = card(&self.progress);
         weights::save::save(&self.folder.weights(), self.learner.ema(), &card, Precision::F32)?;
         if !self.args.no_result {
-            messages::result(&self.progress, &self.folder, &self.args);
+            messages::result(&self.progress, &self.folder, self.best(), &self.args);
         }
         Ok(ExitCode::SUCCESS)
     }
