@@ -22,7 +22,7 @@ use crate::learner::step::Learner;
 use crate::memory;
 use crate::run::launch::Launch;
 use crate::run::progress::Progress;
-use crate::run::report::warn;
+use crate::run::report::{print_message, warn};
 use crate::validation::Validation;
 use crate::weights::autoencoder::Autoencoder;
 
@@ -32,9 +32,10 @@ use crate::weights::autoencoder::Autoencoder;
 ///
 /// If the flags, the data or the weights cannot be used. No run folder is created then.
 pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
+    let output = &args.output;
     let devices = args.cluster.device.device.open_all(args.cluster.devices.into())?;
-    let plan = Plan::new(args)?;
-    let config = plan.config.clone();
+    let mut plan = Plan::new(args)?;
+    let mut config = plan.config.clone();
     let workers = args.cluster.workers();
     config.validate_for(workers)?;
     ensure!(
@@ -45,13 +46,27 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
     if args.dry_run {
         plan.print(args)?;
     }
+    if let Some(message) = plan.missing_data() {
+        ensure!(args.dry_run, "{message}");
+        warn(&message);
+        return Ok(None);
+    }
+    if !(output.quiet || output.json) {
+        messages::reading(&config.data);
+    }
     let data = Arc::new(open_data(&plan, args)?);
     let validation = Validation::open(&config, &data)?;
     let vae = decoder(&args.output.vae, &config, &data, &devices[0])?;
+    if let Some(chosen) = memory::check(&config, &devices, workers)? {
+        if !(output.quiet || output.json) {
+            messages::micro_batch(&chosen, config.batch);
+        }
+        config.micro_batch = Some(chosen.size);
+        plan.config = config.clone();
+    }
     if args.dry_run {
         return Ok(None);
     }
-    memory::check(&config, &devices, workers)?;
     let nodes = args.cluster.node.map(|node| Nodes::join(&args.cluster.nodes, node)).transpose()?;
     let (mut progress, mut learner) = plan.build(&data, &devices, nodes)?;
     progress.add_hardware(&args.cluster.device.device.hardware(args.cluster.devices.into()));
@@ -61,17 +76,19 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
     let (folder, lock) = plan.folder(args)?;
     folder.write_options(&progress.config)?;
     Launch::of(args).write(&folder)?;
-    folder.set_aside_later_checkpoints(progress.images, warn)?;
-    let output = &args.output;
+    folder.set_aside_later(progress.images, warn)?;
     if !(output.quiet || output.json) {
         let parameters = learner.model().network.parameter_count();
         messages::introduction(&progress, &data, &folder, parameters, output);
+        if let Some(message) = messages::compiling(args.cluster.device.device) {
+            print_message!("{message}");
+        }
     }
     let share = learner.share(config.batch);
     Ok(Some(Session {
         args: output.clone(),
         max_time: args.max_time,
-        intervals: Intervals::new(output, config.duration),
+        intervals: Intervals::new(output, &config),
         loader: Loader::new(&config, data, progress.images, share),
         log: Log::open(&folder, &progress, output)?,
         seconds_before: progress.seconds,
