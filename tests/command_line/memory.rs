@@ -63,11 +63,11 @@ fn gradient_checkpointing_takes_less_memory_and_learns_the_same() {
     assert!(less_memory < 0.7 * memory, "{less_memory} of {memory}");
 }
 
-/// Runs the program with a limit of 2.5 GB on its address space.
+/// Runs the program with a limit of 1.2 GB on its address space.
 fn limited(args: &[&str]) -> std::process::Output {
     let program = trainer().get_program().to_owned();
     let mut command = std::process::Command::new("sh");
-    command.args(["-c", "ulimit -v 2500000; exec \"$0\" \"$@\""]).arg(program).args(args);
+    command.args(["-c", "ulimit -v 1200000; exec \"$0\" \"$@\""]).arg(program).args(args);
     command.output().expect("it runs")
 }
 
@@ -77,14 +77,14 @@ fn memory_that_does_not_suffice_is_told_before_training() {
     let folder = TempDir::new().expect("a temporary folder");
     let options = small_options(folder.path());
     let [out, whole] = ["runs", "whole"].map(|name| folder.path().join(name));
-    let args = ["train", "--options", &options, "--grid", "0", "--batch", "1024"];
-    let more = ["--lr-ramp", "0", "--duration", "1024", "--out"];
+    let args = ["train", "--options", &options, "--grid", "0", "--batch", "512"];
+    let more = ["--lr-ramp", "0", "--duration", "512", "--out"];
     let start = [&args[..], &more].concat();
-    let output = limited(&[&start[..], &[text(&out), "--micro-batch", "1024"]].concat());
+    let output = limited(&[&start[..], &[text(&out), "--micro-batch", "512"]].concat());
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(
-        said.contains("use --micro-batch auto, or one below 1024")
+        said.contains("use --micro-batch auto, or one below 512")
             && said.contains(" MB are available"),
         "{said}"
     );
@@ -101,7 +101,7 @@ fn memory_that_does_not_suffice_is_told_before_training() {
         options["micro_batch"].as_u64()
     };
     let chosen = micro_batch().expect("it was chosen");
-    assert!(chosen < 1024 && 1024 % chosen == 0, "{chosen}");
+    assert!(chosen < 512 && 512 % chosen == 0, "{chosen}");
 
     // The result is that of the whole batch, up to rounding.
     run(&[&start[..], &[text(&whole)]].concat());
@@ -116,8 +116,8 @@ fn memory_that_does_not_suffice_is_told_before_training() {
 
     // A run that is resumed where there is more memory keeps its micro-batch, unless told otherwise.
     let resume = ["train", "--resume", text(&run_folder), "--grid", "0", "--duration"];
-    run(&[&resume[..], &["2048"]].concat());
+    run(&[&resume[..], &["1024"]].concat());
     assert_eq!(micro_batch(), Some(chosen));
-    run(&[&resume[..], &["3072", "--micro-batch", "auto"]].concat());
+    run(&[&resume[..], &["1536", "--micro-batch", "auto"]].concat());
     assert_eq!(micro_batch(), None);
 }

@@ -213,27 +213,6 @@ fn being_killed_loses_nothing_but_time() {
     assert_eq!(log(&whole), log(&killed));
 }
 
-/// The moments are loaded on the device of the run. Burn's default device may be another one: here, one
-/// that this program does not have, which panics when it is asked for.
-#[cfg(not(any(feature = "wgpu", feature = "vulkan", feature = "cuda")))]
-#[test]
-fn the_default_device_of_burn_is_not_used() {
-    let folder = TempDir::new().expect("a temporary folder");
-    let options = small_options(folder.path());
-    for optimizer in ["adam", "muon"] {
-        let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
-        let args = ["train", "--options", &options, "--grid", "0", "--optimizer", optimizer];
-        run(&[&args[..], &["--duration", "32", "--out", text(&whole)]].concat());
-        run(&[&args[..], &["--duration", "16", "--out", text(&parts)]].concat());
-        let (whole_run, run_folder) = (only_run(&whole), only_run(&parts));
-        let resume = ["train", "--resume", text(&run_folder), "--duration", "32", "--grid", "0"];
-        trainer().args(resume).env("BURN_DEVICE", "cuda").assert().success();
-        assert!(latest(&run_folder) == latest(&whole_run), "{optimizer}");
-        fs::remove_dir_all(&whole).expect("removed");
-        fs::remove_dir_all(&parts).expect("removed");
-    }
-}
-
 #[test]
 fn a_damaged_checkpoint_is_passed_over_loudly() {
     let folder = TempDir::new().expect("a temporary folder");
@@ -351,6 +330,7 @@ fn ctrl_c_saves_and_says_how_to_go_on() {
         let mut said = String::new();
         std::io::Read::read_to_string(&mut stderr, &mut said).expect("text");
         assert!(said.contains("to resume:") && said.contains("train --resume"), "{said}");
+        assert!(said.contains("reading the data: emoji"), "{said}");
         let stopping = said.find("stopping after this step").expect("an answer to the signal");
         assert!(stopping < said.find("to resume:").expect("the end"), "{said}");
         let checkpoints = only_run(&out).join("checkpoints");

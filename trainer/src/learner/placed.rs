@@ -63,8 +63,10 @@ impl<O: DynOptimizer> DynOptimizer for Placed<O> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::optim::{AdamConfig, AdamState};
+    use burn::module::Param;
+    use burn::optim::{AdamConfig, AdamState, GradientsParams, RecordState};
     use burn::tensor::Tensor;
+    use std::sync::Mutex;
 
     /// On a CPU, the only other device is the same one with autodiff.
     #[test]
@@ -93,5 +95,63 @@ mod tests {
             }
             assert_eq!(moments.time, 1);
         }
+    }
+
+    /// Whether each device on which a state was restored has autodiff.
+    static RESTORED_ON: Mutex<Vec<bool>> = Mutex::new(Vec::new());
+
+    /// A state that notes the device on which it is restored.
+    #[derive(Clone)]
+    struct Noted;
+
+    impl RecordState for Noted {
+        fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
+            out.push_tensor(prefix, "moment", burn::tensor::TensorData::from([1.0f32]));
+        }
+
+        fn state_unflatten(_: &str, _: &mut StateSource, device: &Device) -> Option<Self> {
+            RESTORED_ON.lock().expect("one thread").push(device.is_autodiff());
+            Some(Noted)
+        }
+    }
+
+    /// An optimizer that subtracts the gradient.
+    #[derive(Clone)]
+    struct Plain;
+
+    impl Optimizer for Plain {
+        type State<const D: usize> = Noted;
+
+        fn step<const D: usize>(
+            &self,
+            lr: f64,
+            tensor: Tensor<D>,
+            grad: Tensor<D>,
+            _: Option<Noted>,
+        ) -> (Tensor<D>, Option<Noted>) {
+            (tensor - grad * lr, Some(Noted))
+        }
+
+        fn to_device<const D: usize>(state: Noted, _: &Device) -> Noted {
+            state
+        }
+    }
+
+    /// The whole optimizer restores its state on the device of the run, not on Burn's default one.
+    #[test]
+    fn an_optimizer_is_restored_on_the_device_of_the_run() {
+        let run = Device::flex().autodiff();
+        let weights = Param::from_tensor(Tensor::<1>::ones([2], &run));
+        let mut trained = optimizer(Plain, &run);
+        let loss = (weights.val() * 3.0).sum();
+        let gradients = GradientsParams::from_grads(loss.backward(), &weights);
+        let weights = trained.step(0.5, weights, gradients);
+        let values: Vec<f32> = weights.val().inner().into_data().try_into_vec().expect("f32");
+        assert_eq!(values, [-0.5, -0.5]);
+        let record = trained.into_bytes().expect("a record");
+        let before = RESTORED_ON.lock().expect("one thread").len();
+        assert_eq!(before, 0);
+        optimizer(Plain, &run).from_bytes(record).expect("its own record");
+        assert_eq!(*RESTORED_ON.lock().expect("one thread"), [true]);
     }
 }

@@ -467,7 +467,7 @@ mod tests {
     #[test]
     fn averages_have_their_profiles() {
         let plain = config();
-        let ema_profiles = Some(EmaProfiles { stds: vec![0.05, 0.2], snapshot_every: None });
+        let ema_profiles = Some(EmaProfiles { stds: vec![0.1, 0.2], snapshot_every: None });
         let config = TrainConfig { ema_profiles, ..plain.clone() };
         let (mut with, mut without) = (learner(&config), learner(&plain));
         assert_eq!((with.averages().len(), without.averages().len()), (2, 0));
@@ -475,7 +475,7 @@ mod tests {
             let values = model.parameters().into_iter().flat_map(|(_, values)| values);
             values.map(f64::from).collect::<Vec<f64>>()
         };
-        let gammas = [16.9721986, 1.8262138];
+        let gammas = [6.9372039, 1.8262138];
         let mut want = [Vec::new(), Vec::new()];
         let batch = config.batch as u64;
         for (step, data) in batches(&config, 3).into_iter().enumerate() {

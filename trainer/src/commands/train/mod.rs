@@ -1,6 +1,7 @@
 //! `trainer train`: trains a model.
 
 mod change;
+mod flags;
 pub mod grid;
 mod invocation;
 mod log;
