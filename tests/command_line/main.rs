@@ -1,6 +1,7 @@
 //! Tests of the program `trainer`, run as a process.
 
 mod ablations;
+mod averages;
 mod classes;
 mod compare;
 mod data;
