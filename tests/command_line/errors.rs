@@ -28,7 +28,18 @@ fn completions_and_man_pages_are_those_of_this_program() {
 fn mistakes_on_the_command_line_are_explained() {
     for (args, message) in [
         (&["train", "--preset", "cifar11"][..], "the presets are tiny"),
-        (&["train", "--preset", "ffhq64", "--out", "/nowhere/x"], "32x32 pixels, not 64x64"),
+        (
+            &["train", "--preset", "ffhq64", "--data", "emoji", "--out", "/nowhere/x"],
+            "32x32 pixels, not 64x64",
+        ),
+        (
+            &["train", "--preset", "ffhq64", "--out", "/nowhere/x"],
+            "--preset ffhq64 needs --data: use --data with a folder or a zip of 64x64 images",
+        ),
+        (
+            &["train", "--preset", "cifar10", "--out", "/nowhere/x"],
+            "--preset cifar10 needs --data: `trainer data fetch cifar10` downloads CIFAR-10",
+        ),
         (
             &["train", "--preset", "latent-tiny", "--out", "/nowhere/x"],
             "for a latent model, encode the images",

@@ -1,9 +1,11 @@
 //! Tests of the program `trainer`, run as a process.
 
 mod ablations;
+mod averages;
 mod classes;
 mod compare;
 mod data;
+mod earlier;
 mod errors;
 mod latents;
 mod many;

@@ -330,6 +330,9 @@ fn ctrl_c_saves_and_says_how_to_go_on() {
         let mut said = String::new();
         std::io::Read::read_to_string(&mut stderr, &mut said).expect("text");
         assert!(said.contains("to resume:") && said.contains("train --resume"), "{said}");
+        assert!(said.contains("reading the data: emoji"), "{said}");
+        let stopping = said.find("stopping after this step").expect("an answer to the signal");
+        assert!(stopping < said.find("to resume:").expect("the end"), "{said}");
         let checkpoints = only_run(&out).join("checkpoints");
         assert_eq!(fs::read_dir(checkpoints).expect("there").count(), 1);
     }

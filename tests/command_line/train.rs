@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tests::{Tensors, assert_close, cifar10, trainer};
 
@@ -31,6 +32,13 @@ fn train_export_sample(data: &str, size: (u32, u32), parameters: u64) {
     ]);
     assert!(said.contains("trainer -- sample --weights"), "{said}");
     let run_folder = only_run(&out);
+    // It ends with what changed, in numbers and as a picture of both grids.
+    let change = said.lines().last().expect("a line");
+    assert!(change.starts_with("From the first grid to the last, pixels changed by "), "{said}");
+    let both = run_folder.join("first-and-last.png");
+    assert!(change.ends_with(&format!("Side by side: {}", text(&both))), "{said}");
+    let (width, height) = (png(&both).width(), png(&both).height());
+    assert!(width > 2 * size.0 && height > size.1, "{width}x{height}");
     let grid = png(&run_folder.join("grids/000000064.png"));
     assert_eq!(grid.dimensions(), size);
     let options = fs::read(run_folder.join("options.json")).expect("the recipe");
@@ -159,6 +167,41 @@ fn two_workers_train_as_one_does() {
     assert!(error.contains("a batch of 8 cannot be split evenly across 3 devices"), "{error}");
 }
 
+/// The recipe names the initial weights by their hash.
+#[test]
+fn initial_weights_are_recorded() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let options = small_options(folder.path());
+    let out = folder.path().join("runs");
+    let args = ["train", "--options", &options, "--grid", "0", "--duration", "8"];
+    run(&[&args[..], &["--out", text(&out)]].concat());
+    let first = only_run(&out);
+    let recipe = |run: &Path| {
+        let text = fs::read(run.join("options.json")).expect("the recipe");
+        serde_json::from_slice::<Value>(&text).expect("JSON")
+    };
+    assert_eq!(recipe(&first).get("from_sha256"), None, "random weights");
+    let weights = folder.path().join("a.safetensors");
+    fs::rename(first.join("weights.safetensors"), &weights).expect("moved");
+    fs::remove_dir_all(&out).expect("removed");
+    run(&[&args[..], &["--out", text(&out), "--from", text(&weights)]].concat());
+    let hash = format!("{:x}", Sha256::digest(fs::read(&weights).expect("weights")));
+    let second = only_run(&out);
+    assert_eq!(recipe(&second)["from_sha256"], hash);
+    // A resumed run keeps it.
+    run(&["train", "--resume", text(&second), "--duration", "16", "--grid", "0"]);
+    assert_eq!(recipe(&second)["from_sha256"], hash);
+    // The recipe of the run is not used with other weights by mistake.
+    let same = folder.path().join("same.json");
+    fs::copy(second.join("options.json"), &same).expect("copied");
+    let again = ["train", "--options", text(&same), "--grid", "0", "--out", text(&out)];
+    let error = fails(&again);
+    assert!(error.contains(&hash) && error.contains("--from scratch"), "{error}");
+    for from in [text(&weights), "scratch"] {
+        run(&[&again[..], &["--from", from, "--duration", "8"]].concat());
+    }
+}
+
 #[test]
 fn a_dry_run_explains_every_value_and_writes_nothing() {
     let folder = TempDir::new().expect("a temporary folder");
@@ -177,6 +220,11 @@ fn a_dry_run_explains_every_value_and_writes_nothing() {
         assert!(said.lines().any(|line| line.starts_with(part)), "{said:?} has no {part}");
     }
     assert!(!out.exists());
+    // A preset for data that are not given.
+    let assert = trainer().args(["train", "--preset", "cifar10", "--dry-run"]).assert().success();
+    let output = assert.get_output();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("28702339"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cifar10 needs --data"), "{output:?}");
     fs::write(&options, r#"{"bacth": 8}"#).expect("written");
     let error = fails(&["train", "--options", &options, "--dry-run"]);
     assert!(error.contains("unknown field `bacth`") && error.contains("small.json"), "{error}");

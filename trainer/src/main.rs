@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 mod args;
+mod averages;
 mod commands;
 mod comparison;
 mod config;
@@ -28,8 +29,8 @@ use crate::args::{Args, Command, DataCommand, TableCommand};
 #[cfg(feature = "metrics")]
 use crate::commands::metrics as quality;
 use crate::commands::{
-    bench, compare, data as datasets, denoise, export, info, manual, report, sample, table, train,
-    verify,
+    bench, compare, data as datasets, denoise, ema, export, info, manual, report, sample, table,
+    train, verify,
 };
 
 fn main() -> ExitCode {
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Command::Train(args) => train::run(args),
         Command::Sample(args) => sample::run(args),
         Command::Export(args) => export::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Ema(args) => ema::run(args).map(|()| ExitCode::SUCCESS),
         Command::Denoise(args) => denoise::run(args).map(|()| ExitCode::SUCCESS),
         Command::Info(args) => info::run(args).map(|()| ExitCode::SUCCESS),
         Command::Compare(args) => compare::run(args),

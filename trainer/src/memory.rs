@@ -1,6 +1,6 @@
 //! Memory of this process, and estimates for training.
 
-use anyhow::ensure;
+use anyhow::bail;
 use burn::tensor::Device;
 use model::weights::shape_of;
 
@@ -42,7 +42,7 @@ fn bytes(path: &str, field: &str) -> Option<u64> {
 }
 
 /// Estimates the memory of training in bytes on each of `workers` devices: weights, gradients,
-/// moments and moving average; and about 20 activations per token and channel of each block, or 6
+/// moments and moving averages; and about 20 activations per token and channel of each block, or 6
 /// with gradient checkpointing.
 pub fn estimate(config: &TrainConfig, workers: usize) -> u64 {
     let network = shape_of(&config.model);
@@ -55,28 +55,72 @@ pub fn estimate(config: &TrainConfig, workers: usize) -> u64 {
         Precision::Bf16 => 2,
     };
     let activations = if config.gradient_checkpointing { 6 } else { 20 };
-    (4 * 5 * network.parameter_count() + bytes * activations * micro_batch * features) as u64
+    let copies = 5 + config.profile_stds().len();
+    (4 * copies * network.parameter_count() + bytes * activations * micro_batch * features) as u64
+}
+
+/// A micro-batch that was chosen because the whole batch does not fit into memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// Number of images.
+    pub size: usize,
+    /// Estimated memory of training with the micro-batch that the recipe has, in bytes.
+    pub needed: u64,
+    /// Available memory in bytes.
+    pub free: u64,
 }
 
 /// Checks that the available memory suffices for training on the CPU. `devices` are those of this
-/// machine, and `workers` is the number on all machines. GPUs are not checked.
+/// machine, and `workers` is the number on all machines. Returns the largest micro-batch that fits if
+/// the whole batch does not and the recipe has no micro-batch. GPUs are not checked.
 ///
 /// # Errors
 ///
-/// If it does not.
-pub fn check(config: &TrainConfig, devices: &[Device], workers: usize) -> anyhow::Result<()> {
+/// If the memory does not suffice.
+pub fn check(
+    config: &TrainConfig,
+    devices: &[Device],
+    workers: usize,
+) -> anyhow::Result<Option<Chosen>> {
     let on_cpu = devices.iter().all(|device| *device == Device::flex());
-    let Some(free) = available().filter(|_| on_cpu) else { return Ok(()) };
-    let needed = estimate(config, workers) * devices.len() as u64;
-    let micro_batch = config.micro_batch.unwrap_or(config.batch);
-    ensure!(
-        needed <= free,
-        "training takes about {} MB, but only {} MB are available: use a --micro-batch below \
-         {micro_batch}, which computes the same, or a smaller --batch, which does not",
-        needed / 1_000_000,
-        free / 1_000_000
-    );
-    Ok(())
+    let Some(free) = available().filter(|_| on_cpu) else { return Ok(None) };
+    choose(config, devices.len(), workers, free)
+}
+
+/// Chooses the micro-batch for `free` bytes of memory, as [`check`] does.
+fn choose(
+    config: &TrainConfig,
+    devices: usize,
+    workers: usize,
+    free: u64,
+) -> anyhow::Result<Option<Chosen>> {
+    let takes = |config: &TrainConfig| estimate(config, workers) * devices as u64;
+    let needed = takes(config);
+    if needed <= free {
+        return Ok(None);
+    }
+    let [needed_mb, free_mb] = [needed, free].map(|bytes| bytes / 1_000_000);
+    let sizes = "training takes about";
+    if let Some(size) = config.micro_batch {
+        bail!(
+            "{sizes} {needed_mb} MB, but only {free_mb} MB are available: use --micro-batch auto, or \
+             one below {size}, which computes the same, or a smaller --batch, which does not"
+        );
+    }
+    let share = config.batch / workers.max(1);
+    let fits = |size: &usize| {
+        let with = TrainConfig { micro_batch: Some(*size), ..config.clone() };
+        share.is_multiple_of(*size) && takes(&with) <= free
+    };
+    let Some(size) = (1..share).rev().find(fits) else {
+        let with = TrainConfig { micro_batch: Some(1), ..config.clone() };
+        bail!(
+            "{sizes} {} MB even with --micro-batch 1, but only {free_mb} MB are available: use \
+             --gradient-checkpointing, or a smaller model",
+            takes(&with) / 1_000_000
+        );
+    };
+    Ok(Some(Chosen { size, needed, free }))
 }
 
 /// Returns the available memory in bytes, if the system reports it: the free memory of the machine,
@@ -124,6 +168,34 @@ mod tests {
         assert!(is_out_of_memory("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")"));
         assert!(is_out_of_memory("called `Result::unwrap()` on an `Err` value: OutOfMemory"));
         assert!(!is_out_of_memory("index out of bounds"));
+    }
+
+    #[test]
+    fn the_largest_micro_batch_that_fits_is_chosen() {
+        let config = TrainConfig::preset("cifar10").expect("a preset");
+        let with = |micro_batch| TrainConfig { micro_batch, ..config.clone() };
+        let takes = |size, workers| estimate(&with(Some(size)), workers);
+        let chosen = |config: &TrainConfig, workers: usize, free| {
+            choose(config, 1, workers, free).map(|chosen| chosen.map(|chosen| chosen.size))
+        };
+        // Enough for the whole batch: nothing is changed.
+        assert_eq!(chosen(&config, 1, takes(512, 1)).expect("it fits"), None);
+        for size in [256, 64, 1] {
+            for free in [takes(size, 1), takes(2 * size, 1) - 1] {
+                assert_eq!(chosen(&config, 1, free).expect("it fits"), Some(size));
+            }
+        }
+        // On each of four devices, a micro-batch is at most a quarter of the batch.
+        assert_eq!(chosen(&config, 4, takes(512, 4) - 1).expect("it fits"), Some(64));
+        let error = chosen(&config, 1, takes(1, 1) - 1).expect_err("too little").to_string();
+        assert!(error.contains("even with --micro-batch 1"), "{error}");
+        // A micro-batch that was asked for is not replaced.
+        let error = chosen(&with(Some(128)), 1, takes(64, 1)).expect_err("too little").to_string();
+        assert!(error.contains("use --micro-batch auto, or one below 128"), "{error}");
+        // Not a power of two: the divisors are 1, 3, 5 and 15.
+        let odd = TrainConfig { batch: 15, ..config.clone() };
+        let free = estimate(&TrainConfig { micro_batch: Some(5), ..odd.clone() }, 1);
+        assert_eq!(chosen(&odd, 1, free + 1).expect("it fits"), Some(5));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::device::DeviceKind;
 #[derive(Args, Clone)]
 pub struct DeviceArgs {
     /// Device to compute on.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(help_heading = "Devices", long, value_enum, default_value_t)]
     pub device: DeviceKind,
 }
 
@@ -23,11 +23,11 @@ pub struct ClusterArgs {
     pub devices: u16,
     /// Split each batch across the machines with these addresses.
     ///
-    /// List all machines in the same order on each, and start each with the same flags. Each writes
+    /// The default is this machine only. List all machines in the same order on each, and start each with the same flags. Each writes
     /// a run folder of its own. `none` resumes a run of several machines on one.
     #[arg(long, value_name = "HOST:PORT,..", value_delimiter = ',')]
     pub nodes: Vec<String>,
-    /// Index of this machine in --nodes, from 0.
+    /// Index of this machine in --nodes, from 0; it has no default.
     #[arg(long, value_name = "N", requires = "nodes")]
     pub node: Option<usize>,
 }

@@ -69,35 +69,36 @@ pub struct ReferenceArgs {
 #[derive(Args, Clone)]
 pub struct EvaluateArgs {
     /// Reference statistics: a file of `trainer metrics reference`, of EDM or of ADM.
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = "Metrics", long, value_name = "FILE")]
     pub reference: PathBuf,
-    /// Evaluate these images instead of generating some: a folder or zip of PNG or JPEG files, or
-    /// an .npz file as ADM's evaluator takes it.
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["weights", "seeds", "vae", "classes"])]
+    /// Evaluate these images instead of generating some, which is the default: a folder or zip of
+    /// PNG or JPEG files, or an .npz file as ADM's evaluator takes it.
+    #[arg(help_heading = "Images", long, value_name = "PATH", conflicts_with_all = ["weights", "seeds", "vae", "classes"])]
     pub images: Option<PathBuf>,
     /// Weights file, checkpoint or run folder to generate images with.
     ///
     /// The default is the shipped weights.
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = "Model", long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
     /// Seeds, one image each, such as 0-49999.
-    #[arg(long, default_value = "0-49999")]
+    #[arg(help_heading = "Images", long, default_value = "0-49999")]
     pub seeds: String,
     #[command(flatten)]
     pub vae: VaeArgs,
     /// Metrics to compute.
     ///
     /// The default is all except fid-infinity that the reference file allows.
-    #[arg(long, value_enum, value_delimiter = ',')]
+    #[arg(help_heading = "Metrics", long, value_enum, value_delimiter = ',')]
     pub metrics: Vec<MetricKind>,
-    /// File for the features of all images, from which an interrupted evaluation continues.
-    #[arg(long, value_name = "FILE")]
+    /// File for the features of all images, from which an interrupted evaluation continues; none by
+    /// default.
+    #[arg(help_heading = "Metrics", long, value_name = "FILE")]
     pub state: Option<PathBuf>,
     /// Print a JSON object instead of a table.
-    #[arg(long)]
+    #[arg(help_heading = "Output", long)]
     pub json: bool,
     /// Batch size.
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    #[arg(help_heading = "Images", long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub batch: u32,
     #[command(flatten)]
     pub network: NetworkArgs,

@@ -3,6 +3,7 @@
 mod compare;
 mod compute;
 mod data;
+mod defaults;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod parse;
@@ -24,7 +25,7 @@ pub use compare::{CompareArgs, ParamsArgs, TableCommand, TableFormat};
 pub use data::{CheckArgs, DataCommand, EncodeArgs, FetchArgs};
 #[cfg(feature = "metrics")]
 pub use metrics::{EvaluateArgs, FetchNetworkArgs, MetricsCommand, ReferenceArgs};
-pub use parse::{Shard, seeds};
+pub use parse::{MicroBatch, Shard, seeds};
 #[cfg(feature = "metrics")]
 pub use quality::NetworkArgs;
 pub use quality::{FeaturesKind, MetricKind, QualityArgs};
@@ -32,7 +33,7 @@ pub use runs::{PlotArgs, PlotValue, Quantity, ReportArgs, VerifyArgs};
 pub use sampling::{GuidanceArgs, SampleArgs, VaeArgs};
 pub use tools::{BenchArgs, CompletionsArgs, ManArgs, Measure};
 pub use train::{OutputArgs, RecipeArgs, TrainArgs};
-pub use weights::{DenoiseArgs, ExportArgs, InfoArgs};
+pub use weights::{DenoiseArgs, EmaArgs, ExportArgs, InfoArgs};
 #[cfg(not(feature = "metrics"))]
 pub use without_metrics::NotBuiltArgs;
 
@@ -60,6 +61,8 @@ pub enum Command {
     Sample(SampleArgs),
     /// Write the weights of a run or a checkpoint to a weights file.
     Export(ExportArgs),
+    /// Reconstruct a moving average of any length from the snapshots of a run, after training.
+    Ema(EmaArgs),
     /// Run the denoiser on tensors from a file, for comparison with other implementations.
     Denoise(DenoiseArgs),
     /// Print the configuration, the sizes and the model card of a model.
@@ -100,13 +103,18 @@ pub enum Command {
 }
 
 impl Args {
+    /// Returns the command line, with the defaults of the recipe in the help of `trainer train`.
+    pub fn full_command() -> clap::Command {
+        defaults::shown(Self::command())
+    }
+
     /// Parses a command line, and exits if it is invalid.
     pub fn read<I, T>(command_line: I) -> Self
     where
         I: IntoIterator<Item = T>,
         T: Into<OsString> + Clone,
     {
-        let matches = Self::command().get_matches_from(command_line);
+        let matches = Self::full_command().get_matches_from(command_line);
         let mut args = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         if let (Some(Command::Train(train)), Some((_, flags))) =
             (&mut args.command, matches.subcommand())

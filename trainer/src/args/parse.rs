@@ -40,6 +40,24 @@ pub(super) fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Size of the micro-batches of training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MicroBatch {
+    /// The largest that fits into memory.
+    Auto,
+    /// A number of images.
+    Size(u32),
+}
+
+/// Parses the size of a micro-batch: `auto`, or a number of images.
+pub(super) fn micro_batch(text: &str) -> Result<MicroBatch, String> {
+    match (text, text.parse::<u32>()) {
+        ("auto", _) => Ok(MicroBatch::Auto),
+        (_, Ok(size @ 1..=65_536)) => Ok(MicroBatch::Size(size)),
+        _ => Err("expected auto, or a number of images from 1 to 65536".into()),
+    }
+}
+
 /// A part of the work that several processes share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
@@ -129,6 +147,15 @@ mod tests {
         assert_eq!(shard("8/8").map(|shard| shard.to_string()), Ok("8/8".into()));
         for text in ["0/8", "9/8", "3", "3/", "/8", "-1/8", "1/0", "a/b"] {
             assert!(shard(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_micro_batch_is_automatic_or_a_number() {
+        assert_eq!(micro_batch("auto"), Ok(MicroBatch::Auto));
+        assert_eq!(micro_batch("65536"), Ok(MicroBatch::Size(65_536)));
+        for text in ["0", "65537", "-1", "Auto", "", "1.5"] {
+            assert!(micro_batch(text).is_err(), "{text}");
         }
     }
 

@@ -22,10 +22,10 @@ pub struct SampleArgs {
     /// Weights file, checkpoint or run folder.
     ///
     /// The default is the shipped weights.
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = "Model", long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
     /// Seeds, one image each, such as 0-63,100.
-    #[arg(long, default_value = "0-15")]
+    #[arg(help_heading = "Images", long, default_value = "0-15")]
     pub seeds: String,
     #[command(flatten)]
     pub vae: VaeArgs,
@@ -34,36 +34,45 @@ pub struct SampleArgs {
     /// A zip has the layout of EDM's datasets, an npz that of ADM's evaluator: arr_0 holds the images,
     /// arr_1 their classes. A folder, a zip and an npz are written batch by batch, and the same command
     /// continues after an interruption.
-    #[arg(long, short, value_name = "PATH", default_value = "samples.png")]
+    #[arg(
+        help_heading = "Output",
+        long,
+        short,
+        value_name = "PATH",
+        default_value = "samples.png"
+    )]
     pub output: PathBuf,
     /// Write one file per seed.
-    #[arg(long)]
+    #[arg(help_heading = "Output", long)]
     pub separate: bool,
     /// Make a subfolder for every 1000 seeds, as EDM does.
-    #[arg(long)]
+    #[arg(help_heading = "Output", long)]
     pub subdirs: bool,
     /// Generate one of several parts of the images, such as 3/8.
     ///
-    /// Start a process for each part, with the same flags otherwise. Together they generate what one
+    /// By default, one process generates all images. Start a process for each part, with the same flags
+    /// otherwise. Together they generate what one
     /// process would. The last one to finish completes the output.
-    #[arg(long, value_name = "PART/PARTS", value_parser = shard)]
+    #[arg(help_heading = "Images", long, value_name = "PART/PARTS", value_parser = shard)]
     pub shard: Option<Shard>,
     /// Print the class below each image of the grid.
-    #[arg(long, conflicts_with = "separate", requires = "classes")]
+    #[arg(help_heading = "Output", long, conflicts_with = "separate", requires = "classes")]
     pub labels: bool,
     /// Number of columns of the grid.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    ///
+    /// The default makes the grid about as wide as it is high.
+    #[arg(help_heading = "Output", long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub columns: Option<u32>,
     /// Batch size.
     ///
     /// It affects the rounding of values: images of other batch sizes differ by a level of 255 here and
     /// there.
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    #[arg(help_heading = "Images", long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub batch: u32,
     #[command(flatten)]
     pub device: DeviceArgs,
     /// Generate on this many devices, a batch at a time on each; for a folder, a zip or an npz.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(help_heading = "Devices", long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub devices: u16,
     #[command(flatten)]
     pub guidance: GuidanceArgs,
@@ -98,11 +107,11 @@ pub struct VaeArgs {
     /// Autoencoder that decodes latents.
     ///
     /// This is diffusion_pytorch_model.safetensors of stabilityai/sd-vae-ft-ema, or a file of the
-    /// same layout.
-    #[arg(long, value_name = "FILE")]
+    /// same layout. Latents are not decoded by default.
+    #[arg(help_heading = "Latents", long, value_name = "FILE")]
     pub vae: Option<PathBuf>,
-    /// JSON file with the configuration of the autoencoder, if it is not Stable Diffusion's.
-    #[arg(long, value_name = "FILE", requires = "vae")]
+    /// JSON file with the configuration of the autoencoder; that of Stable Diffusion by default.
+    #[arg(help_heading = "Latents", long, value_name = "FILE", requires = "vae")]
     pub vae_config: Option<PathBuf>,
 }
 
@@ -112,12 +121,12 @@ pub struct VaeArgs {
 pub struct GuidanceArgs {
     /// Classes, by index or by an unambiguous part of the name, such as 207,otter,10-19.
     ///
-    /// With n classes, seed s gets class s mod n (for denoise: image s). A mixture gives weights
-    /// and is separated from the next class by a semicolon: otter=0.6,pizza=0.4;rocket. For `sample`
-    /// and `evaluate`, `random` draws a class for each seed.
+    /// The default is no class. With n classes, seed s gets class s mod n (for denoise: image s). A
+    /// mixture gives weights and is separated from the next class by a semicolon:
+    /// otter=0.6,pizza=0.4;rocket. For `sample` and `evaluate`, `random` draws a class for each seed.
     #[arg(long, visible_alias = "class", value_name = "CLASSES")]
     pub classes: Option<String>,
-    /// Scale of classifier-free guidance; 1 disables it.
+    /// Scale of classifier-free guidance; 1, the default, disables it.
     ///
     /// The paper uses 4.4 at 256x256. `trainer sample` accepts several scales, such as 1,2,4, and
     /// writes one output for each, with the scale in its name.
@@ -133,7 +142,7 @@ pub struct GuidanceArgs {
     /// Lowest noise level that guidance applies to.
     #[arg(long, value_name = "SIGMA", default_value_t = 0.0, allow_negative_numbers = true)]
     pub guidance_min: f64,
-    /// Highest noise level that guidance applies to.
+    /// Highest noise level that guidance applies to; all by default.
     #[arg(long, value_name = "SIGMA", default_value_t = f64::MAX, hide_default_value = true)]
     pub guidance_max: f64,
 }
@@ -192,7 +201,8 @@ pub struct SamplerArgs {
     /// Variance of a step of the ddpm sampler.
     #[arg(long, value_enum, default_value_t)]
     pub variance: VarianceKind,
-    /// Use noise levels of ADM's 1000 timesteps.
+    /// Use noise levels of ADM's 1000 timesteps, in place of those of --steps and --levels, which are
+    /// the default.
     ///
     /// The timesteps are evenly spaced (250), have a constant stride (ddim50), or are given by a
     /// number for each of equal sections (10,15,20).
@@ -219,7 +229,7 @@ pub struct SamplerArgs {
     /// Lowest noise level at which noise is added (S_min).
     #[arg(long, value_name = "SIGMA", default_value_t = 0.0)]
     pub churn_min: f64,
-    /// Highest noise level at which noise is added (S_max).
+    /// Highest noise level at which noise is added (S_max); all by default.
     #[arg(long, value_name = "SIGMA", default_value_t = f64::MAX, hide_default_value = true)]
     pub churn_max: f64,
     /// Standard deviation of the added noise (S_noise).

@@ -7,13 +7,24 @@ use std::time::Duration;
 use clap::Args;
 
 use super::compute::ClusterArgs;
-use super::parse::{images, positive, probability, time};
+use super::parse::{MicroBatch, images, micro_batch, positive, probability, time};
 use super::quality::QualityArgs;
 use super::sampling::VaeArgs;
 use crate::config;
 
+// Headings of the flags in --help, by subject.
+const RUN: &str = "Run";
+const MODEL: &str = "Model";
+const DATA: &str = "Data";
+const BATCH: &str = "Batch and memory";
+const OPTIMISER: &str = "Optimiser";
+const NOISE: &str = "Noise and loss";
+const AVERAGES: &str = "Moving averages";
+const VALIDATION: &str = "Validation";
+
 /// Flags of `trainer train`.
 #[derive(Args, Clone)]
+#[command(after_help = super::defaults::NOTE)]
 pub struct TrainArgs {
     /// Preset that sets the model and the recipe.
     ///
@@ -22,27 +33,32 @@ pub struct TrainArgs {
     /// DDPM++ and NCSN++ (t5-vp, t5-ve), both with TMSA (t5-vp-tmsa, t5-ve-tmsa), and DiT for
     /// latents (dit-xl2, dit-b2, dit-s2, dit-latent-tiny). The default is tiny-emoji for the
     /// embedded emoji dataset, and the unconditional tiny for other data.
-    #[arg(long, conflicts_with = "resume")]
+    #[arg(help_heading = MODEL, long, conflicts_with = "resume")]
     pub preset: Option<String>,
     /// JSON file with options that override those of the preset, such as the options.json of a run.
     ///
-    /// Any subset of the options may be given.
-    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    /// Any subset of the options may be given. By default, all are those of the preset.
+    #[arg(help_heading = MODEL, long, value_name = "FILE", conflicts_with = "resume")]
     pub options: Option<PathBuf>,
     /// Initial weights: the shipped weights, random weights (scratch), or a weights file.
-    #[arg(long, value_name = "shipped|scratch|FILE", conflicts_with = "resume")]
+    ///
+    /// The default is the shipped weights for the model and the data that they were trained on, and
+    /// scratch otherwise.
+    #[arg(help_heading = MODEL, long, value_name = "shipped|scratch|FILE", conflicts_with = "resume")]
     pub from: Option<String>,
     /// Resume a run from its latest checkpoint, or from the given checkpoint.
     ///
-    /// `latest` is the newest run in --out. The flags for the run folder, for image quality and for
-    /// devices are those of the run unless they are given again.
-    #[arg(long, value_name = "RUN|CHECKPOINT|latest")]
+    /// A new run is started by default. `latest` is the newest run in --out. The flags for the run
+    /// folder, for image quality and for devices are those of the run unless they are given again.
+    #[arg(help_heading = RUN, long, value_name = "RUN|CHECKPOINT|latest")]
     pub resume: Option<PathBuf>,
     /// Stop after this much time, such as 10m or 2h, and save a checkpoint.
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    ///
+    /// There is no limit by default.
+    #[arg(help_heading = RUN, long, value_name = "TIME", value_parser = time)]
     pub max_time: Option<Duration>,
     /// Print every option and its source, the model's sizes and the run folder, then exit.
-    #[arg(long)]
+    #[arg(help_heading = RUN, long)]
     pub dry_run: bool,
     #[command(flatten)]
     pub recipe: RecipeArgs,
@@ -59,96 +75,114 @@ pub struct TrainArgs {
 
 /// Flags that set options of the recipe.
 #[derive(Args, Clone)]
-#[command(next_help_heading = "Recipe")]
 pub struct RecipeArgs {
     /// Training data.
     ///
     /// A folder or zip of PNG or JPEG files, a CIFAR-10 archive, a latent dataset, or `emoji` for
     /// the embedded emoji dataset, which is the default. With --resume, the new place of the same
     /// data.
-    #[arg(long, value_name = "PATH")]
+    #[arg(help_heading = DATA, long, value_name = "PATH")]
     pub data: Option<PathBuf>,
     /// Center-crop images of other sizes to a square, and resize them to the model's resolution.
-    #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true", conflicts_with = "resume")]
+    #[arg(help_heading = DATA, long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true", conflicts_with = "resume")]
     pub resize: Option<bool>,
     /// Number of images to train on, counting repetitions, such as 3k or 200M.
-    #[arg(long, value_name = "IMAGES", value_parser = images)]
+    #[arg(help_heading = RUN, long, value_name = "IMAGES", value_parser = images)]
     pub duration: Option<u64>,
     /// Batch size.
-    #[arg(long, value_name = "N", conflicts_with = "resume", value_parser = clap::value_parser!(u64).range(1..=65536))]
+    #[arg(help_heading = BATCH, long, value_name = "N", conflicts_with = "resume", value_parser = clap::value_parser!(u64).range(1..=65536))]
     pub batch: Option<u64>,
     /// Accumulate gradients over micro-batches of this size, which must divide the batch size.
     ///
-    /// Takes less memory and computes the same gradients.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65536))]
-    pub micro_batch: Option<u64>,
+    /// Takes less memory and computes the same gradients up to rounding. The default, `auto`, is the
+    /// whole batch, or the largest micro-batch that fits into the memory if that does not (not on
+    /// GPUs, whose memory is unknown). A resumed run keeps its micro-batch unless the flag is given
+    /// again.
+    #[arg(help_heading = BATCH, long, value_name = "N|auto", value_parser = micro_batch)]
+    pub micro_batch: Option<MicroBatch>,
     /// Recompute activations in the backward pass instead of storing them.
     ///
     /// Takes less memory and one more forward pass.
-    #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(help_heading = BATCH, long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true")]
     pub gradient_checkpointing: Option<bool>,
     /// Precision of matrix products and convolutions.
     ///
     /// Weights are always f32.
-    #[arg(long, value_enum)]
+    #[arg(help_heading = BATCH, long, value_enum)]
     pub precision: Option<config::Precision>,
     /// Learning rate after warm-up.
-    #[arg(long, value_parser = positive, allow_negative_numbers = true)]
+    #[arg(help_heading = OPTIMISER, long, value_parser = positive, allow_negative_numbers = true)]
     pub lr: Option<f64>,
     /// Number of images over which the learning rate warms up linearly from 0.
-    #[arg(long, value_name = "IMAGES", value_parser = images)]
+    #[arg(help_heading = OPTIMISER, long, value_name = "IMAGES", value_parser = images)]
     pub lr_ramp: Option<u64>,
     /// Fraction of the duration, at its end, over which the learning rate decays linearly to 0,
     /// such as 0.2.
-    #[arg(long, value_name = "FRACTION", value_parser = probability)]
+    #[arg(help_heading = OPTIMISER, long, value_name = "FRACTION", value_parser = probability)]
     pub lr_decay: Option<f64>,
     /// Shape of that decay.
-    #[arg(long, value_enum)]
+    #[arg(help_heading = OPTIMISER, long, value_enum)]
     pub lr_decay_shape: Option<config::DecayShape>,
     /// After this many images, let the learning rate fall with the inverse square root of the number
     /// of images, as in EDM2.
-    #[arg(long, value_name = "IMAGES", value_parser = images)]
+    ///
+    /// It does not by default.
+    #[arg(help_heading = OPTIMISER, long, value_name = "IMAGES", value_parser = images)]
     pub lr_inverse_sqrt: Option<u64>,
     /// Decoupled weight decay, as in AdamW: each step multiplies the weights by 1 - lr times this.
-    #[arg(long, value_name = "RATE", conflicts_with = "resume")]
+    #[arg(help_heading = OPTIMISER, long, value_name = "RATE", conflicts_with = "resume")]
     pub weight_decay: Option<f64>,
     /// Optimizer.
-    #[arg(long, value_enum, conflicts_with = "resume")]
+    #[arg(help_heading = OPTIMISER, long, value_enum, conflicts_with = "resume")]
     pub optimizer: Option<config::Optimizer>,
     /// Learning rate of Muon after warm-up.
     ///
     /// The default is that of --lr.
-    #[arg(long, value_name = "LR", value_parser = positive, allow_negative_numbers = true)]
+    #[arg(help_heading = OPTIMISER, long, value_name = "LR", value_parser = positive, allow_negative_numbers = true)]
     pub muon_lr: Option<f64>,
     /// Clip the gradient to this global norm.
-    #[arg(long, value_name = "NORM", value_parser = positive, allow_negative_numbers = true)]
+    ///
+    /// Presets other than t5-vp and t5-ve do not clip by default.
+    #[arg(help_heading = OPTIMISER, long, value_name = "NORM", value_parser = positive, allow_negative_numbers = true)]
     pub clip: Option<f64>,
     /// Probability of each transformation of EDM's augmentation (scaling, rotation, ...); 0
     /// disables it.
-    #[arg(long, value_name = "P", value_parser = probability, conflicts_with = "resume")]
+    #[arg(help_heading = DATA, long, value_name = "P", value_parser = probability, conflicts_with = "resume")]
     pub augment: Option<f64>,
     /// Probability of training on an image without its class label.
-    #[arg(long, value_name = "P", value_parser = probability, conflicts_with = "resume")]
+    #[arg(help_heading = NOISE, long, value_name = "P", value_parser = probability, conflicts_with = "resume")]
     pub label_dropout: Option<f64>,
     /// Initial class embeddings, unless the initial weights have some.
-    #[arg(long, value_enum, conflicts_with = "resume")]
+    #[arg(help_heading = MODEL, long, value_enum, conflicts_with = "resume")]
     pub class_vectors: Option<config::ClassVectors>,
     /// Assign the noise of a batch to its images so that the sum of squared distances is smallest.
-    #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true", conflicts_with = "resume")]
+    #[arg(help_heading = NOISE, long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true", conflicts_with = "resume")]
     pub immiscible: Option<bool>,
+    /// Also keep moving averages with power-function profiles, and write snapshots of them to the
+    /// run's folder `ema`, such as 0.05,0.1.
+    ///
+    /// The values are relative standard deviations, as in EDM2. From the snapshots of two profiles,
+    /// `trainer ema` reconstructs an average of any length after training. There are none by default.
+    #[arg(help_heading = AVERAGES, long, value_name = "STDS", value_delimiter = ',', conflicts_with = "resume")]
+    pub ema_profiles: Vec<f64>,
+    /// Write these snapshots every this many images.
+    ///
+    /// The default is a thirty-second of the duration.
+    #[arg(help_heading = AVERAGES, long, value_name = "IMAGES", value_parser = images)]
+    pub ema_snapshot_every: Option<u64>,
     /// Measure the validation loss on this many images; 0 disables it.
     ///
     /// They are held out of the training data unless --validation-data is given. With one image per
     /// class, as in the emoji dataset, the model never sees the held-out classes.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    #[arg(help_heading = VALIDATION, long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub validate: Option<u32>,
     /// Dataset to take the validation images from.
     ///
-    /// It must have the classes of the training data.
-    #[arg(long, value_name = "PATH", requires = "validate")]
+    /// It must have the classes of the training data, from which the images are taken by default.
+    #[arg(help_heading = VALIDATION, long, value_name = "PATH", requires = "validate")]
     pub validation_data: Option<PathBuf>,
     /// Seed of the initial weights, the data order and the noise.
-    #[arg(long, conflicts_with = "resume")]
+    #[arg(help_heading = RUN, long, conflicts_with = "resume")]
     pub seed: Option<u64>,
 }
 
@@ -160,6 +194,8 @@ pub struct OutputArgs {
     #[arg(long, value_name = "FOLDER", default_value = "runs")]
     pub out: PathBuf,
     /// Generate a grid of samples every this many images.
+    ///
+    /// The default is a third of the duration, but at least 1k and at most 500k.
     #[arg(long, value_name = "IMAGES", value_parser = images)]
     pub sample_every: Option<u64>,
     /// Number of samples in a grid; 0 disables grids.
@@ -170,15 +206,17 @@ pub struct OutputArgs {
     /// Measure the validation loss every this many images.
     ///
     /// The default is that of --sample-every.
-    #[arg(long, value_name = "IMAGES", value_parser = images)]
+    #[arg(help_heading = VALIDATION, long, value_name = "IMAGES", value_parser = images)]
     pub validate_every: Option<u64>,
     /// Save a checkpoint every this many images.
+    ///
+    /// The default is a third of the duration, but at least 1k and at most 500k.
     #[arg(long, value_name = "IMAGES", value_parser = images)]
     pub save_every: Option<u64>,
     /// Number of latest checkpoints to keep.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub keep: u32,
-    /// Also keep one older checkpoint every this many images; 0 disables it.
+    /// Also keep one older checkpoint every this many images; 0, the default, disables it.
     #[arg(long, value_name = "IMAGES", value_parser = images)]
     pub keep_every: Option<u64>,
     /// Print only warnings and the result.

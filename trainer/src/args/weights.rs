@@ -46,6 +46,34 @@ pub struct ExportArgs {
     pub overwrite: bool,
 }
 
+/// Flags of `trainer ema`.
+#[derive(Args, Clone)]
+pub struct EmaArgs {
+    /// Run folder of a training with --ema-profiles.
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// Relative standard deviation of the moving average, such as 0.1.
+    ///
+    /// The weights that are averaged are from 5 % of the training ago at 0.05, 11 % at 0.1 and 26 % at
+    /// 0.2, on average.
+    #[arg(long, value_name = "STD")]
+    pub std: f64,
+    /// Number of images at which the average ends, one of those of the snapshots.
+    ///
+    /// The default is that of the last snapshot.
+    #[arg(long, value_name = "IMAGES", value_parser = super::parse::images)]
+    pub at: Option<u64>,
+    /// Weights file to write.
+    #[arg(long, short, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Number format of the weights.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub precision: PrecisionKind,
+    /// Overwrite an existing file.
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
 /// Flags of `trainer denoise`.
 #[derive(Args, Clone)]
 pub struct DenoiseArgs {

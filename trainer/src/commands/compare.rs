@@ -18,7 +18,7 @@ use crate::files::lock::try_lock;
 use crate::run::folder::RunFolder;
 use crate::run::launch::absolute;
 use crate::run::report::print_message;
-use crate::run::signals::StopSignal;
+use crate::run::signals::{self, StopSignal};
 use crate::validation::Validation;
 use crate::weights::load::load;
 
@@ -45,6 +45,9 @@ pub fn run(args: CompareArgs) -> anyhow::Result<ExitCode> {
     let plan = Plan::read(&args.plan)?;
     if args.dry_run {
         return dry_run(&plan, &args);
+    }
+    if !args.quiet {
+        signals::announce(train::STOPPING).context("cannot install signal handlers")?;
     }
     fs::create_dir_all(&args.out)
         .with_context(|| format!("cannot create {}", args.out.display()))?;
@@ -213,8 +216,10 @@ fn trained(run: &Run, stop: &StopSignal) -> anyhow::Result<Option<PathBuf>> {
         let text = fs::read(&options).with_context(|| options.display().to_string())?;
         let known: TrainConfig =
             serde_json::from_slice(&text).with_context(|| options.display().to_string())?;
+        // Training can choose a micro-batch, which does not change what is learned.
+        let micro_batch = known.micro_batch.filter(|_| run.config.micro_batch.is_some());
         ensure!(
-            known == run.config,
+            TrainConfig { micro_batch, ..known } == run.config,
             "{}: a run of another plan; use another --out, or remove this folder",
             newest.display()
         );

@@ -3,7 +3,6 @@
 use std::io::Write;
 
 use anyhow::Context;
-use clap::CommandFactory;
 
 use crate::args::{Args, CompletionsArgs, ManArgs};
 
@@ -14,7 +13,7 @@ use crate::args::{Args, CompletionsArgs, ManArgs};
 /// If standard output cannot be written to.
 pub fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
     let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut Args::command(), "trainer", &mut text);
+    clap_complete::generate(args.shell, &mut Args::full_command(), "trainer", &mut text);
     std::io::stdout().write_all(&text).context("cannot write the completions")
 }
 
@@ -26,5 +25,5 @@ pub fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
 pub fn pages(args: &ManArgs) -> anyhow::Result<()> {
     let context = || format!("cannot write man pages to {}", args.folder.display());
     std::fs::create_dir_all(&args.folder).with_context(context)?;
-    clap_mangen::generate_to(Args::command(), &args.folder).with_context(context)
+    clap_mangen::generate_to(Args::full_command(), &args.folder).with_context(context)
 }

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod compare;
 pub mod data;
 pub mod denoise;
+pub mod ema;
 pub mod export;
 pub mod info;
 pub mod manual;

@@ -13,7 +13,7 @@ use crate::run::checkpoint::Checkpoint;
 use crate::run::folder::RunFolder;
 use crate::run::history::History;
 
-/// Checks a file, or the checkpoints, the weights file, the recipe and the log of a run. Prints a line
+/// Checks a file, or the checkpoints, the snapshots, the weights file, the recipe and the log of a run. Prints a line
 /// for each. The exit code is 1 if one of them is damaged.
 ///
 /// # Errors
@@ -34,6 +34,7 @@ pub fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
         report(&options, folder.read_options().map(|_| "recipe".into()));
         report(&folder.path().join("stats.jsonl"), check_log(&folder));
         let mut files: Vec<PathBuf> = folder.checkpoints()?;
+        files.extend(folder.snapshots()?.into_iter().map(|snapshot| snapshot.path));
         files.extend([folder.best(), folder.weights()].into_iter().filter(|path| path.exists()));
         for path in files {
             report(&path, check(&path));

@@ -91,8 +91,15 @@ pub struct TrainConfig {
     pub validation: Option<ValidationConfig>,
     /// Exponential moving average of the weights.
     pub ema: EmaConfig,
+    /// Moving averages with power-function profiles (EDM2). `None` keeps none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema_profiles: Option<EmaProfiles>,
     /// Seed of all random numbers.
     pub seed: u64,
+    /// SHA-256 of the weights file that the run started from. `None` for random weights, and in
+    /// recipes of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_sha256: Option<String>,
 }
 
 /// Returns whether an option has its default. Then it is not serialised, and earlier versions read
@@ -182,7 +189,32 @@ pub struct EmaConfig {
     pub ramp: f64,
 }
 
+/// Moving averages with power-function profiles, from whose snapshots others are reconstructed after
+/// training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmaProfiles {
+    /// Relative standard deviation of each profile.
+    #[serde(default)]
+    pub stds: Vec<f64>,
+    /// Number of images between two snapshots. `None` is a thirty-second of the duration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_every: Option<u64>,
+}
+
 impl TrainConfig {
+    /// Returns the relative standard deviations of the power-function profiles; usually none.
+    pub fn profile_stds(&self) -> &[f64] {
+        self.ema_profiles.as_ref().map_or(&[], |profiles| &profiles.stds)
+    }
+
+    /// Returns the number of images between two snapshots of the averages with power-function
+    /// profiles, or `None` if there are no such averages.
+    pub fn snapshot_interval(&self) -> Option<u64> {
+        let profiles = self.ema_profiles.as_ref()?;
+        Some(profiles.snapshot_every.unwrap_or(self.duration / 32).max(1))
+    }
+
     /// Returns the learning rate after `images` images: a linear warm-up, then constant (EDM) or
     /// falling with the inverse square root (EDM2), then a decay to 0 if the recipe has one.
     pub fn lr(&self, images: u64) -> f64 {

@@ -45,6 +45,11 @@ impl Options {
         Ok(config)
     }
 
+    /// Returns whether an option has the value of the first source, since no other source has it.
+    pub fn is_of_preset(&self, field: &str) -> bool {
+        self.layers.iter().skip(1).all(|(_, values)| values.get(field).is_none())
+    }
+
     /// Returns the path, the value and the source of every option, in the order of the recipe.
     ///
     /// # Errors
@@ -120,6 +125,7 @@ mod tests {
         assert_eq!(source("batch"), ("64", "a.json"));
         assert_eq!(source("adam.lr"), ("0.2", "flags"));
         assert_eq!(source("adam.betas"), ("[0.9,0.999]", "preset tiny"));
+        assert!(options.is_of_preset("data") && !options.is_of_preset("batch"));
     }
 
     #[test]
@@ -136,6 +142,10 @@ mod tests {
             (json!({"optimizer": "muon", "muon_lr": 0.0}), "muon_lr"),
             (json!({"optimizer": "sgd"}), "sgd"),
             (json!({"validation": {"images": 0}}), "validation.images"),
+            (json!({"ema_profiles": {"snapshot_every": 5}}), "use --ema-profiles 0.05,0.1"),
+            (json!({"ema_profiles": {"stds": [0.05, 0.3]}}), "0.3, not within 0.001 to 0.28"),
+            (json!({"ema_profiles": {"stds": [0.05, 0.05]}}), "0.05 twice"),
+            (json!({"ema_profiles": {"stds": [0.1], "snapshot_every": 0}}), "snapshot_every is 0"),
             (json!({"loss": {"p_std": -1.0}}), "p_std"),
             (json!({"loss": {"kind": "adm", "betas": {"steps": 0}}}), "steps"),
             (json!({"model": {"network": {"resolution": 31}}}), "resolution 31"),

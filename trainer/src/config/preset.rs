@@ -39,7 +39,9 @@ impl TrainConfig {
             immiscible: false,
             validation: None,
             ema: EmaConfig { half_life: 500_000, ramp: 0.05 },
+            ema_profiles: None,
             seed: 0,
+            from_sha256: None,
         };
         Some(match name {
             // Small batches: CPU training is limited by the number of steps.

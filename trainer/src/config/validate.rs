@@ -4,6 +4,10 @@ use anyhow::{Context, ensure};
 use model::config::NetworkConfig;
 
 use super::{ClassVectors, Optimizer, TrainConfig};
+use crate::averages::{Profile, STD_RANGE};
+
+/// Maximum number of moving averages with power-function profiles.
+const MAX_PROFILES: usize = 4;
 
 impl TrainConfig {
     /// Checks that every option is within its range.
@@ -73,6 +77,31 @@ impl TrainConfig {
             self.ema.ramp >= 0.0 && self.ema.ramp.is_finite(),
             "ema.ramp is {}, not a finite number of at least 0",
             self.ema.ramp
+        );
+        self.validate_profiles()
+    }
+
+    /// Checks the moving averages with power-function profiles.
+    fn validate_profiles(&self) -> anyhow::Result<()> {
+        let Some(profiles) = &self.ema_profiles else { return Ok(()) };
+        let stds = &profiles.stds;
+        ensure!(
+            (1..=MAX_PROFILES).contains(&stds.len()),
+            "ema_profiles.stds has {} values, not 1 to {MAX_PROFILES}; use --ema-profiles 0.05,0.1",
+            stds.len()
+        );
+        for (i, std) in stds.iter().enumerate() {
+            ensure!(
+                Profile::of_std(*std).is_some(),
+                "ema_profiles.stds contains {std}, not within {} to {}",
+                STD_RANGE.start(),
+                STD_RANGE.end()
+            );
+            ensure!(!stds[..i].contains(std), "ema_profiles.stds contains {std} twice");
+        }
+        ensure!(
+            profiles.snapshot_every != Some(0),
+            "ema_profiles.snapshot_every is 0; it is a number of images"
         );
         Ok(())
     }

@@ -4,5 +4,6 @@ pub mod ema;
 pub mod gradients;
 pub mod muon;
 pub mod nodes;
+mod placed;
 pub mod step;
 mod worker;

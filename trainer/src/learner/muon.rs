@@ -7,14 +7,22 @@ use burn::optim::{
 use burn::tensor::{Device, Tensor};
 use model::TensorSpec;
 
+use super::placed::{self, Placed};
+
 /// Returns an optimizer that uses Muon for the matrices of a network, with `ratio` times the
-/// learning rate, and Adam for the other parameters.
-pub fn with_adam(adam: &AdamConfig, ratio: f64, specs: &[TensorSpec]) -> ModuleOptimizer {
+/// learning rate, and Adam for the other parameters. Its state is restored on `device`.
+pub fn with_adam(
+    adam: &AdamConfig,
+    ratio: f64,
+    specs: &[TensorSpec],
+    device: &Device,
+) -> ModuleOptimizer {
     let ids: Vec<ParamId> =
         specs.iter().filter(|spec| is_matrix(spec)).map(TensorSpec::id).collect();
     // Updates of about the RMS of Adam's (Moonlight), so that both can share a learning rate.
     let muon = MuonConfig::new().with_adjust_lr_fn(AdjustLrFn::MatchRmsAdamW).build();
-    adam.init().with_group(ParamGroup::from_ids(ids), Matrices { muon, ratio }, None)
+    let matrices = Placed::new(Matrices { muon, ratio }, device);
+    placed::optimizer(adam.build(), device).with_group(ParamGroup::from_ids(ids), matrices, None)
 }
 
 /// Returns whether a tensor is the weight of a linear layer or convolution between features. The

@@ -14,7 +14,8 @@ use model::Model;
 
 use super::nodes::Nodes;
 use super::worker::Worker;
-use super::{ema, gradients, muon};
+use super::{ema, gradients, muon, placed};
+use crate::averages::Profile;
 use crate::config::{Optimizer, Precision, TrainConfig};
 use crate::data::loader::Batch;
 
@@ -36,6 +37,8 @@ pub struct Learner {
     workers: Vec<Worker>,
     /// Moving average of the weights, on the first device.
     ema: Model,
+    /// Moving averages with power-function profiles, on the first device; usually none.
+    averages: Vec<(Profile, Model)>,
     /// Connection to the other machines, if there are any.
     nodes: Option<Nodes>,
 }
@@ -66,11 +69,11 @@ impl Learner {
             .with_beta_2(beta_2)
             .with_epsilon(config.adam.eps as f32)
             .with_weight_decay(weight_decay);
-        let optimizer = |model: &Model| match config.optimizer {
-            Optimizer::Adam if weight_decay > 0.0 => adam_w.init(),
-            Optimizer::Adam => adam.init(),
+        let optimizer = |model: &Model, device: &Device| match config.optimizer {
+            Optimizer::Adam if weight_decay > 0.0 => placed::optimizer(adam_w.build(), device),
+            Optimizer::Adam => placed::optimizer(adam.build(), device),
             Optimizer::Muon => {
-                muon::with_adam(&adam, muon_lr / config.adam.lr, model.network.specs())
+                muon::with_adam(&adam, muon_lr / config.adam.lr, model.network.specs(), device)
             }
         };
         let precision = match config.precision {
@@ -82,16 +85,29 @@ impl Learner {
                 device.supports_dtype(precision),
                 "this device does not support {precision:?}; use --precision f32"
             );
-            let device = device.clone().autodiff();
-            let model = model(&device)?;
-            let optimizer = optimizer(&model);
-            Ok(Worker::new(model, optimizer, precision, device))
+            let of_weights = device.clone().autodiff();
+            let model = model(&of_weights)?;
+            let optimizer = optimizer(&model, device);
+            Ok(Worker::new(model, optimizer, precision, of_weights))
         };
         let workers = devices.iter().map(worker).collect::<anyhow::Result<Vec<_>>>()?;
-        Ok(Self { workers, ema: ema(&devices[0])?, nodes })
+        let ema = ema(&devices[0])?;
+        // The first step replaces these.
+        let profiles = config.profile_stds().iter().filter_map(|std| Profile::of_std(*std));
+        let averages = profiles.map(|profile| (profile, ema.clone())).collect();
+        Ok(Self { workers, ema, averages, nodes })
     }
 
-    /// Restores the state of the optimizer.
+    /// Restores the moving averages with power-function profiles, in the order of the recipe.
+    /// `model` returns each by its number, on a device.
+    pub fn restore_averages(&mut self, model: impl Fn(usize, &Device) -> Model) {
+        let device = self.workers[0].device.clone().inner();
+        for (i, (_, average)) in self.averages.iter_mut().enumerate() {
+            *average = model(i, &device);
+        }
+    }
+
+    /// Restores the state of the optimizer, each worker's on its device.
     ///
     /// # Errors
     ///
@@ -124,6 +140,11 @@ impl Learner {
     /// Returns the moving average of the model.
     pub fn ema(&self) -> &Model {
         &self.ema
+    }
+
+    /// Returns the moving averages with power-function profiles, in the order of the recipe.
+    pub fn averages(&self) -> impl ExactSizeIterator<Item = &Model> {
+        self.averages.iter().map(|(_, average)| average)
     }
 
     /// Returns the connection to the other machines, if there are any.
@@ -231,12 +252,18 @@ impl Learner {
         }
         let network = &self.workers[0].model.network;
         self.ema.network = ema::update(self.ema.network.clone(), network, config.ema_beta(images));
+        let batch = config.batch as u64;
+        for (profile, average) in &mut self.averages {
+            let beta = profile.beta(images + batch, batch);
+            average.network = ema::update(average.network.clone(), network, beta);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::EmaProfiles;
     use crate::data::dataset::Dataset;
     use crate::data::loader::Loader;
     use crate::run::checkpoint::State;
@@ -380,8 +407,8 @@ mod tests {
             learner.step(batch, &config, 8).expect("one machine");
             let progress = Progress::new(config, String::new());
             let problem = |optimizer| {
-                State { progress: &progress, network: Vec::new(), ema: Vec::new(), optimizer }
-                    .not_finite()
+                let (network, ema, averages) = (Vec::new(), Vec::new(), Vec::new());
+                State { progress: &progress, network, ema, averages, optimizer }.not_finite()
             };
             let record = learner.optimizer().expect("a record");
             assert_eq!(problem(record.clone()), None);
@@ -433,6 +460,45 @@ mod tests {
             assert_eq!(distance(plain.ema(), disturbed.ema()), 0.0, "{optimizer:?}");
             assert!(plain.model().parameters() != before, "the last step was not taken");
         }
+    }
+
+    /// Averages with power-function profiles are those of the weights after each step, computed in
+    /// double precision. Other values are the same with and without them.
+    #[test]
+    fn averages_have_their_profiles() {
+        let plain = config();
+        let ema_profiles = Some(EmaProfiles { stds: vec![0.1, 0.2], snapshot_every: None });
+        let config = TrainConfig { ema_profiles, ..plain.clone() };
+        let (mut with, mut without) = (learner(&config), learner(&plain));
+        assert_eq!((with.averages().len(), without.averages().len()), (2, 0));
+        let values = |model: &Model| {
+            let values = model.parameters().into_iter().flat_map(|(_, values)| values);
+            values.map(f64::from).collect::<Vec<f64>>()
+        };
+        let gammas = [6.9372039, 1.8262138];
+        let mut want = [Vec::new(), Vec::new()];
+        let batch = config.batch as u64;
+        for (step, data) in batches(&config, 3).into_iter().enumerate() {
+            with.step(data, &config, step as u64 * batch).expect("one machine");
+            let weights = values(with.model());
+            for (want, gamma) in want.iter_mut().zip(gammas) {
+                want.resize(weights.len(), 0.0);
+                let beta = (1.0 - 1.0 / (step + 1) as f64).powf(gamma + 1.0);
+                want.iter_mut().zip(&weights).for_each(|(w, x)| *w = beta * *w + (1.0 - beta) * x);
+            }
+        }
+        for (step, data) in batches(&plain, 3).into_iter().enumerate() {
+            without.step(data, &plain, step as u64 * batch).expect("one machine");
+        }
+        let moved = distance(&start(&config), with.model());
+        for (average, want) in with.averages().zip(&want) {
+            let squares = values(average).into_iter().zip(want).map(|(a, b)| (a - b).powi(2));
+            let off = squares.sum::<f64>().sqrt();
+            assert!(off < 1e-3 * moved, "off by {off} of {moved}");
+            assert!(distance(average, with.model()) > 1e-3 * moved, "not an average");
+        }
+        assert_eq!(distance(with.model(), without.model()), 0.0);
+        assert_eq!(distance(with.ema(), without.ema()), 0.0);
     }
 
     /// With a large epsilon, a step of Adam is proportional to the gradient: a gradient that is

@@ -1,8 +1,9 @@
 //! Checkpoints: single files from which training resumes.
 //!
 //! Eight bytes of magic, the SHA-256 of the rest, and a safetensors file: `net.*` and `ema.*`,
-//! named as in a weights file, and `optimizer`, the optimizer's record in Burn's format. The
-//! metadata contains [`Progress`].
+//! named as in a weights file, `average0.*` and so on for moving averages with power-function
+//! profiles, and `optimizer`, the optimizer's record in Burn's format. The metadata contains
+//! [`Progress`].
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -20,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 use super::folder::RunFolder;
 use super::progress::Progress;
+use crate::config::TrainConfig;
 use crate::files::atomic::write_with;
 
 const MAGIC: &[u8; 8] = b"DIFFIT\0\x01";
@@ -32,9 +34,9 @@ const HASH: usize = 32;
 const DAMAGED: &str = "this checkpoint is damaged";
 
 /// Returns the approximate size in bytes of a checkpoint with this many parameters: the weights,
-/// their moving average and two moments of Adam. (Muon has one.)
-pub fn size(parameters: usize) -> usize {
-    4 * 4 * parameters
+/// their moving averages and two moments of Adam. (Muon has one.)
+pub fn size(config: &TrainConfig, parameters: usize) -> usize {
+    4 * (4 + config.profile_stds().len()) * parameters
 }
 
 /// Named parameters, as in a weights file.
@@ -48,6 +50,8 @@ pub struct State<'a> {
     pub network: Parameters,
     /// Moving average of the parameters.
     pub ema: Parameters,
+    /// Moving averages with power-function profiles.
+    pub averages: Vec<Parameters>,
     /// Record of the optimizer.
     pub optimizer: Vec<u8>,
 }
@@ -59,7 +63,7 @@ impl State<'_> {
             |parameters: &Parameters| parameters.iter().all(|(_, values)| are_finite(values));
         if !finite(&self.network) {
             Some("weights")
-        } else if !finite(&self.ema) {
+        } else if !finite(&self.ema) || !self.averages.iter().all(finite) {
             Some("moving average")
         } else if !is_finite_record(&self.optimizer) {
             Some("optimizer state")
@@ -96,9 +100,11 @@ pub fn save(path: &Path, state: State) -> anyhow::Result<()> {
         infos.push((name, TensorInfo { dtype, shape, data_offsets: (end, end + bytes) }));
         end += bytes;
     };
-    for (prefix, parameters) in [("net", &state.network), ("ema", &state.ema)] {
+    let averages = (0..).map(Part::Average).zip(&state.averages);
+    let parts = [(Part::Network, &state.network), (Part::Ema, &state.ema)];
+    for (part, parameters) in parts.into_iter().chain(averages) {
         for (spec, values) in parameters {
-            let name = format!("{prefix}.{}", spec.name);
+            let name = part.tensor(spec);
             add(name, Dtype::F32, spec.shape.clone(), 4 * values.len());
         }
     }
@@ -114,7 +120,8 @@ pub fn save(path: &Path, state: State) -> anyhow::Result<()> {
         let mut to = Hashing { file: BufWriter::with_capacity(1 << 20, file), hash: Sha256::new() };
         to.write_all(&(header.len() as u64).to_le_bytes())?;
         to.write_all(&header)?;
-        for (_, values) in state.network.into_iter().chain(state.ema) {
+        let averages = state.averages.into_iter().flatten();
+        for (_, values) in state.network.into_iter().chain(state.ema).chain(averages) {
             for values in values.chunks(1 << 12) {
                 let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
                 to.write_all(&bytes)?;
@@ -220,13 +227,26 @@ pub struct Checkpoint {
     values: HashMap<String, Vec<f32>>,
 }
 
-/// One of the two sets of parameters in a checkpoint.
+/// A set of parameters in a checkpoint.
 #[derive(Clone, Copy)]
 pub enum Part {
     /// The trained network.
     Network,
     /// Its moving average.
     Ema,
+    /// A moving average with a power-function profile, by its number.
+    Average(usize),
+}
+
+impl Part {
+    /// Returns the name of a tensor of this part.
+    fn tensor(self, spec: &TensorSpec) -> String {
+        match self {
+            Part::Network => format!("net.{}", spec.name),
+            Part::Ema => format!("ema.{}", spec.name),
+            Part::Average(number) => format!("average{number}.{}", spec.name),
+        }
+    }
 }
 
 impl Checkpoint {
@@ -262,9 +282,11 @@ impl Checkpoint {
             .map(|(name, view)| (name.to_string(), f32_values(view.data())))
             .collect();
         let checkpoint = Self { progress, optimizer, values };
+        let averages = (0..checkpoint.progress.config.profile_stds().len()).map(Part::Average);
+        let parts: Vec<Part> = [Part::Network, Part::Ema].into_iter().chain(averages).collect();
         for spec in model::weights::specs(checkpoint.config()) {
-            for prefix in ["net", "ema"] {
-                let values = checkpoint.values.get(&format!("{prefix}.{}", spec.name));
+            for part in &parts {
+                let values = checkpoint.values.get(&part.tensor(&spec));
                 ensure!(values.is_some_and(|v| v.len() == spec.len()), "{damaged}");
             }
         }
@@ -280,13 +302,9 @@ impl Checkpoint {
         &self.progress.config.model
     }
 
-    /// Builds the model with one of the two sets of parameters.
+    /// Builds the model with one of the sets of parameters.
     pub fn model(&self, part: Part, device: &Device) -> Model {
-        let prefix = match part {
-            Part::Network => "net",
-            Part::Ema => "ema",
-        };
-        let values = |spec: &TensorSpec| self.values[&format!("{prefix}.{}", spec.name)].clone();
+        let values = |spec: &TensorSpec| self.values[&part.tensor(spec)].clone();
         Model::from_values(self.config().clone(), &values, device)
     }
 }
@@ -294,7 +312,7 @@ impl Checkpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::TrainConfig;
+    use crate::config::EmaProfiles;
     use crate::run::progress::LogWindow;
     use model::config::{NetworkConfig, Window};
 
@@ -309,6 +327,7 @@ mod tests {
         image.window = Window::Size(2);
         image.time.channels = 4;
         image.time.width = 4;
+        config.ema_profiles = Some(EmaProfiles { stds: vec![0.05, 0.1], snapshot_every: None });
         let model = Model::new(config.model.clone(), 1, &Device::flex()).expect("it fits together");
         let progress = Progress {
             images: 64,
@@ -324,10 +343,16 @@ mod tests {
             progress: &progress,
             network: model.parameters(),
             ema: model.parameters(),
+            averages: vec![model.parameters(), halved(model.parameters())],
             optimizer: vec![1, 2, 3],
         };
         save(&path, state).expect("saved");
         (std::fs::read(&path).expect("there"), model)
+    }
+
+    fn halved(mut parameters: Parameters) -> Parameters {
+        parameters.iter_mut().flat_map(|(_, values)| values).for_each(|value| *value *= 0.5);
+        parameters
     }
 
     #[test]
@@ -339,9 +364,11 @@ mod tests {
             (64, LogWindow(0.25, 32))
         );
         assert_eq!(checkpoint.optimizer, [1, 2, 3]);
-        for part in [Part::Network, Part::Ema] {
+        for part in [Part::Network, Part::Ema, Part::Average(0)] {
             assert_eq!(checkpoint.model(part, &Device::flex()).parameters(), model.parameters());
         }
+        let second = checkpoint.model(Part::Average(1), &Device::flex()).parameters();
+        assert_eq!(second, halved(model.parameters()));
     }
 
     #[test]
@@ -387,6 +414,7 @@ mod tests {
                 progress: &progress,
                 network: model.parameters(),
                 ema: model.parameters(),
+                averages: vec![model.parameters(); 2],
                 optimizer: Vec::new(),
             };
             spoil(&mut state);
@@ -396,6 +424,7 @@ mod tests {
         for (part, spoil) in [
             ("weights", (|state| state.network[3].1[0] = f32::NAN) as fn(&mut State)),
             ("moving average", |state| state.ema[0].1[1] = f32::INFINITY),
+            ("moving average", |state| state.averages[1][0].1[1] = f32::NAN),
         ] {
             assert_eq!(state(spoil).not_finite(), Some(part));
             save(&run.checkpoint(20), state(spoil)).expect("saved");

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 
+use super::snapshots::SNAPSHOTS;
 use crate::config::TrainConfig;
 use crate::files::atomic::{remove_temporary, write};
 use crate::files::lock::try_lock;
@@ -21,6 +22,8 @@ use crate::files::lock::try_lock;
 /// | `grids/*.png` | samples from fixed seeds, named by the number of images seen |
 /// | `checkpoints/*.ckpt` | checkpoints, named by the number of images seen |
 /// | `best.ckpt` | the checkpoint with the best image quality, if that is measured |
+/// | `ema/*.safetensors` | snapshots of moving averages, named by images and standard deviation |
+/// | `first-and-last.png` | the first and the last grid, side by side |
 /// | `weights.safetensors` | the weights file of the finished run |
 /// | `report.html` | the report that `trainer report` writes |
 /// | `lock` | the lock file of the training process |
@@ -158,23 +161,25 @@ impl RunFolder {
             "{}: another process is training this run",
             self.0.display()
         );
-        for folder in [self.0.clone(), self.0.join("checkpoints"), self.0.join("grids")] {
-            remove_temporary(&folder);
+        remove_temporary(&self.0);
+        for folder in ["checkpoints", "grids", SNAPSHOTS] {
+            remove_temporary(&self.0.join(folder));
         }
         Ok(file)
     }
 
-    /// Renames checkpoints later than `last` images, which a run that was resumed from an earlier
-    /// checkpoint must not use. `warn` receives a message for each.
+    /// Renames checkpoints and snapshots of moving averages later than `last` images, which a run that
+    /// was resumed from an earlier checkpoint must not use. `warn` receives a message for each
+    /// checkpoint.
     ///
     /// # Errors
     ///
     /// If a file cannot be renamed.
-    pub fn set_aside_later_checkpoints(
-        &self,
-        last: u64,
-        warn: impl Fn(&str),
-    ) -> anyhow::Result<()> {
+    pub fn set_aside_later(&self, last: u64, warn: impl Fn(&str)) -> anyhow::Result<()> {
+        let later = self.snapshots()?.into_iter().filter(|snapshot| snapshot.images > last);
+        for snapshot in later {
+            set_aside(&snapshot.path)?;
+        }
         for path in self.checkpoints()?.into_iter().filter(|path| images(path) > Some(last)) {
             let aside = set_aside(&path)?;
             warn(&format!(
@@ -276,17 +281,18 @@ impl RunFolder {
     }
 }
 
-/// Renames a checkpoint that a run must not use, and returns its new path.
+/// Renames a file of a run, to its name with `.aside`, or `.aside2` and so on. Returns the new path.
 ///
 /// # Errors
 ///
-/// If it cannot be renamed.
+/// If the file cannot be renamed.
 pub fn set_aside(path: &Path) -> anyhow::Result<PathBuf> {
-    let mut aside = path.with_extension("ckpt.aside");
+    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    let mut aside = path.with_extension(format!("{extension}.aside"));
     let mut copies = 1;
     while aside.exists() {
         copies += 1;
-        aside = path.with_extension(format!("ckpt.aside{copies}"));
+        aside = path.with_extension(format!("{extension}.aside{copies}"));
     }
     fs::rename(path, &aside).with_context(|| format!("cannot rename {}", path.display()))?;
     Ok(aside)
@@ -351,7 +357,7 @@ mod tests {
         fs::write(&copy, "x").expect("written");
         let (_, latest) = RunFolder::find(run.path()).expect("found");
         assert_eq!(latest[0], run.checkpoint(10_000_000_000));
-        run.set_aside_later_checkpoints(1_000_000_000, |_| ()).expect("renamed");
+        run.set_aside_later(1_000_000_000, |_| ()).expect("renamed");
         assert_eq!(run.checkpoints().expect("listed").len(), 2);
         run.remove_old_checkpoints(1, Some(0)).expect("removed");
         assert_eq!(run.checkpoints().expect("listed"), [run.checkpoint(1_000_000_000)]);
@@ -364,7 +370,7 @@ mod tests {
         let run = RunFolder::create(out.path(), "x").expect("made");
         for content in ["a", "b", "c"] {
             fs::write(run.checkpoint(20), content).expect("written");
-            run.set_aside_later_checkpoints(10, |_| ()).expect("renamed");
+            run.set_aside_later(10, |_| ()).expect("renamed");
         }
         for (name, content) in [("aside", "a"), ("aside2", "b"), ("aside3", "c")] {
             let path = run.checkpoint(20).with_extension(format!("ckpt.{name}"));

@@ -8,4 +8,5 @@ pub mod launch;
 pub mod progress;
 pub mod report;
 pub mod signals;
+pub mod snapshots;
 pub mod tensorboard;

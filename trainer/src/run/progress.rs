@@ -141,13 +141,14 @@ impl Progress {
     }
 
     /// Returns everything that machines training together must agree on, as text: the recipe
-    /// without paths, and the progress.
+    /// without paths and the micro-batch, and the progress.
     ///
     /// # Errors
     ///
     /// If it cannot be serialised.
     pub fn identity(&self) -> anyhow::Result<String> {
-        let mut config = TrainConfig { data: PathBuf::new(), ..self.config.clone() };
+        let (data, micro_batch) = (PathBuf::new(), None);
+        let mut config = TrainConfig { data, micro_batch, ..self.config.clone() };
         if let Some(path) = config.validation.as_mut().and_then(|v| v.data.as_mut()) {
             path.clear();
         }

@@ -76,8 +76,15 @@ impl Status {
     }
 
     /// Updates the display after a step of `batch` images that took `time`, with its loss, gradient
-    /// norm and learning rate.
-    pub fn step(&mut self, images: u64, batch: usize, time: Duration, [loss, norm, lr]: [f64; 3]) {
+    /// norm and learning rate. `memory` is the peak memory of the process in bytes, if it is known.
+    pub fn step(
+        &mut self,
+        images: u64,
+        batch: usize,
+        time: Duration,
+        [loss, norm, lr]: [f64; 3],
+        memory: Option<u64>,
+    ) {
         // The mean of all steps, then an exponential moving average. The second step replaces the
         // first, which includes warm-up.
         let now = time.as_secs_f64().max(1e-9) / batch as f64;
@@ -93,9 +100,11 @@ impl Status {
         let left = self.duration.saturating_sub(images) as f64 / rate;
         let validation =
             self.validation_loss.map_or(String::new(), |loss| format!(" (validation {loss:.4})"));
+        let memory = memory
+            .map_or(String::new(), |bytes| format!("  peak memory {:.1} GB", bytes as f64 / 1e9));
         let message = format!(
             "{} of {} images  {rate:.1} images/s  loss {loss:.4}{validation}  gradient \
-             {norm:.2}  lr {lr:.2e}  {:#} left",
+             {norm:.2}  lr {lr:.2e}{memory}  {:#} left",
             HumanCount(images),
             HumanCount(self.duration),
             HumanDuration(Duration::from_secs_f64(left.min(1e9))),

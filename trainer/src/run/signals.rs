@@ -7,6 +7,36 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+#[cfg(unix)]
+use super::report::print_message;
+
+/// Prints a message when the first signal arrives. The handlers of [`StopSignal::listen`] only set
+/// flags, which the command looks at when it has finished something.
+///
+/// # Errors
+///
+/// If the system refuses.
+#[cfg(unix)]
+pub fn announce(message: &'static str) -> std::io::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+    let wait = move || {
+        if signals.forever().next().is_some() {
+            print_message!("\n{message}");
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(wait).map(|_| ())
+}
+
+/// Does nothing: other systems have no such signals.
+///
+/// # Errors
+///
+/// Never.
+#[cfg(not(unix))]
+pub fn announce(_message: &'static str) -> std::io::Result<()> {
+    Ok(())
+}
+
 /// The first signal that was received, or 0.
 #[derive(Clone, Default)]
 pub struct StopSignal(Arc<AtomicUsize>);

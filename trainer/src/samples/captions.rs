@@ -29,6 +29,12 @@ pub fn grid(images: &[Rgb], captions: &[String], columns: usize) -> Rgb {
     Rgb::grid(&cells, columns)
 }
 
+/// Returns the size in pixels of the image, enlarged, in a cell of the given size.
+pub fn image_size([width, height]: [usize; 2]) -> [usize; 2] {
+    let text = LINES * (CHARACTER[1] + 2);
+    [width.saturating_sub(2 * MARGIN), height.saturating_sub(3 * MARGIN + text)]
+}
+
 /// Returns an image on white with its caption below.
 fn cell(image: &Rgb, caption: &str) -> Rgb {
     let scale = MIN_WIDTH.div_ceil(image.width.max(1)).max(1);
@@ -129,6 +135,7 @@ mod tests {
         // Above the caption is the enlarged image.
         let above = 3 * otter.width * (96 + MARGIN);
         assert_eq!(none.bytes[..above], otter.bytes[..above]);
+        assert_eq!(image_size([otter.width, otter.height]), [96, 96]);
         // Captions of any characters and length are accepted.
         for text in ["São Tomé & Príncipe Flag", "日本", &"word ".repeat(90), &"x".repeat(500)]
         {

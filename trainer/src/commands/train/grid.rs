@@ -33,8 +33,8 @@ const PREFERRED_CLASSES: [&str; 16] = [
     "green apple",
 ];
 
-/// Returns a grid of `n` samples from the seeds 0 to `n - 1`, with captions if the classes have
-/// names.
+/// Returns a grid of `n` samples from the seeds 0 to `n - 1`, with the name of the class below each
+/// image if the model has classes.
 ///
 /// # Errors
 ///
@@ -52,12 +52,21 @@ pub fn sample_grid(
     let settings = Settings { classes: labels, ..Settings::default() };
     let images = images(model, vae, &settings, &seeds, BATCH, device, |_| {})?;
     let columns = Rgb::square(images.len());
-    if names.is_empty() || classes.is_empty() {
-        return Ok(Rgb::grid(&images, columns));
+    match captions(names, model.config.classes(), images.len()) {
+        None => Ok(Rgb::grid(&images, columns)),
+        Some(captions) => Ok(captions::grid(&images, &captions, columns)),
     }
-    let name = |i: usize| names.get(classes[i % classes.len()]).cloned().unwrap_or_default();
-    let captions: Vec<String> = (0..images.len()).map(name).collect();
-    Ok(captions::grid(&images, &captions, columns))
+}
+
+/// Returns the captions of the `n` samples of a grid of a model with `count` classes: names of their
+/// classes, or class indices where there is no name. `None` for a model without classes.
+pub fn captions(names: &[String], count: usize, n: usize) -> Option<Vec<String>> {
+    let classes = classes_to_show(names, count, n);
+    let name = |i: usize| {
+        let class = classes[i % classes.len()];
+        names.get(class).cloned().unwrap_or_else(|| class.to_string())
+    };
+    (!classes.is_empty()).then(|| (0..n).map(name).collect())
 }
 
 /// Returns the classes of `n` samples among `count` classes: the preferred ones if they exist,
@@ -89,5 +98,16 @@ mod tests {
         assert_eq!(classes_to_show(&[], 10, 4), [0, 2, 5, 7]);
         assert_eq!(classes_to_show(&[], 2, 4), [0, 1]);
         assert!(classes_to_show(&[], 0, 4).is_empty());
+    }
+
+    #[test]
+    fn samples_of_classes_have_captions() {
+        assert_eq!(captions(&[], 0, 4), None);
+        let names = ["cat", "dog"].map(String::from);
+        let want = |captions: &[&str]| Some(captions.iter().map(ToString::to_string).collect());
+        assert_eq!(captions(&names, 2, 5), want(&["cat", "dog", "cat", "dog", "cat"]));
+        // Classes of the network that the dataset does not have.
+        assert_eq!(captions(&names, 4, 4), want(&["cat", "dog", "2", "3"]));
+        assert_eq!(captions(&[], 10, 2), want(&["0", "5"]));
     }
 }

@@ -3,15 +3,36 @@
 use std::io::Write;
 use std::path::Path;
 
+use clap::ValueEnum;
 use serde_json::json;
 
+use super::change::Change;
 use super::invocation;
 use crate::args::OutputArgs;
 use crate::data::dataset::Dataset;
+use crate::device::DeviceKind;
+use crate::memory::Chosen;
 use crate::run::checkpoint;
 use crate::run::folder::RunFolder;
 use crate::run::progress::{Measured, Progress};
 use crate::run::report::print_message;
+
+/// Prints that the data are being read, which can take minutes.
+pub fn reading(data: &Path) {
+    print_message!("reading the data: {}", data.display());
+}
+
+/// Returns the message about the compilation of kernels on a device, which happens in the first grid
+/// and steps. `None` for the CPU, whose kernels are part of the program.
+pub fn compiling(device: DeviceKind) -> Option<String> {
+    let name = device.to_possible_value().map(|value| value.get_name().to_string());
+    (device != DeviceKind::Flex).then(|| {
+        format!(
+            "compiling kernels for {}: the first grid and the first steps take longer, up to minutes",
+            name.unwrap_or_default()
+        )
+    })
+}
 
 /// Prints what is trained, on what, and where the output goes. `parameters` are those of the
 /// network.
@@ -60,7 +81,25 @@ pub fn introduction(
         "writing to {}: grids, and {} checkpoints of {} MB",
         folder.path().display(),
         args.keep,
-        checkpoint::size(parameters) / 1_000_000
+        checkpoint::size(config, parameters) / 1_000_000
+    );
+    if let Some(interval) = config.snapshot_interval() {
+        print_message!(
+            "keeping {} moving averages with power-function profiles; snapshots of {} MB each every \
+             {interval} images",
+            config.profile_stds().len(),
+            4 * parameters / 1_000_000
+        );
+    }
+}
+
+/// Prints which micro-batch was chosen, since a batch of `batch` images does not fit into memory.
+pub fn micro_batch(chosen: &Chosen, batch: usize) {
+    let [needed, free] = [chosen.needed, chosen.free].map(|bytes| bytes / 1_000_000);
+    print_message!(
+        "a batch of {batch} takes about {needed} MB, but {free} MB are available: computing it in \
+         micro-batches of {}, with the same result up to rounding",
+        chosen.size
     );
 }
 
@@ -131,7 +170,13 @@ pub fn stopped(progress: &Progress, folder: &RunFolder) {
 }
 
 /// Prints the result of a run, and how to use it. `best` is the measurement of `best.ckpt`.
-pub fn result(progress: &Progress, folder: &RunFolder, best: Option<&Measured>, args: &OutputArgs) {
+pub fn result(
+    progress: &Progress,
+    folder: &RunFolder,
+    best: Option<&Measured>,
+    args: &OutputArgs,
+    change: Option<&Change>,
+) {
     let weights = folder.weights();
     let mut text = String::new();
     if args.json {
@@ -140,6 +185,7 @@ pub fn result(progress: &Progress, folder: &RunFolder, best: Option<&Measured>, 
             "run": folder.path(),
             "weights": weights,
             "validation_loss": progress.validation_loss,
+            "first_and_last_grid": change.map(|change| &change.path),
         });
         if let Some(Measured { images, name, value, .. }) = best {
             result["best"] = json!({ "checkpoint": folder.best(), "images": images, "metric": name, "value": value });
@@ -166,7 +212,22 @@ pub fn result(progress: &Progress, folder: &RunFolder, best: Option<&Measured>, 
         if progress.images < progress.config.duration {
             text += &format!("to resume: {}\n", invocation::resume(folder.path(), []));
         }
+        if let Some(Change { path, sentence }) = change {
+            text += &format!("{sentence} Side by side: {}\n", path.display());
+        }
     }
     // Everything is saved: standard output that cannot be written is no failure.
     let _ = anstream::stdout().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compilation_is_announced_on_gpus() {
+        assert_eq!(compiling(DeviceKind::Flex), None);
+        let said = compiling(DeviceKind::Cuda).expect("a message");
+        assert!(said.starts_with("compiling kernels for cuda:"), "{said}");
+    }
 }

@@ -1,5 +1,7 @@
 //! `trainer train`: trains a model.
 
+mod change;
+mod flags;
 pub mod grid;
 mod invocation;
 mod log;
@@ -21,7 +23,10 @@ use anyhow::Context;
 use crate::args::TrainArgs;
 use crate::config::TrainConfig;
 use crate::run::launch;
-use crate::run::signals::StopSignal;
+use crate::run::signals::{self, StopSignal};
+
+/// Message when a signal arrives. A step of a large batch can take minutes.
+pub const STOPPING: &str = "stopping after this step, then saving a checkpoint; a second signal ends at once, without saving";
 
 /// Returns the recipe of a run.
 ///
@@ -38,7 +43,11 @@ pub fn recipe(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
 ///
 /// If training cannot start or continue. Saved checkpoints are unaffected.
 pub fn run(mut args: TrainArgs) -> anyhow::Result<ExitCode> {
-    let stop = StopSignal::listen().context("cannot install signal handlers")?;
+    let context = "cannot install signal handlers";
+    let stop = StopSignal::listen().context(context)?;
+    if !(args.output.quiet || args.output.json || args.dry_run) {
+        signals::announce(STOPPING).context(context)?;
+    }
     launch::complete(&mut args)?;
     train(&args, &stop)
 }
@@ -69,6 +78,9 @@ pub fn train(args: &TrainArgs, stop: &StopSignal) -> anyhow::Result<ExitCode> {
         }
         if session.must_measure(last) {
             session.measure(stop);
+        }
+        if complete || session.intervals.snapshot.is_some_and(|every| session.is_due(every)) {
+            session.write_snapshots();
         }
         if last || session.must_save() {
             session.save()?;

@@ -11,11 +11,13 @@ use model::weights::{Weights, shape_of};
 use model::{Model, TensorSpec};
 use serde_json::{Value, json};
 
-use crate::args::{RecipeArgs, TrainArgs};
+use super::flags::recipe_json;
+use crate::args::TrainArgs;
 use crate::config::options::Options;
 use crate::config::{ClassVectors, EMBEDDED_DATA, TrainConfig};
 use crate::data::class_vectors;
 use crate::data::dataset::Dataset;
+use crate::files::hash::sha256;
 use crate::learner::nodes::Nodes;
 use crate::learner::step::Learner;
 use crate::memory;
@@ -46,7 +48,12 @@ pub struct Plan {
     started_from: String,
     /// Name of the run folder, after its number.
     label: String,
+    /// Name of the preset, if it is for data that are not given.
+    without_data: Option<String>,
 }
+
+/// Presets for the embedded dataset.
+const BUNDLED_DATA: [&str; 2] = ["tiny", "tiny-emoji"];
 
 /// Name of the tensor of class embeddings.
 const CLASS_EMBEDDINGS: &str = "time.class.weight";
@@ -87,8 +94,9 @@ impl Plan {
             options.add(&path.display().to_string(), values);
         }
         options.add("flags", recipe_json(&args.recipe));
-        let config = with_absolute_paths(options.config()?);
+        let config = options.config()?;
         config.validate_fit()?;
+        let without_data = !BUNDLED_DATA.contains(&name) && options.is_of_preset("data");
 
         let from = match &args.from {
             Some(from) => from.clone(),
@@ -105,9 +113,25 @@ impl Plan {
             SCRATCH => (Start::Random, String::new()),
             from => initial_weights(from, &config, name)?,
         };
+        let fingerprint = match &start {
+            Start::Weights(bytes) => Some(sha256(bytes)),
+            _ => None,
+        };
+        if let (Some(known), None) = (&config.from_sha256, &args.from) {
+            ensure!(
+                fingerprint.as_ref() == Some(known),
+                "these options are those of a run that started from the weights with SHA-256 {known}: \
+                 use --from with these weights, or with others, or --from scratch"
+            );
+        }
+        if config.from_sha256 != fingerprint {
+            options.add("--from", json!({ "from_sha256": fingerprint }));
+        }
+        let config = with_absolute_paths(options.config()?);
         let data = config.data.file_stem().unwrap_or_default().to_string_lossy();
         let label = format!("{name}-{data}-batch{}", config.batch);
-        Ok(Self { options, config, start, started_from, label })
+        let without_data = without_data.then(|| name.to_string());
+        Ok(Self { options, config, start, started_from, label, without_data })
     }
 
     /// Makes the plan of resuming a run.
@@ -130,7 +154,8 @@ impl Plan {
         );
         let started_from = checkpoint.progress.started_from.clone();
         let start = Start::Checkpoint { folder, checkpoint: Box::new(checkpoint), lock };
-        Ok(Self { options, config, start, started_from, label: String::new() })
+        let (label, without_data) = (String::new(), None);
+        Ok(Self { options, config, start, started_from, label, without_data })
     }
 
     /// Returns the number of images seen before.
@@ -139,6 +164,27 @@ impl Plan {
             Start::Checkpoint { checkpoint, .. } => checkpoint.progress.images,
             _ => 0,
         }
+    }
+
+    /// Returns what to do if the preset is for data that are not given.
+    pub fn missing_data(&self) -> Option<String> {
+        let preset = self.without_data.as_ref()?;
+        let how = match self.config.model.image_shape() {
+            [3, 32, 32] => {
+                "`trainer data fetch cifar10` downloads CIFAR-10 (170 MB), then use --data \
+                            data/cifar-10-python.tar.gz; --data emoji trains on the embedded emoji"
+                    .into()
+            }
+            [1 | 3, h, w] => format!(
+                "use --data with a folder or a zip of {w}x{h} images; --resize crops and resizes others"
+            ),
+            _ => {
+                "for a latent model, encode the images with `trainer data encode`, then use --data \
+                  with the latent dataset"
+                    .into()
+            }
+        };
+        Some(format!("--preset {preset} needs --data: {how}"))
     }
 
     /// Prints the options, the sizes and the run folder.
@@ -157,7 +203,13 @@ impl Plan {
         println!("multiply-adds   {:.3} G per image and forward pass", macs.total() as f64 / 1e9);
         let needed = memory::estimate(&self.config, args.cluster.workers());
         println!("memory          about {} MB per device", needed / 1_000_000);
-        println!("checkpoints     {} MB each", checkpoint::size(parameters) / 1_000_000);
+        let size = checkpoint::size(&self.config, parameters);
+        println!("checkpoints     {} MB each", size / 1_000_000);
+        if let Some(interval) = self.config.snapshot_interval() {
+            let averages = self.config.profile_stds().len();
+            let each = 4 * parameters / 1_000_000;
+            println!("snapshots       {averages} averages of {each} MB every {interval} images");
+        }
         println!("images          {} of {}", self.images(), self.config.duration);
         match &self.start {
             Start::Checkpoint { folder, .. } => {
@@ -233,6 +285,7 @@ impl Plan {
                 let network = |device: &_| Ok(checkpoint.model(Part::Network, device));
                 let ema = |device: &_| Ok(checkpoint.model(Part::Ema, device));
                 let mut learner = Learner::new(config, devices, nodes, network, ema)?;
+                learner.restore_averages(|i, device| checkpoint.model(Part::Average(i), device));
                 learner
                     .restore_optimizer(&checkpoint.optimizer)
                     .with_context(|| folder.path().display().to_string())?;
@@ -301,49 +354,6 @@ fn initial_weights(
     Ok((Start::Weights(bytes), name))
 }
 
-/// Returns the options of Adam that are given as flags, as JSON.
-fn adam(args: &RecipeArgs) -> Option<Value> {
-    let values = [("lr", args.lr), ("weight_decay", args.weight_decay)];
-    let given = values.into_iter().filter_map(|(name, value)| Some((name.into(), value?.into())));
-    let given: serde_json::Map<String, Value> = given.collect();
-    (!given.is_empty()).then_some(Value::Object(given))
-}
-
-/// Returns the options of the recipe that are given as flags, as JSON.
-fn recipe_json(args: &RecipeArgs) -> Value {
-    let data = args.data.as_ref().map(|path| path.display().to_string());
-    let validation = |images| match (images, &args.validation_data) {
-        (0, _) => Value::Null,
-        (images, None) => json!({ "images": images }),
-        (images, Some(path)) => json!({ "images": images, "data": path.display().to_string() }),
-    };
-    let values = [
-        ("data", data.map(Value::from)),
-        ("resize", args.resize.map(Value::from)),
-        ("batch", args.batch.map(Value::from)),
-        ("micro_batch", args.micro_batch.map(Value::from)),
-        ("gradient_checkpointing", args.gradient_checkpointing.map(Value::from)),
-        ("precision", args.precision.map(|precision| json!(precision))),
-        ("clip", args.clip.map(Value::from)),
-        ("augment", args.augment.map(Value::from)),
-        ("label_dropout", args.label_dropout.map(Value::from)),
-        ("class_vectors", args.class_vectors.map(|vectors| json!(vectors))),
-        ("duration", args.duration.map(Value::from)),
-        ("adam", adam(args)),
-        ("lr_ramp", args.lr_ramp.map(Value::from)),
-        ("lr_decay", args.lr_decay.map(Value::from)),
-        ("lr_decay_shape", args.lr_decay_shape.map(|shape| json!(shape))),
-        ("lr_inverse_sqrt", args.lr_inverse_sqrt.map(Value::from)),
-        ("optimizer", args.optimizer.map(|optimizer| json!(optimizer))),
-        ("muon_lr", args.muon_lr.map(Value::from)),
-        ("immiscible", args.immiscible.map(Value::from)),
-        ("validation", args.validate.map(validation)),
-        ("seed", args.seed.map(Value::from)),
-    ];
-    let given = values.into_iter().filter_map(|(name, value)| Some((name.into(), value?)));
-    Value::Object(given.collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -373,6 +383,7 @@ mod tests {
             progress: &progress,
             network: model.parameters(),
             ema: model.parameters(),
+            averages: Vec::new(),
             optimizer: Vec::new(),
         };
         checkpoint::save(&folder.checkpoint(32), state).expect("saved");

@@ -1,5 +1,7 @@
 //! When a training process saves: only good states, and at once if other files cannot be written.
 
+use model::Model;
+
 use super::session::Session;
 use crate::run::checkpoint::{self, State};
 use crate::run::progress::Progress;
@@ -85,6 +87,7 @@ impl Session {
             progress: &self.progress,
             network: self.learner.model().parameters(),
             ema: self.learner.ema().parameters(),
+            averages: self.learner.averages().map(Model::parameters).collect(),
             optimizer: self.learner.optimizer()?,
         };
         Ok(match state.not_finite() {

@@ -10,12 +10,14 @@ use model::vae::Vae;
 use model::weights::Precision;
 use serde_json::json;
 
+use super::change;
 use super::grid::sample_grid;
 use super::log::Log;
 use super::messages;
 use super::quality::Quality;
 use super::saves::Saves;
 use crate::args::OutputArgs;
+use crate::config::TrainConfig;
 use crate::data::loader::Loader;
 use crate::files::atomic::write;
 use crate::learner::step::{Learner, Step};
@@ -37,17 +39,20 @@ pub struct Intervals {
     pub sample: u64,
     pub validate: u64,
     pub save: u64,
+    /// Between two snapshots of moving averages; `None` without any.
+    pub snapshot: Option<u64>,
 }
 
 impl Intervals {
-    /// Returns the intervals that the flags ask for, in a run of `duration` images.
-    pub fn new(args: &OutputArgs, duration: u64) -> Self {
-        let default_interval = (duration / 3).clamp(LOG_INTERVAL, 500_000);
+    /// Returns the intervals that the flags and the recipe ask for.
+    pub fn new(args: &OutputArgs, config: &TrainConfig) -> Self {
+        let default_interval = (config.duration / 3).clamp(LOG_INTERVAL, 500_000);
         let sample = args.sample_every.unwrap_or(default_interval).max(1);
         Self {
             sample,
             validate: args.validate_every.unwrap_or(sample).max(1),
             save: args.save_every.unwrap_or(default_interval).max(1),
+            snapshot: config.snapshot_interval(),
         }
     }
 }
@@ -125,7 +130,8 @@ impl Session {
         let progress = &mut self.progress;
         let images = progress.images;
         let status = &mut self.log.status;
-        status.step(images, progress.config.batch, *time, [step.loss, step.norm, *lr]);
+        let values = [step.loss, step.norm, *lr];
+        status.step(images, progress.config.batch, *time, values, memory::peak());
         if !step.taken {
             status.warn(&format!(
                 "after {images} images: skipped a step with loss {} and gradient norm {} ({} of \
@@ -201,6 +207,20 @@ impl Session {
             && self.progress.images / self.measure_every > measured / self.measure_every
     }
 
+    /// Writes snapshots of the moving averages with power-function profiles, if there are any.
+    pub fn write_snapshots(&mut self) {
+        let written = self.try_write_snapshots();
+        self.report(written);
+    }
+
+    fn try_write_snapshots(&self) -> anyhow::Result<()> {
+        let Progress { images, config, .. } = &self.progress;
+        for (average, std) in self.learner.averages().zip(config.profile_stds()) {
+            self.folder.write_snapshot(*images, *std, average, &card(&self.progress))?;
+        }
+        Ok(())
+    }
+
     /// Measures the validation loss, if the recipe has validation images.
     pub fn validate(&mut self) {
         let Some(validation) = &self.validation else { return };
@@ -274,7 +294,14 @@ impl Session {
         let card = card(&self.progress);
         weights::save::save(&self.folder.weights(), self.learner.ema(), &card, Precision::F32)?;
         if !self.args.no_result {
-            messages::result(&self.progress, &self.folder, self.best(), &self.args);
+            let change =
+                change::between_grids(&self.folder, &self.progress, self.args.grid as usize);
+            let change = change.unwrap_or_else(|error| {
+                self.log.status.warn(&format!("warning: {error:#}"));
+                None
+            });
+            let best = self.best();
+            messages::result(&self.progress, &self.folder, best, &self.args, change.as_ref());
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -289,7 +316,9 @@ mod tests {
     fn intervals(flags: &[&str], duration: u64) -> [u64; 3] {
         let args = Args::parse_from([&["trainer", "train"], flags].concat());
         let Some(Command::Train(args)) = args.command else { panic!("trainer train") };
-        let Intervals { sample, validate, save } = Intervals::new(&args.output, duration);
+        let preset = TrainConfig::preset("tiny").expect("a preset");
+        let config = TrainConfig { duration, ..preset };
+        let Intervals { sample, validate, save, .. } = Intervals::new(&args.output, &config);
         [sample, validate, save]
     }
 

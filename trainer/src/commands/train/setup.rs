@@ -33,9 +33,10 @@ use crate::weights::autoencoder::Autoencoder;
 ///
 /// If the flags, the data or the weights cannot be used. No run folder is created then.
 pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
+    let output = &args.output;
     let devices = args.cluster.device.device.open_all(args.cluster.devices.into())?;
-    let plan = Plan::new(args)?;
-    let config = plan.config.clone();
+    let mut plan = Plan::new(args)?;
+    let mut config = plan.config.clone();
     let workers = args.cluster.workers();
     config.validate_for(workers)?;
     ensure!(
@@ -46,15 +47,29 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
     if args.dry_run {
         plan.print(args)?;
     }
+    if let Some(message) = plan.missing_data() {
+        ensure!(args.dry_run, "{message}");
+        warn(&message);
+        return Ok(None);
+    }
+    if !(output.quiet || output.json) {
+        messages::reading(&config.data);
+    }
     let data = Arc::new(open_data(&plan, args)?);
     let validation = Validation::open(&config, &data)?;
     let vae = decoder(&args.output.vae, &config, &data, &devices[0])?;
     let quality = Checked::open(&args.quality, &config.model, vae.as_ref(), &devices[0])?;
     check_quality_flags(args)?;
+    if let Some(chosen) = memory::check(&config, &devices, workers)? {
+        if !(output.quiet || output.json) {
+            messages::micro_batch(&chosen, config.batch);
+        }
+        config.micro_batch = Some(chosen.size);
+        plan.config = config.clone();
+    }
     if args.dry_run {
         return Ok(None);
     }
-    memory::check(&config, &devices, workers)?;
     let mut quality = quality.map(Checked::prepare).transpose()?;
     let nodes = args.cluster.node.map(|node| Nodes::join(&args.cluster.nodes, node)).transpose()?;
     let (mut progress, mut learner) = plan.build(&data, &devices, nodes)?;
@@ -65,18 +80,20 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
     let (folder, lock) = plan.folder(args)?;
     folder.write_options(&progress.config)?;
     Launch::of(args).write(&folder)?;
-    folder.set_aside_later_checkpoints(progress.images, warn)?;
+    folder.set_aside_later(progress.images, warn)?;
     if let Some(quality) = &mut quality {
         quality.find_best(&folder)?;
     }
-    let output = &args.output;
-    let intervals = Intervals::new(output, config.duration);
+    let intervals = Intervals::new(output, &config);
     let measure_every = args.quality.metric_every.unwrap_or(intervals.sample).max(1);
     if !(output.quiet || output.json) {
         let parameters = learner.model().network.parameter_count();
         messages::introduction(&progress, &data, &folder, parameters, output);
         if let Some(quality) = &quality {
             print_message!("measuring {} every {measure_every} images", quality.describe());
+        }
+        if let Some(message) = messages::compiling(args.cluster.device.device) {
+            print_message!("{message}");
         }
     }
     let share = learner.share(config.batch);
