@@ -616,6 +616,14 @@ async fn files_carry_settings_there_and_back() {
     }
     assert_same(&canvas(&browser, "canvas").await, &native, 1);
 
+    // A photo becomes the picture to start from.
+    browser.upload("#file", &root().join("www/record.jpg")).await;
+    browser.wait("document.querySelector('main').dataset.view === 'play'", SOON).await;
+    browser.wait("document.querySelector('[data-testid=guide]')", SOON).await;
+    assert_eq!(canvas(&browser, "guide").await.dimensions(), (32, 32));
+    view(&browser, "form").await;
+    is(&browser, "ready", SOON).await;
+
     // Weights of one's own are checked and used.
     browser.upload("#file", &root().join("tests/golden/network.weights.safetensors")).await;
     browser.wait("document.querySelector('.poster').checkVisibility()", SOON).await;
@@ -687,6 +695,28 @@ async fn attention_can_be_looked_at() {
     let strip = image::load_from_memory(&strip).expect("a PNG file").into_rgb8();
     assert_eq!(strip.dimensions(), (4 * 128, 128));
 
+    // All blocks at all noise levels. The panel beside it has one of the numbers: block 7 at the first.
+    browser.click("[data-testid=open-survey]").await;
+    let said = "document.querySelector('[data-testid=survey-said]').textContent";
+    browser.wait(&format!("{said}.startsWith('Most in block')"), SOON).await;
+    let cells = "[...document.querySelectorAll('.survey tbody tr')].map(row => [...row.cells].map(c => c.textContent))";
+    let table = browser.run::<Vec<Vec<String>>>(&format!("return {cells}")).await;
+    let blocks =
+        browser.run::<usize>("return document.querySelectorAll('#block option').length").await;
+    assert_eq!(table.len(), 4);
+    assert!(table.iter().all(|row| row.len() == 1 + blocks), "{table:?}");
+    assert_eq!(table[0][0], "80.00");
+    let queries = browser.text("[data-testid=shares]").await;
+    browser.click(".survey .buttons button:nth-child(2)").await;
+    let query = browser.run::<String>(&format!("return ({cells})[0][7]")).await;
+    assert!(queries.contains(&format!("{query} %")), "{query} and {queries}");
+    // Evenness and distance are shown with the time token and without.
+    browser.click(".survey .buttons button:nth-child(5)").await;
+    browser.wait(&format!("{said}.startsWith('The time token changes it most')"), SOON).await;
+    let both = browser.run::<Vec<Vec<String>>>(&format!("return {cells}")).await;
+    assert_eq!(both.len(), 8);
+    assert_ne!(both[..4], both[4..]);
+
     // Without the time token, other pictures come out.
     let made = canvas(&browser, "looked-at").await;
     browser.click("#silent").await;
@@ -757,6 +787,22 @@ async fn noises_and_pictures_can_be_played_with() {
     let distance =
         from.iter().zip(guide.iter()).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>();
     assert!(distance / (from.len() as f64) < 80.0 && from != guide);
+
+    // From a step of a picture: four others, which the guess leaves open.
+    browser.follow("seed=8&steps=4&sampler=euler").await;
+    browser.fill("#class", "otter").await;
+    let guessed = generate().await;
+    browser.press("[data-testid=scrubber]", Key::Left + Key::Left + Key::Left).await;
+    let sigma: f64 = browser.run("return Number(document.querySelector('[data-testid=level]').textContent.split(' ').pop())").await;
+    browser.click("[data-testid=branch]").await;
+    is(&browser, "generating", SOON).await;
+    done(&browser, SOON).await;
+    let hash = browser.run::<String>("return location.hash").await;
+    for part in ["view=play", "play=from", "count=4", "classes=", &format!("sigma={sigma}")] {
+        assert!(hash.contains(part), "{part} in {hash}");
+    }
+    let branches = canvas(&browser, "canvas").await;
+    assert_ne!(branches, guessed);
     browser.close().await;
 }
 
@@ -1395,6 +1441,153 @@ async fn it_works_without_the_network_once_it_was_there() {
     browser.close().await;
 }
 
+/// The page inside another page, what it copies, and a browser that lacks what secure addresses have.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the built page and Chromium"]
+async fn it_can_be_embedded_and_copied_from() {
+    let (site, browser) = (site(), Browser::start(Gpu::None).await);
+    browser.open(&format!("{}?backend=cpu#seed=9&steps=2&sampler=euler", site.url)).await;
+    done(&browser, SOON).await;
+    // What is copied is kept here: a browser without a window has no clipboard.
+    let stub = "Object.defineProperty(navigator, 'clipboard', {
+            configurable: true, value: { writeText: async (text) => { window.text = text } } }); return true";
+    browser.run::<bool>(stub).await;
+    let copy = async |name: &str| {
+        browser.run::<bool>("window.text = ''; return true").await;
+        browser.click(&format!("[data-testid={name}]")).await;
+        browser.wait("window.text", SOON).await;
+        browser.run::<String>("return window.text").await
+    };
+    let element = copy("embed").await;
+    let (_, address) = element.split_once("src=\"").expect("an address");
+    let (address, _) = address.split_once('"').expect("an end");
+    assert!(element.starts_with("<iframe ") && address.contains("?embed&amp;backend=cpu#"));
+    assert!(address.contains("seed=9"), "{element}");
+    view(&browser, "about").await;
+    let report = copy("diagnostics").await;
+    for part in
+        ["Browser: Mozilla/", "Model: tiny-emoji.safetensors, SHA-256 ", "Self-check: passed"]
+    {
+        assert!(report.contains(part), "{report}");
+    }
+    // A source is a link to the paper.
+    let papers = "return [...document.querySelectorAll('.source a')].map((link) => link.href)";
+    let papers = browser.run::<Vec<String>>(papers).await;
+    assert!(papers.contains(&"https://arxiv.org/abs/2312.02139".to_string()), "{papers:?}");
+
+    // An address without TLS has no clipboard.
+    let none =
+        "Object.defineProperty(navigator, 'clipboard', { configurable: true, value: undefined });
+                return true";
+    browser.run::<bool>(none).await;
+    browser.click("[data-testid=diagnostics]").await;
+    browser.wait("document.body.textContent.includes('does not let the page copy')", SOON).await;
+
+    let shown = "return ['h1', '.keep', '[data-testid=canvas]', '#whole'].map((name) =>
+                 document.querySelector(name)?.checkVisibility() ?? false)";
+    let whole = browser.run::<Vec<bool>>(shown).await;
+    assert_eq!((whole[0], whole[3]), (true, false));
+    browser.open(&address.replace("&amp;", "&")).await;
+    done(&browser, SOON).await;
+    assert_eq!(browser.run::<Vec<bool>>(shown).await, [false, false, true, true]);
+    assert_same(&canvas(&browser, "canvas").await, &command_line("9", 1, 2, "euler"), 1);
+    browser.close().await;
+}
+
+/// Waits until the browser keeps the page, and opens it anew, so that the service worker answers.
+async fn keep(browser: &Browser) {
+    browser
+        .run::<bool>(
+            "navigator.serviceWorker.ready.then(() => { window.kept = true }); return true",
+        )
+        .await;
+    browser.wait("window.kept", SOON).await;
+    browser.run::<bool>("location.reload(); return true").await;
+    browser.wait("navigator.serviceWorker.controller", SOON).await;
+    ready(browser, SOON).await;
+}
+
+/// A new version is announced, and comes when the visitor asks for it, not before.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the built page and Chromium"]
+async fn a_new_version_is_offered() {
+    let folder = copied();
+    let (site, browser) = (Site::serve(folder.path().to_owned()), Browser::start(Gpu::None).await);
+    browser.open(&format!("{}?backend=cpu{PLAIN}", site.url)).await;
+    ready(&browser, SOON).await;
+    keep(&browser).await;
+    let hidden = "document.getElementById('update').hidden";
+    assert!(browser.run::<bool>(&format!("return {hidden}")).await);
+
+    // Version B has another title.
+    let edit = |name: &str, change: &dyn Fn(&str) -> String| {
+        let path = folder.path().join(name);
+        let text = std::fs::read_to_string(&path).expect("a file of the page");
+        let changed = change(&text);
+        assert_ne!(text, changed, "{name}");
+        std::fs::write(path, changed).expect("written");
+    };
+    edit("index.html", &|html| html.replace("<title>", "<title>Version B of "));
+    edit("sw.js", &|script| {
+        let (before, version) = script.split_once("VERSION = \"").expect("a version");
+        let mut changed = format!("{before}VERSION = \"b{version}");
+        for path in ["index.html", "./"] {
+            let entry = format!("[\"{path}\",\"");
+            let (before, after) = changed.split_once(&entry).expect("a file with a hash");
+            let (_, after) = after.split_once('"').expect("a hash");
+            changed = format!("{before}{entry}\"{after}");
+        }
+        changed
+    });
+    browser
+        .run::<bool>("navigator.serviceWorker.ready.then((kept) => kept.update()); return true")
+        .await;
+    browser.wait(&format!("!{hidden}"), SOON).await;
+    let title = browser.run::<String>("return document.title").await;
+    assert!(!title.contains("Version B"), "{title}");
+    browser.click("#update button").await;
+    browser.wait("document.title.startsWith('Version B')", SOON).await;
+    ready(&browser, SOON).await;
+    assert!(browser.run::<bool>(&format!("return {hidden}")).await);
+    browser.close().await;
+}
+
+/// Workers have the policy of the page, and nothing is loaded from elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the built page and Chromium"]
+async fn workers_have_the_policy_of_the_page() {
+    let folder = copied();
+    // Another port is another origin.
+    let other = site();
+    let probe = format!(
+        "addEventListener('securitypolicyviolation', (e) => postMessage(`refused by ${{e.violatedDirective}}`));
+         fetch('{}', {{ mode: 'no-cors' }}).then(() => postMessage('loaded'), () => {{}});",
+        other.url
+    );
+    std::fs::write(folder.path().join("probe.js"), probe).expect("written");
+    let (site, browser) = (Site::serve(folder.path().to_owned()), Browser::start(Gpu::None).await);
+    browser.open(&format!("{}?backend=cpu{PLAIN}", site.url)).await;
+    ready(&browser, SOON).await;
+    keep(&browser).await;
+    browser
+        .run::<bool>(
+            "const probe = new Worker('./probe.js');
+             probe.onmessage = (message) => { window.probed = message.data };
+             return true",
+        )
+        .await;
+    browser.wait("window.probed", SOON).await;
+    let probed = browser.run::<String>("return window.probed").await;
+    assert_eq!(probed, "refused by connect-src");
+    assert_eq!(*other.answers.lock().expect("no thread panicked"), []);
+
+    let loaded = "return performance.getEntriesByType('resource').map((entry) => entry.name)";
+    let loaded = browser.run::<Vec<String>>(loaded).await;
+    assert!(loaded.len() > 3, "{loaded:?}");
+    assert!(loaded.iter().all(|address| address.starts_with(&site.url)), "{loaded:?}");
+    browser.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the built page and Chromium"]
 async fn what_arrives_wrong_is_refused_and_can_be_fetched_again() {
@@ -1559,6 +1752,8 @@ fn the_page_trusts_nothing_but_itself() {
     let policy = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; object-src 'none'; \
                   base-uri 'none'; form-action 'none'";
     assert!(page.contains(policy));
+    let headers = std::fs::read_to_string(dist.join("_headers")).expect("the headers for hosts");
+    assert!(headers.contains(&format!("Content-Security-Policy: {policy}")));
     for element in page.split('<').filter(|e| e.starts_with("script") || e.starts_with("link")) {
         let elsewhere = ["://", "=\"//"].iter().any(|start| element.contains(start));
         assert!(!elsewhere, "from elsewhere: {element}");
@@ -1570,7 +1765,9 @@ fn the_page_trusts_nothing_but_itself() {
     assert!(!page.contains(web::testing::MARK), "the published page accepts faults");
     // The program that keeps the page knows every file of it.
     let keeper = std::fs::read_to_string(dist.join("sw.js")).expect("the keeper");
-    for file in ["index.html", "worker_bg.wasm", "compute.js", "weights/tiny-emoji.safetensors"] {
+    let (_, script) = page.split_once("data-compute=\"./").expect("the worker's start script");
+    let (script, _) = script.split_once('"').expect("an attribute");
+    for file in ["index.html", "worker_bg.wasm", script, "weights/tiny-emoji.safetensors"] {
         assert!(keeper.contains(&format!("[\"{file}\",\"sha384-")), "{file}");
     }
 }
@@ -1698,6 +1895,9 @@ async fn every_view_fits_every_width_in_light_and_dark() {
                 browser
                     .wait("!document.querySelector('[data-testid=save-strip]').disabled", SOON)
                     .await;
+                browser.click("[data-testid=open-survey]").await;
+                browser.wait(&says("survey-said", "Most in block"), SOON).await;
+                browser.click(".survey .buttons button:nth-child(5)").await;
             }
             "tour" => {
                 let hash = browser.run::<String>("return location.hash.slice(1)").await;

@@ -92,6 +92,7 @@ fn every_block_can_be_asked_for_its_attention_and_nothing_else_changes() {
         let golden = Tensors::golden(&format!("{name}.expected.safetensors"));
         let sigma = golden.get("sigma").1;
         let want = golden.get("denoised").1;
+        let mut single = Vec::new();
         for (number, block) in model.network.blocks().into_iter().enumerate() {
             let inspection = Inspection { attention_of: Some(number), ..Inspection::default() };
             let options = NetworkOptions { inspection, ..NetworkOptions::default() };
@@ -102,9 +103,17 @@ fn every_block_can_be_asked_for_its_attention_and_nothing_else_changes() {
             let [b, windows, _, n, m] = maps.weights.dims();
             assert_eq!((b, n, m), (4, block.window.pow(2), block.window.pow(2)));
             assert_eq!(windows * block.window.pow(2), block.side.pow(2));
-            for sum in values(maps.weights.sum_dim(4)) {
+            for sum in values(maps.weights.clone().sum_dim(4)) {
                 assert!((sum - 1.0).abs() < 1e-5, "{sum}");
             }
+            single.push(values(maps.summary()));
+        }
+        // One pass summarises all blocks.
+        let denoiser = Denoiser::new(&model);
+        let summaries = denoiser.summaries(tensor(golden.get("x")), &sigma);
+        assert_eq!(summaries.len(), single.len());
+        for (found, want) in summaries.into_iter().zip(single) {
+            assert_close(name, &values(found.expect("every block has attention")), &want, 1e-5);
         }
     }
 }
@@ -188,7 +197,7 @@ fn the_latent_network_with_a_class_and_without() {
             c_noise,
             options: NetworkOptions {
                 conditioning: Conditioning { labels, augment: None },
-                inspection: Inspection { attention_of, silence_time: false },
+                inspection: Inspection { attention_of, ..Inspection::default() },
                 ..NetworkOptions::default()
             },
         })

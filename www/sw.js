@@ -6,16 +6,30 @@ const FILES = [];
 const folder = self.registration.scope;
 const name = `diffit ${folder} ${VERSION}`;
 
+// A worker has the policy of its own script's answer, not that of the page. Hosts that read `_headers`
+// send it; for others it is added here.
+const POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'";
+
 self.addEventListener("install", (event) => {
   const keep = async () => {
     const cache = await caches.open(name);
-    // If a file has another hash, it is of another version, and nothing is cached.
-    await cache.addAll(FILES.map(([path, integrity]) => new Request(path, { integrity })));
+    const put = async ([path, integrity]) => {
+      // If a file has another hash, it is of another version, and nothing is cached.
+      const answer = await fetch(path, { integrity });
+      if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
+      // Browsers refuse to open a page from an answer that was redirected.
+      await cache.put(path, answer.redirected ? copy(answer) : answer);
+    };
+    await Promise.all(FILES.map(put));
   };
   event.waitUntil(keep());
 });
 
-// Runs once no page of the previous version is open.
+// The visitor asks for the new version, whose turn would otherwise come once all pages are closed.
+self.addEventListener("message", (event) => {
+  if (event.data === "activate") self.skipWaiting();
+});
+
 self.addEventListener("activate", (event) => {
   const drop = async () => {
     const names = await caches.keys();
@@ -26,11 +40,19 @@ self.addEventListener("activate", (event) => {
 });
 
 self.addEventListener("fetch", (event) => {
-  const { method, url } = event.request;
+  const { method, url, destination } = event.request;
   if (method !== "GET" || !url.startsWith(folder)) return;
   const answer = async () => {
     const cache = await caches.open(name);
-    return (await cache.match(url, { ignoreSearch: true })) ?? fetch(event.request);
+    const found = (await cache.match(url, { ignoreSearch: true })) ?? (await fetch(event.request));
+    return destination === "worker" ? copy(found, { "Content-Security-Policy": POLICY }) : found;
   };
   event.respondWith(answer());
 });
+
+// Returns a copy of an answer, with more headers.
+function copy(answer, more = {}) {
+  const headers = new Headers(answer.headers);
+  for (const [header, value] of Object.entries(more)) headers.set(header, value);
+  return new Response(answer.body, { status: answer.status, headers });
+}

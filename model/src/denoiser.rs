@@ -76,18 +76,32 @@ impl<'a> Denoiser<'a> {
     ///
     /// As [`Model::denoise`].
     pub fn denoise(&self, x: Tensor<4>, sigma: &[f64]) -> Denoised {
-        self.evaluate(x, sigma, None)
+        self.evaluate(x, sigma, self.inspection())
     }
 
     /// Returns the attention maps of one block, numbered in the order of execution, if there is
     /// such a block. With guidance they are those of the conditional half of the batch.
     pub fn attention(&self, x: Tensor<4>, sigma: &[f64], block: usize) -> Option<AttentionMaps> {
-        self.evaluate(x, sigma, Some(block)).attention
+        let inspection = Inspection { attention_of: Some(block), ..self.inspection() };
+        self.evaluate(x, sigma, inspection).attention
     }
 
-    /// Computes the denoised picture and, if asked for, the attention maps of a block.
-    fn evaluate(&self, x: Tensor<4>, sigma: &[f64], attention_of: Option<usize>) -> Denoised {
-        let mut output = self.guided(x, sigma, attention_of);
+    /// Returns a summary of the attention of each block, from one forward pass: `[B, 8]`, see
+    /// [`AttentionMaps::summary`], or `None` for a block without attention. With guidance they are
+    /// those of the conditional half of the batch.
+    pub fn summaries(&self, x: Tensor<4>, sigma: &[f64]) -> Vec<Option<Tensor<2>>> {
+        let inspection = Inspection { summaries: true, ..self.inspection() };
+        self.evaluate(x, sigma, inspection).summaries
+    }
+
+    /// The inspection of an ordinary forward pass.
+    fn inspection(&self) -> Inspection {
+        Inspection { silence_time: self.silence_time, ..Inspection::default() }
+    }
+
+    /// Computes the denoised picture, and what the inspection asks for.
+    fn evaluate(&self, x: Tensor<4>, sigma: &[f64], inspection: Inspection) -> Denoised {
+        let mut output = self.guided(x, sigma, inspection);
         if self.clip {
             output.denoised = output.denoised.clamp(-1.0, 1.0);
         }
@@ -98,20 +112,16 @@ impl<'a> Denoiser<'a> {
         output
     }
 
-    /// The options of a forward pass with these labels.
-    fn options(&self, labels: Vec<Label>, attention_of: Option<usize>) -> NetworkOptions {
-        NetworkOptions {
-            conditioning: Conditioning { labels, augment: None },
-            inspection: Inspection { attention_of, silence_time: self.silence_time },
-            ..NetworkOptions::default()
-        }
-    }
-
     /// Computes classifier-free guidance, `D = D_class + (s - 1) (D_class - D_null)`. In this form,
     /// a scale of 1 gives the conditional model bit for bit.
-    fn guided(&self, x: Tensor<4>, sigma: &[f64], attention_of: Option<usize>) -> Denoised {
+    fn guided(&self, x: Tensor<4>, sigma: &[f64], inspection: Inspection) -> Denoised {
         let Self { model, labels, .. } = self;
-        let conditional = |x| model.denoise(x, sigma, self.options(labels.clone(), attention_of));
+        let options = |labels| NetworkOptions {
+            conditioning: Conditioning { labels, augment: None },
+            inspection,
+            ..NetworkOptions::default()
+        };
+        let conditional = |x| model.denoise(x, sigma, options(labels.clone()));
         let Some(guidance) = &self.guidance else { return conditional(x) };
         let precond = &model.config.precond;
         let excess: Vec<f64> =
@@ -130,8 +140,8 @@ impl<'a> Denoiser<'a> {
         // The conditional half comes first.
         let both = labels.iter().cloned().chain((0..b).map(|_| Label::NONE)).collect();
         let x = Tensor::cat(vec![x.clone(), x], 0);
-        let options = self.options(both, attention_of);
-        let Denoised { denoised, raw, attention } = model.denoise(x, &sigma.repeat(2), options);
+        let Denoised { denoised, raw, attention, summaries } =
+            model.denoise(x, &sigma.repeat(2), options(both));
         let guide = |both: Tensor<4>| {
             let [_, channels, ..] = both.dims();
             let of =
@@ -155,6 +165,7 @@ impl<'a> Denoiser<'a> {
                 },
                 ..maps
             }),
+            summaries: summaries.into_iter().map(|s| s.map(|s| s.narrow(0, 0, b))).collect(),
         }
     }
 }

@@ -32,6 +32,9 @@ pub struct Denoised {
     pub raw: Tensor<4>,
     /// Attention maps of the requested block, if any.
     pub attention: Option<AttentionMaps>,
+    /// Summary of the attention of each block, if requested: see
+    /// [`NetworkOutput::summaries`](crate::network::io::NetworkOutput::summaries).
+    pub summaries: Vec<Option<Tensor<2>>>,
 }
 
 impl Denoised {
@@ -128,7 +131,7 @@ impl Model {
         // The channels after those of the prediction are the variance.
         let prediction = raw.clone().narrow(1, 0, x.dims()[1]);
         let denoised = x * factor(|c| c.c_skip) + prediction * factor(|c| c.c_out);
-        Denoised { denoised, raw, attention: output.attention }
+        Denoised { denoised, raw, attention: output.attention, summaries: output.summaries }
     }
 
     /// Computes the model's [`Answer`] to fixed inputs on a device. It is asynchronous because a
@@ -235,7 +238,7 @@ mod tests {
             let options = NetworkOptions {
                 inspection: crate::network::io::Inspection {
                     attention_of: Some(0),
-                    silence_time: false,
+                    ..Default::default()
                 },
                 ..NetworkOptions::default()
             };
@@ -252,6 +255,7 @@ mod tests {
             denoised: output.clone().narrow(1, 0, channels),
             raw: output.clone(),
             attention: None,
+            summaries: Vec::new(),
         };
         let variance = with(2).variance().expect("a variance").into_data();
         assert_eq!(variance.try_into_vec::<f32>().expect("f32"), [3.0, 4.0]);

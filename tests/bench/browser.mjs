@@ -41,8 +41,9 @@ const SEED = 0;
 
 // What runs in the two workers.
 
-/// Ours: the page's own worker.
-const OURS = `importScripts("./compute.js");`;
+/// Ours: the page's own worker, whose start script has a name of its own in each version.
+const SCRIPT = readFileSync(join(args.dist, "index.html"), "utf8").match(/data-compute="([^"]+)"/)[1];
+const OURS = `importScripts(${JSON.stringify(SCRIPT)});`;
 
 /// ONNX Runtime's.
 const THEIRS = `

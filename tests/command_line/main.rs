@@ -5,6 +5,7 @@ mod averages;
 mod classes;
 mod compare;
 mod data;
+mod earlier;
 mod errors;
 mod latents;
 mod many;
@@ -12,6 +13,8 @@ mod memory;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod nodes;
+#[cfg(feature = "metrics")]
+mod quality;
 mod reports;
 mod resume;
 mod safety;

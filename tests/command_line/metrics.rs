@@ -26,7 +26,7 @@ impl Numbers {
 }
 
 /// Writes random weights of a feature network, with a given factor for all of its filters.
-fn write_network(path: &Path, specs: Vec<Spec>, factor: f32) {
+pub fn write_network(path: &Path, specs: Vec<Spec>, factor: f32) {
     let mut numbers = Numbers(1);
     let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = specs
         .into_iter()
@@ -73,7 +73,7 @@ fn image(seed: u64, side: usize) -> Rgb {
 }
 
 /// Writes a folder of images with the given seeds.
-fn folder_of(folder: &Path, name: &str, seeds: std::ops::Range<u64>) -> PathBuf {
+pub fn folder_of(folder: &Path, name: &str, seeds: std::ops::Range<u64>) -> PathBuf {
     let path = folder.join(name);
     fs::create_dir_all(&path).expect("made");
     for seed in seeds {

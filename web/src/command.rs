@@ -131,9 +131,39 @@ fn levels(settings: &Settings, put: &mut impl FnMut(&str, String)) {
     }
 }
 
+/// Returns the element that shows a page with this address inside another page, without its frame.
+pub fn embedding(address: &str) -> String {
+    let (page, scene) = address.split_once('#').unwrap_or((address, ""));
+    let address = match page.split_once('?') {
+        None => format!("{page}?embed#{scene}"),
+        Some((_, query)) if query.split('&').any(|word| word == "embed") => address.into(),
+        Some((page, query)) => format!("{page}?embed&{query}#{scene}"),
+    };
+    let address = address.replace('&', "&amp;").replace('"', "&quot;");
+    format!(
+        "<iframe src=\"{address}\" title=\"DiffiT\" width=\"960\" height=\"640\" loading=\"lazy\"></iframe>"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_can_be_embedded() {
+        let source = |address| {
+            let element = embedding(address);
+            let (_, rest) = element.split_once("src=\"").expect("a source");
+            rest.split('"').next().expect("an end").to_string()
+        };
+        assert_eq!(source("https://a.b/c/#seed=1"), "https://a.b/c/?embed#seed=1");
+        assert_eq!(
+            source("https://a.b/?backend=cpu#seed=1&steps=2"),
+            "https://a.b/?embed&amp;backend=cpu#seed=1&amp;steps=2"
+        );
+        assert_eq!(source("https://a.b/?embed#seed=1"), "https://a.b/?embed#seed=1");
+        assert_eq!(source("https://a.b/"), "https://a.b/?embed#");
+    }
     use crate::scene::Scene;
 
     fn written(link: &str) -> Option<String> {

@@ -260,9 +260,53 @@ pub const ALL: [Topic; 18] = [
     TIME, BIAS, BETWEEN, AMONG, FROM, INPAINT, COMPARE,
 ];
 
+/// Splits a source into texts, each with the address of the paper if it is the number of one.
+pub fn linked(source: &str) -> Vec<(&str, Option<String>)> {
+    const MARK: &str = "arXiv ";
+    let mut parts = Vec::new();
+    let mut rest = source;
+    while let Some(start) = rest.find(MARK) {
+        let number = &rest[start + MARK.len()..];
+        let end = number.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(number.len());
+        let number = number[..end].trim_end_matches('.');
+        let (before, link) = (&rest[..start], &rest[start..start + MARK.len() + number.len()]);
+        if !before.is_empty() {
+            parts.push((before, None));
+        }
+        parts.push((link, Some(format!("https://arxiv.org/abs/{number}"))));
+        rest = &rest[start + link.len()..];
+    }
+    if !rest.is_empty() {
+        parts.push((rest, None));
+    }
+    parts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn papers_have_links() {
+        let found = linked("EDM, eq 7 (arXiv 2206.00364), after arXiv 2010.02502.");
+        let want = [
+            ("EDM, eq 7 (", None),
+            ("arXiv 2206.00364", Some("https://arxiv.org/abs/2206.00364".to_string())),
+            ("), after ", None),
+            ("arXiv 2010.02502", Some("https://arxiv.org/abs/2010.02502".to_string())),
+            (".", None),
+        ];
+        assert_eq!(found, want);
+        assert_eq!(linked("Shoemake"), [("Shoemake", None)]);
+        for topic in ALL {
+            let whole: String = linked(topic.source).iter().map(|(text, _)| *text).collect();
+            assert_eq!(whole, topic.source);
+            for (_, address) in linked(topic.source) {
+                let number = address.map(|a| a.rsplit('/').next().expect("a number").to_string());
+                assert!(number.is_none_or(|n| n.len() == 10 && n.contains('.')), "{}", topic.id);
+            }
+        }
+    }
 
     #[test]
     fn every_topic_has_its_three_layers() {

@@ -151,9 +151,13 @@ impl Attention {
 
     /// Returns the time token's share of queries, keys and values, by vector norm.
     pub fn time_share(&self) -> [f32; 3] {
-        let [space, time] = self.about.lengths;
-        [0, 1, 2].map(|i| time[i] / (space[i] + time[i]).max(f32::MIN_POSITIVE))
+        time_share(self.about.lengths)
     }
+}
+
+/// Returns the time token's share of queries, keys and values from the norms of the two parts.
+pub fn time_share([space, time]: [[f32; 3]; 2]) -> [f32; 3] {
+    [0, 1, 2].map(|i| time[i] / (space[i] + time[i]).max(f32::MIN_POSITIVE))
 }
 
 /// Returns the colour of a value from 0 to 1: from dark violet over orange to pale yellow, with rising

@@ -37,6 +37,8 @@ pub enum Request {
     },
     /// Computes the attention of a token.
     Attend(Look),
+    /// Summarises the attention of all blocks at a step, with the time token and without.
+    Survey(Scan),
     /// Computes the panels of the playground. It needs no model.
     Explore(Exploration),
     /// Stops making pictures.
@@ -131,6 +133,17 @@ impl Look {
     }
 }
 
+/// A request for the attention of all blocks at a step of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Scan {
+    /// The number of the run.
+    pub run: u64,
+    /// The step, from 0.
+    pub step: usize,
+    /// The picture, from 0.
+    pub picture: usize,
+}
+
 /// A message from the worker to the page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
@@ -185,6 +198,8 @@ pub enum Event {
     /// position bias `[heads, N]` are attached as `f32`, little-endian; `N` is the number of tokens in
     /// a window. The whole map would be `N` times larger.
     Attended(Attended),
+    /// The attention of all blocks at a step.
+    Surveyed(Surveyed),
     /// The steps of a run are not there any more, so there is no attention for it.
     Gone {
         /// The number of the run.
@@ -348,6 +363,27 @@ pub struct Attended {
     /// Vector norms of the parts of queries, keys and values: first those from the spatial token,
     /// then those from the time token.
     pub lengths: [[f32; 3]; 2],
+}
+
+/// The answer to a [`Scan`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Surveyed {
+    /// The request.
+    pub scan: Scan,
+    /// For each block, in the order of execution, its attention with the time token and without;
+    /// `None` if it has no attention.
+    pub blocks: Vec<Option<[Reading; 2]>>,
+}
+
+/// A summary of the attention of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// As [`Attended::lengths`].
+    pub lengths: [[f32; 3]; 2],
+    /// Entropy of the attention weights as a fraction of its maximum, the mean over tokens and heads.
+    pub evenness: f32,
+    /// Distance between a token and those that it attends to, in tokens, weighted by attention.
+    pub distance: f32,
 }
 
 #[cfg(test)]

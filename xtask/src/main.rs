@@ -7,7 +7,7 @@ mod shell;
 mod site;
 mod tools;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ cargo xtask setup      install, or name, what the checks, the page and its tests
 cargo xtask site       build the page into dist/; --optimise makes it smaller, with wasm-opt
 cargo xtask device D   compare a GPU (D: cuda, vulkan or wgpu) with the CPU
 cargo xtask bench      measure the built page in a browser: sizes, start, sampling
+cargo xtask firefox    use the built page in Firefox; needs firefox-esr, Node.js and npm
 cargo xtask manifest   write www/weights/manifest.json for the files beside it
 cargo xtask record     write www/record.jpg, which the page plays while it loads
 cargo xtask emoji      download and pack the embedded dataset";
@@ -52,6 +53,7 @@ fn task() -> anyhow::Result<()> {
         ["site"] => site::build(&tools::set_up()?, false),
         ["site", "--optimise"] => site::build(&tools::set_up()?, true),
         ["bench"] => example("page_speed"),
+        ["firefox"] => firefox(),
         ["device", kind @ ("cuda" | "vulkan" | "wgpu")] => device(kind),
         ["manifest"] => run(workspace("test")
             .env("DIFFIT_UPDATE", "1")
@@ -70,6 +72,19 @@ fn workspace(command: &str) -> Command {
     let mut cargo = cargo();
     cargo.args([command, "--workspace"]).args(FEATURES);
     cargo
+}
+
+/// Uses the built page in Firefox. It is not a part of the long test, which needs one browser only.
+fn firefox() -> anyhow::Result<()> {
+    run(workspace("build").arg("--locked"))?;
+    let packages = ["puppeteer-core@24.43.1", "pngjs@7.0.0"];
+    run(Command::new("npm")
+        .args(["install", "--silent", "--prefix", "target/bench"])
+        .args(packages))?;
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    let mut node = Command::new("node");
+    run(node.arg("tests/browser/firefox.mjs").arg("--trainer").arg(target.join("debug/trainer")))
 }
 
 /// Runs the tests that need a GPU.

@@ -74,12 +74,6 @@ fn without_names(bytes: &[u8]) -> Option<Vec<u8>> {
 /// Writes the hashes of all files into the files that load them: the page, the start script of the
 /// worker, and the service worker.
 fn seal(dist: &Path) -> anyhow::Result<()> {
-    let page = dist.join("index.html");
-    let mut html = std::fs::read_to_string(&page).context("dist/index.html")?;
-    let marked = html.replacen("<html", "<html data-offline", 1);
-    ensure!(marked != html, "index.html has no <html> element");
-    html = sign(&marked, dist)?;
-    std::fs::write(&page, html)?;
     let compute = dist.join("compute.js");
     let mut hashes = serde_json::Map::new();
     for file in ["worker.js", "worker_bg.wasm"] {
@@ -90,6 +84,18 @@ fn seal(dist: &Path) -> anyhow::Result<()> {
     fill_in(&compute, &compute, "INTEGRITY = {}", &format!("INTEGRITY = {hashes}"))?;
     let size = std::fs::metadata(dist.join("worker_bg.wasm")).context("dist/worker_bg.wasm")?.len();
     fill_in(&compute, &compute, "SIZE = 0", &format!("SIZE = {size}"))?;
+    // The start script has the hashes of the worker's files, and the page has the name of the start
+    // script. A page and a worker of different versions therefore never meet.
+    let bytes = std::fs::read(&compute).context("dist/compute.js")?;
+    let name = format!("compute-{}.js", short(Sha256::digest(&bytes)));
+    std::fs::rename(&compute, dist.join(&name)).context("dist/compute.js")?;
+
+    let page = dist.join("index.html");
+    let html = std::fs::read_to_string(&page).context("dist/index.html")?;
+    let marked =
+        html.replacen("<html", &format!("<html data-offline data-compute=\"./{name}\""), 1);
+    ensure!(marked != html, "index.html has no <html> element");
+    std::fs::write(&page, sign(&marked, dist)?)?;
 
     let mut hash = Sha256::new();
     let mut list = Vec::new();
@@ -103,8 +109,7 @@ fn seal(dist: &Path) -> anyhow::Result<()> {
             list.push(("./".into(), integrity(&bytes)));
         }
     }
-    let version: String =
-        hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let version = short(hash.finalize());
     let keeper = dist.join("sw.js");
     let files = serde_json::to_string(&list)?;
     fill_in(Path::new("www/sw.js"), &keeper, "VERSION = \"\"", &format!("VERSION = {version:?}"))?;
@@ -150,19 +155,25 @@ fn sign(html: &str, dist: &Path) -> anyhow::Result<String> {
     Ok(signed)
 }
 
+/// Returns the first eight bytes of a hash in hexadecimal.
+fn short(hash: impl AsRef<[u8]>) -> String {
+    hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Returns a hash in the format of the attribute `integrity`.
 fn integrity(bytes: &[u8]) -> String {
     format!("sha384-{}", BASE64_STANDARD.encode(Sha384::digest(bytes)))
 }
 
-/// Returns all files below a folder except the service worker, sorted by name.
+/// Returns all files below a folder that browsers load, sorted by name: all except the service worker
+/// and the file that only hosts read.
 fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
         if path.is_dir() {
             found.extend(files(&path)?);
-        } else if path.file_name().is_some_and(|name| name != "sw.js") {
+        } else if path.file_name().is_some_and(|name| name != "sw.js" && name != "_headers") {
             found.push(path);
         }
     }

@@ -173,12 +173,15 @@ fn variants_are_trained_and_survive_their_files() {
         };
         let half = read.clone().stored_as(DType::F16).computing_in(DType::F16);
         for (number, _) in read.network.blocks().iter().enumerate() {
-            let inspection = Inspection { attention_of: Some(number), silence_time: false };
+            let inspection = Inspection { attention_of: Some(number), ..Inspection::default() };
             let options = || NetworkOptions { inspection, ..NetworkOptions::default() };
             near(&values(denoised(&read, &device, options())), &want, 1e-5, "maps");
             near(&values(denoised(&half, &device, options())), &want, 0.05, "maps of 16 bits");
         }
         near(&values(denoised(&half, &device, NetworkOptions::default())), &want, 0.05, "16 bits");
+        let inspection = Inspection { summaries: true, ..Inspection::default() };
+        let options = NetworkOptions { inspection, ..NetworkOptions::default() };
+        near(&values(denoised(&read, &device, options)), &want, 1e-5, "summaries");
 
         // Gradients.
         let (whole, parts) = (gradients(&model, &trains, false), gradients(&model, &trains, true));

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Tensor, TensorData};
 
 use crate::diffusion::label::Label;
 
@@ -26,6 +26,9 @@ pub struct NetworkOutput {
     pub x: Tensor<4>,
     /// Attention maps of the requested block, if any.
     pub attention: Option<AttentionMaps>,
+    /// Summary of the attention of each block, if requested: an element per block in the order of
+    /// execution, `None` for one without attention. [`AttentionMaps::summary`] has their shape.
+    pub summaries: Vec<Option<Tensor<2>>>,
 }
 
 /// Attention maps of a block, and what they were computed from.
@@ -44,6 +47,44 @@ pub struct AttentionMaps {
     pub lengths: Tensor<3>,
     /// Side of a window, in tokens.
     pub window: usize,
+}
+
+impl AttentionMaps {
+    /// Number of values in a summary.
+    pub const SUMMARY: usize = 8;
+
+    /// Summarises the maps of each picture, `[B, 8]`: the six values of `lengths`; the entropy of the
+    /// attention weights as a fraction of its maximum; the distance between a token and those that it
+    /// attends to, in tokens, weighted by attention. The last two are means over tokens, windows and
+    /// heads.
+    pub fn summary(&self) -> Tensor<2> {
+        let weights = self.weights.clone().cast(DType::F32);
+        let [b, windows, heads, n, _] = weights.dims();
+        let mean = |per_pair: Tensor<5>| {
+            // [B, windows, heads, N, N] -> [B, 1]
+            per_pair.reshape([b, windows * heads * n * n]).sum_dim(1) / (windows * heads * n) as f64
+        };
+        let options = (&weights.device(), DType::F32);
+        let distances =
+            Tensor::<1>::from_data(TensorData::new(distances(self.window), [n * n]), options);
+        let distance = mean(weights.clone() * distances.reshape([1, 1, 1, n, n]));
+        // 0 log 0 is 0.
+        let entropy = mean(weights.clone().clamp_min(1e-30).log() * weights).neg();
+        let most = if n > 1 { (n as f64).ln() } else { 1.0 };
+        let lengths = self.lengths.clone().cast(DType::F32).reshape([b, 6]);
+        Tensor::cat(vec![lengths, entropy / most, distance], 1)
+    }
+}
+
+/// The distances between all pairs of tokens of a window of `side` by `side`, in row-major order.
+fn distances(side: usize) -> Vec<f32> {
+    let place = |token: usize| [token / side, token % side].map(|place| place as f32);
+    let between = |i, j| {
+        let ([y, x], [v, u]) = (place(i), place(j));
+        (y - v).hypot(x - u)
+    };
+    let n = side * side;
+    (0..n * n).map(|pair| between(pair / n, pair % n)).collect()
 }
 
 /// The position and size of a block.
@@ -95,6 +136,8 @@ pub struct TrainingOptions {
 pub struct Inspection {
     /// Index of the block whose attention maps are returned, in the order of execution.
     pub attention_of: Option<usize>,
+    /// Whether the attention of every block is summarised.
+    pub summaries: bool,
     /// Whether the time token is replaced by zeros.
     pub silence_time: bool,
 }
@@ -122,5 +165,41 @@ impl NetworkOptions {
             return recompute.time(time);
         }
         time
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    /// A window of 2x2 tokens: head 0 attends to the token itself, head 1 to all of them alike.
+    #[test]
+    fn a_summary_has_norms_entropy_and_distance() {
+        let device = Device::flex();
+        let eye = Tensor::<2>::eye(4, &device).reshape([1, 1, 1, 4, 4]);
+        let even = Tensor::<5>::full([1, 1, 1, 4, 4], 0.25, &device);
+        let lengths = Tensor::<1>::from_floats([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &device);
+        let summary = |weights: Vec<Tensor<5>>| -> Vec<f32> {
+            let maps = AttentionMaps {
+                weights: Tensor::cat(weights, 2),
+                bias: Tensor::zeros([1, 1, 4, 4], &device),
+                lengths: lengths.clone().reshape([1, 2, 3]),
+                window: 2,
+            };
+            maps.summary().into_data().try_into_vec().expect("f32")
+        };
+        let (own, all) = (summary(vec![eye.clone()]), summary(vec![even.clone()]));
+        let both = summary(vec![eye, even]);
+        assert_eq!(own[..6], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        // The distances from a corner are 0, 1, 1 and the square root of 2.
+        let distance = (2.0 + 2f32.sqrt()) / 4.0;
+        let want = [(own, [0.0, 0.0]), (all, [1.0, distance]), (both, [0.5, distance / 2.0])];
+        for (found, want) in want {
+            assert_eq!(found.len(), AttentionMaps::SUMMARY);
+            for (found, want) in found[6..].iter().zip(want) {
+                assert!((found - want).abs() < 1e-6, "{found} and {want}");
+            }
+        }
     }
 }

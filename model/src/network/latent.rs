@@ -131,7 +131,7 @@ impl LatentNetwork {
             .reshape([b, side, side, p, p, channels_out])
             .permute([0, 5, 1, 3, 2, 4])
             .reshape([b, channels_out, side * p, side * p]);
-        NetworkOutput { x, attention: walk.attention }
+        walk.finish(x)
     }
 
     pub(crate) fn macs(&self) -> Macs {

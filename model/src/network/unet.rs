@@ -201,7 +201,7 @@ impl UNet {
             }
         };
         // (b, h, w, c) -> (b, c, h, w)
-        NetworkOutput { x: x.permute([0, 3, 1, 2]), attention: walk.attention }
+        walk.finish(x.permute([0, 3, 1, 2]))
     }
 
     pub(crate) fn macs(&self) -> Macs {

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 
 use crate::kernels::DropoutKeys;
-use crate::network::io::{AttentionMaps, NetworkOptions};
+use crate::network::io::{AttentionMaps, NetworkOptions, NetworkOutput};
 
 /// A block of a network: a map in, a map out, with the time token.
 pub(crate) trait WalkedBlock: Module + 'static {
@@ -29,13 +29,15 @@ pub(crate) struct Walk<'a> {
     /// Number of the next block.
     number: usize,
     /// Attention maps of the block that is inspected, once it has run.
-    pub attention: Option<AttentionMaps>,
+    attention: Option<AttentionMaps>,
+    /// Summaries of the attention of the blocks that have run, if requested.
+    summaries: Vec<Option<Tensor<2>>>,
 }
 
 impl<'a> Walk<'a> {
     /// The walk of a forward pass with these options and this time token.
     pub fn new(options: &'a NetworkOptions, time: Tensor<2>) -> Self {
-        Self { options, time, number: 0, attention: None }
+        Self { options, time, number: 0, attention: None, summaries: Vec::new() }
     }
 
     /// Runs the next block.
@@ -50,8 +52,19 @@ impl<'a> Walk<'a> {
                 block.forward(x, time, dropout.clone(), false).0
             });
         }
-        let (x, maps) = block.forward(x, time, dropout, inspection.attention_of == Some(number));
-        self.attention = self.attention.take().or(maps);
+        let inspected = inspection.attention_of == Some(number);
+        let (x, maps) = block.forward(x, time, dropout, inspected || inspection.summaries);
+        if inspection.summaries {
+            self.summaries.push(maps.as_ref().map(AttentionMaps::summary));
+        }
+        if inspected {
+            self.attention = maps;
+        }
         x
+    }
+
+    /// Ends the walk with the network's output, `[B, C, H, W]`.
+    pub fn finish(self, x: Tensor<4>) -> NetworkOutput {
+        NetworkOutput { x, attention: self.attention, summaries: self.summaries }
     }
 }

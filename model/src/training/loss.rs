@@ -308,8 +308,12 @@ mod tests {
         let sigma = times.map(|t: usize| betas.sigmas()[t]);
         let column = TensorData::new(sigma.to_vec(), [2, 1, 1, 1]);
         let off = (noise.clone() - predicted.clone()) * Tensor::from_data(column, &device);
-        let output =
-            |raw| Denoised { denoised: images.clone() + off.clone(), raw, attention: None };
+        let output = |raw| Denoised {
+            denoised: images.clone() + off.clone(),
+            raw,
+            attention: None,
+            summaries: vec![],
+        };
         let value = |loss: Tensor<1>| f64::from(loss.sum().into_scalar::<f32>());
 
         let both = Tensor::cat(vec![predicted.clone(), position.clone()], 1);

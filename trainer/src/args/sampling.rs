@@ -121,9 +121,9 @@ pub struct VaeArgs {
 pub struct GuidanceArgs {
     /// Classes, by index or by an unambiguous part of the name, such as 207,otter,10-19.
     ///
-    /// The default is no class. With n classes, seed s gets class s mod n (for denoise: image s). A mixture gives weights
-    /// and is separated from the next class by a semicolon: otter=0.6,pizza=0.4;rocket. For `sample`,
-    /// `random` draws a class for each seed.
+    /// The default is no class. With n classes, seed s gets class s mod n (for denoise: image s). A
+    /// mixture gives weights and is separated from the next class by a semicolon:
+    /// otter=0.6,pizza=0.4;rocket. For `sample` and `evaluate`, `random` draws a class for each seed.
     #[arg(long, visible_alias = "class", value_name = "CLASSES")]
     pub classes: Option<String>,
     /// Scale of classifier-free guidance; 1, the default, disables it.

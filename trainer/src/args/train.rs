@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::compute::ClusterArgs;
 use super::parse::{MicroBatch, images, micro_batch, positive, probability, time};
+use super::quality::QualityArgs;
 use super::sampling::VaeArgs;
 use crate::config;
 
@@ -47,8 +48,8 @@ pub struct TrainArgs {
     pub from: Option<String>,
     /// Resume a run from its latest checkpoint, or from the given checkpoint.
     ///
-    /// A new run is started by default. `latest` is the newest run in --out. The flags for the run folder and for devices are those
-    /// of the run unless they are given again.
+    /// A new run is started by default. `latest` is the newest run in --out. The flags for the run
+    /// folder, for image quality and for devices are those of the run unless they are given again.
     #[arg(help_heading = RUN, long, value_name = "RUN|CHECKPOINT|latest")]
     pub resume: Option<PathBuf>,
     /// Stop after this much time, such as 10m or 2h, and save a checkpoint.
@@ -63,6 +64,8 @@ pub struct TrainArgs {
     pub recipe: RecipeArgs,
     #[command(flatten)]
     pub output: OutputArgs,
+    #[command(flatten)]
+    pub quality: QualityArgs,
     #[command(flatten)]
     pub cluster: ClusterArgs,
     /// Names of the flags that are given on the command line.

@@ -1,11 +1,12 @@
 //! `trainer report` and `trainer plot`: what a run has learned, as a page and as a chart.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use anstream::println;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use burn::tensor::Device;
 use indicatif::{HumanCount, HumanDuration};
 use model::classes::list;
@@ -14,7 +15,7 @@ use model::label::Label;
 use model::picture::Rgb;
 use model::weights::shape_of;
 
-use crate::args::{PlotArgs, Quantity, ReportArgs};
+use crate::args::{PlotArgs, PlotValue, Quantity, ReportArgs};
 use crate::commands::train::grid::classes_to_show;
 use crate::config::{EMBEDDED_DATA, TrainConfig};
 use crate::data::dataset::Dataset;
@@ -63,15 +64,16 @@ pub fn run(args: ReportArgs) -> anyhow::Result<()> {
         rows: Vec::new(),
     };
     let progress = found.as_ref().ok().map(|(_, _, checkpoint)| &checkpoint.progress);
+    let run = [(folder.name(), history.clone())];
     let report = Report {
         name: folder.name(),
         subtitle: subtitle(&config, progress),
         notices: notices(&history, &config),
         numbers: numbers(&history, &config, progress),
-        charts: learning_curves(&folder, &history),
+        charts: learning_curves(&run),
         metrics: history
             .names_except(&Quantity::FIELDS)
-            .filter_map(|name| charts::other(name, &history))
+            .filter_map(|name| charts::named(name, &run))
             .collect(),
         grids: grids(&folder)?,
         nearest: nearest.unwrap_or_else(explain),
@@ -101,13 +103,44 @@ pub fn plot(args: PlotArgs) -> anyhow::Result<()> {
         Ok((folder.name(), History::read(&folder)?))
     };
     let runs = args.runs.iter().map(read).collect::<anyhow::Result<Vec<_>>>()?;
-    let chart = charts::chart(args.value, &runs)
-        .with_context(|| format!("no values of {} have been logged yet", args.value))?;
+    let chart = match args.value {
+        PlotValue::Known(quantity) => charts::chart(quantity, &runs)
+            .with_context(|| format!("no values of {quantity} have been logged yet"))?,
+        PlotValue::Named(start) => {
+            let name = name_of_value(&start, &runs)?;
+            charts::named(&name, &runs)
+                .with_context(|| format!("no values of {name} can be drawn"))?
+        }
+    };
     let output = args.output;
     write(&output, plot::file(&chart).as_bytes())
         .with_context(|| format!("cannot write {}", output.display()))?;
     println!("{}", output.display());
     Ok(())
+}
+
+/// Returns the name of the value in the logs that is, or starts with, the given text.
+///
+/// # Errors
+///
+/// If there is none, or several.
+fn name_of_value(start: &str, runs: &[(String, History)]) -> anyhow::Result<String> {
+    let names = runs.iter().flat_map(|(_, history)| history.names_except(&Quantity::FIELDS));
+    let names: BTreeSet<&str> = names.collect();
+    let lower = start.to_lowercase();
+    if let Some(name) = names.iter().find(|name| name.to_lowercase() == lower) {
+        return Ok((*name).into());
+    }
+    let starting = |name: &&&str| name.to_lowercase().starts_with(&lower);
+    let found: Vec<&str> = names.iter().filter(starting).copied().collect();
+    if let [name] = found[..] {
+        return Ok(name.into());
+    }
+    let all: Vec<&str> =
+        ["loss", "lr", "gradient-norm", "speed"].into_iter().chain(names).collect();
+    let problem =
+        if found.is_empty() { "no value has this name" } else { "several have this name" };
+    bail!("--value {start}: {problem}; there are {}", all.join(", "))
 }
 
 fn subtitle(config: &TrainConfig, progress: Option<&Progress>) -> String {
@@ -192,9 +225,8 @@ fn size(bytes: u64) -> String {
     }
 }
 
-fn learning_curves(folder: &RunFolder, history: &History) -> Vec<plot::Chart> {
-    let run = [(folder.name(), history.clone())];
-    Quantity::ALL.into_iter().filter_map(|quantity| charts::chart(quantity, &run)).collect()
+fn learning_curves(run: &[(String, History)]) -> Vec<plot::Chart> {
+    Quantity::ALL.into_iter().filter_map(|quantity| charts::chart(quantity, run)).collect()
 }
 
 /// Returns evenly spaced grids of the run, with the first and the last.
@@ -223,15 +255,15 @@ fn nearest_images(
     let device = args.device.device.open()?;
     let path = args.data.as_deref().unwrap_or(&config.data);
     if path != Path::new(EMBEDDED_DATA) && !path.exists() {
-        anyhow::bail!("the data is not at {}; --data gives its new path", path.display());
+        bail!("the data is not at {}; --data gives its new path", path.display());
     }
     if is_latents(path) {
-        anyhow::bail!("the model was trained on latents, and pixels are compared");
+        bail!("the model was trained on latents, and pixels are compared");
     }
     let data = Dataset::open(path, &config.model, config.resize)?;
     let progress = &checkpoint.progress;
     if progress.fingerprint.is_some() && data.fingerprint() != progress.fingerprint {
-        anyhow::bail!("the data at {} is not that of the run", path.display());
+        bail!("the data at {} is not that of the run", path.display());
     }
     print_message!("sampling {} images, comparing each with {} images", args.samples, data.len());
     let samples = Samples::generate(config, checkpoint, args.samples, &device)?;

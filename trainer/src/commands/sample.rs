@@ -32,15 +32,11 @@ pub fn run(args: SampleArgs) -> anyhow::Result<ExitCode> {
     let all_settings = args.settings()?;
     let seeds = seeds(&args.seeds)?;
     let mut source = Source::load(&args)?;
-    let labels = source.labels(&args)?;
+    let labels = Labels::from_args(&args.guidance, &source.class_names)?;
     let validated = |mut settings: Settings| {
         let config = &source.generators[0].model.config;
         settings.use_process_of(config);
-        settings.classes = match &labels {
-            Labels::Listed(labels) => labels.clone(),
-            // Any class stands for all.
-            Labels::Random(_) => vec![0.into()],
-        };
+        settings.classes = labels.examples();
         settings.validate()?;
         settings.validate_for(config)?;
         anyhow::Ok(settings)
@@ -144,16 +140,6 @@ impl Source {
         Ok(source)
     }
 
-    /// Returns the labels that --classes asks for.
-    fn labels(&self, args: &SampleArgs) -> anyhow::Result<Labels> {
-        if !args.guidance.are_random() {
-            return Ok(Labels::Listed(args.guidance.labels(&self.class_names)?));
-        }
-        let classes = u32::try_from(self.class_names.len()).unwrap_or(u32::MAX);
-        ensure!(classes > 0, "--classes random: this model has no classes");
-        Ok(Labels::Random(classes))
-    }
-
     /// Returns the generation of many pictures with these settings.
     fn job<'a>(
         &'a self,
@@ -164,20 +150,14 @@ impl Source {
         mut settings: Settings,
         seeds: &'a [u64],
     ) -> Job<'a> {
-        let random_classes = match labels {
-            Labels::Listed(_) => None,
-            Labels::Random(classes) => {
-                settings.classes.clear();
-                Some(*classes)
-            }
-        };
+        settings.classes = labels.listed();
         let record = Record {
             version: Record::VERSION,
             model: self.model.clone(),
             weights_sha256: self.weights_sha256.clone(),
             vae_sha256: self.vae_sha256.clone(),
             settings,
-            random_classes,
+            random_classes: labels.random_classes(),
             batch: args.batch,
             subfolders: args.subdirs,
             seeds: matches!(form, Form::File(_)).then(|| seeds_text(seeds)),

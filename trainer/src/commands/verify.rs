@@ -35,7 +35,7 @@ pub fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
         report(&folder.path().join("stats.jsonl"), check_log(&folder));
         let mut files: Vec<PathBuf> = folder.checkpoints()?;
         files.extend(folder.snapshots()?.into_iter().map(|snapshot| snapshot.path));
-        files.extend(Some(folder.weights()).filter(|path| path.exists()));
+        files.extend([folder.best(), folder.weights()].into_iter().filter(|path| path.exists()));
         for path in files {
             report(&path, check(&path));
         }

@@ -30,6 +30,9 @@ const KEY: &str = "diffit-checkpoint";
 /// Length of the hash, SHA-256.
 const HASH: usize = 32;
 
+/// Message for bytes that are not those that were written.
+const DAMAGED: &str = "this checkpoint is damaged";
+
 /// Returns the approximate size in bytes of a checkpoint with this many parameters: the weights,
 /// their moving averages and two moments of Adam. (Muon has one.)
 pub fn size(config: &TrainConfig, parameters: usize) -> usize {
@@ -187,6 +190,34 @@ pub fn find(path: &Path, warn: impl Fn(&str)) -> anyhow::Result<(RunFolder, Path
     bail!(problems.join("\n"))
 }
 
+/// Reads the progress in a checkpoint, whose hash is verified, without its tensors.
+///
+/// # Errors
+///
+/// If the file cannot be read, is damaged, or is not a checkpoint.
+#[cfg(feature = "metrics")]
+pub fn progress(path: &Path) -> anyhow::Result<Progress> {
+    let bytes = crate::files::mapped::map(path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    let (_, progress) = verify(&bytes).with_context(|| path.display().to_string())?;
+    Ok(progress)
+}
+
+/// Verifies the hash of a checkpoint, and returns the bytes after it and the progress.
+fn verify(bytes: &[u8]) -> anyhow::Result<(&[u8], Progress)> {
+    ensure!(Checkpoint::is_checkpoint(bytes), "not a checkpoint");
+    let Some((sum, payload)) = bytes[MAGIC.len()..].split_at_checked(HASH) else {
+        bail!(DAMAGED);
+    };
+    ensure!(Sha256::digest(payload)[..] == *sum, "{DAMAGED}");
+    let (_, header) = SafeTensors::read_metadata(payload).context(DAMAGED)?;
+    let progress = header.metadata().as_ref().and_then(|m| m.get(KEY)).context(DAMAGED)?;
+    let progress: Progress = serde_json::from_str(progress)
+        .context("this checkpoint was written by another version of this program")?;
+    progress.config.model.validate()?;
+    Ok((payload, progress))
+}
+
 /// A checkpoint that was read and verified.
 pub struct Checkpoint {
     /// Progress of the run.
@@ -241,18 +272,9 @@ impl Checkpoint {
     ///
     /// If it is damaged or not a checkpoint.
     pub fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
-        ensure!(Self::is_checkpoint(bytes), "not a checkpoint");
-        let damaged = "this checkpoint is damaged";
-        let Some((sum, payload)) = bytes[MAGIC.len()..].split_at_checked(HASH) else {
-            bail!(damaged);
-        };
-        ensure!(Sha256::digest(payload)[..] == *sum, "{damaged}");
-        let (_, header) = SafeTensors::read_metadata(payload).context(damaged)?;
+        let damaged = DAMAGED;
+        let (payload, progress) = verify(bytes)?;
         let tensors = SafeTensors::deserialize(payload).context(damaged)?;
-        let progress = header.metadata().as_ref().and_then(|m| m.get(KEY)).context(damaged)?;
-        let progress: Progress = serde_json::from_str(progress)
-            .context("this checkpoint was written by another version of this program")?;
-        progress.config.model.validate()?;
         let optimizer = tensors.tensor("optimizer").context(damaged)?.data().to_vec();
         let values = tensors
             .iter()

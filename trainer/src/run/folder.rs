@@ -21,6 +21,7 @@ use crate::files::lock::try_lock;
 /// | `events.out.tfevents.*` | the log and the grids, for TensorBoard |
 /// | `grids/*.png` | samples from fixed seeds, named by the number of images seen |
 /// | `checkpoints/*.ckpt` | checkpoints, named by the number of images seen |
+/// | `best.ckpt` | the checkpoint with the best image quality, if that is measured |
 /// | `ema/*.safetensors` | snapshots of moving averages, named by images and standard deviation |
 /// | `first-and-last.png` | the first and the last grid, side by side |
 /// | `weights.safetensors` | the weights file of the finished run |
@@ -103,6 +104,9 @@ impl RunFolder {
         }
         if !path.exists() {
             bail!("{}: no such run or checkpoint", path.display());
+        }
+        if let Some(folder) = path.parent().filter(|folder| folder.join("options.json").exists()) {
+            return Ok((Self(folder.to_owned()), vec![path.to_owned()]));
         }
         // The path can be too short to contain the folders, as in the folder of checkpoints.
         let folder = match path.parent() {
@@ -240,6 +244,11 @@ impl RunFolder {
         self.0.join("checkpoints").join(format!("{images:09}.ckpt"))
     }
 
+    /// Returns the path of the checkpoint with the best image quality.
+    pub fn best(&self) -> PathBuf {
+        self.0.join("best.ckpt")
+    }
+
     /// Returns the path of the weights file.
     pub fn weights(&self) -> PathBuf {
         self.0.join("weights.safetensors")
@@ -277,7 +286,7 @@ impl RunFolder {
 /// # Errors
 ///
 /// If the file cannot be renamed.
-fn set_aside(path: &Path) -> anyhow::Result<PathBuf> {
+pub fn set_aside(path: &Path) -> anyhow::Result<PathBuf> {
     let extension = path.extension().unwrap_or_default().to_string_lossy();
     let mut aside = path.with_extension(format!("{extension}.aside"));
     let mut copies = 1;

@@ -10,7 +10,8 @@ use serde_json::Value;
 use super::folder::RunFolder;
 
 /// Fields of a line that are not values to plot over images.
-const OTHER_FIELDS: [&str; 4] = ["images", "seconds", "skipped_steps", "peak_memory"];
+const OTHER_FIELDS: [&str; 5] =
+    ["images", "seconds", "skipped_steps", "peak_memory", "metric_samples"];
 
 /// The log of a run, its `stats.jsonl`.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::folder::RunFolder;
 use super::report::warn;
-use crate::args::TrainArgs;
+use crate::args::{FeaturesKind, MetricKind, QualityArgs, TrainArgs};
 use crate::device::DeviceKind;
 use crate::files::atomic::write;
 
@@ -34,6 +34,64 @@ pub struct Launch {
     save_every: Option<u64>,
     keep: Option<u32>,
     keep_every: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quality: Option<Quality>,
+}
+
+/// Launch settings of the measurement of image quality.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Quality {
+    metrics: Vec<String>,
+    every: Option<u64>,
+    samples: u64,
+    reference: Option<PathBuf>,
+    features: String,
+    network: Option<PathBuf>,
+    allow_unknown_network: bool,
+}
+
+impl Quality {
+    /// Returns the settings among the flags, with absolute paths. `None` if nothing is measured.
+    fn of(args: &QualityArgs) -> Option<Self> {
+        let absolute = |path: &Option<PathBuf>| path.as_deref().map(absolute);
+        let features = args.network.features.to_possible_value();
+        (!args.metric.is_empty()).then(|| Self {
+            metrics: args.metric.iter().map(|metric| metric.flag()).collect(),
+            every: args.metric_every,
+            samples: args.metric_samples,
+            reference: absolute(&args.reference),
+            features: features.map_or_else(String::new, |value| value.get_name().to_string()),
+            network: absolute(&args.network.network),
+            allow_unknown_network: args.network.allow_unknown_network,
+        })
+    }
+
+    /// Sets the flags that are not given on the command line.
+    fn apply(self, args: &mut QualityArgs, free: impl Fn(&str) -> bool) -> anyhow::Result<()> {
+        if free("metric") {
+            let metric = |name: &String| MetricKind::from_str(name, false);
+            let metrics: Result<_, String> = self.metrics.iter().map(metric).collect();
+            args.metric = metrics.map_err(|error| anyhow::anyhow!("metrics: {error}"))?;
+        }
+        if free("metric_every") {
+            args.metric_every = self.every;
+        }
+        if free("metric_samples") {
+            args.metric_samples = self.samples;
+        }
+        if free("reference") {
+            args.reference = self.reference;
+        }
+        // A file of weights is that of one network.
+        if free("features") && free("network") && free("allow_unknown_network") {
+            let features = FeaturesKind::from_str(&self.features, false);
+            args.network.features =
+                features.map_err(|error| anyhow::anyhow!("features: {error}"))?;
+            args.network.network = self.network;
+            args.network.allow_unknown_network = self.allow_unknown_network;
+        }
+        Ok(())
+    }
 }
 
 impl Launch {
@@ -55,6 +113,7 @@ impl Launch {
             save_every: output.save_every,
             keep: Some(output.keep),
             keep_every: output.keep_every,
+            quality: Quality::of(&args.quality),
         }
     }
 
@@ -101,7 +160,7 @@ impl Launch {
                 *flag = value;
             }
         }
-        Ok(())
+        self.quality.map_or(Ok(()), |quality| quality.apply(&mut args.quality, free))
     }
 
     /// Reads the launch settings of a run. Runs of earlier versions have none.
@@ -181,6 +240,11 @@ mod tests {
             ["--save-every", "100"],
             ["--keep", "7"],
             ["--keep-every", "1k"],
+            ["--metric", "kid,fid"],
+            ["--metric-samples", "3k"],
+            ["--reference", "/r.npz"],
+            ["--features", "lite0"],
+            ["--network", "/w.safetensors"],
         ];
         let stored = Launch::of(&flags(&first.concat()));
         let text = serde_json::to_string(&stored).expect("plain data");
@@ -190,7 +254,9 @@ mod tests {
         assert_eq!(Launch::of(&resumed), stored);
 
         // A flag with the value of its default is given, too.
-        let mut resumed = flags(&["--grid", "16", "--keep-every", "0", "--nodes", "none"]);
+        let again =
+            [["--grid", "16"], ["--keep-every", "0"], ["--nodes", "none"], ["--metric-every", "0"]];
+        let mut resumed = flags(&again.concat());
         stored.clone().apply(&mut resumed).expect("valid");
         complete(&mut resumed).expect("one machine");
         let want = Launch {
@@ -198,6 +264,7 @@ mod tests {
             keep_every: Some(0),
             nodes: Vec::new(),
             node: None,
+            quality: stored.quality.clone().map(|of| Quality { every: Some(0), ..of }),
             ..stored.clone()
         };
         assert_eq!(Launch::of(&resumed), want);

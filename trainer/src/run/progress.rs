@@ -32,6 +32,9 @@ pub struct Progress {
     /// Latest validation loss.
     #[serde(default)]
     pub validation_loss: Option<f64>,
+    /// Latest measurement of image quality. In `best.ckpt`, that of its own state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Measured>,
     /// Steps since the last line of the log.
     #[serde(rename = "stretch")]
     pub log_window: LogWindow,
@@ -57,6 +60,20 @@ pub struct Progress {
     /// The loss-aware timestep sampler, if the recipe has one.
     #[serde(default)]
     pub times: Option<TimeSampler>,
+}
+
+/// A measurement of image quality, by the metric that decides which state of a run is the best.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// Number of images seen.
+    pub images: u64,
+    /// Name of the metric.
+    pub name: String,
+    /// Value.
+    pub value: f64,
+    /// Number of samples, reference and feature network. Values can be compared only if these are
+    /// equal.
+    pub protocol: String,
 }
 
 /// Sum of the losses since the last line of the log, and the number of images.
@@ -88,6 +105,7 @@ impl Progress {
             hardware: String::new(),
             loss: None,
             validation_loss: None,
+            quality: None,
             log_window: LogWindow::default(),
             skipped: 0,
             skipped_in_row: 0,

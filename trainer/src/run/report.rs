@@ -118,6 +118,12 @@ impl Status {
         self.bar.set_message(message);
     }
 
+    /// Shows what is being done between steps.
+    #[cfg(feature = "metrics")]
+    pub fn activity(&self, text: &str) {
+        self.bar.set_message(text.to_string());
+    }
+
     /// Prints a message above the progress bar.
     pub fn message(&self, text: &str) {
         if self.verbosity == Verbosity::Full {

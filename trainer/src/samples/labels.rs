@@ -1,7 +1,10 @@
 //! Labels of pictures, as functions of their seeds.
 
+use anyhow::ensure;
 use model::label::Label;
 use model::noise::random_class;
+
+use crate::args::GuidanceArgs;
 
 /// Labels of pictures by seed.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,6 +16,44 @@ pub enum Labels {
 }
 
 impl Labels {
+    /// Returns the labels that --classes asks for, among classes with the given names.
+    ///
+    /// # Errors
+    ///
+    /// If a class does not exist, its name is ambiguous, or there are no classes to draw from.
+    pub fn from_args(args: &GuidanceArgs, names: &[String]) -> anyhow::Result<Self> {
+        if !args.are_random() {
+            return Ok(Self::Listed(args.labels(names)?));
+        }
+        let classes = u32::try_from(names.len()).unwrap_or(u32::MAX);
+        ensure!(classes > 0, "--classes random: this model has no classes");
+        Ok(Self::Random(classes))
+    }
+
+    /// Returns labels to validate settings with. For random classes, any class stands for all.
+    pub fn examples(&self) -> Vec<Label> {
+        match self {
+            Self::Listed(labels) => labels.clone(),
+            Self::Random(_) => vec![0.into()],
+        }
+    }
+
+    /// Returns the labels that are listed; none if classes are random.
+    pub fn listed(&self) -> Vec<Label> {
+        match self {
+            Self::Listed(labels) => labels.clone(),
+            Self::Random(_) => Vec::new(),
+        }
+    }
+
+    /// Returns the number of classes that random ones are drawn from.
+    pub fn random_classes(&self) -> Option<u32> {
+        match self {
+            Self::Listed(_) => None,
+            Self::Random(classes) => Some(*classes),
+        }
+    }
+
     /// Returns the label of the picture of a seed.
     pub fn of(&self, seed: u64) -> Label {
         match self {

@@ -36,9 +36,15 @@ pub fn chart(quantity: Quantity, runs: &[(String, History)]) -> Option<Chart> {
     of_series(&quantity.to_string(), series)
 }
 
-/// Returns the chart of another value of the log, such as a metric.
-pub fn other(name: &str, history: &History) -> Option<Chart> {
-    of_series(&name.replace('_', " "), vec![line("", history.get(name), Mark::Line)])
+/// Returns the chart of another value of the log, such as a metric, of one run or of several with
+/// their names. `None` if no run has logged it.
+pub fn named(name: &str, runs: &[(String, History)]) -> Option<Chart> {
+    let label = |run: &String| if runs.len() == 1 { String::new() } else { run.clone() };
+    let series = runs
+        .iter()
+        .filter(|(_, history)| !history.get(name).is_empty())
+        .map(|(run, history)| line(&label(run), history.get(name), Mark::Line));
+    of_series(&name.replace('_', " "), series.collect())
 }
 
 fn line(name: &str, values: &[(f64, f64)], mark: Mark) -> Series {
@@ -94,8 +100,11 @@ mod tests {
         let both = vec![plain[0].clone(), ("b".into(), history(&lines))];
         let loss = chart(Quantity::Loss, &both).expect("logged");
         assert_eq!(names(&loss), ["a, training", "b, training", "b, validation"]);
-        let other = other("fid_5k", &both[1].1).expect("logged");
+        let other = named("fid_5k", &both).expect("logged");
         assert_eq!((other.y.label.as_str(), other.series[0].points.len()), ("fid 5k", 1));
+        assert_eq!(names(&other), ["b"]);
+        assert_eq!(names(&named("fid_5k", &both[1..]).expect("logged")), [""]);
+        assert!(named("kid", &both).is_none());
         assert!(chart(Quantity::Loss, &[]).is_none());
     }
 }

@@ -1,10 +1,12 @@
 //! The view "About": how it works, measured speed, the model, stored files.
 
+use js_sys::Reflect;
 use leptos::prelude::*;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::{JsFuture, spawn_local};
 
 use super::engine::Engine;
+use super::keep::CopyText;
 use super::state::{Doing, State};
 use super::status::seconds;
 use crate::adapter::{Backend, Numbers};
@@ -94,19 +96,40 @@ fn Machine(state: State) -> impl IntoView {
         let ready = state.ready.read();
         ready.as_ref().map_or("…".into(), |r| format!("{:.0} MB", r.memory as f64 / 1e6))
     };
+    let rows = Memo::new(move |_| {
+        [
+            ("Device", "device", device()),
+            ("Precision", "numbers", numbers().to_string()),
+            ("Time until ready", "ready", ready()),
+            ("Self-check", "check", check()),
+            ("Time of the first pictures", "first", first()),
+            ("Per evaluation", "evaluation", evaluation()),
+            ("Memory of the worker", "memory", memory()),
+        ]
+    });
+    let list = move || {
+        let row = |(name, id, value): (&'static str, &'static str, String)| {
+            view! { <div><dt>{name}</dt><dd data-testid=id>{value}</dd></div> }.into_any()
+        };
+        rows.get().into_iter().map(row).collect::<Vec<AnyView>>()
+    };
+    let report = Signal::derive(move || {
+        let mut lines = vec![("Browser", window().navigator().user_agent().unwrap_or_default())];
+        lines.extend(document().location().and_then(|l| l.href().ok()).map(|href| ("Page", href)));
+        if let Some(ready) = state.ready.read().as_ref() {
+            lines.push(("Model", format!("{}, SHA-256 {}", ready.file, ready.sha256)));
+        }
+        lines.extend(rows.get().map(|(name, _, value)| (name, value)));
+        lines.extend(state.note.get().map(|note| ("Note", note)));
+        lines.extend(state.trouble.get().map(|trouble| ("Error", trouble)));
+        Some(lines.iter().map(|(name, value)| format!("{name}: {value}\n")).collect())
+    });
     view! {
         <section class="card" aria-labelledby="machine">
             <h2 id="machine">"On this machine"</h2>
-            <dl>
-                <div><dt>"Device"</dt><dd data-testid="device">{device}</dd></div>
-                <div><dt>"Precision"</dt><dd data-testid="numbers">{numbers}</dd></div>
-                <div><dt>"Time until ready"</dt><dd data-testid="ready">{ready}</dd></div>
-                <div><dt>"Self-check"</dt><dd data-testid="check">{check}</dd></div>
-                <div><dt>"Time of the first pictures"</dt><dd data-testid="first">{first}</dd></div>
-                <div><dt>"Per evaluation"</dt><dd data-testid="evaluation">{evaluation}</dd></div>
-                <div><dt>"Memory of the worker"</dt><dd data-testid="memory">{memory}</dd></div>
-            </dl>
+            <dl>{list}</dl>
             <p class="hint">"Nothing is sent anywhere: the model was downloaded, and everything is computed on this machine."</p>
+            <div class="buttons"><CopyText state name="diagnostics" label="Copy for a bug report" text=report/></div>
         </section>
     }
 }
@@ -245,10 +268,21 @@ fn Storage(state: State) -> impl IntoView {
     }
 }
 
+/// Returns whether an object has a property. Browsers have some on secure addresses only.
+fn is_there(object: &JsValue, name: &str) -> bool {
+    Reflect::get(object, &name.into()).is_ok_and(|value| !value.is_undefined())
+}
+
+/// Returns the browser's caches, if it has any.
+fn caches() -> Option<web_sys::CacheStorage> {
+    let window = window();
+    is_there(&window, "caches").then(|| window.caches().ok()).flatten()
+}
+
 /// Returns the number of files in this page's caches, and their bytes.
 async fn stored() -> (usize, f64) {
     let (mut files, mut bytes) = (0, 0.0);
-    let Ok(caches) = window().caches() else { return (0, 0.0) };
+    let Some(caches) = caches() else { return (0, 0.0) };
     for name in names(&caches).await {
         let Ok(cache) = JsFuture::from(caches.open(&name)).await else { continue };
         let cache: web_sys::Cache = cache.unchecked_into();
@@ -268,11 +302,14 @@ async fn stored() -> (usize, f64) {
 
 /// Deletes this page's caches, and unregisters the service worker that fills them.
 async fn delete() {
-    if let Ok(caches) = window().caches() {
+    if let Some(caches) = caches() {
         for name in names(&caches).await {
             // It fails only if the cache does not exist any more.
             let _ = JsFuture::from(caches.delete(&name)).await;
         }
+    }
+    if !is_there(&window().navigator(), "serviceWorker") {
+        return;
     }
     let workers = window().navigator().service_worker();
     let registration = JsFuture::from(workers.get_registration()).await;

@@ -14,7 +14,9 @@ use super::keep::hand_over;
 use super::make::Generate;
 use super::picture::Picture;
 use super::state::{Doing, State};
+use super::survey::scans;
 use crate::explain;
+use crate::looks::Question;
 use crate::plot;
 use crate::protocol::Look;
 use crate::scene::{Place, View};
@@ -48,7 +50,7 @@ fn strip(state: State) -> Vec<usize> {
 }
 
 /// Requests the attention that is shown: that of the selected step first, then that of the strip,
-/// then that of all blocks for the map of the network.
+/// then that of all blocks for the map of the network, then the survey.
 pub fn request(state: State, engine: Engine) {
     Effect::new(move || {
         if *state.doing.read() != Doing::Resting {
@@ -62,7 +64,9 @@ pub fn request(state: State, engine: Engine) {
         let measures = state.measures.get() || (inside && state.is_fast());
         let count = state.ready.read().as_ref().map_or(0, |ready| ready.blocks.len());
         let blocks = (0..count).filter(|_| measures).filter_map(|block| state.look_at(block));
-        engine.look(look.into_iter().chain(strip).chain(blocks).collect());
+        let survey = if inside && state.survey.get() { scans(state) } else { Vec::new() };
+        let tokens = look.into_iter().chain(strip).chain(blocks).map(Question::Token);
+        engine.ask(tokens.chain(survey.into_iter().map(Question::Blocks)).collect());
     });
 }
 

@@ -1,17 +1,19 @@
 //! Links and files: copying, saving, opening.
 
-use js_sys::{Array, Uint8Array};
+use js_sys::{Array, Reflect, Uint8Array};
 use leptos::prelude::*;
 use model::picture::{Origin, Rgb, to_animation};
+use std::time::Duration;
 use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
 use web_sys::{Blob, BlobPropertyBag, DragEvent, FileList, HtmlAnchorElement, Url};
 
 use super::engine::Engine;
+use super::paint::read;
 use super::picture::{composed, level};
 use super::state::{Doing, Frame, Run, State};
-use crate::command::arguments;
-use crate::scene::{Scene, keep_one};
+use crate::command::{arguments, embedding};
+use crate::scene::{Game, Scene, View, keep_one};
 
 /// Enlargement of small pictures in strips and animations.
 const TIMES: usize = 8;
@@ -51,6 +53,10 @@ pub fn Keep(state: State, engine: Engine) -> impl IntoView {
         }
         Some(crate::command::command(&args))
     };
+    let embedded = move || {
+        let _ = state.scene.read();
+        Some(embedding(&document().location()?.href().ok()?))
+    };
     let save = move |kind| move |_: leptos::ev::MouseEvent| save(state, kind);
     view! {
         <section class="card keep" aria-labelledby="keep">
@@ -60,11 +66,12 @@ pub fn Keep(state: State, engine: Engine) -> impl IntoView {
                 <button type="button" class="plain small" data-testid="strip" disabled=none on:click=save(Kind::Strip)>"Strip"</button>
                 <button type="button" class="plain small" data-testid="animation" disabled=none on:click=save(Kind::Animation)>"Animation"</button>
                 <CopyLink state/>
+                <CopyText state name="embed" label="Copy for a web page" text=Signal::derive(embedded)/>
                 <CopyText state name="command" label="Copy as command" text=Signal::derive(command)/>
                 <label class="file plain small">
                     <span>"Open a file"</span>
                     <input
-                        type="file" id="file" accept=".png,.safetensors" multiple
+                        type="file" id="file" accept=".safetensors,image/*" multiple
                         on:change:target=move |e| {
                             take(e.target().files(), state, engine);
                             e.target().set_value("");
@@ -74,8 +81,8 @@ pub fn Keep(state: State, engine: Engine) -> impl IntoView {
             </div>
             <p class="hint">
                 "Saved pictures include their settings: open one, or drop it on this page, to restore them. \
-                 You can also open the weights of a model or of an autoencoder. The address of this page is a \
-                 link to what it shows."
+                 A photo becomes the picture to start from. You can also open the weights of a model or of an \
+                 autoencoder. The address of this page is a link to what it shows."
             </p>
         </section>
     }
@@ -91,7 +98,7 @@ pub fn CopyLink(state: State) -> impl IntoView {
 
 /// A button that copies a text, if there is one.
 #[component]
-fn CopyText(
+pub fn CopyText(
     state: State,
     /// The value of `data-testid`.
     name: &'static str,
@@ -102,8 +109,7 @@ fn CopyText(
     let copy = move |_| {
         let text = text.get_untracked().unwrap_or_default();
         spawn_local(async move {
-            let promise = window().navigator().clipboard().write_text(&text);
-            copied.set(JsFuture::from(promise).await.is_ok());
+            copied.set(write_text(&text).await);
             let said = match copied.get_untracked() {
                 true => "Copied.".into(),
                 false => format!("This browser does not let the page copy: {text}"),
@@ -119,6 +125,16 @@ fn CopyText(
             {move || if copied.get() { "Copied" } else { label }}
         </button>
     }
+}
+
+/// Writes a text to the clipboard, which browsers offer on secure addresses only.
+async fn write_text(text: &str) -> bool {
+    let navigator = window().navigator();
+    let clipboard = Reflect::get(&navigator, &"clipboard".into());
+    if clipboard.is_ok_and(|clipboard| clipboard.is_undefined()) {
+        return false;
+    }
+    JsFuture::from(navigator.clipboard().write_text(text)).await.is_ok()
 }
 
 /// Accepts files that are dropped anywhere on the page.
@@ -147,14 +163,20 @@ fn take(files: Option<FileList>, state: State, engine: Engine) {
     for file in (0..files.length()).filter_map(|i| files.get(i)) {
         spawn_local(async move {
             let name = file.name();
-            let first = file.slice_with_i32_and_i32(0, 4);
+            let first = file.slice_with_i32_and_i32(0, 12);
             let first = match first {
                 Ok(first) => bytes_of(&first).await,
                 Err(_) => None,
             };
             match first {
                 None => state.trouble.set(Some(format!("{name} could not be read."))),
-                Some(first) if first != b"\x89PNG" => engine.open(file),
+                Some(first) if is_photo(&first) => {
+                    read(file, state);
+                    state.scene.update(|scene| {
+                        (scene.view, scene.game) = (View::Play, Game::From);
+                    });
+                }
+                Some(first) if !first.starts_with(b"\x89PNG") => engine.open(file),
                 Some(_) if file.size() > MOST => {
                     let message =
                         format!("{name} is larger than 100 MB, the maximum for pictures.");
@@ -167,6 +189,13 @@ fn take(files: Option<FileList>, state: State, engine: Engine) {
             }
         });
     }
+}
+
+/// Returns whether a file with these first twelve bytes is a picture in a format without settings: JPEG,
+/// GIF or WebP.
+fn is_photo(first: &[u8]) -> bool {
+    let webp = first.starts_with(b"RIFF") && first.ends_with(b"WEBP");
+    first.starts_with(b"\xff\xd8\xff") || first.starts_with(b"GIF8") || webp
 }
 
 /// Reads a file, or a part of one.
@@ -269,7 +298,7 @@ pub fn hand_over(file: &[u8], name: &str) {
         link.set_href(&url);
         link.set_download(name);
         link.click();
-        // It fails only for invalid addresses.
-        let _ = Url::revoke_object_url(&url);
+        // Safari reads the file later. Revoking fails only for invalid addresses.
+        set_timeout(move || drop(Url::revoke_object_url(&url)), Duration::from_secs(60));
     }
 }

@@ -24,6 +24,7 @@ mod playground;
 mod stage;
 mod state;
 mod status;
+mod survey;
 mod timeline;
 mod tour;
 
@@ -46,6 +47,7 @@ use playground::Playground;
 use stage::Stage;
 use state::{Doing, State};
 use status::Status;
+use survey::Survey;
 use timeline::Timeline;
 use tour::Tour;
 
@@ -141,8 +143,11 @@ fn App(
                         <Show when=is(View::Attend) fallback=move || view! { <Stage state/> }>
                             <Attention state/>
                         </Show>
-                        <Show when=move || state.run.read().is_some()><Timeline state/></Show>
-                        <Show when=is(View::Attend)><Strip state/></Show>
+                        <Show when=move || state.run.read().is_some()><Timeline state engine/></Show>
+                        <Show when=is(View::Attend)>
+                            <Strip state/>
+                            <Survey state/>
+                        </Show>
                     </div>
                     <Network state/>
                 </div>

@@ -59,7 +59,7 @@ pub fn GuidePicture(state: State, paints: bool) -> impl IntoView {
 }
 
 /// Returns whether the pictures of a frame have the size of the model's pictures.
-fn fits(frame: &Frame, state: State) -> bool {
+pub fn fits(frame: &Frame, state: State) -> bool {
     let size = frame.guess.first().map(|picture| [picture.width, picture.height]);
     size.is_some() && size == state.picture_size()
 }
@@ -192,7 +192,7 @@ fn Canvas(state: State, picture: Signal<Option<Rgb>>) -> impl IntoView {
 
 /// Reads a picture file. The browser crops it to a square and scales it to the size of the model's
 /// pictures.
-fn read(file: File, state: State) {
+pub fn read(file: File, state: State) {
     let size = untrack(|| state.picture_size());
     spawn_local(async move {
         let name = file.name();

@@ -14,7 +14,9 @@ use crate::manifest::Entry;
 use crate::names::caption;
 use crate::playground::track::Track;
 use crate::plot::Attention;
-use crate::protocol::{AutoencoderInfo, Decoding, Evaluated, Look, Noise, Order, Ready};
+use crate::protocol::{
+    AutoencoderInfo, Decoding, Evaluated, Look, Noise, Order, Ready, Scan, Surveyed,
+};
 use crate::scene::{Scene, is_new, refused};
 
 /// Maximum duration of an evaluation, in milliseconds, for pictures to follow changes by themselves.
@@ -184,6 +186,8 @@ pub struct State {
     pub beside: RwSignal<Option<Run>>,
     /// The attention of tokens, at steps of the pictures.
     pub attention: RwSignal<HashMap<Look, Arc<Attention>>>,
+    /// The attention of all blocks, at steps of the pictures.
+    pub surveyed: RwSignal<HashMap<Scan, Arc<Surveyed>>>,
     /// The last run whose attention is not available any more.
     pub gone: RwSignal<Option<u64>>,
     /// The estimated time of the first pictures in milliseconds, if they wait for a click.
@@ -215,6 +219,8 @@ pub struct State {
     pub measures: RwSignal<bool>,
     /// Whether the strip of attention maps is open. Written by the attention view.
     pub strip: RwSignal<bool>,
+    /// Whether the survey is open. Written by the survey.
+    pub survey: RwSignal<bool>,
     /// The picture that sampling starts from. Written by the painting.
     pub guide: RwSignal<Option<Guide>>,
 }
@@ -247,6 +253,7 @@ impl State {
             run: RwSignal::new(None),
             beside: RwSignal::new(None),
             attention: RwSignal::new(HashMap::new()),
+            surveyed: RwSignal::new(HashMap::new()),
             gone: RwSignal::new(None),
             wait: RwSignal::new(None),
             explored: RwSignal::new(None),
@@ -262,6 +269,7 @@ impl State {
             record: StoredValue::new_local(record),
             measures: RwSignal::new(false),
             strip: RwSignal::new(false),
+            survey: RwSignal::new(false),
             guide: RwSignal::new(None),
         }
     }

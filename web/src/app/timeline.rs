@@ -4,10 +4,15 @@ use std::time::Duration;
 
 use leptos::prelude::*;
 
+use super::engine::Engine;
 use super::explain::Explain;
-use super::state::{Run, State};
+use super::make::generate;
+use super::paint::fits;
+use super::state::{Doing, Frame, Guide, Run, State};
 use crate::explain;
 use crate::plot::{curve, dots, path, phase};
+use crate::protocol::Noise;
+use crate::scene::range::SIGMA;
 
 /// Time between frames at speed 1, in milliseconds.
 const FRAME: f64 = 320.0;
@@ -18,7 +23,7 @@ const SIZE: [f64; 2] = [600.0, 96.0];
 
 /// The curve, the slider, and the buttons.
 #[component]
-pub fn Timeline(state: State) -> impl IntoView {
+pub fn Timeline(state: State, engine: Engine) -> impl IntoView {
     let sigmas = Memo::new(move |_| state.run.read().as_ref().map_or(Vec::new(), Run::sigmas));
     let points = move || curve(&sigmas.read(), SIZE[0], SIZE[1]);
     let frames = move || state.run.read().as_ref().map_or(0, |run| run.frames.len());
@@ -71,6 +76,12 @@ pub fn Timeline(state: State) -> impl IntoView {
         sigma.map_or(String::new(), |sigma| phase(sigma).into())
     });
     let none = move || frames() < 2;
+    // The model's own guess, with other noise of the same level, is another state that leads to a picture.
+    let closed = Signal::derive(move || {
+        let open =
+            |frame: &Frame| frame.sigma >= *SIGMA.start() && !frame.latent && fits(frame, state);
+        *state.doing.read() != Doing::Resting || !state.frame().is_some_and(|frame| open(&frame))
+    });
     view! {
         <section class="timeline" aria-label="Timeline">
             <svg viewBox=format!("-8 -6 {} {}", SIZE[0] + 16.0, SIZE[1] + 12.0) preserveAspectRatio="none" aria-hidden="true">
@@ -119,9 +130,29 @@ pub fn Timeline(state: State) -> impl IntoView {
                 <output data-testid="level">{text}</output>
             </div>
             <p class="phase" data-testid="phase">{level}</p>
+            <div class="buttons" hidden=closed>
+                <button type="button" class="plain small" data-testid="branch" on:click=move |_| branch(state, engine)>
+                    "Branch here: four pictures from this guess"
+                </button>
+            </div>
             <Explain topic=explain::LEVELS/>
         </section>
     }
+}
+
+/// Makes four pictures from the selected guess, with other noise of the same level: they show what is
+/// still open at that level.
+fn branch(state: State, engine: Engine) {
+    let (frame, run) = untrack(|| (state.frame(), state.run.get()));
+    let picture = untrack(|| state.picture());
+    let (Some(frame), Some(run)) = (frame, run) else { return };
+    let Some(guess) = frame.guess.get(picture).cloned() else { return };
+    let seeds: Vec<u64> = run.order.noises.iter().map(Noise::seed).collect();
+    let class = run.order.settings.labels_of(&seeds).get(picture).cloned();
+    state.guide.set(Some(Guide::new(guess)));
+    state.enlarged.set(None);
+    state.scene.update(|scene| scene.branch(frame.sigma, class));
+    generate(state, engine);
 }
 
 /// Formats a noise level with about three significant digits.

@@ -13,6 +13,7 @@ mod settings;
 #[cfg(test)]
 mod strategies;
 
+use model::label::Label;
 use model::settings::{Method, Settings};
 use serde::{Deserialize, Serialize};
 
@@ -265,6 +266,14 @@ impl Scene {
         })
     }
 
+    /// Continues from a denoised picture at a noise level with other noise: four pictures of this class.
+    pub fn branch(&mut self, sigma: f64, class: Option<Label>) {
+        (self.view, self.game, self.count) = (View::Play, Game::From, COUNTS[1]);
+        let sigma = (100.0 * sigma).round() / 100.0;
+        self.sigma = sigma.clamp(*range::SIGMA.start(), *range::SIGMA.end());
+        self.settings.classes = class.into_iter().collect();
+    }
+
     /// Returns the noise of consecutive seeds.
     fn seeds(&self) -> Vec<Noise> {
         (0..self.count as u64).map(|i| Noise::Seed(self.seed.wrapping_add(i))).collect()
@@ -274,6 +283,19 @@ impl Scene {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_branch_starts_from_a_guess() {
+        let mut scene = Scene { seed: 3, ..Scene::default() };
+        scene.settings.classes = [4, 5].map(Label::from).into();
+        scene.branch(9.7245, Some(Label::from(5)));
+        let order = scene.order(10);
+        assert_eq!(order.guide, Some(Guide { sigma: 9.72, keep: false }));
+        assert_eq!(order.noises, [3, 4, 5, 6].map(Noise::Seed));
+        assert_eq!(order.settings.classes, [Label::from(5)]);
+        scene.branch(0.0, None);
+        assert!(scene.sigma == *range::SIGMA.start() && scene.settings.classes.is_empty());
+    }
 
     #[test]
     fn games_make_what_they_say() {

@@ -26,7 +26,7 @@ pub const GUIDANCE_POWER: RangeInclusive<f64> = 0.0..=100.0;
 /// Class numbers. The model's own count is checked once the model is known.
 pub const CLASS: RangeInclusive<usize> = 0..=99_999;
 /// Noise level added to a picture that sampling starts from.
-pub const SIGMA: RangeInclusive<f64> = 1.5..=80.0;
+pub const SIGMA: RangeInclusive<f64> = 0.1..=80.0;
 /// Block and head numbers. The model's own counts are checked once the model is known.
 pub const PART: RangeInclusive<usize> = 0..=255;
 

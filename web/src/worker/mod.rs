@@ -3,6 +3,7 @@
 mod browser;
 mod files;
 mod pictures;
+mod survey;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -126,6 +127,7 @@ impl Worker {
             Request::Fetch { base, name } => self.fetch(&base, name).await.or_else(refuse),
             Request::Generate { run, order } => self.generate(run, &order, &bytes).await,
             Request::Attend(look) => self.attend(look).await,
+            Request::Survey(scan) => self.survey(scan).await,
             Request::Explore(exploration) => {
                 self.explore(&exploration).await;
                 Ok(())

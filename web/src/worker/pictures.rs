@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 
 use burn::tensor::{Tensor, TensorData};
-use model::Denoiser;
 use model::generate::{Reference, Start, generate_from};
 use model::image::from_bytes;
 use model::label::Label;
@@ -11,6 +10,7 @@ use model::network::AttentionMaps;
 use model::noise::{between, start_noise};
 use model::picture::Rgb;
 use model::vae::Tiling;
+use model::{Denoiser, Model};
 use web_time::Instant;
 
 use super::browser;
@@ -31,17 +31,37 @@ const MAPS: usize = 256 << 20;
 #[derive(Clone)]
 pub struct Step {
     x: Tensor<4>,
-    sigma: f64,
+    pub sigma: f64,
     labels: Vec<Label>,
     silence_time: bool,
+}
+
+impl Step {
+    /// Returns the noisy picture with this number and the denoiser of its step; `None` if there is no
+    /// such picture.
+    pub fn picture<'a>(
+        &self,
+        model: &'a Model,
+        picture: usize,
+    ) -> Option<(Tensor<4>, Denoiser<'a>)> {
+        if picture >= self.x.dims()[0] {
+            return None;
+        }
+        let denoiser = Denoiser {
+            labels: self.labels.get(picture).cloned().into_iter().collect(),
+            silence_time: self.silence_time,
+            ..Denoiser::new(model)
+        };
+        Some((self.x.clone().narrow(0, picture, 1), denoiser))
+    }
 }
 
 /// The steps of a run.
 #[derive(Default)]
 pub struct Made {
     /// The number of the run.
-    run: u64,
-    steps: Vec<Step>,
+    pub run: u64,
+    pub steps: Vec<Step>,
 }
 
 /// The attention maps of a block at a step, which stay on the device. The page is sent single rows.
@@ -261,15 +281,10 @@ impl Worker {
             return Err("There is no attention yet. Make a picture first.".into());
         };
         let blocks = loaded.model.network.blocks();
-        let Some(block) = blocks.get(look.block).filter(|_| look.picture < step.x.dims()[0]) else {
+        let picture = step.picture(&loaded.model, look.picture);
+        let (Some(block), Some((x, denoiser))) = (blocks.get(look.block), picture) else {
             return Err("There is no such block or picture.".into());
         };
-        let denoiser = Denoiser {
-            labels: step.labels.get(look.picture).cloned().into_iter().collect(),
-            silence_time: step.silence_time,
-            ..Denoiser::new(&loaded.model)
-        };
-        let x = step.x.narrow(0, look.picture, 1);
         let maps = denoiser.attention(x, &[step.sigma], look.block);
         let maps = maps.ok_or("This block has no attention.")?;
         let maps = Maps { look, maps, side: block.side };
@@ -365,7 +380,7 @@ async fn rgb(pictures: Tensor<4>) -> Result<(Vec<u8>, [usize; 2]), Trouble> {
 }
 
 /// Reads the values of a tensor.
-async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, Trouble> {
+pub async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, Trouble> {
     let failed = |error: &dyn std::fmt::Display| format!("The device failed: {error}");
     let data = tensor.into_data_async().await.map_err(|error| failed(&error))?;
     data.try_into_vec::<f32>().map_err(|error| failed(&error))

@@ -129,7 +129,7 @@ impl SongNetwork {
         }
         let x = self.aux_conv.forward(self.aux_norm.swish(x));
         // (b, h, w, c) -> (b, c, h, w)
-        NetworkOutput { x: x.permute([0, 3, 1, 2]), attention: walk.attention }
+        walk.finish(x.permute([0, 3, 1, 2]))
     }
 
     pub(crate) fn macs(&self) -> Macs {

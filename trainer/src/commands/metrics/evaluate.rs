@@ -1,5 +1,7 @@
 //! `trainer evaluate`: measures the quality of generated images.
 
+use std::ops::ControlFlow;
+
 use anyhow::{Context, ensure};
 use burn::tensor::Device;
 use metrics::network::FeatureNetwork;
@@ -13,8 +15,9 @@ use super::load_network;
 use super::report::{Report, Source};
 use super::scores::{Plan, Prepared, scores};
 use crate::args::{EvaluateArgs, seeds};
-use crate::run::report::warn;
-use crate::samples::generate::images;
+use crate::run::report::{print_message, warn};
+use crate::samples::generate::one_batch;
+use crate::samples::labels::Labels;
 use crate::weights::autoencoder::Autoencoder;
 use crate::weights::load::{LoadedModel, load};
 
@@ -66,7 +69,9 @@ pub fn run(args: EvaluateArgs) -> anyhow::Result<()> {
         Source::Images { images } => images.clone(),
         Source::Generated { seeds, .. } => format!("the samples of the seeds {seeds}"),
     };
-    let scores = scores(&plan, &store, &prepared, &network, &device).with_context(samples)?;
+    let announce = |name: &str| print_message!("computing {name}");
+    let scores =
+        scores(&plan, &store, &prepared, &network, &device, announce).with_context(samples)?;
     let report = Report {
         scores,
         count,
@@ -86,24 +91,15 @@ pub fn run(args: EvaluateArgs) -> anyhow::Result<()> {
 
 /// Returns what limits comparisons of the values.
 fn notes(count: usize, network: &FeatureNetwork, reference: &Reference) -> Vec<String> {
-    let mut notes = Vec::new();
-    if count < FEW {
-        notes.push(format!(
-            "{count} samples are fewer than {FEW}: their covariances are singular, and Fréchet \
-             distances mean little; KID has no such bias"
-        ));
-    } else if count != PROTOCOL {
+    let mut notes: Vec<String> = few_samples(count).into_iter().collect();
+    if count >= FEW && count != PROTOCOL {
         notes.push(format!(
             "published values are of {PROTOCOL} samples, these of {count}: FID falls with the number \
              of samples"
         ));
     }
-    if !network.identity.published {
-        notes.push(format!(
-            "the weights of the feature network are not the published ones: values can only be \
-             compared with others of the same weights ({})",
-            network.identity.weights_sha256
-        ));
+    if let Some(note) = unknown_network(network) {
+        notes.push(note);
         if reference.info.is_none() {
             notes.push(format!(
                 "{} does not say which feature network its statistics are of",
@@ -114,11 +110,33 @@ fn notes(count: usize, network: &FeatureNetwork, reference: &Reference) -> Vec<S
     notes
 }
 
+/// Returns a note if there are too few samples for Fréchet distances.
+pub fn few_samples(count: usize) -> Option<String> {
+    (count < FEW).then(|| {
+        format!(
+            "{count} samples are fewer than {FEW}: their covariances are singular, and Fréchet \
+             distances mean little; KID has no such bias"
+        )
+    })
+}
+
+/// Returns a note if the weights of the feature network are not the published ones.
+pub fn unknown_network(network: &FeatureNetwork) -> Option<String> {
+    (!network.identity.published).then(|| {
+        format!(
+            "the weights of the feature network are not the published ones: values can only be \
+             compared with others of the same weights ({})",
+            network.identity.weights_sha256
+        )
+    })
+}
+
 /// A model that generates the samples.
 struct Generator {
     loaded: LoadedModel,
     autoencoder: Option<Autoencoder>,
     settings: Settings,
+    labels: Labels,
     seeds: Vec<u64>,
 }
 
@@ -135,9 +153,12 @@ impl Generator {
         );
         settings.guidance = args.guidance.guidance.first().map(|s| args.guidance.with_scale(*s));
         settings.use_process_of(config);
-        settings.classes = args.guidance.labels(&loaded.card.class_names(config.classes()))?;
+        let names = loaded.card.class_names(config.classes());
+        let labels = Labels::from_args(&args.guidance, &names)?;
+        settings.classes = labels.examples();
         settings.validate()?;
         settings.validate_for(config)?;
+        settings.classes = labels.listed();
         let autoencoder = Autoencoder::from_args(&args.vae, device)?;
         let channels = match &autoencoder {
             Some(autoencoder) => {
@@ -151,7 +172,7 @@ impl Generator {
             "samples of {channels} channels are not images: for a latent model, give its autoencoder \
              with --vae (diffusion_pytorch_model.safetensors of stabilityai/sd-vae-ft-ema)"
         );
-        Ok(Self { loaded, autoencoder, settings, seeds })
+        Ok(Self { loaded, autoencoder, settings, labels, seeds })
     }
 
     /// Generates the samples, and collects their features.
@@ -161,13 +182,14 @@ impl Generator {
         network: &FeatureNetwork,
         device: &Device,
     ) -> anyhow::Result<(Store, Source)> {
-        let Self { loaded, autoencoder, settings, seeds } = self;
+        let Self { loaded, autoencoder, settings, labels, seeds } = self;
         let source = Source::Generated {
             model: loaded.card.name.clone(),
             weights_sha256: loaded.sha256.clone(),
             vae_sha256: autoencoder.as_ref().map(|autoencoder| autoencoder.sha256.clone()),
             seeds: args.seeds.clone(),
             evaluations: settings.method.evaluations(settings.steps),
+            random_classes: labels.random_classes(),
             settings: Box::new(settings.clone()),
         };
         let identity = serde_json::to_value(&source).context("the source")?;
@@ -178,8 +200,11 @@ impl Generator {
         let vae = autoencoder.as_ref().map(|autoencoder| &autoencoder.vae);
         let left = seeds.get(collector.stored()..).unwrap_or_default();
         for seeds in left.chunks(batch) {
-            let images = images(&loaded.model, vae, &settings, seeds, batch, device, |_| {})?;
-            for (seed, image) in seeds.iter().zip(images) {
+            let on_evaluation = || ControlFlow::Continue(());
+            let labels = labels.of_all(seeds);
+            let images =
+                one_batch(&loaded.model, vae, &settings, seeds, labels, device, on_evaluation)?;
+            for (seed, image) in seeds.iter().zip(images.into_iter().flatten()) {
                 collector.add(format!("seed {seed}").into(), image)?;
             }
         }

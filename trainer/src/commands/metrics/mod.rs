@@ -4,8 +4,8 @@ pub mod collect;
 pub mod evaluate;
 pub mod fetch;
 pub mod reference;
-mod report;
-mod scores;
+pub mod report;
+pub mod scores;
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ use crate::args::NetworkArgs;
 /// # Errors
 ///
 /// If its weights cannot be used.
-fn load_network(args: &NetworkArgs, device: &Device) -> anyhow::Result<FeatureNetwork> {
+pub fn load_network(args: &NetworkArgs, device: &Device) -> anyhow::Result<FeatureNetwork> {
     let kind = Kind::from(args.features);
     let path = match &args.network {
         Some(path) => path.clone(),

@@ -41,6 +41,9 @@ pub enum Source {
         vae_sha256: Option<String>,
         /// Seeds, as on the command line.
         seeds: String,
+        /// Number of classes that random ones are drawn from.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        random_classes: Option<u32>,
         /// Sampling settings.
         settings: Box<Settings>,
         /// Number of evaluations of the model for each sample.
@@ -141,7 +144,7 @@ fn method(settings: &Settings) -> String {
 }
 
 /// Returns a number with four decimals, or in scientific notation if that would hide it.
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     if value != 0.0 && value.abs() < 1e-3 { format!("{value:.3e}") } else { format!("{value:.4}") }
 }
 

@@ -167,7 +167,7 @@ fn needs_store(plan: &Plan, no_statistics: bool, no_features: bool) -> bool {
     no_statistics || (no_features && plan.has(&[MetricKind::PrecisionRecall, MetricKind::Kid]))
 }
 
-/// Computes all metrics of a plan.
+/// Computes all metrics of a plan. `announce` receives the name of each before it is computed.
 ///
 /// # Errors
 ///
@@ -178,6 +178,7 @@ pub fn scores(
     reference: &Prepared,
     network: &FeatureNetwork,
     device: &Device,
+    announce: impl Fn(&str),
 ) -> anyhow::Result<Vec<Score>> {
     let names = network.identity.names();
     let pooled = samples.pooled();
@@ -185,7 +186,7 @@ pub fn scores(
     for metric in &plan.metrics {
         match metric {
             MetricKind::Fid => {
-                print_message!("computing {}", names.frechet);
+                announce(&names.frechet);
                 let value = frechet::distance(
                     Statistics::of(&pooled)?.gaussian()?,
                     reference.pooled.clone(),
@@ -193,14 +194,14 @@ pub fn scores(
                 scores.push(Score::new(names.frechet.clone(), value));
             }
             MetricKind::Sfid => {
-                print_message!("computing {}", names.of("sFID"));
+                announce(&names.of("sFID"));
                 let spatial = reference.spatial.clone().context("no spatial statistics")?;
                 let value =
                     frechet::distance(Statistics::of(&samples.spatial())?.gaussian()?, spatial)?;
                 scores.push(Score::new(names.of("sFID"), value));
             }
             MetricKind::Is => {
-                print_message!("computing {}", names.of("IS"));
+                announce(&names.of("IS"));
                 let mut scorer = Scorer::new(network.classes(), SPLIT);
                 for block in blocks(pooled.len(), BLOCK) {
                     scorer.add(&network.logits(&pooled.read(block)?));
@@ -210,7 +211,7 @@ pub fn scores(
                 scores.push(Score { name: names.of("IS"), value: score.mean, deviation });
             }
             MetricKind::PrecisionRecall => {
-                print_message!("computing precision and recall");
+                announce("precision and recall");
                 let found = reference.with_features(|features| {
                     precision_recall(&pooled, features, NEIGHBOURS, device)
                 })??;
@@ -218,7 +219,7 @@ pub fn scores(
                 scores.push(Score::new(names.of("recall"), found.recall));
             }
             MetricKind::Kid => {
-                print_message!("computing {}", names.of("KID"));
+                announce(&names.of("KID"));
                 let found = reference.with_features(|features| {
                     kernel_distance(&pooled, features, SUBSETS, SUBSET)
                 })??;
@@ -226,7 +227,7 @@ pub fn scores(
                 scores.push(Score { name: names.of("KID"), value: found.mean, deviation });
             }
             MetricKind::FidInfinity => {
-                print_message!("computing {}", names.of("FID-infinity"));
+                announce(&names.of("FID-infinity"));
                 let value = distance_at_infinity(&pooled, reference.pooled.clone())?;
                 scores.push(Score::new(names.of("FID-infinity"), value));
             }

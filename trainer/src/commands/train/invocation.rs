@@ -43,17 +43,33 @@ fn cargo_run(executable: &Path) -> Vec<String> {
         Some(profile) => command.extend(["--profile".into(), quote(profile)]),
     }
     command.extend(["-p", env!("CARGO_PKG_NAME")].map(String::from));
-    let features = [
-        ("wgpu", cfg!(feature = "wgpu")),
-        ("vulkan", cfg!(feature = "vulkan")),
-        ("cuda", cfg!(feature = "cuda")),
-    ];
-    let features: Vec<_> = features.iter().filter(|of| of.1).map(|of| of.0).collect();
+    let features = features();
     if !features.is_empty() {
         command.extend(["--features".into(), features.join(",")]);
     }
     command.push("--".into());
     command
+}
+
+/// Returns the cargo features of this program.
+fn features() -> Vec<&'static str> {
+    let features = [
+        ("wgpu", cfg!(feature = "wgpu")),
+        ("vulkan", cfg!(feature = "vulkan")),
+        ("cuda", cfg!(feature = "cuda")),
+        ("metrics", cfg!(feature = "metrics")),
+    ];
+    features.iter().filter(|of| of.1).map(|of| of.0).collect()
+}
+
+/// Returns the command of this process, for a program with the feature `metrics`.
+#[cfg(not(feature = "metrics"))]
+pub fn with_metrics() -> String {
+    let features = [&features()[..], &["metrics"]].concat().join(",");
+    let args = std::env::args_os().skip(1).map(|arg| quote(&arg.to_string_lossy()));
+    let args: Vec<String> = args.collect();
+    let package = env!("CARGO_PKG_NAME");
+    format!("cargo run --release -p {package} --features {features} -- {}", args.join(" "))
 }
 
 /// Quotes an argument for a shell, if necessary.

@@ -14,7 +14,7 @@ use crate::device::DeviceKind;
 use crate::memory::Chosen;
 use crate::run::checkpoint;
 use crate::run::folder::RunFolder;
-use crate::run::progress::Progress;
+use crate::run::progress::{Measured, Progress};
 use crate::run::report::print_message;
 
 /// Prints that the data are being read, which can take minutes.
@@ -169,23 +169,39 @@ pub fn stopped(progress: &Progress, folder: &RunFolder) {
     );
 }
 
-/// Prints the result of a run, and how to use it.
-pub fn result(progress: &Progress, folder: &RunFolder, args: &OutputArgs, change: Option<&Change>) {
+/// Prints the result of a run, and how to use it. `best` is the measurement of `best.ckpt`.
+pub fn result(
+    progress: &Progress,
+    folder: &RunFolder,
+    best: Option<&Measured>,
+    args: &OutputArgs,
+    change: Option<&Change>,
+) {
     let weights = folder.weights();
     let mut text = String::new();
     if args.json {
-        let result = json!({
+        let mut result = json!({
             "images": progress.images,
             "run": folder.path(),
             "weights": weights,
             "validation_loss": progress.validation_loss,
             "first_and_last_grid": change.map(|change| &change.path),
         });
+        if let Some(Measured { images, name, value, .. }) = best {
+            result["best"] = json!({ "checkpoint": folder.best(), "images": images, "metric": name, "value": value });
+        }
         text = format!("{result}\n");
     } else {
         text += &format!("trained on {} images; weights: {}\n", progress.images, weights.display());
         if args.grid > 0 {
             text += &format!("samples: {}\n", folder.grid(progress.images).display());
+        }
+        if let Some(Measured { images, name, value, .. }) = best {
+            let path = folder.best();
+            text += &format!(
+                "best image quality: {name} {value:.4} after {images} images: {}\n",
+                path.display()
+            );
         }
         let mut sample = vec!["sample".into(), "--weights".into(), invocation::argument(&weights)];
         if ![1, 3].contains(&progress.config.model.image_shape()[0]) {

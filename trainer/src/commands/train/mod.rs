@@ -7,6 +7,11 @@ mod invocation;
 mod log;
 mod messages;
 mod plan;
+#[cfg(feature = "metrics")]
+mod quality;
+#[cfg(not(feature = "metrics"))]
+#[path = "without_quality.rs"]
+mod quality;
 mod saves;
 mod session;
 mod setup;
@@ -56,6 +61,9 @@ pub fn run(mut args: TrainArgs) -> anyhow::Result<ExitCode> {
 pub fn train(args: &TrainArgs, stop: &StopSignal) -> anyhow::Result<ExitCode> {
     let Some(mut session) = setup::open(args)? else { return Ok(ExitCode::SUCCESS) };
     session.sample();
+    if session.has_missed_a_measurement() {
+        session.measure(stop);
+    }
     let stopped = loop {
         let step = session.step()?;
         session.log(&step)?;
@@ -67,6 +75,9 @@ pub fn train(args: &TrainArgs, stop: &StopSignal) -> anyhow::Result<ExitCode> {
         }
         if complete || session.is_due(session.intervals.sample) {
             session.sample();
+        }
+        if session.must_measure(last) {
+            session.measure(stop);
         }
         if complete || session.intervals.snapshot.is_some_and(|every| session.is_due(every)) {
             session.write_snapshots();

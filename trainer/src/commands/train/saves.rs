@@ -57,21 +57,14 @@ impl Session {
     /// If the file cannot be written.
     pub fn save(&mut self) -> anyhow::Result<()> {
         let images = self.progress.images;
-        let mut problem = is_skipping(&self.progress);
-        if problem.is_none() {
-            let state = State {
-                progress: &self.progress,
-                network: self.learner.model().parameters(),
-                ema: self.learner.ema().parameters(),
-                averages: self.learner.averages().map(Model::parameters).collect(),
-                optimizer: self.learner.optimizer()?,
-            };
-            problem = state.not_finite().map(|part| format!("the {part} is not finite"));
-            if problem.is_none() {
+        let problem = match self.state()? {
+            Ok(state) => {
                 checkpoint::save(&self.folder.checkpoint(images), state)?;
                 (self.saves.latest, self.saves.unconfirmed) = (images, Some(images));
+                None
             }
-        }
+            Err(problem) => Some(problem),
+        };
         if let (Some(problem), None) = (&problem, &self.saves.refused) {
             self.log
                 .status
@@ -79,6 +72,28 @@ impl Session {
         }
         self.saves.refused = problem;
         Ok(())
+    }
+
+    /// Returns the state to save, or the reason why it must not be saved.
+    ///
+    /// # Errors
+    ///
+    /// If the optimizer cannot be serialised.
+    pub fn state(&self) -> anyhow::Result<Result<State<'_>, String>> {
+        if let Some(problem) = is_skipping(&self.progress) {
+            return Ok(Err(problem));
+        }
+        let state = State {
+            progress: &self.progress,
+            network: self.learner.model().parameters(),
+            ema: self.learner.ema().parameters(),
+            averages: self.learner.averages().map(Model::parameters).collect(),
+            optimizer: self.learner.optimizer()?,
+        };
+        Ok(match state.not_finite() {
+            Some(part) => Err(format!("the {part} is not finite")),
+            None => Ok(state),
+        })
     }
 
     /// Removes old checkpoints if this process has saved one from which a step was taken, or, if

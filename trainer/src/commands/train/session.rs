@@ -14,6 +14,7 @@ use super::change;
 use super::grid::sample_grid;
 use super::log::Log;
 use super::messages;
+use super::quality::Quality;
 use super::saves::Saves;
 use crate::args::OutputArgs;
 use crate::config::TrainConfig;
@@ -72,6 +73,10 @@ pub struct Session {
     pub learner: Learner,
     pub loader: Loader,
     pub validation: Option<Validation>,
+    /// The measurement of image quality.
+    pub quality: Option<Quality>,
+    /// Number of images between two measurements of image quality.
+    pub measure_every: u64,
     /// Decoder of latents for grids.
     pub vae: Option<Vae>,
     /// Device of grids and validation.
@@ -188,6 +193,20 @@ impl Session {
         self.is_due(self.intervals.save) || self.saves.refused().is_some()
     }
 
+    /// Returns whether image quality is to be measured: every so many images, and at the end of the
+    /// run. If only this process ends, a resumed run measures.
+    pub fn must_measure(&self, last: bool) -> bool {
+        let complete = self.progress.images >= self.progress.config.duration;
+        self.quality.is_some() && (complete || (!last && self.is_due(self.measure_every)))
+    }
+
+    /// Returns whether an earlier process ended before a measurement of image quality that was due.
+    pub fn has_missed_a_measurement(&self) -> bool {
+        let measured = self.progress.quality.as_ref().map_or(0, |measured| measured.images);
+        self.quality.is_some()
+            && self.progress.images / self.measure_every > measured / self.measure_every
+    }
+
     /// Writes snapshots of the moving averages with power-function profiles, if there are any.
     pub fn write_snapshots(&mut self) {
         let written = self.try_write_snapshots();
@@ -281,7 +300,8 @@ impl Session {
                 self.log.status.warn(&format!("warning: {error:#}"));
                 None
             });
-            messages::result(&self.progress, &self.folder, &self.args, change.as_ref());
+            let best = self.best();
+            messages::result(&self.progress, &self.folder, best, &self.args, change.as_ref());
         }
         Ok(ExitCode::SUCCESS)
     }

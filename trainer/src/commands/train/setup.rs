@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use burn::tensor::Device;
 use model::vae::Vae;
 
 use super::log::Log;
 use super::messages;
 use super::plan::Plan;
+use super::quality::Checked;
 use super::saves::Saves;
 use super::session::{Intervals, Session};
 use crate::args::{TrainArgs, VaeArgs};
@@ -57,6 +58,8 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
     let data = Arc::new(open_data(&plan, args)?);
     let validation = Validation::open(&config, &data)?;
     let vae = decoder(&args.output.vae, &config, &data, &devices[0])?;
+    let quality = Checked::open(&args.quality, &config.model, vae.as_ref(), &devices[0])?;
+    check_quality_flags(args)?;
     if let Some(chosen) = memory::check(&config, &devices, workers)? {
         if !(output.quiet || output.json) {
             messages::micro_batch(&chosen, config.batch);
@@ -67,6 +70,7 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
     if args.dry_run {
         return Ok(None);
     }
+    let mut quality = quality.map(Checked::prepare).transpose()?;
     let nodes = args.cluster.node.map(|node| Nodes::join(&args.cluster.nodes, node)).transpose()?;
     let (mut progress, mut learner) = plan.build(&data, &devices, nodes)?;
     progress.add_hardware(&args.cluster.device.device.hardware(args.cluster.devices.into()));
@@ -77,9 +81,17 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
     folder.write_options(&progress.config)?;
     Launch::of(args).write(&folder)?;
     folder.set_aside_later(progress.images, warn)?;
+    if let Some(quality) = &mut quality {
+        quality.find_best(&folder)?;
+    }
+    let intervals = Intervals::new(output, &config);
+    let measure_every = args.quality.metric_every.unwrap_or(intervals.sample).max(1);
     if !(output.quiet || output.json) {
         let parameters = learner.model().network.parameter_count();
         messages::introduction(&progress, &data, &folder, parameters, output);
+        if let Some(quality) = &quality {
+            print_message!("measuring {} every {measure_every} images", quality.describe());
+        }
         if let Some(message) = messages::compiling(args.cluster.device.device) {
             print_message!("{message}");
         }
@@ -88,7 +100,7 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
     Ok(Some(Session {
         args: output.clone(),
         max_time: args.max_time,
-        intervals: Intervals::new(output, &config),
+        intervals,
         loader: Loader::new(&config, data, progress.images, share),
         log: Log::open(&folder, &progress, output)?,
         seconds_before: progress.seconds,
@@ -98,10 +110,35 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
         progress,
         learner,
         validation,
+        quality,
+        measure_every,
         vae,
         folder,
         _lock: lock,
     }))
+}
+
+/// Checks that no flag about image quality is given in vain.
+///
+/// # Errors
+///
+/// If there is no --metric.
+fn check_quality_flags(args: &TrainArgs) -> anyhow::Result<()> {
+    let flags = [
+        ("metric_every", "--metric-every"),
+        ("metric_samples", "--metric-samples"),
+        ("reference", "--reference"),
+        ("features", "--features"),
+        ("network", "--network"),
+        ("allow_unknown_network", "--allow-unknown-network"),
+    ];
+    let given = flags.iter().find(|(name, _)| args.given.contains(*name));
+    match given {
+        Some((_, flag)) if args.quality.metric.is_empty() => {
+            bail!("{flag} is for the measurement of image quality, which --metric asks for")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Opens the training data.

@@ -8,6 +8,8 @@ use model::picture::Rgb;
 use super::{Asked, Engine, faults};
 use crate::adapter::waits;
 use crate::app::state::{Doing, Frame, Run};
+use crate::app::survey;
+use crate::looks::Question;
 use crate::memory::is_shortage;
 use crate::names::opening;
 use crate::plot::Attention;
@@ -62,6 +64,7 @@ impl Engine {
                     // The steps of another model's pictures are gone.
                     state.run.set(None);
                     state.attention.update(|rows| rows.clear());
+                    state.surveyed.update(|rows| rows.clear());
                     state.enlarged.set(None);
                     state.guide.set(None);
                     state.class_problem.set(None);
@@ -139,17 +142,22 @@ impl Engine {
             }
             Event::Attended(attended) => {
                 let look = attended.look;
-                let run = state.run.read_untracked().as_ref().map(|run| run.number);
-                let counts = self.asked.try_update_value(|asked| asked.looks.answered(&look, run));
-                let row = Attention::new(attended, &bytes).filter(|_| counts == Some(true));
+                let counts = self.answered(Question::Token(look));
+                let row = Attention::new(attended, &bytes).filter(|_| counts);
                 if let Some(row) = row {
                     let looks = self.asked.with_value(|asked| asked.looks.clone());
                     state.attention.update(|rows| {
                         rows.insert(look, Arc::new(row));
                         if rows.len() > ROWS {
-                            rows.retain(|look, _| looks.wants(look));
+                            rows.retain(|look, _| looks.wants(&Question::Token(*look)));
                         }
                     });
+                }
+                self.look_on();
+            }
+            Event::Surveyed(surveyed) => {
+                if self.answered(Question::Blocks(surveyed.scan)) {
+                    survey::keep(state, surveyed);
                 }
                 self.look_on();
             }
@@ -238,12 +246,20 @@ impl Engine {
         self.settled.set_value(Some(ready));
     }
 
+    /// Takes note of an answer on attention. Returns whether it is about the pictures that are shown.
+    fn answered(self, question: Question) -> bool {
+        let run = self.state.run.read_untracked().as_ref().map(|run| run.number);
+        let answered = self.asked.try_update_value(|asked| asked.looks.answered(&question, run));
+        answered == Some(true)
+    }
+
     /// Replaces the previous run when the first pictures of an order arrive.
     fn begin(self) {
         let state = self.state;
         let order = self.asked.with_value(|asked| Some((asked.run, asked.orders.last().cloned()?)));
         let Some((number, (order, _, link))) = order else { return };
         state.attention.update(|rows| rows.clear());
+        state.surveyed.update(|rows| rows.clear());
         if state.enlarged.get_untracked().is_some_and(|i| i >= order.noises.len()) {
             state.enlarged.set(None);
         }

@@ -15,11 +15,17 @@ use web_time::Instant;
 
 use super::state::{Doing, State};
 use crate::adapter::Backend;
-use crate::looks::Looks;
+use crate::looks::{Looks, Question};
 use crate::manifest::named;
-use crate::protocol::{Look, Order, Ready, Request, Start, carry};
+use crate::protocol::{Order, Ready, Request, Start, carry};
 use crate::testing::{Fault, Faults, MARK};
 use explore::Explorations;
+
+/// Returns the address of the worker's start script, of which the build makes one name for each version.
+fn script() -> String {
+    let page = document().document_element();
+    page.and_then(|page| page.get_attribute("data-compute")).unwrap_or("./compute.js".into())
+}
 
 /// Number of times the worker is started before the page gives up: a device can be lost, but not
 /// every time.
@@ -103,7 +109,7 @@ impl Engine {
         self.generation.update_value(|generation| *generation += 1);
         let generation = self.generation.get_value();
         let current = move || engine.generation.get_value() == generation;
-        let Ok(worker) = Worker::new("./compute.js") else {
+        let Ok(worker) = Worker::new(&script()) else {
             self.broken("This browser does not support web workers, which compute the pictures.");
             return;
         };
@@ -170,10 +176,15 @@ impl Engine {
 
     /// Requests attention, unless the page has it already. Earlier requests that were not sent yet
     /// are dropped.
-    pub fn look(self, looks: Vec<Look>) {
-        let known = self.state.attention.read_untracked();
-        self.asked.update_value(|asked| asked.looks.want(looks, |look| known.contains_key(look)));
-        drop(known);
+    pub fn ask(self, questions: Vec<Question>) {
+        let (rows, surveyed) =
+            (self.state.attention.read_untracked(), self.state.surveyed.read_untracked());
+        let known = |question: &Question| match question {
+            Question::Token(look) => rows.contains_key(look),
+            Question::Blocks(scan) => surveyed.contains_key(scan),
+        };
+        self.asked.update_value(|asked| asked.looks.want(questions, known));
+        drop((rows, surveyed));
         self.look_on();
     }
 
@@ -183,8 +194,8 @@ impl Engine {
             return;
         }
         let next = self.asked.try_update_value(|asked| asked.looks.take_next());
-        if let Some(look) = next.flatten() {
-            self.send(&Request::Attend(look), None);
+        if let Some(question) = next.flatten() {
+            self.send(&question.request(), None);
         }
     }
 
