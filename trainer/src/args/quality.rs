@@ -81,7 +81,7 @@ pub struct QualityArgs {
     ///
     /// Samples are those of the moving average, from the seeds 0, 1, ..., with 18 steps of Heun, and
     /// with random classes if there are classes. Of several metrics, the first one decides which
-    /// state of the run is kept as best.ckpt. Needs --reference.
+    /// state of the run is kept as best.ckpt. Needs --reference. By default nothing is measured.
     #[arg(long, value_enum, value_name = "METRICS", value_delimiter = ',')]
     pub metric: Vec<MetricKind>,
     /// Measure it every this many images, and at the end; 0 disables it.
@@ -93,6 +93,8 @@ pub struct QualityArgs {
     #[arg(long, value_name = "N", default_value = "5k", value_parser = images)]
     pub metric_samples: u64,
     /// Reference statistics: a file of `trainer metrics reference`, of EDM or of ADM.
+    ///
+    /// There is no default; --metric needs one.
     #[arg(long, value_name = "FILE")]
     pub reference: Option<PathBuf>,
     #[command(flatten)]
