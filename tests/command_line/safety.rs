@@ -136,7 +136,9 @@ fn the_printed_command_resumes_the_run_with_its_settings() {
     let cargo = format!("CARGO=cargo CARGO_PKG_NAME=trainer {typed} --max-time 1s --keep 2");
     let output = shell(folder.path(), &cargo);
     let typed = command(&output);
-    let arguments = typed.strip_prefix("cargo run -p trainer -- ").expect("cargo's form");
+    let (build, arguments) = typed.split_once(" -- ").expect("cargo's form");
+    let features = if cfg!(feature = "metrics") { " --features metrics" } else { "" };
+    assert_eq!(build, format!("cargo run -p trainer{features}"));
     let output =
         shell(folder.path(), &format!("'{program}' {arguments} --max-time 1s --keep-every 0"));
     assert!(output.status.success(), "{}", said(&output));
