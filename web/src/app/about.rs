@@ -6,6 +6,7 @@ use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::{JsFuture, spawn_local};
 
 use super::engine::Engine;
+use super::explain::source;
 use super::keep::CopyText;
 use super::state::{Doing, State};
 use super::status::seconds;
@@ -56,7 +57,7 @@ fn Understand() -> impl IntoView {
                     <summary><strong>{topic.title}</strong>": "{topic.line}</summary>
                     <p>{topic.more}</p>
                     <p class="equation">{topic.equation}</p>
-                    <p class="source">{topic.source}</p>
+                    <p class="source">{source(topic.source)}</p>
                 </details>
             })}
         </section>

@@ -18,7 +18,7 @@ pub fn Explain(topic: Topic) -> impl IntoView {
 }
 
 /// A source, with a link to each paper.
-fn source(text: &'static str) -> Vec<AnyView> {
+pub fn source(text: &'static str) -> Vec<AnyView> {
     let part = |(text, address): (&'static str, Option<String>)| match address {
         Some(address) => {
             view! { <a href=address target="_blank" rel="noreferrer">{text}</a> }.into_any()
