@@ -37,11 +37,11 @@ fn values(path: &Path) -> Vec<f32> {
     weights(path).iter().flat_map(|(_, bytes)| bytes.chunks_exact(4).map(value)).collect()
 }
 
-/// Returns the largest difference, which is NaN if one is.
-fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+/// Returns the Euclidean distance, which is NaN if a value is.
+fn distance(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len());
-    let differences = a.iter().zip(b).map(|(a, b)| (a - b).abs());
-    differences.fold(0.0, |most, d| if d.is_nan() || d > most { d } else { most })
+    let squares = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2));
+    squares.sum::<f64>().sqrt()
 }
 
 #[test]
@@ -57,10 +57,11 @@ fn a_run_of_version_0_1_0_is_read_and_goes_on() {
     run(&["export", text(&old), "--precision", "f32", "--output", text(&exported)]);
     assert_eq!(weights(&exported), kept);
 
-    // It goes on as it did then, up to the rounding of another processor.
+    // It goes on as it did then. On another processor, gradients that are zero but for rounding, such as
+    // those of the biases of keys, move by other steps of Adam, hence the distance over all values.
     let (before, after) = (values(&exported), values(&root().join(RUN).join("after.safetensors")));
     run(&["train", "--resume", text(&old), "--duration", "1264", "--grid", "0", "--quiet"]);
     let found = values(&old.join("weights.safetensors"));
-    let (moved, off) = (largest_difference(&before, &after), largest_difference(&found, &after));
-    assert!(off < 0.01 * moved, "the weights moved by {moved} then, and are {off} off");
+    let (moved, off) = (distance(&before, &after), distance(&found, &after));
+    assert!(off < 0.2 * moved, "the weights moved by {moved} then, and are {off} off");
 }
