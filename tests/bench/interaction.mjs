@@ -7,11 +7,11 @@
 //     npm install --prefix target/bench playwright-core
 //     node tests/bench/interaction.mjs [--slowdown 4]
 
-import { readFile } from "node:fs/promises";
-import { createServer } from "node:http";
 import { createRequire } from "node:module";
-import { extname, join, normalize, resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
+
+import { serve } from "../browser/serve.mjs";
 
 const ROOT = resolve(import.meta.dirname, "../..");
 const { values: args } = parseArgs({
@@ -24,29 +24,7 @@ const { values: args } = parseArgs({
 });
 const { chromium } = createRequire(join(resolve(args.tools), "node_modules/"))("playwright-core");
 
-const types = {
-  ".html": "text/html",
-  ".js": "text/javascript",
-  ".css": "text/css",
-  ".wasm": "application/wasm",
-  ".json": "application/json",
-  ".svg": "image/svg+xml",
-  ".jpg": "image/jpeg",
-};
-
-const server = createServer(async (request, response) => {
-  const path = normalize(new URL(request.url, "http://x").pathname).replace(/^(\.\.[/\\])+/, "");
-  try {
-    const bytes = await readFile(join(args.dist, path === "/" ? "index.html" : path));
-    const type = types[extname(path) || ".html"] ?? "application/octet-stream";
-    response.writeHead(200, { "Content-Type": type });
-    response.end(bytes);
-  } catch {
-    response.writeHead(404).end();
-  }
-});
-await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-const address = `http://127.0.0.1:${server.address().port}/?backend=cpu`;
+const { server, address } = await serve(args.dist);
 
 const browser = await chromium.launch({
   executablePath: args.chromium,
@@ -71,7 +49,7 @@ await page.addInitScript(() => {
 });
 const state = (word) => page.waitForFunction((word) => document.querySelector("main")?.dataset.state === word, word, { timeout: 300_000 });
 
-await page.goto(`${address}#seed=1&steps=18`);
+await page.goto(`${address}?backend=cpu#seed=1&steps=18`);
 await state("ready");
 const ready = await page.evaluate(() => performance.now());
 const wait = (ms) => page.waitForTimeout(ms);

@@ -7,11 +7,12 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
-import { extname, join, resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
+
+import { serve } from "./serve.mjs";
 
 const ROOT = resolve(import.meta.dirname, "../..");
 const { values: args } = parseArgs({
@@ -32,23 +33,7 @@ const load = createRequire(modules);
 const { default: puppeteer } = load("puppeteer-core");
 const { PNG } = load("pngjs");
 
-const TYPES = {
-  ".html": "text/html",
-  ".js": "text/javascript",
-  ".css": "text/css",
-  ".wasm": "application/wasm",
-  ".json": "application/json",
-  ".svg": "image/svg+xml",
-  ".jpg": "image/jpeg",
-};
-const server = createServer((request, response) => {
-  const path = new URL(request.url, "http://x").pathname;
-  const file = join(args.dist, path === "/" ? "index.html" : path);
-  if (!existsSync(file)) return response.writeHead(404).end();
-  response.writeHead(200, { "Content-Type": TYPES[extname(file)] ?? "application/octet-stream" });
-  response.end(readFileSync(file));
-});
-await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+const { server, address } = await serve(args.dist);
 
 const SETTINGS = { seed: 9, steps: 4, sampler: "euler" };
 const folder = mkdtempSync(join(tmpdir(), "firefox-"));
@@ -71,7 +56,7 @@ try {
   const says = (id, words) =>
     wait((id, words) => document.querySelector(`[data-testid=${id}]`)?.textContent.includes(words), id, words);
 
-  await page.goto(`http://127.0.0.1:${server.address().port}/#seed=${seed}&steps=${steps}&sampler=${sampler}`);
+  await page.goto(`${address}#seed=${seed}&steps=${steps}&sampler=${sampler}`);
   await wait(() => document.querySelector("[data-testid=canvas]") && document.querySelector("main").dataset.state === "ready");
   await says("level", "After");
   const made = await page.evaluate(() => {

@@ -6,7 +6,7 @@ use crate::protocol::{Block, Reading};
 /// Maximum number of noise levels in the survey.
 pub const LEVELS: usize = 8;
 
-/// What the survey shows of a block's attention.
+/// A quantity of a block's attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quantity {
     /// The time token's share of queries, keys and values, the mean of the three.

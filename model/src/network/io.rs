@@ -136,7 +136,7 @@ pub struct TrainingOptions {
 pub struct Inspection {
     /// Index of the block whose attention maps are returned, in the order of execution.
     pub attention_of: Option<usize>,
-    /// Whether the attention of every block is summarised.
+    /// Request for a summary of the attention of every block.
     pub summaries: bool,
     /// Whether the time token is replaced by zeros.
     pub silence_time: bool,

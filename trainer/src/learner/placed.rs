@@ -97,7 +97,7 @@ mod tests {
         }
     }
 
-    /// Whether each device on which a state was restored has autodiff.
+    /// The devices on which a state was restored: for each, whether it has autodiff.
     static RESTORED_ON: Mutex<Vec<bool>> = Mutex::new(Vec::new());
 
     /// A state that notes the device on which it is restored.

@@ -1,13 +1,12 @@
 //! The view "About": how it works, measured speed, the model, stored files.
 
-use js_sys::Reflect;
 use leptos::prelude::*;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::{JsFuture, spawn_local};
 
 use super::engine::Engine;
 use super::explain::source;
-use super::keep::CopyText;
+use super::keep::{CopyText, is_there};
 use super::state::{Doing, State};
 use super::status::seconds;
 use crate::adapter::{Backend, Numbers};
@@ -267,11 +266,6 @@ fn Storage(state: State) -> impl IntoView {
             >"Delete them"</button>
         </section>
     }
-}
-
-/// Returns whether an object has a property. Browsers have some on secure addresses only.
-fn is_there(object: &JsValue, name: &str) -> bool {
-    Reflect::get(object, &name.into()).is_ok_and(|value| !value.is_undefined())
 }
 
 /// Returns the browser's caches, if it has any.

@@ -4,7 +4,7 @@ use js_sys::{Array, Reflect, Uint8Array};
 use leptos::prelude::*;
 use model::picture::{Origin, Rgb, to_animation};
 use std::time::Duration;
-use wasm_bindgen::JsCast;
+use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::{JsFuture, spawn_local};
 use web_sys::{Blob, BlobPropertyBag, DragEvent, FileList, HtmlAnchorElement, Url};
 
@@ -130,11 +130,13 @@ pub fn CopyText(
 /// Writes a text to the clipboard, which browsers offer on secure addresses only.
 async fn write_text(text: &str) -> bool {
     let navigator = window().navigator();
-    let clipboard = Reflect::get(&navigator, &"clipboard".into());
-    if clipboard.is_ok_and(|clipboard| clipboard.is_undefined()) {
-        return false;
-    }
-    JsFuture::from(navigator.clipboard().write_text(text)).await.is_ok()
+    is_there(&navigator, "clipboard")
+        && JsFuture::from(navigator.clipboard().write_text(text)).await.is_ok()
+}
+
+/// Returns whether an object has a property. Browsers have some on secure addresses only.
+pub fn is_there(object: &JsValue, name: &str) -> bool {
+    Reflect::get(object, &name.into()).is_ok_and(|value| !value.is_undefined())
 }
 
 /// Accepts files that are dropped anywhere on the page.

@@ -219,7 +219,7 @@ pub struct State {
     pub measures: RwSignal<bool>,
     /// Whether the strip of attention maps is open. Written by the attention view.
     pub strip: RwSignal<bool>,
-    /// Whether the survey is open. Written by the survey.
+    /// State of the survey: whether it is open. Written by the survey.
     pub survey: RwSignal<bool>,
     /// The picture that sampling starts from. Written by the painting.
     pub guide: RwSignal<Option<Guide>>,

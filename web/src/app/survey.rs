@@ -131,8 +131,6 @@ fn cell(value: Option<f32>, most: f32) -> AnyView {
 /// Keeps an answer of the worker.
 pub fn keep(state: State, surveyed: crate::protocol::Surveyed) {
     state.surveyed.update(|known| {
-        // One run is shown.
-        known.retain(|scan, _| scan.run == surveyed.scan.run);
         known.insert(surveyed.scan, Arc::new(surveyed));
     });
 }

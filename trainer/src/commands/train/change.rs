@@ -1,4 +1,4 @@
-//! What changed between the first and the last grid of a run.
+//! The change between the first and the last grid of a run.
 
 use std::path::{Path, PathBuf};
 

@@ -35,7 +35,7 @@ const BATCH: usize = 32;
 /// Maximum number of samples.
 const MAX_SAMPLES: u64 = 1_000_000;
 
-/// What is measured, checked before training starts.
+/// The files and flags of a measurement, checked before training starts.
 pub struct Checked {
     network: FeatureNetwork,
     reference: Reference,
@@ -44,7 +44,7 @@ pub struct Checked {
     protocol: String,
 }
 
-/// How samples are generated.
+/// The sampling of a measurement: number, settings and classes.
 struct Sampling {
     count: usize,
     settings: Settings,

@@ -13,7 +13,7 @@ use crate::run::folder::RunFolder;
 use crate::run::progress::Measured;
 use crate::run::signals::StopSignal;
 
-/// What is measured: there is no value of it.
+/// The files and flags of a measurement: there is no value of it.
 pub enum Checked {}
 
 /// The measurement of image quality: there is no value of it.
