@@ -8,6 +8,22 @@ if (adapter) {
     return self.gpuDevice;
   };
 }
+// What the graphics processor is given to do; the page shows it for an evaluation.
+self.gpuWork = [0, 0, 0];
+const counted = [
+  ["GPUComputePassEncoder", "dispatchWorkgroups"],
+  ["GPUQueue", "writeBuffer"],
+  ["GPUBuffer", "mapAsync"],
+];
+counted.forEach(([type, name], i) => {
+  const prototype = self[type]?.prototype;
+  const method = prototype?.[name];
+  if (!method) return;
+  prototype[name] = function (...args) {
+    self.gpuWork[i] += 1;
+    return method.apply(this, args);
+  };
+});
 // The hashes of the two files and the size of the program, filled in by the build.
 const INTEGRITY = {};
 const SIZE = 0;

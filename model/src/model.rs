@@ -118,19 +118,25 @@ impl Model {
         let options = (&x.device(), x.dtype());
         let coefficients: Vec<Coefficients> =
             sigma.iter().map(|&sigma| self.config.precond.coefficients(sigma)).collect();
-        let factor = |coefficient: fn(&Coefficients) -> f64| {
+        // In sampling, all pictures have one noise level: then nothing is sent to the device.
+        let times = |x: Tensor<4>, coefficient: fn(&Coefficients) -> f64| {
             let values: Vec<f64> = coefficients.iter().map(coefficient).collect();
-            Tensor::<4>::from_data(TensorData::new(values, [b, 1, 1, 1]), options)
+            if let Some(&first) = values.first()
+                && values.iter().all(|&value| value == first)
+            {
+                return x * first;
+            }
+            x * Tensor::<4>::from_data(TensorData::new(values, [b, 1, 1, 1]), options)
         };
         let output = self.network.forward(NetworkInput {
-            x: (x.clone() * factor(|c| c.c_in)).cast(self.compute),
+            x: times(x.clone(), |c| c.c_in).cast(self.compute),
             c_noise: coefficients.iter().map(|c| c.c_noise).collect(),
             options: network,
         });
         let raw = output.x.cast(x.dtype());
         // The channels after those of the prediction are the variance.
         let prediction = raw.clone().narrow(1, 0, x.dims()[1]);
-        let denoised = x * factor(|c| c.c_skip) + prediction * factor(|c| c.c_out);
+        let denoised = times(x, |c| c.c_skip) + times(prediction, |c| c.c_out);
         Denoised { denoised, raw, attention: output.attention, summaries: output.summaries }
     }
 

@@ -22,6 +22,40 @@ pub enum Gpu {
 /// The program that steers the browser.
 struct Driver(Child);
 
+impl Driver {
+    /// Starts it, and returns its port.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start; `cargo xtask setup` installs it.
+    fn start() -> (Self, u16) {
+        // It takes a free port of IPv4, and ends if that port of IPv6 is not free too.
+        let mut output = String::new();
+        for _ in 0..8 {
+            let mut driver = Self(
+                Command::new("chromedriver")
+                    .arg("--port=0")
+                    .stdout(Stdio::piped())
+                    .stderr(Stdio::inherit())
+                    .spawn()
+                    .expect("chromedriver, which `cargo xtask setup` installs"),
+            );
+            let stdout = BufReader::new(driver.0.stdout.take().expect("piped"));
+            for line in stdout.lines().map_while(Result::ok) {
+                let port = line.split_once("started successfully on port ");
+                if let Some((_, port)) = port {
+                    let port = port.trim_end_matches('.').parse().expect("a port");
+                    return (driver, port);
+                }
+                output += &line;
+                output.push('\n');
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        panic!("chromedriver does not start:\n{output}");
+    }
+}
+
 impl Drop for Driver {
     fn drop(&mut self) {
         // It fails where it has ended.
@@ -46,21 +80,7 @@ impl Browser {
     ///
     /// If it does not start; `cargo xtask setup` installs what is missing.
     pub async fn start(gpu: Gpu) -> Self {
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("chromedriver, which `cargo xtask setup` installs");
-        let stdout = BufReader::new(driver.stdout.take().expect("piped"));
-        let port = stdout
-            .lines()
-            .map_while(Result::ok)
-            .find_map(|line| {
-                let (_, rest) = line.split_once("started successfully on port ")?;
-                rest.trim_end_matches('.').parse::<u16>().ok()
-            })
-            .expect("chromedriver says its port");
+        let (driver, port) = Driver::start();
         let folder = TempDir::new().expect("a temporary folder");
         let mut wishes = DesiredCapabilities::chrome();
         let profile = format!("--user-data-dir={}", folder.path().join("profile").display());
@@ -92,7 +112,7 @@ impl Browser {
             .await
             .expect("Chromium, which `cargo xtask setup` installs");
         session.set_script_timeout(Duration::from_secs(60)).await.expect("a timeout");
-        Self { session, _driver: Driver(driver), folder }
+        Self { session, _driver: driver, folder }
     }
 
     /// Opens an address.

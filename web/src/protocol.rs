@@ -144,6 +144,28 @@ pub struct Scan {
     pub picture: usize,
 }
 
+/// What a graphics processor is given to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuWork {
+    /// Kernels that are started.
+    pub dispatches: u32,
+    /// Writes to its memory.
+    pub writes: u32,
+    /// Reads from its memory, each of which waits for it.
+    pub reads: u32,
+}
+
+impl GpuWork {
+    /// Returns what was added since an earlier count.
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            dispatches: self.dispatches - earlier.dispatches,
+            writes: self.writes - earlier.writes,
+            reads: self.reads - earlier.reads,
+        }
+    }
+}
+
 /// A message from the worker to the page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
@@ -193,6 +215,8 @@ pub enum Event {
         size: [usize; 2],
         /// SHA-256 of the autoencoder that decoded latents, if one did.
         autoencoder: Option<String>,
+        /// The work of the last evaluation, if a graphics processor did it.
+        work: Option<GpuWork>,
     },
     /// The attention of a token. For its row, the attention weights `[heads, N]` and the relative
     /// position bias `[heads, N]` are attached as `f32`, little-endian; `N` is the number of tokens in

@@ -3,19 +3,22 @@
 //!
 //! [`plain`] has a reference implementation of every operation, made of tensor operations, which
 //! runs on every backend. [`cpu`] has faster CPU kernels for the operations that take most of the
-//! time. Normalisation and softmax are computed in `f32` even if the type of a map has fewer bits.
+//! time, and `cube` GPU kernels for those that a forward pass consists of. Normalisation and softmax
+//! are computed in `f32` even if the type of a map has fewer bits.
 
 pub(crate) mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 pub(crate) mod plain;
 mod scramble;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, activation, module};
 
 use crate::diffusion::noise::philox4x32;
 use plain::widen;
 pub(crate) use plain::{
-    Attention, at_least_f32, downsample_bilinear, enlarge_bilinear, swish, tanh, upsample_bilinear,
-    upsample_nearest,
+    Attention, PositionBias, at_least_f32, downsample_bilinear, enlarge_bilinear, swish, tanh,
+    upsample_bilinear, upsample_nearest,
 };
 
 /// Computes GELU in its tanh form.
@@ -26,6 +29,80 @@ pub(crate) fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     plain::gelu_tanh(x)
 }
 
+/// An activation between two linear maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Activate {
+    /// GELU in its tanh form.
+    GeluTanh,
+    /// GELU with the error function.
+    Gelu,
+    /// Swish.
+    Swish,
+}
+
+impl Activate {
+    /// Computes the activation.
+    pub(crate) fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::GeluTanh => gelu_tanh(x),
+            Self::Gelu => activation::gelu(x),
+            Self::Swish => swish(x),
+        }
+    }
+}
+
+/// Layer normalisation in front of a linear map.
+pub(crate) struct Norm {
+    /// `[C]`.
+    pub weight: Tensor<1>,
+    /// `[C]`.
+    pub bias: Tensor<1>,
+    pub eps: f64,
+}
+
+/// The arguments of [`linear`].
+pub(crate) struct LinearMap {
+    /// `[rows, in]`.
+    pub x: Tensor<2>,
+    /// Normalises `x` first.
+    pub norm: Option<Norm>,
+    /// `[in, out]`.
+    pub weight: Tensor<2>,
+    /// `[out]`.
+    pub bias: Option<Tensor<1>>,
+    pub activation: Option<Activate>,
+    /// Added at the end, in this order: `[rows, out]` each.
+    pub adds: Vec<Tensor<2>>,
+}
+
+/// Computes `activation(LN(x) W + b) + ..`, `[rows, out]`. Weight and bias have the type of `x`.
+pub(crate) fn linear(map: LinearMap) -> Tensor<2> {
+    #[cfg(feature = "cube")]
+    if cube::linear_supports(&map) {
+        return cube::linear(map);
+    }
+    let LinearMap { x, norm, weight, bias, activation, adds } = map;
+    let x = match norm {
+        Some(norm) => layer_norm(x, norm.weight, norm.bias, norm.eps),
+        None => x,
+    };
+    let y = module::linear(x, weight, bias);
+    let y = match activation {
+        Some(activation) => activation.apply(y),
+        None => y,
+    };
+    adds.into_iter().fold(y, |y, add| y + add)
+}
+
+/// Joins maps `[B, H, W, C_a]` and `[B, H, W, C_b]` along their channels.
+pub(crate) fn join(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
+    #[cfg(feature = "cube")]
+    if cube::supports(&a) {
+        return cube::join(a, b);
+    }
+    Tensor::cat(vec![a, b], 3)
+}
+
 /// Computes layer normalisation over the last dimension, with a scale and a shift `[C]`.
 pub(crate) fn layer_norm<const D: usize>(
     x: Tensor<D>,
@@ -33,6 +110,10 @@ pub(crate) fn layer_norm<const D: usize>(
     bias: Tensor<1>,
     eps: f64,
 ) -> Tensor<D> {
+    #[cfg(feature = "cube")]
+    if cube::supports(&x) {
+        return cube::layer_norm(x, &weight, &bias, eps);
+    }
     let dtype = x.dtype();
     let x = widen(x);
     let (weight, bias) = (weight.cast(x.dtype()), bias.cast(x.dtype()));
@@ -55,6 +136,12 @@ pub(crate) fn group_norm(
     eps: f64,
     with_swish: bool,
 ) -> Tensor<4> {
+    #[cfg(feature = "cube")]
+    if cube::supports(&x)
+        && let Some(y) = cube::group_norm(&x, groups, &weight, &bias, eps, with_swish)
+    {
+        return y;
+    }
     let dtype = x.dtype();
     let x = widen(x);
     let (weight, bias) = (weight.cast(x.dtype()), bias.cast(x.dtype()));
@@ -111,10 +198,23 @@ pub(crate) fn conv3x3(
     bias: Tensor<1>,
     stride: usize,
 ) -> Tensor<4> {
+    #[cfg(feature = "cube")]
+    if cube::supports(&x) {
+        return cube::conv3x3(x, weight, bias, stride, false);
+    }
     if cpu::supports(&x) {
         return cpu::run(cpu::Conv3x3 { stride }, [x.into(), weight.into(), bias.into()]);
     }
     plain::conv3x3(x, weight, bias, stride)
+}
+
+/// Computes [`conv3x3`] of stride 1 on a map that is enlarged first by [`upsample_nearest`].
+pub(crate) fn upsample_conv3x3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
+    #[cfg(feature = "cube")]
+    if cube::supports(&x) {
+        return cube::conv3x3(x, weight, bias, 1, true);
+    }
+    conv3x3(upsample_nearest(x), weight, bias, 1)
 }
 
 /// Computes attention inside non-overlapping windows, Eq (6). With `weights`, the attention weights
@@ -128,10 +228,21 @@ pub(crate) fn window_attention(
     attention: Attention,
     weights: bool,
 ) -> (Tensor<4>, Option<Tensor<5>>) {
-    let [tables, heads, ..] = attention.bias.dims();
-    let plain = weights || tables > 1 || attention.token.is_some();
+    let plain = weights || attention.bias.tables() > 1 || attention.token.is_some();
+    #[cfg(feature = "cube")]
+    if !plain
+        && cube::supports(&attention.qkv)
+        && let Attention { qkv, time, bias: PositionBias::Table { table, .. }, window, .. } =
+            &attention
+        && window[0] == window[1]
+        && let Some(context) = cube::window_attention(qkv, time.as_ref(), table, window[0])
+    {
+        return (context, None);
+    }
     if !plain && cpu::supports(&attention.qkv) {
         let Attention { qkv, time, bias, window, .. } = attention;
+        let bias = bias.values();
+        let heads = bias.dims()[1];
         let [b, _, _, c3] = qkv.dims();
         let time = time.unwrap_or_else(|| Tensor::zeros([b, c3], (&qkv.device(), qkv.dtype())));
         let inputs = [qkv.into(), time.into(), bias.squeeze_dim::<3>(0).into()];
@@ -248,7 +359,7 @@ mod tests {
                 normal([1, heads, n, n], 3),
             );
             let attention = |qkv, time, bias| Attention {
-                qkv, time: Some(time), token: None, bias, window: [wh, ww],
+                qkv, time: Some(time), token: None, bias: PositionBias::Values(bias), window: [wh, ww],
             };
             compare!(inputs,
                 |qkv, time, bias| window_attention(attention(qkv, time, bias), false).0,
@@ -269,7 +380,7 @@ mod tests {
             qkv: normal([2, 8, 8, 24], 1),
             time: Some(normal([2, 24], 2)),
             token: None,
-            bias: normal([1, 2, 16, 16], 3),
+            bias: PositionBias::Values(normal([1, 2, 16, 16], 3)),
             window: [4, 4],
         };
         let (context, weights) = window_attention(attention(), true);

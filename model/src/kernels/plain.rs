@@ -32,11 +32,47 @@ pub(crate) struct Attention {
     /// Queries, keys and values of a further token in every window, `[B, 3 C]`. The tokens of the
     /// map attend to it; its own output is not computed.
     pub token: Option<Tensor<2>>,
-    /// Position bias, `[1 or B, heads, N, K]` for `N` tokens in a window and `K` keys: `N`, and one
-    /// for the further token.
-    pub bias: Tensor<4>,
+    pub bias: PositionBias,
     /// Height and width of a window; they divide those of the map.
     pub window: [usize; 2],
+}
+
+/// The position bias of attention: what is added to the logit of each pair of tokens.
+#[derive(Clone)]
+pub(crate) enum PositionBias {
+    /// To be looked up, for all pictures alike.
+    Table {
+        /// `[offsets, heads]`.
+        table: Tensor<2>,
+        /// The row for each pair of the `N` tokens of a window, `[N N]`.
+        index: Tensor<1, Int>,
+    },
+    /// `[1 or B, heads, N, K]` for `N` tokens in a window and `K` keys: `N`, and one for the
+    /// further token.
+    Values(Tensor<4>),
+}
+
+impl PositionBias {
+    /// Returns the values, `[1 or B, heads, N, K]`.
+    pub(crate) fn values(self) -> Tensor<4> {
+        match self {
+            Self::Table { table, index } => {
+                let [_, heads] = table.dims();
+                let n = index.dims()[0].isqrt();
+                // (n n, heads) -> (1, heads, n, n)
+                table.select(0, index).swap_dims(0, 1).reshape([1, heads, n, n])
+            }
+            Self::Values(values) => values,
+        }
+    }
+
+    /// How many there are: one, or one for each picture.
+    pub(crate) fn tables(&self) -> usize {
+        match self {
+            Self::Table { .. } => 1,
+            Self::Values(values) => values.dims()[0],
+        }
+    }
 }
 
 /// Computes `tanh` of the argument clamped to -15 to 15, beyond which it is ±1 to 13 digits. WebGPU
@@ -126,6 +162,7 @@ pub(crate) fn conv3x3(
 pub(crate) fn window_attention(attention: Attention) -> (Tensor<4>, Tensor<5>) {
     let Attention { qkv, time, token, bias, window: [wh, ww] } = attention;
     let [b, h, w, c3] = qkv.dims();
+    let bias = bias.values();
     let [tables, heads, n, keys] = bias.dims();
     let (rows, columns, d) = (h / wh, w / ww, c3 / 3 / heads);
     let windows = rows * columns;

@@ -21,7 +21,7 @@ pub(crate) fn attend(
         let zeros = |v: &Tensor<2>| v.zeros_like();
         let of_value = value.as_ref().map(|v| Tensor::cat(vec![zeros(v), zeros(v), v.clone()], 1));
         let time = attention.time.clone().or(attention.token.clone()).or(of_value);
-        (attention.bias.clone(), norms(attention.qkv.clone(), time))
+        (attention.bias.clone().values(), norms(attention.qkv.clone(), time))
     });
     let (mut context, weights) = window_attention(attention, weights);
     if let Some(value) = value {

@@ -1,13 +1,13 @@
 //! The DiffiT transformer block (Eq 7-8) and the DiffiT ResBlock (Eq 9-10).
 
 use burn::module::Module;
-use burn::tensor::{Tensor, activation};
+use burn::tensor::Tensor;
 
 use crate::config::{Activation, ImageConfig, Residual, TimeEntry, TransformerConfig};
 use crate::kernels::cpu::{self, Input};
-use crate::kernels::{self, DropoutKeys};
+use crate::kernels::{self, Activate, DropoutKeys};
 use crate::network::io::AttentionMaps;
-use crate::network::layers::{Conv3x3, GroupNorm, LayerNorm, Linear};
+use crate::network::layers::{Around, Conv3x3, GroupNorm, LayerNorm, Linear};
 use crate::network::macs::Macs;
 use crate::network::params::Params;
 use crate::network::tmsa::{Tmsa, TmsaOutput, TransformerShape, plus_time};
@@ -56,15 +56,33 @@ impl Mlp {
         }
     }
 
-    /// Computes the output; `time` is added where the MLP has a map of it.
+    /// Computes the output for a normalised `x`; `time` is added where the MLP has a map of it.
     pub(crate) fn forward(&self, x: Tensor<4>, time: &Tensor<2>) -> Tensor<4> {
-        let x = self.fc1.forward(plus_time(x, &self.input_temb, time));
-        let x = plus_time(x, &self.fc1_temb, time);
-        let x = match self.activation {
-            Activation::GeluTanh => kernels::gelu_tanh(x),
-            Activation::Gelu => activation::gelu(x),
+        self.forward_with(x, time, Around::default())
+    }
+
+    /// Computes `MLP(LN(x)) + ..`; `around` has the layer normalisation and what is added.
+    fn forward_with(&self, x: Tensor<4>, time: &Tensor<2>, around: Around<4>) -> Tensor<4> {
+        let Around { mut norm, adds, .. } = around;
+        let mut x = x;
+        if self.input_temb.is_some() {
+            // Added between the two.
+            x = norm.take().map_or(x.clone(), |norm| norm.forward(x));
+            x = plus_time(x, &self.input_temb, time);
+        }
+        let activation = match self.activation {
+            Activation::GeluTanh => Activate::GeluTanh,
+            Activation::Gelu => Activate::Gelu,
         };
-        self.fc2.forward(x)
+        let hidden = |activation| Around { norm, activation, ..Around::default() };
+        let x = match &self.fc1_temb {
+            None => self.fc1.forward_with(x, hidden(Some(activation))),
+            time_map => {
+                let x = self.fc1.forward_with(x, hidden(None));
+                activation.apply(plus_time(x, time_map, time))
+            }
+        };
+        self.fc2.forward_with(x, Around { adds, ..Around::default() })
     }
 
     pub(crate) fn macs(&self, tokens: usize) -> Macs {
@@ -109,10 +127,23 @@ impl Transformer {
         time: Tensor<2>,
         weights: bool,
     ) -> (Tensor<4>, Option<AttentionMaps>) {
-        let TmsaOutput { context, attention } =
-            self.attn.forward(self.norm1.forward(x.clone()), time.clone(), weights);
-        let h = context + x;
-        (self.mlp.forward(self.norm2.forward(h.clone()), &time) + h, attention)
+        self.forward_plus(x, time, None, weights)
+    }
+
+    /// As [`Transformer::forward`], with a residual added to the output.
+    fn forward_plus(
+        &self,
+        x: Tensor<4>,
+        time: Tensor<2>,
+        residual: Option<Tensor<4>>,
+        weights: bool,
+    ) -> (Tensor<4>, Option<AttentionMaps>) {
+        let around = Around { norm: Some(&self.norm1), activation: None, adds: vec![x.clone()] };
+        let TmsaOutput { context: h, attention } =
+            self.attn.forward_with(x, time.clone(), weights, around);
+        let adds = core::iter::once(h.clone()).chain(residual).collect();
+        let around = Around { norm: Some(&self.norm2), activation: None, adds };
+        (self.mlp.forward_with(h, &time, around), attention)
     }
 
     pub(crate) fn macs(&self, tokens: usize, channels: usize) -> Macs {
@@ -235,11 +266,13 @@ impl ResBlock {
             None => h,
         };
         let h = self.conv.forward(h);
-        let (h, attention) = self.transformer.forward(h, time, weights);
-        let output = match (&self.residual, self.has_residual) {
-            (_, false) => h,
-            (Some(projection), true) => h + projection.forward(x),
-            (None, true) => h + x,
+        let identity = (self.has_residual && self.residual.is_none()).then(|| x.clone());
+        let (h, attention) = self.transformer.forward_plus(h, time, identity, weights);
+        let output = match &self.residual {
+            Some(projection) => {
+                projection.forward_with(x, Around { adds: vec![h], ..Around::default() })
+            }
+            None => h,
         };
         (output, attention)
     }

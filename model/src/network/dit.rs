@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{DType, Tensor};
 
 use crate::config::TransformerConfig;
-use crate::kernels::{Attention, DropoutKeys, swish};
+use crate::kernels::{Attention, DropoutKeys, PositionBias, swish};
 use crate::network::attention::attend;
 use crate::network::block::{Mlp, Transformer};
 use crate::network::io::AttentionMaps;
@@ -157,7 +157,7 @@ impl SelfAttention {
             qkv: self.qkv.forward(x),
             time: None,
             token: None,
-            bias: Tensor::zeros([1, self.heads, n, n], (&device, DType::F32)),
+            bias: PositionBias::Values(Tensor::zeros([1, self.heads, n, n], (&device, DType::F32))),
             window: [self.window; 2],
         };
         let (context, maps) = attend(attention, None, weights);

@@ -4,14 +4,30 @@
 //! mixed-precision training, parameters stay `f32` while products are computed in `bf16`.
 
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Device, Int, Tensor, TensorData, module};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use crate::config::TransformerConfig;
 use crate::diffusion::label::Label;
-use crate::kernels;
 use crate::kernels::cpu::{self, Input};
+use crate::kernels::{self, Activate, LinearMap, Norm};
 use crate::network::macs::Macs;
 use crate::network::params::{Init, Params};
+
+/// What is done around a linear map: `activation(LN(x) W + b) + ..`. A GPU does it in one kernel.
+pub(crate) struct Around<'a, const D: usize> {
+    /// Normalises the input.
+    pub norm: Option<&'a LayerNorm>,
+    /// Applied to the product.
+    pub activation: Option<Activate>,
+    /// Added at the end, in this order.
+    pub adds: Vec<Tensor<D>>,
+}
+
+impl<const D: usize> Default for Around<'_, D> {
+    fn default() -> Self {
+        Self { norm: None, activation: None, adds: Vec::new() }
+    }
+}
 
 /// A linear map over the last dimension, `x W + b`.
 #[derive(Module, Debug)]
@@ -78,16 +94,37 @@ impl Linear {
     /// - x: `[.., in]`
     /// - output: `[.., out]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        self.forward_with(x, Around::default())
+    }
+
+    /// Applies the map, and what is around it.
+    ///
+    /// # Shapes
+    ///
+    /// - x: `[.., in]`
+    /// - output: `[.., out]`
+    pub(crate) fn forward_with<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        around: Around<D>,
+    ) -> Tensor<D> {
         let dtype = x.dtype();
         let weight = self.weight.val().cast(dtype);
         let [d_in, d_out] = weight.dims();
         let mut shape = x.dims();
         let rows = shape[..D - 1].iter().product::<usize>();
         shape[D - 1] = d_out;
-        // Reshaped to one product over all rows, because a batched product may run as many small
-        // ones.
-        let bias = self.bias.as_ref().map(|bias| bias.val().cast(dtype));
-        module::linear(x.reshape([rows, d_in]), weight, bias).reshape(shape)
+        let y = kernels::linear(LinearMap {
+            // Reshaped to one product over all rows, because a batched product may run as many
+            // small ones.
+            x: x.reshape([rows, d_in]),
+            norm: around.norm.map(|norm| norm.values(d_in, &weight.device())),
+            bias: self.bias.as_ref().map(|bias| bias.val().cast(dtype)),
+            weight,
+            activation: around.activation,
+            adds: around.adds.into_iter().map(|add| add.reshape([rows, d_out])).collect(),
+        });
+        y.reshape(shape)
     }
 
     /// Weight and bias as inputs of a kernel; `None` if there is no bias.
@@ -251,6 +288,18 @@ impl Conv3x3 {
         kernels::conv3x3(x, self.weight.val().cast(dtype), self.bias().cast(dtype), self.stride)
     }
 
+    /// Applies a convolution of stride 1 to a map whose sides are doubled first, by repeating every
+    /// pixel.
+    ///
+    /// # Shapes
+    ///
+    /// - x: `[B, H, W, C_in]`
+    /// - output: `[B, 2 H, 2 W, C_out]`
+    pub(crate) fn forward_upsampled(&self, x: Tensor<4>) -> Tensor<4> {
+        let dtype = x.dtype();
+        kernels::upsample_conv3x3(x, self.weight.val().cast(dtype), self.bias().cast(dtype))
+    }
+
     /// Weight and bias as inputs of a kernel.
     pub(crate) fn inputs(&self) -> [Input; 2] {
         [self.weight.val().cast(DType::F32).into(), self.bias().cast(DType::F32).into()]
@@ -290,17 +339,19 @@ impl LayerNorm {
     ///
     /// - x, output: `[.., C]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let (c, device) = (x.dims()[D - 1], x.device());
-        let options = (&device, DType::F32);
-        let weight = match &self.weight {
-            Some(weight) => weight.val(),
-            None => Tensor::ones([c], options),
-        };
-        let bias = match &self.bias {
-            Some(bias) => bias.val(),
-            None => Tensor::zeros([c], options),
-        };
-        kernels::layer_norm(x, weight, bias, self.eps)
+        let Norm { weight, bias, eps } = self.values(x.dims()[D - 1], &x.device());
+        kernels::layer_norm(x, weight, bias, eps)
+    }
+
+    /// Scale, shift and epsilon for `c` channels.
+    fn values(&self, c: usize, device: &Device) -> Norm {
+        let options = (device, DType::F32);
+        let value = |param: &Option<Param<Tensor<1>>>| param.as_ref().map(Param::val);
+        Norm {
+            weight: value(&self.weight).unwrap_or_else(|| Tensor::ones([c], options)),
+            bias: value(&self.bias).unwrap_or_else(|| Tensor::zeros([c], options)),
+            eps: self.eps,
+        }
     }
 
     /// Weight and bias as inputs of a kernel; `None` if there are none.

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 
 use crate::config::{BlockKind, BlockPlan, ImageConfig, Resample, StagePlan, TimeEntry};
-use crate::kernels::{DropoutKeys, downsample_bilinear, upsample_bilinear, upsample_nearest};
+use crate::kernels::{DropoutKeys, downsample_bilinear, upsample_bilinear};
 use crate::network::block::{ResBlock, Transformer};
 use crate::network::io::AttentionMaps;
 use crate::network::layers::{Conv3x3, Linear};
@@ -120,7 +120,7 @@ impl Stage {
         match &self.resample {
             _ if side == self.side => x,
             Some(conv) if side > self.side => conv.forward(x),
-            Some(conv) => conv.forward(upsample_nearest(x)),
+            Some(conv) => conv.forward_upsampled(x),
             None if side > self.side => downsample_bilinear(x),
             None => upsample_bilinear(x),
         }

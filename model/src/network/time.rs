@@ -6,8 +6,8 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::config::{LatentConfig, TimeConfig, TimeFrequencies};
 use crate::diffusion::label::Label;
-use crate::kernels::swish;
-use crate::network::layers::{ClassEmbedding, Linear};
+use crate::kernels::Activate;
+use crate::network::layers::{Around, ClassEmbedding, Linear};
 use crate::network::macs::Macs;
 use crate::network::params::{Init, Params};
 
@@ -66,7 +66,8 @@ impl TimeEmbedding {
         if let (Some(linear), Some(labels)) = (&self.augment, augment) {
             x = x + linear.forward(labels);
         }
-        swish(self.fc2.forward(swish(self.fc1.forward(x))))
+        let swish = || Around { activation: Some(Activate::Swish), ..Around::default() };
+        self.fc2.forward_with(self.fc1.forward_with(x, swish()), swish())
     }
 
     pub(crate) fn macs(&self) -> Macs {
@@ -156,7 +157,8 @@ impl TimestepEmbedding {
         let frequencies: Vec<f64> =
             (0..n).map(|i| self.max_period.powf(-(i as f64) / n as f64)).collect();
         let x = sinusoid(t, &frequencies, [libm::cos, libm::sin], options);
-        self.fc2.forward(swish(self.fc1.forward(x)))
+        let swish = Around { activation: Some(Activate::Swish), ..Around::default() };
+        self.fc2.forward(self.fc1.forward_with(x, swish))
     }
 
     pub(crate) fn macs(&self) -> Macs {

@@ -5,10 +5,10 @@ use burn::tensor::{DType, Tensor};
 
 use crate::config::{Position, TimeEntry, TransformerConfig};
 use crate::kernels::cpu::Input;
-use crate::kernels::{Attention, at_least_f32};
+use crate::kernels::{Attention, PositionBias, at_least_f32};
 use crate::network::attention::attend;
 use crate::network::io::AttentionMaps;
-use crate::network::layers::Linear;
+use crate::network::layers::{Around, Linear};
 use crate::network::macs::Macs;
 use crate::network::params::{Init, Params};
 use crate::network::window::RelativePositions;
@@ -130,45 +130,60 @@ impl Tmsa {
     /// - x: `[B, H, W, C]`, the spatial tokens; time: `[B, time width]`, the time token
     /// - context: `[B, H, W, C]`
     pub fn forward(&self, x: Tensor<4>, time: Tensor<2>, weights: bool) -> TmsaOutput {
+        self.forward_with(x, time, weights, Around::default())
+    }
+
+    /// Computes `TMSA(LN(x), x_t) + ..`; `around` has the layer normalisation and what is added.
+    pub(crate) fn forward_with(
+        &self,
+        x: Tensor<4>,
+        time: Tensor<2>,
+        weights: bool,
+        around: Around<4>,
+    ) -> TmsaOutput {
+        let Around { norm, adds, .. } = around;
         let window = self.positions.side;
         let map = |map: &Option<Linear>| map.as_ref().map(|map| map.forward(time.clone()));
         let attention = Attention {
-            qkv: self.qkv.forward(x),
+            qkv: self.qkv.forward_with(x, Around { norm, ..Around::default() }),
             time: map(&self.qkv_temb),
             token: map(&self.qkv_token),
             bias: self.bias(&time),
             window: [window, window],
         };
         let (context, attention) = attend(attention, map(&self.value_temb), weights);
-        TmsaOutput { context: self.proj.forward(context), attention }
+        let context = self.proj.forward_with(context, Around { adds, ..Around::default() });
+        TmsaOutput { context, attention }
     }
 
-    /// B of Eq (6), `[1, heads, N, N]`, or `[B, heads, N, N]` if the time token enters here; with a
-    /// time token among the keys, `N + 1` of them.
-    fn bias(&self, time: &Tensor<2>) -> Tensor<4> {
+    /// B of Eq (6): of all pictures alike, or of each if the time token enters here; with a time
+    /// token among the keys, of one key more.
+    fn bias(&self, time: &Tensor<2>) -> PositionBias {
         let (heads, n, dtype) =
             (self.heads, self.positions.side.pow(2), at_least_f32(time.dtype()));
         let Some(table) = &self.relative_position_bias_table else {
             let keys = n + usize::from(self.qkv_token.is_some());
-            return Tensor::zeros([1, heads, n, keys], (&time.device(), DType::F32));
+            let zeros = Tensor::zeros([1, heads, n, keys], (&time.device(), DType::F32));
+            return PositionBias::Values(zeros);
         };
         let table = table.val().cast(dtype);
         let [offsets, _] = table.dims();
-        let table = match &self.bias_temb {
+        let bias = match &self.bias_temb {
             Some(map) => {
                 // (b, offsets heads) -> (offsets, b heads)
                 let b = time.dims()[0];
                 let own = map.forward(time.clone()).cast(dtype).reshape([b, offsets, heads]);
-                (table.unsqueeze_dim::<3>(1) + own.swap_dims(0, 1)).reshape([offsets, b * heads])
+                let tables = table.unsqueeze_dim::<3>(1) + own.swap_dims(0, 1);
+                let bias = self.positions.bias(tables.reshape([offsets, b * heads])).values();
+                PositionBias::Values(bias.reshape([b, heads, n, n]))
             }
-            None => table,
+            None => self.positions.bias(table),
         };
-        let tables = table.dims()[1] / heads;
-        let bias = self.positions.bias(table).reshape([tables, heads, n, n]);
         match &self.token_bias_table {
             Some(table) => {
                 let to_time = table.val().cast(dtype).narrow(0, 0, 1).reshape([1, heads, 1, 1]);
-                Tensor::cat(vec![bias, to_time.expand([1, heads, n, 1])], 3)
+                let to_time = to_time.expand([1, heads, n, 1]);
+                PositionBias::Values(Tensor::cat(vec![bias.values(), to_time], 3))
             }
             None => bias,
         }

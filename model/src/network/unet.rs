@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
 use crate::config::{DecoderConfig, EncoderConfig, ImageConfig, Skip, StagePlan};
-use crate::kernels::at_least_f32;
+use crate::kernels::{at_least_f32, join};
 use crate::network::io::{BlockInfo, NetworkInput, NetworkOutput};
 use crate::network::layers::{Conv3x3, GroupNorm, Linear};
 use crate::network::macs::Macs;
@@ -178,7 +178,7 @@ impl UNet {
                         let skip = outputs
                             .pop()
                             .expect("every block of the decoder has a skip connection");
-                        Tensor::cat(vec![x, skip], 3)
+                        join(x, skip)
                     };
                     x = stage.resample(x);
                     if let Some(merge) = &stage.merge {

@@ -3,6 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
 
+use crate::kernels::PositionBias;
 use crate::network::params::Params;
 
 /// Returns the row of the relative position table for each pair of tokens of a `side x side`
@@ -44,19 +45,11 @@ impl RelativePositions {
         Self { side, index }
     }
 
-    /// Looks up B of Eq (6) in its table.
-    ///
-    /// # Shapes
-    ///
-    /// - table: `[(2 side - 1)^2, heads]`
-    /// - output: `[heads, side^2, side^2]`
-    pub(crate) fn bias(&self, table: Tensor<2>) -> Tensor<3> {
-        let [_, heads] = table.dims();
-        let n = self.side * self.side;
-        let index =
-            self.index.clone().expect("a network built for its shapes alone cannot compute");
-        // (n n, heads) -> (heads, n, n)
-        table.select(0, index).swap_dims(0, 1).reshape([heads, n, n])
+    /// B of Eq (6) from its table, `[(2 side - 1)^2, heads]`.
+    pub(crate) fn bias(&self, table: Tensor<2>) -> PositionBias {
+        let index = self.index.clone();
+        let index = index.expect("a network built for its shapes alone cannot compute");
+        PositionBias::Table { table, index }
     }
 }
 

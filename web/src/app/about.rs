@@ -11,6 +11,7 @@ use super::state::{Doing, State};
 use super::status::seconds;
 use crate::adapter::{Backend, Numbers};
 use crate::manifest::Entry;
+use crate::protocol::GpuWork;
 
 /// The view.
 #[component]
@@ -92,6 +93,12 @@ fn Machine(state: State) -> impl IntoView {
         let now = state.progress.read().as_ref().map(|p| p.milliseconds);
         finished.or(now).map_or("nothing made yet".into(), |ms| format!("{ms:.1} ms"))
     };
+    let work = move || match state.work.get() {
+        None => "counted on a graphics processor".into(),
+        Some(GpuWork { dispatches, writes, reads }) => {
+            format!("{dispatches} dispatches, {writes} writes, {reads} reads")
+        }
+    };
     let memory = move || {
         let ready = state.ready.read();
         ready.as_ref().map_or("…".into(), |r| format!("{:.0} MB", r.memory as f64 / 1e6))
@@ -104,6 +111,7 @@ fn Machine(state: State) -> impl IntoView {
             ("Self-check", "check", check()),
             ("Time of the first pictures", "first", first()),
             ("Per evaluation", "evaluation", evaluation()),
+            ("Work of an evaluation", "work", work()),
             ("Memory of the worker", "memory", memory()),
         ]
     });

@@ -15,7 +15,7 @@ use crate::names::caption;
 use crate::playground::track::Track;
 use crate::plot::Attention;
 use crate::protocol::{
-    AutoencoderInfo, Decoding, Evaluated, Look, Noise, Order, Ready, Scan, Surveyed,
+    AutoencoderInfo, Decoding, Evaluated, GpuWork, Look, Noise, Order, Ready, Scan, Surveyed,
 };
 use crate::scene::{Scene, is_new, refused};
 
@@ -196,6 +196,8 @@ pub struct State {
     pub explored: RwSignal<Option<Arc<[Track; 2]>>>,
     /// Time from the first request to the first finished pictures.
     pub first: RwSignal<Option<f64>>,
+    /// What the graphics processor was given to do for the last evaluation.
+    pub work: RwSignal<Option<GpuWork>>,
     /// The message for screen readers.
     pub said: RwSignal<String>,
     /// The parts of the link for the playground that are not understood.
@@ -258,6 +260,7 @@ impl State {
             wait: RwSignal::new(None),
             explored: RwSignal::new(None),
             first: RwSignal::new(None),
+            work: RwSignal::new(None),
             refused: RwSignal::new(refused(link)),
             said: RwSignal::new(String::new()),
             at: RwSignal::new(0),

@@ -9,6 +9,7 @@ use web_sys::{Blob, MessageChannel, Response};
 
 use super::{Trouble, scope};
 use crate::adapter::{Adapter, is_software};
+use crate::protocol::GpuWork;
 
 /// Requests a graphics processor from the browser.
 pub async fn find_adapter() -> Result<Adapter, Trouble> {
@@ -117,6 +118,14 @@ async fn download(url: &str, mut take: impl FnMut(Uint8Array, u64)) -> Result<()
 fn device() -> Option<JsValue> {
     let device = Reflect::get(&scope(), &"gpuDevice".into()).ok()?;
     (!device.is_undefined()).then_some(device)
+}
+
+/// Returns what the graphics processor was given to do so far, as `compute.js` counts it.
+pub fn gpu_work() -> Option<GpuWork> {
+    device()?;
+    let counts: Array = Reflect::get(&scope(), &"gpuWork".into()).ok()?.dyn_into().ok()?;
+    let count = |i| counts.get(i).as_f64().map_or(0, |count| count as u32);
+    Some(GpuWork { dispatches: count(0), writes: count(1), reads: count(2) })
 }
 
 /// Waits until the graphics processor is lost, and returns the browser's message. Waits for ever if

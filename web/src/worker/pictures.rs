@@ -113,6 +113,8 @@ impl Worker {
         self.cancelled.set(false);
         let started = Instant::now();
         let mut before = started;
+        let mut counted = browser::gpu_work();
+        let mut work = None;
         let shape = loaded.model.config.image_shape();
         let size = shape.iter().product();
         let seeds: Vec<u64> = noises.iter().map(Noise::seed).collect();
@@ -139,6 +141,9 @@ impl Worker {
                 if self.cancelled.get() {
                     return Ok(ControlFlow::Break(()));
                 }
+                let now = browser::gpu_work();
+                work = now.zip(counted).map(|(now, earlier)| now.since(earlier));
+                counted = now;
                 // Until now, the page could ask for the attention of the previous run.
                 if e.evaluation == 1 {
                     self.forget();
@@ -180,6 +185,7 @@ impl Worker {
                     evaluations: settings.method.evaluations(settings.steps),
                     size,
                     autoencoder: autoencoder.map(|autoencoder| autoencoder.info.sha256.clone()),
+                    work,
                 };
                 post(&done, Some(&pictures));
             }

@@ -8,7 +8,7 @@ use burn::tensor::{DType, Tensor};
 use crate::config::{
     Direction, GroupNormConfig, Position, SongAttention, SongBlockPlan, SongConfig,
 };
-use crate::kernels::{self, Attention, DropoutKeys, at_least_f32};
+use crate::kernels::{self, Attention, DropoutKeys, PositionBias, at_least_f32};
 use crate::network::attention::attend;
 use crate::network::io::AttentionMaps;
 use crate::network::layers::{Conv3x3, GroupNorm, Linear};
@@ -178,9 +178,12 @@ impl SelfAttention {
         let bias = match (&self.relative_position_bias_table, &self.positions) {
             (Some(table), Some(positions)) => {
                 let table = table.val().cast(at_least_f32(x.dtype()));
-                positions.bias(table).unsqueeze()
+                positions.bias(table)
             }
-            _ => Tensor::zeros([1, self.heads, n, n], (&x.device(), DType::F32)),
+            _ => PositionBias::Values(Tensor::zeros(
+                [1, self.heads, n, n],
+                (&x.device(), DType::F32),
+            )),
         };
         let attention = Attention { qkv, time, token: None, bias, window: [self.side; 2] };
         let (context, maps) = attend(attention, None, weights);

@@ -108,7 +108,8 @@ impl Engine {
                 state.progress.set(Some(evaluated));
             }
             Event::Decoding(decoding) => state.decoding.set(Some(decoding)),
-            Event::Done { milliseconds, evaluations, size, autoencoder } => {
+            Event::Done { milliseconds, evaluations, size, autoencoder, work } => {
+                state.work.set(work);
                 state.decoding.set(None);
                 let pictures = Self::pictures(&bytes, size);
                 let latent = untrack(|| state.latent()).is_some() && autoencoder.is_none();
