@@ -424,6 +424,14 @@ async fn webgpu_makes_the_pictures_of_the_command_line() {
     view(&browser, "about").await;
     let device = browser.text("[data-testid=device]").await;
     assert!(device.starts_with("WebGPU:"), "{device}");
+    // To start a kernel takes a GPU longer than to compute one of this model's.
+    let work = browser.text("[data-testid=work]").await;
+    let counts: Vec<usize> = work.split(' ').filter_map(|word| word.parse().ok()).collect();
+    let [dispatches, writes, reads] = counts[..] else { panic!("{work}") };
+    assert!((50..=200).contains(&dispatches), "{work}");
+    assert!(writes <= dispatches, "{work}");
+    // The preview.
+    assert_eq!(reads, 1, "{work}");
     browser.close().await;
 }
 

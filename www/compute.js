@@ -10,6 +10,7 @@ if (adapter) {
 }
 // What the graphics processor is given to do; the page shows it for an evaluation.
 self.gpuWork = [0, 0, 0];
+const sleepy = navigator.userAgent.includes("Firefox/");
 const counted = [
   ["GPUComputePassEncoder", "dispatchWorkgroups"],
   ["GPUQueue", "writeBuffer"],
@@ -21,9 +22,23 @@ counted.forEach(([type, name], i) => {
   if (!method) return;
   prototype[name] = function (...args) {
     self.gpuWork[i] += 1;
-    return method.apply(this, args);
+    const result = method.apply(this, args);
+    if (name === "mapAsync" && sleepy) keepAwake(result);
+    return result;
   };
 });
+
+// Firefox looks for finished work every 100 ms, and when it is given some: so it is given none, often.
+// https://bugzilla.mozilla.org/show_bug.cgi?id=1870699
+async function keepAwake(reading) {
+  let waiting = true;
+  const done = () => { waiting = false; };
+  reading.then(done, done);
+  while (waiting) {
+    self.gpuDevice?.queue.submit([]);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+}
 // The hashes of the two files and the size of the program, filled in by the build.
 const INTEGRITY = {};
 const SIZE = 0;

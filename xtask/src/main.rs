@@ -89,9 +89,21 @@ fn firefox() -> anyhow::Result<()> {
 
 /// Runs the tests that need a GPU.
 fn device(kind: &str) -> anyhow::Result<()> {
+    if kind == "wgpu" {
+        kernels()?;
+    }
     let mut test = cargo();
     test.env("DIFFIT_DEVICE", kind).args(["test", "--package", "trainer", "--features", kind]);
     run(test.args(["--locked", "--test", "device", "--", "--ignored", "--test-threads=1"]))
+}
+
+/// Compares the GPU kernels with the plain operations. Where there is no GPU, a Vulkan driver that
+/// computes on the processor takes its place.
+fn kernels() -> anyhow::Result<()> {
+    tools::vulkan()?;
+    let mut test = cargo();
+    test.args(["test", "--package", "model", "--features", "cube", "--locked", "--lib", "--"]);
+    run(test.args(["--ignored", "--test-threads=1", "kernels::cube"]))
 }
 
 /// Runs an example of the tests.
@@ -128,6 +140,7 @@ fn test() -> anyhow::Result<()> {
     times.part("build of the tests", || run(workspace("test").args(["--locked", "--no-run"])))?;
     // All of them, so that one run on another machine shows every failure.
     times.part("tests", || run(workspace("test").args(["--locked", "--no-fail-fast"])))?;
+    times.part("GPU kernels", kernels)?;
     times.part("clippy", lint)?;
     times.part("GPU features", check_gpu_features)?;
     times.part("documentation", document)?;

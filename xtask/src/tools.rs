@@ -123,6 +123,18 @@ fn browser() -> anyhow::Result<()> {
     apt(&["chromium", "chromium-driver"])
 }
 
+/// Installs a Vulkan driver that computes on the processor, if there is no driver at all.
+pub fn vulkan() -> anyhow::Result<()> {
+    let has_driver = |folder: &&str| {
+        let mut files = Path::new(folder).read_dir().into_iter().flatten();
+        files.next().is_some()
+    };
+    if ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d"].iter().any(has_driver) {
+        return Ok(());
+    }
+    apt(&["mesa-vulkan-drivers"])
+}
+
 /// Installs the accessibility checker of the browser tests. It is not part of the page.
 fn axe() -> anyhow::Result<()> {
     if Path::new("target/tools/node_modules/axe-core/axe.min.js").exists() {

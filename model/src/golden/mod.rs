@@ -26,6 +26,7 @@ use crate::config::{
 use crate::diffusion::label::Label;
 use crate::network::block::{ResBlock, Transformer};
 use crate::network::latent::position_embedding;
+use crate::network::layers::Around;
 use crate::network::params::{Init, Params, Source, TensorSpec};
 use crate::network::tmsa::{Tmsa, TransformerShape};
 use crate::network::window::{RelativePositions, relative_position_index};
@@ -166,12 +167,12 @@ fn tmsa_matches_reference() {
         (x, golden.tensor::<2>("time", &device, DType::F32))
     };
     let (x, time) = input();
-    let output = tmsa.forward(x, time, false);
+    let output = tmsa.forward(x, time, false, Around::default());
     assert!(output.attention.is_none());
     close(output.context, &golden, "output", 1e-5);
     // With attention maps, the output is the same.
     let (x, time) = input();
-    let output = tmsa.forward(x, time, true);
+    let output = tmsa.forward(x, time, true, Around::default());
     close(output.context, &golden, "output", 1e-5);
     let attended = output.attention.expect("attention maps");
     close(attended.weights, &golden, "weights", 1e-5);
@@ -409,7 +410,7 @@ fn tmsa_gradients_match_finite_differences() {
     device.seed(1);
     let weight = x.random_like(Distribution::Normal(0.0, 1.0)).detach();
     let loss = |tmsa: &Tmsa, x: Tensor<4>, time: Tensor<2>| {
-        (tmsa.forward(x, time, false).context * weight.clone()).sum()
+        (tmsa.forward(x, time, false, Around::default()).context * weight.clone()).sum()
     };
     let number = |tensor: Tensor<1>| tensor.into_scalar::<f64>();
     const STEP: f64 = 1e-5;
@@ -441,7 +442,9 @@ fn tmsa_gradients_match_finite_differences() {
     let narrow_loss = {
         let (x, time) =
             (x.clone().detach().cast(DType::F32), time.clone().detach().cast(DType::F32));
-        (narrow.forward(x, time, false).context * weight.clone().cast(DType::F32)).sum()
+        (narrow.forward(x, time, false, Around::default()).context
+            * weight.clone().cast(DType::F32))
+        .sum()
     };
     let mut narrow_gradients = narrow_loss.backward();
     for (id, len) in parameters.0 {

@@ -140,7 +140,7 @@ impl Transformer {
     ) -> (Tensor<4>, Option<AttentionMaps>) {
         let around = Around { norm: Some(&self.norm1), activation: None, adds: vec![x.clone()] };
         let TmsaOutput { context: h, attention } =
-            self.attn.forward_with(x, time.clone(), weights, around);
+            self.attn.forward(x, time.clone(), weights, around);
         let adds = core::iter::once(h.clone()).chain(residual).collect();
         let around = Around { norm: Some(&self.norm2), activation: None, adds };
         (self.mlp.forward_with(h, &time, around), attention)

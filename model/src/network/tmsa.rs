@@ -123,18 +123,14 @@ impl Tmsa {
         }
     }
 
-    /// Computes the output, and with `weights` the attention maps.
+    /// Computes `TMSA(LN(x), x_t) + ..`, and with `weights` the attention maps. `around` has the
+    /// layer normalisation and what is added.
     ///
     /// # Shapes
     ///
     /// - x: `[B, H, W, C]`, the spatial tokens; time: `[B, time width]`, the time token
     /// - context: `[B, H, W, C]`
-    pub fn forward(&self, x: Tensor<4>, time: Tensor<2>, weights: bool) -> TmsaOutput {
-        self.forward_with(x, time, weights, Around::default())
-    }
-
-    /// Computes `TMSA(LN(x), x_t) + ..`; `around` has the layer normalisation and what is added.
-    pub(crate) fn forward_with(
+    pub(crate) fn forward(
         &self,
         x: Tensor<4>,
         time: Tensor<2>,

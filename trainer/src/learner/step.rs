@@ -5,7 +5,6 @@
 //! order in which sums are rounded.
 
 use std::ops::Range;
-use std::thread;
 
 use anyhow::ensure;
 use burn::optim::{AdamConfig, AdamWConfig, GradientsParams};
@@ -88,7 +87,8 @@ impl Learner {
             let of_weights = device.clone().autodiff();
             let model = model(&of_weights)?;
             let optimizer = optimizer(&model, device);
-            Ok(Worker::new(model, optimizer, precision, of_weights))
+            let worker = Worker::new(model, optimizer, precision, of_weights);
+            if devices.len() > 1 { worker.with_thread() } else { Ok(worker) }
         };
         let workers = devices.iter().map(worker).collect::<anyhow::Result<Vec<_>>>()?;
         let ema = ema(&devices[0])?;
@@ -199,19 +199,11 @@ impl Learner {
         let share = batch.sigma.len() / self.workers.len();
         let shares = batch.split(share, config.model.image_shape());
         let micro_batch = config.micro_batch.map_or(share, |size| size.min(share));
-        let compute =
-            |worker: &Worker, share| worker.gradients(share, config, micro_batch, config.batch);
-        let (parts, losses): (Vec<_>, Vec<_>) = match &self.workers[..] {
-            [worker] => shares.into_iter().map(|share| compute(worker, share)).unzip(),
-            workers => thread::scope(|scope| {
-                let running: Vec<_> = workers
-                    .iter()
-                    .zip(shares)
-                    .map(|(worker, share)| scope.spawn(move || compute(worker, share)))
-                    .collect();
-                running.into_iter().map(|work| work.join().expect("a worker panicked")).unzip()
-            }),
+        let compute = |worker: &Worker, share: Batch| {
+            worker.gradients(share, config, micro_batch, config.batch)
         };
+        let gradients = Worker::all_gradients(&self.workers, shares, &compute);
+        let (parts, losses): (Vec<_>, Vec<_>) = gradients.into_iter().unzip();
         (parts, losses.concat())
     }
 

@@ -1,10 +1,12 @@
 //! One device's copy of the model, and the gradients of its share of a batch.
 
+use anyhow::Context;
 use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
 use model::label::Label;
 use model::recompute::Recompute;
 use model::{Conditioning, Model, NetworkOptions, TrainingOptions};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::config::TrainConfig;
 use crate::data::augment::Resampler;
@@ -19,6 +21,9 @@ pub struct Worker {
     /// Device with autodiff.
     pub device: Device,
     resampler: Resampler,
+    /// The thread that computes this worker's gradients, if there are several workers. It lasts: on
+    /// a GPU, each new thread would get a queue and a pool of memory of its own.
+    thread: Option<ThreadPool>,
 }
 
 impl Worker {
@@ -30,7 +35,49 @@ impl Worker {
             optimizer,
             resampler: Resampler::new(side, &device.clone().inner()),
             device,
+            thread: None,
         }
+    }
+
+    /// Gives the worker a thread of its own for its gradients.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no thread left.
+    pub fn with_thread(self) -> anyhow::Result<Self> {
+        let thread = ThreadPoolBuilder::new().num_threads(1).build();
+        Ok(Self { thread: Some(thread.context("a thread for a device")?), ..self })
+    }
+
+    /// Computes the gradients of each worker's share at the same time, each on its worker's thread.
+    pub fn all_gradients<T: Send>(
+        workers: &[Self],
+        shares: Vec<Batch>,
+        compute: &(impl Fn(&Self, Batch) -> T + Sync),
+    ) -> Vec<T> {
+        /// Starts the first worker, then all others, then waits for the first.
+        fn start<T: Send>(
+            workers: &[Worker],
+            shares: &mut dyn Iterator<Item = Batch>,
+            results: &mut [Option<T>],
+            compute: &(impl Fn(&Worker, Batch) -> T + Sync),
+        ) {
+            let ([worker, workers @ ..], Some(share)) = (workers, shares.next()) else { return };
+            let [result, results @ ..] = results else { return };
+            match &worker.thread {
+                Some(thread) => thread.in_place_scope(|scope| {
+                    scope.spawn(|_| *result = Some(compute(worker, share)));
+                    start(workers, shares, results, compute);
+                }),
+                None => {
+                    *result = Some(compute(worker, share));
+                    start(workers, shares, results, compute);
+                }
+            }
+        }
+        let mut results: Vec<Option<T>> = workers.iter().map(|_| None).collect();
+        start(workers, &mut shares.into_iter(), &mut results, compute);
+        results.into_iter().flatten().collect()
     }
 
     /// Computes the gradient of a share of a batch of `batch_size` images, `micro_batch` images at
@@ -96,12 +143,14 @@ impl Worker {
         let losses = config.loss.of(images, noise, &batch.sigma, output);
         let weight = Tensor::<1>::from_data(TensorData::new(batch.weight, [b]), &self.device);
         let objective = (losses.clone() * weight).sum() / batch_size as f64;
-        let losses = losses.into_data().try_into_vec::<f32>().expect("losses are f32");
-        let losses = losses.into_iter().map(|loss| f64::from(loss) / (c * h * w) as f64).collect();
+        let losses = losses.inner();
         match recompute {
             Some(recompute) => recompute.backward(objective, accumulate),
             None => accumulate(objective.backward()),
         }
-        losses
+        // Read last: a GPU would have nothing to do while the host waits for it, until it is given
+        // the backward pass.
+        let losses = losses.into_data().try_into_vec::<f32>().expect("losses are f32");
+        losses.into_iter().map(|loss| f64::from(loss) / (c * h * w) as f64).collect()
     }
 }

@@ -1,14 +1,19 @@
 //! Sampling, and the attention of its steps.
 
+use std::future::poll_fn;
 use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::task::Poll;
 
 use burn::tensor::{Tensor, TensorData};
+use futures::future::{MaybeDone, maybe_done};
 use model::generate::{Reference, Start, generate_from};
 use model::image::from_bytes;
 use model::label::Label;
 use model::network::AttentionMaps;
 use model::noise::{between, start_noise};
 use model::picture::Rgb;
+use model::sampler::Evaluation;
 use model::vae::Tiling;
 use model::{Denoiser, Model};
 use web_time::Instant;
@@ -115,6 +120,7 @@ impl Worker {
         let mut before = started;
         let mut counted = browser::gpu_work();
         let mut work = None;
+        let mut preview: Option<Preview> = None;
         let shape = loaded.model.config.image_shape();
         let size = shape.iter().product();
         let seeds: Vec<u64> = noises.iter().map(Noise::seed).collect();
@@ -127,51 +133,60 @@ impl Worker {
             seeds: &seeds,
             guide,
         };
-        let on_step =
-            async |e: model::sampler::Evaluation<'_>| -> Result<ControlFlow<()>, Trouble> {
-                self.fail_on_purpose(e.evaluation);
-                // The noisy pictures are scaled to unit variance for display.
-                let scale = 1.0 / e.sigma.hypot(1.0);
-                let both = Tensor::cat(vec![e.x.clone() * scale, e.denoised.clone()], 0);
-                // Reading the pictures waits for the evaluation. Messages are handled meanwhile.
-                let (pictures, _) = rgb(both).await?;
-                if loaded.place.backend == Backend::Cpu {
+        let on_step = async |e: Evaluation<'_>| -> Result<ControlFlow<()>, Trouble> {
+            self.fail_on_purpose(e.evaluation);
+            // The noisy pictures are scaled to unit variance for display.
+            let scale = 1.0 / e.sigma.hypot(1.0);
+            let both = Tensor::cat(vec![e.x.clone() * scale, e.denoised.clone()], 0);
+            let now = Preview::start(both, &e).await;
+            // Reading the pictures waits for the evaluation. Messages are handled meanwhile. A
+            // graphics processor computes meanwhile too: it has been given this evaluation when
+            // the pictures of the one before are read.
+            let ready = match loaded.place.backend {
+                Backend::Cpu => {
                     browser::next_task().await;
+                    Some(now)
                 }
-                if self.cancelled.get() {
-                    return Ok(ControlFlow::Break(()));
-                }
-                let now = browser::gpu_work();
-                work = now.zip(counted).map(|(now, earlier)| now.since(earlier));
-                counted = now;
-                // Until now, the page could ask for the attention of the previous run.
-                if e.evaluation == 1 {
-                    self.forget();
-                    self.made.borrow_mut().run = run;
-                }
-                let mut made = self.made.borrow_mut();
-                if made.steps.len() == e.step {
-                    made.steps.push(Step {
-                        x: e.x.clone(),
-                        sigma: e.sigma,
-                        labels: settings.labels_of(&seeds),
-                        silence_time: settings.silence_time,
-                    });
-                }
-                let evaluated = Evaluated {
-                    step: e.step,
-                    steps: e.steps,
-                    evaluation: e.evaluation,
-                    evaluations: e.evaluations,
+                Backend::WebGpu => preview.replace(now),
+            };
+            let ready = match ready {
+                Some(preview) => Some(preview.finish().await?),
+                None => None,
+            };
+            if self.cancelled.get() {
+                return Ok(ControlFlow::Break(()));
+            }
+            let now = browser::gpu_work();
+            work = now.zip(counted).map(|(now, earlier)| now.since(earlier));
+            counted = now;
+            // Until now, the page could ask for the attention of the previous run.
+            if e.evaluation == 1 {
+                self.forget();
+                self.made.borrow_mut().run = run;
+            }
+            let mut made = self.made.borrow_mut();
+            if made.steps.len() == e.step {
+                made.steps.push(Step {
+                    x: e.x.clone(),
                     sigma: e.sigma,
-                    milliseconds: milliseconds(before),
-                };
+                    labels: settings.labels_of(&seeds),
+                    silence_time: settings.silence_time,
+                });
+            }
+            if let Some((evaluated, pictures)) = ready {
+                let evaluated = Evaluated { milliseconds: milliseconds(before), ..evaluated };
                 before = Instant::now();
                 post(&Event::Evaluated(evaluated), Some(&pictures));
-                Ok(ControlFlow::Continue(()))
-            };
+            }
+            Ok(ControlFlow::Continue(()))
+        };
         let device = &loaded.place.device;
         let made = generate_from(&loaded.model, settings, start, device, on_step).await?;
+        if let (Some(_), Some(preview)) = (&made, preview) {
+            let (evaluated, pictures) = preview.finish().await?;
+            let evaluated = Evaluated { milliseconds: milliseconds(before), ..evaluated };
+            post(&Event::Evaluated(evaluated), Some(&pictures));
+        }
         let made = match (made, &autoencoder) {
             (Some(latents), Some(autoencoder)) => self.decode(autoencoder, latents).await?,
             (Some(pictures), None) => Some(rgb(pictures).await?),
@@ -299,6 +314,44 @@ impl Worker {
             kept.remove(0);
         }
         Ok(maps)
+    }
+}
+
+/// Pictures that are being read: their bytes and their size.
+type Reading = Pin<Box<dyn Future<Output = Result<(Vec<u8>, [usize; 2]), Trouble>>>>;
+
+/// The pictures of an evaluation that are being read.
+struct Preview {
+    evaluated: Evaluated,
+    pictures: Pin<Box<MaybeDone<Reading>>>,
+}
+
+impl Preview {
+    /// Starts to read pictures: what was asked of the device before is done first, and what is asked
+    /// of it later does not delay them.
+    async fn start(pictures: Tensor<4>, e: &Evaluation<'_>) -> Self {
+        let mut pictures = Box::pin(maybe_done(Box::pin(rgb(pictures)) as Reading));
+        poll_fn(|context| {
+            let _ = pictures.as_mut().poll(context);
+            Poll::Ready(())
+        })
+        .await;
+        let evaluated = Evaluated {
+            step: e.step,
+            steps: e.steps,
+            evaluation: e.evaluation,
+            evaluations: e.evaluations,
+            sigma: e.sigma,
+            milliseconds: 0.0,
+        };
+        Self { evaluated, pictures }
+    }
+
+    /// Waits for the pictures.
+    async fn finish(mut self) -> Result<(Evaluated, Vec<u8>), Trouble> {
+        self.pictures.as_mut().await;
+        let pictures = self.pictures.as_mut().take_output().expect("taken once")?;
+        Ok((self.evaluated, pictures.0))
     }
 }
 
