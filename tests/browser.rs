@@ -427,11 +427,30 @@ async fn webgpu_makes_the_pictures_of_the_command_line() {
     // To start a kernel takes a GPU longer than to compute one of this model's.
     let work = browser.text("[data-testid=work]").await;
     let counts: Vec<usize> = work.split(' ').filter_map(|word| word.parse().ok()).collect();
-    let [dispatches, writes, reads] = counts[..] else { panic!("{work}") };
+    let [dispatches, writes, reads, submissions] = counts[..] else { panic!("{work}") };
     assert!((50..=200).contains(&dispatches), "{work}");
     assert!(writes <= dispatches, "{work}");
     // The preview.
     assert_eq!(reads, 1, "{work}");
+    assert!(submissions <= 20, "{work}");
+    browser.close().await;
+}
+
+/// Firefox notices that a GPU is done when it gives it something new to do.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the built page and Chromium"]
+async fn a_sleepy_browser_is_kept_awake() {
+    let site = site();
+    let browser = Browser::start_as(Gpu::Software, Some("Gecko/20100101 Firefox/153.0")).await;
+    browser.open(&format!("{}?backend=webgpu{PLAIN}", site.url)).await;
+    ready(&browser, LATE).await;
+    make(&browser, (3, 1, 2, "euler"), LATE).await;
+    assert_same(&canvas(&browser, "canvas").await, &command_line("3", 1, 2, "euler"), 2);
+    view(&browser, "about").await;
+    let work = browser.text("[data-testid=work]").await;
+    let submissions = work.split(' ').filter_map(|word| word.parse::<usize>().ok()).nth(3);
+    // An evaluation takes a second here at least, and something is given every few milliseconds.
+    assert!(submissions.is_some_and(|submissions| submissions > 40), "{work}");
     browser.close().await;
 }
 

@@ -9,12 +9,13 @@ if (adapter) {
   };
 }
 // What the graphics processor is given to do; the page shows it for an evaluation.
-self.gpuWork = [0, 0, 0];
+self.gpuWork = [0, 0, 0, 0];
 const sleepy = navigator.userAgent.includes("Firefox/");
 const counted = [
   ["GPUComputePassEncoder", "dispatchWorkgroups"],
   ["GPUQueue", "writeBuffer"],
   ["GPUBuffer", "mapAsync"],
+  ["GPUQueue", "submit"],
 ];
 counted.forEach(([type, name], i) => {
   const prototype = self[type]?.prototype;

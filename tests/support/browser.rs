@@ -80,6 +80,15 @@ impl Browser {
     ///
     /// If it does not start; `cargo xtask setup` installs what is missing.
     pub async fn start(gpu: Gpu) -> Self {
+        Self::start_as(gpu, None).await
+    }
+
+    /// Starts one that calls itself by another name.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start.
+    pub async fn start_as(gpu: Gpu, name: Option<&str>) -> Self {
         let (driver, port) = Driver::start();
         let folder = TempDir::new().expect("a temporary folder");
         let mut wishes = DesiredCapabilities::chrome();
@@ -96,6 +105,8 @@ impl Browser {
             "--window-size=1280,1400",
             &profile,
         ];
+        let name = name.map(|name| format!("--user-agent={name}"));
+        args.extend(name.as_deref());
         match gpu {
             Gpu::None => args.push("--disable-features=WebGPU,WebGPUService"),
             Gpu::Software => {

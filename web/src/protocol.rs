@@ -153,6 +153,8 @@ pub struct GpuWork {
     pub writes: u32,
     /// Reads from its memory, each of which waits for it.
     pub reads: u32,
+    /// Lists of commands.
+    pub submissions: u32,
 }
 
 impl GpuWork {
@@ -162,6 +164,7 @@ impl GpuWork {
             dispatches: self.dispatches - earlier.dispatches,
             writes: self.writes - earlier.writes,
             reads: self.reads - earlier.reads,
+            submissions: self.submissions - earlier.submissions,
         }
     }
 }

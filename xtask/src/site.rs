@@ -25,6 +25,11 @@ fn folder(wasm: &Wasm) -> anyhow::Result<Option<PathBuf>> {
 
 /// Builds the page into `dist/`.
 pub fn build(wasm: &Wasm, optimise: bool) -> anyhow::Result<()> {
+    // Trunk is run offline, so that it looks for no tools. What only a browser needs may be missing yet;
+    // without a network, it may also be there already.
+    if run(cargo().args(["fetch", "--locked", "--target", TARGET])).is_err() {
+        eprintln!("warning: the page's dependencies cannot be fetched; trying what is there");
+    }
     let mut trunk = Command::new("trunk");
     trunk.args(["build", "--release"]);
     trunk.env("TRUNK_OFFLINE", "true").env("TRUNK_SKIP_VERSION_CHECK", "true");

@@ -95,9 +95,9 @@ fn Machine(state: State) -> impl IntoView {
     };
     let work = move || match state.work.get() {
         None => "counted on a graphics processor".into(),
-        Some(GpuWork { dispatches, writes, reads }) => {
-            format!("{dispatches} dispatches, {writes} writes, {reads} reads")
-        }
+        Some(GpuWork { dispatches, writes, reads, submissions }) => format!(
+            "{dispatches} dispatches, {writes} writes, {reads} reads, {submissions} submissions"
+        ),
     };
     let memory = move || {
         let ready = state.ready.read();

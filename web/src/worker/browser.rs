@@ -125,7 +125,7 @@ pub fn gpu_work() -> Option<GpuWork> {
     device()?;
     let counts: Array = Reflect::get(&scope(), &"gpuWork".into()).ok()?.dyn_into().ok()?;
     let count = |i| counts.get(i).as_f64().map_or(0, |count| count as u32);
-    Some(GpuWork { dispatches: count(0), writes: count(1), reads: count(2) })
+    Some(GpuWork { dispatches: count(0), writes: count(1), reads: count(2), submissions: count(3) })
 }
 
 /// Waits until the graphics processor is lost, and returns the browser's message. Waits for ever if
