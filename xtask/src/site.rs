@@ -31,7 +31,7 @@ pub fn build(wasm: &Wasm, optimise: bool) -> anyhow::Result<()> {
         eprintln!("warning: the page's dependencies cannot be fetched; trying what is there");
     }
     let mut trunk = Command::new("trunk");
-    trunk.args(["build", "--release"]);
+    trunk.arg("build");
     trunk.env("TRUNK_OFFLINE", "true").env("TRUNK_SKIP_VERSION_CHECK", "true");
     if let Some(folder) = folder(wasm)? {
         trunk.env("CARGO_TARGET_DIR", folder);
@@ -211,7 +211,7 @@ pub fn lint(wasm: &Wasm) -> anyhow::Result<()> {
     for (program, feature) in [("app", "page"), ("worker", "compute")] {
         let mut clippy = cargo();
         clippy.args(["clippy", "--package", "web", "--bin", program, "--features", feature]);
-        clippy.args(["--target", TARGET, "--release", "--locked", "--", "-D", "warnings"]);
+        clippy.args(["--target", TARGET, "--profile", "page", "--locked", "--", "-D", "warnings"]);
         run(&mut clippy)?;
     }
     Ok(())
