@@ -1,0 +1,274 @@
+//! WebDataset: tar files with PNG or JPEG files, and with their classes beside them.
+//!
+//! The members of an example have one name up to its first dot: `key.jpg`, and `key.cls` with the
+//! number or the name of its class, or `key.txt` with the name, or `key.json` with a field `class`,
+//! `cls` or `label`.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::classes::{by_name, by_number, is_image};
+use super::decode::{DecodedImage, MAX_FILE};
+use super::error::DataError;
+use super::item::{Classes, Index, Listed};
+use super::source::{Candidate, Format, Source};
+use crate::files::at::{Bytes, Forward};
+
+/// Tar files, and folders of them without images beside them.
+pub const FORMAT: Format = Format {
+    what: "WebDataset's tar files (one, or a folder of them)",
+    open: |candidate| shards(candidate).map(|shards| open(candidate, shards)),
+};
+
+/// Maximum size of a member with a class in bytes.
+const MAX_LABEL: u64 = 1 << 20;
+
+/// Names of members with a class, the most reliable first.
+const LABELS: [&str; 3] = ["cls", "json", "txt"];
+
+/// Fields of a JSON object that contain a class.
+const FIELDS: [&str; 3] = ["class", "cls", "label"];
+
+/// Tar files whose headers were read.
+struct TarShards {
+    /// Opened for every read: there may be more of them than files that can be open.
+    shards: Vec<PathBuf>,
+    places: Vec<Place>,
+    index: Index,
+}
+
+/// Position of an image.
+struct Place {
+    shard: u32,
+    offset: u64,
+    size: u64,
+}
+
+/// Returns the tar files of a dataset. `None` if it is of another format.
+fn shards(candidate: &Candidate) -> Option<Vec<PathBuf>> {
+    let path = candidate.path;
+    if !candidate.is_folder {
+        let is_tar = candidate.start.get(257..262) == Some(b"ustar");
+        return is_tar.then(|| vec![path.to_owned()]);
+    }
+    // The reason why a folder cannot be read is that of the format of folders.
+    let mut shards = Vec::new();
+    for entry in std::fs::read_dir(path).ok()? {
+        let entry = entry.ok()?.path();
+        match entry.extension() {
+            Some(extension) if extension.eq_ignore_ascii_case("tar") => shards.push(entry),
+            _ if entry.is_dir() || is_image(&entry.to_string_lossy()) => return None,
+            _ => {}
+        }
+    }
+    shards.sort();
+    (!shards.is_empty()).then_some(shards)
+}
+
+/// Lists the images of tar files, of which only headers and classes are read.
+fn open(candidate: &Candidate, shards: Vec<PathBuf>) -> Result<Box<dyn Source>, DataError> {
+    let mut found = Found::default();
+    for (number, path) in shards.iter().enumerate() {
+        let prefix = match path.file_name() {
+            Some(name) if candidate.is_folder => format!("{}/", name.to_string_lossy()),
+            _ => String::new(),
+        };
+        found.list(path, number as u32, &prefix)?;
+    }
+    let Found { images, places, labels } = found;
+    let (classes, names) = classes(candidate.path, &images, &labels)?;
+    let images = images.into_iter().enumerate().map(|(i, mut listed)| {
+        listed.class = classes.get(i).copied();
+        listed
+    });
+    let index = Index { images: images.collect(), classes: names };
+    Ok(Box::new(TarShards { shards, places, index }))
+}
+
+/// What was found in tar files so far.
+#[derive(Default)]
+struct Found {
+    images: Vec<Listed>,
+    places: Vec<Place>,
+    /// Class of each image, if it has one.
+    labels: Vec<Option<Class>>,
+}
+
+/// A class as it is written.
+#[derive(Clone, Debug, PartialEq)]
+enum Class {
+    Number(u32),
+    Name(String),
+}
+
+impl Found {
+    /// Adds the images of a tar file.
+    fn list(&mut self, path: &Path, shard: u32, prefix: &str) -> Result<(), DataError> {
+        let file = File::open(path).map_err(|e| DataError::io(path, e))?;
+        let length = file.metadata().map_err(|e| DataError::io(path, e))?.len();
+        let mut tar = tar::Archive::new(Forward(BufReader::with_capacity(1 << 16, file)));
+        let mut last = String::new();
+        // Classes of the examples of this file by key, with the place in `LABELS`.
+        let mut classes: HashMap<String, (usize, Class)> = HashMap::new();
+        let first = self.images.len();
+        let damaged = |e: std::io::Error, last: &str| {
+            let place = match last {
+                "" => String::new(),
+                last => format!(" after the member `{last}`"),
+            };
+            DataError::archive(path, format!("damaged{place} ({e})"))
+        };
+        for entry in tar.entries_with_seek().map_err(|e| damaged(e, ""))? {
+            let mut entry = entry.map_err(|e| damaged(e, &last))?;
+            let kind = entry.header().entry_type();
+            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            if name.starts_with('/') || name.split(['/', '\\']).any(|part| part == "..") {
+                return Err(DataError::Escape { path: path.to_owned(), name });
+            }
+            last.clone_from(&name);
+            let Some((key, extension)) = split(&name).filter(|_| !kind.is_dir()) else { continue };
+            let (offset, size) = (entry.raw_file_position(), entry.size());
+            if is_image(&name) {
+                let there = length.saturating_sub(offset);
+                let problem = if !kind.is_file() {
+                    Some("a link or a sparse file, not an ordinary one".into())
+                } else if size > there {
+                    Some(format!("truncated: {there} of its {size} bytes are in the file").into())
+                } else {
+                    None
+                };
+                let name = format!("{prefix}{name}").into();
+                self.images.push(Listed { name, class: None, problem });
+                self.places.push(Place { shard, offset, size });
+            } else if let Some(rank) = LABELS.iter().position(|known| *known == extension) {
+                let wrong = |reason: String| {
+                    DataError::archive(path, format!("the member `{name}` is no class: {reason}"))
+                };
+                let mut bytes = Vec::new();
+                let read = (&mut entry).take(MAX_LABEL + 1).read_to_end(&mut bytes);
+                read.map_err(|e| wrong(e.to_string()))?;
+                if bytes.len() as u64 != size {
+                    return Err(wrong(if size > MAX_LABEL {
+                        format!("{size} bytes, more than the limit of {MAX_LABEL}")
+                    } else {
+                        format!("truncated: {} of its {size} bytes are in the file", bytes.len())
+                    }));
+                }
+                let class = class(extension, &bytes).map_err(wrong)?;
+                let known = classes.get(key).map_or(usize::MAX, |known| known.0);
+                if let (Some(class), true) = (class, rank < known) {
+                    classes.insert(key.to_string(), (rank, class));
+                }
+            }
+        }
+        let class = |listed: &Listed| {
+            let key = split(&listed.name[prefix.len()..])?.0;
+            Some(classes.get(key)?.1.clone())
+        };
+        self.labels.extend(self.images[first..].iter().map(class));
+        Ok(())
+    }
+}
+
+/// Splits the name of a member at the first dot after its folders.
+fn split(name: &str) -> Option<(&str, &str)> {
+    let file = name.rfind('/').map_or(0, |slash| slash + 1);
+    let dot = file + name[file..].find('.')?;
+    Some((&name[..dot], &name[dot + 1..]))
+}
+
+/// Returns the class in a member, if there is one.
+fn class(extension: &str, bytes: &[u8]) -> Result<Option<Class>, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "not text")?.trim();
+    let of_text = |text: &str| match text.parse() {
+        Ok(number) => Class::Number(number),
+        Err(_) => Class::Name(text.into()),
+    };
+    if extension != "json" {
+        return if text.is_empty() { Err("empty".into()) } else { Ok(Some(of_text(text))) };
+    }
+    let json: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let value = match &json {
+        Value::Object(fields) => FIELDS.iter().find_map(|field| fields.get(*field)),
+        value => Some(value),
+    };
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(name)) => Ok(Some(of_text(name))),
+        Some(value) => match value.as_u64().and_then(|number| u32::try_from(number).ok()) {
+            Some(number) => Ok(Some(Class::Number(number))),
+            None => Err(format!("{value} is neither a number from 0 nor a name")),
+        },
+    }
+}
+
+/// Returns the class of each image, and the classes.
+fn classes(
+    path: &Path,
+    images: &[Listed],
+    labels: &[Option<Class>],
+) -> Result<(Vec<u32>, Classes), DataError> {
+    let wrong = |reason: String| DataError::archive(path, reason);
+    let Some(with) = labels.iter().position(Option::is_some) else { return Ok(Default::default()) };
+    if let Some(without) = labels.iter().position(Option::is_none) {
+        let [with, without] = [with, without].map(|i| &images[i].name);
+        return Err(wrong(format!("no class for {without}, but one for {with}")));
+    }
+    let numbers: Vec<u32> = labels.iter().flatten().filter_map(Class::number).collect();
+    if numbers.len() == labels.len() {
+        let classes = by_number(numbers.iter().max().copied()).map_err(wrong)?;
+        return Ok((numbers, classes));
+    }
+    // A name may consist of digits.
+    let names: Vec<String> = labels.iter().flatten().map(ToString::to_string).collect();
+    Ok(by_name(&names.iter().map(String::as_str).collect::<Vec<_>>()))
+}
+
+impl Class {
+    fn number(&self) -> Option<u32> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Name(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Class {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+impl TarShards {
+    /// Reads at most `limit` bytes of an image file.
+    fn file(&self, i: usize, limit: u64) -> Result<Vec<u8>, String> {
+        let Place { shard, offset, size } = self.places[i];
+        if size > MAX_FILE {
+            return Err(format!("{size} bytes, more than the limit of {MAX_FILE}"));
+        }
+        let read = File::open(&self.shards[shard as usize])
+            .and_then(|file| Bytes::File(file).read(offset, size.min(limit) as usize));
+        read.map_err(|e| format!("cannot be read ({e})"))
+    }
+}
+
+impl Source for TarShards {
+    fn index(&self) -> &Index {
+        &self.index
+    }
+
+    fn image(&self, i: usize) -> Result<DecodedImage, String> {
+        DecodedImage::decode(&self.file(i, MAX_FILE)?)
+    }
+
+    fn size(&self, i: usize) -> Result<[usize; 2], String> {
+        DecodedImage::size(|limit| self.file(i, limit))
+    }
+}
