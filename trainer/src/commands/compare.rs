@@ -267,7 +267,8 @@ fn data(config: &TrainConfig) -> anyhow::Result<(std::sync::Arc<Dataset>, Valida
     let data = Dataset::open(&config.data, &config.model, config.resize)?;
     let data = std::sync::Arc::new(data);
     let opening = Opening::default();
-    let validation = Validation::open(config, &data, opening)?.context("the plan has validation images")?;
+    let validation =
+        Validation::open(config, &data, opening)?.context("the plan has validation images")?;
     Ok((data, validation))
 }
 

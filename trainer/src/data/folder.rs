@@ -43,9 +43,10 @@ impl Folder {
                 Err(error) => {
                     let path = error.path().unwrap_or(root);
                     images.push(match error.loop_ancestor() {
-                        Some(above) => {
-                            unreadable(path, &format!("a symbolic link loop to {}", above.display()))
-                        }
+                        Some(above) => unreadable(
+                            path,
+                            &format!("a symbolic link loop to {}", above.display()),
+                        ),
                         None => unreadable(path, &error.to_string()),
                     });
                 }

@@ -287,7 +287,8 @@ mod tests {
     fn immiscible_noise_is_assigned_within_the_batch() {
         let (config, data) = set_up(true);
         let immiscible = TrainConfig { immiscible: true, ..config.clone() };
-        let load = |config, share| Loader::new(config, data.clone(), 70, share).next().expect("read");
+        let load =
+            |config, share| Loader::new(config, data.clone(), 70, share).next().expect("read");
         let (plain, found) = (load(&config, 0..7), load(&immiscible, 0..7));
         assert_eq!((&plain.images, &plain.sigma), (&found.images, &found.sigma));
         let sorted = |batch: &Batch| {
@@ -370,8 +371,7 @@ mod tests {
         assert!((sum / n).abs() < 0.06 && ((squares / n).sqrt() - 0.5).abs() < 0.05);
         let other = TrainConfig { seed: 1, flip: false, ..config.clone() };
         let config = TrainConfig { flip: false, ..config };
-        let drawn =
-            |config, k| Example::new(config, &data, k, 0).expect("read").image[1];
+        let drawn = |config, k| Example::new(config, &data, k, 0).expect("read").image[1];
         assert_ne!(drawn(&config, 7), drawn(&other, 7));
         // The noise is independent of that of the latent.
         let example = Example::new(&config, &data, 7, 0).expect("read");

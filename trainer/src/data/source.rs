@@ -43,11 +43,7 @@ pub trait Source: Send + Sync {
 
 impl dyn Source + '_ {
     /// Returns what `read` makes of image `i`, or the problem with it.
-    pub fn get<T>(
-        &self,
-        i: usize,
-        read: impl Fn(usize) -> Result<T, String>,
-    ) -> Result<T, String> {
+    pub fn get<T>(&self, i: usize, read: impl Fn(usize) -> Result<T, String>) -> Result<T, String> {
         match &self.index().images[i].problem {
             Some(problem) => Err(problem.to_string()),
             None => read(i),
@@ -144,10 +140,14 @@ pub fn visit(path: &Path, visitor: &mut Visitor) -> Result<Classes, DataError> {
 
 /// Reads an open dataset as [`visit`] does, with a bar if [`in_order`](Source) is to show one.
 pub fn visit_all(source: &dyn Source, bar: Option<&str>, visitor: &mut Visitor) {
-    source.in_order(bar, |i| source.image(i), |i, image| {
-        let listed = &source.index().images[i];
-        visitor(Item { name: listed.name.to_string(), image, class: listed.class })
-    });
+    source.in_order(
+        bar,
+        |i| source.image(i),
+        |i, image| {
+            let listed = &source.index().images[i];
+            visitor(Item { name: listed.name.to_string(), image, class: listed.class })
+        },
+    );
 }
 
 /// Returns whether a path is a latent dataset, judging by its first bytes.

@@ -272,3 +272,127 @@ impl Source for TarShards {
         DecodedImage::size(|limit| self.file(i, limit))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::source;
+
+    fn png() -> Vec<u8> {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        let image = image::RgbImage::from_pixel(2, 3, image::Rgb([1, 2, 3]));
+        image.write_to(&mut bytes, image::ImageFormat::Png).expect("encoded");
+        bytes.into_inner()
+    }
+
+    fn tar(path: &Path, members: &[(&str, &[u8])]) {
+        let mut tar = tar::Builder::new(File::create(path).expect("made"));
+        for (name, bytes) in members {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(bytes.len() as u64);
+            // Written by hand, since the builder refuses some names.
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_cksum();
+            tar.append(&header, *bytes).expect("written");
+        }
+        tar.into_inner().expect("written");
+    }
+
+    /// Returns names and classes of the images, and the names of the classes.
+    fn listed(path: &Path) -> Result<(Vec<(String, Option<u32>)>, Vec<String>), String> {
+        let source = source::open(path).map_err(|e| e.to_string())?;
+        let Index { images, classes } = source.index();
+        let images = images.iter().map(|listed| (listed.name.to_string(), listed.class));
+        Ok((images.collect(), classes.names.clone()))
+    }
+
+    #[test]
+    fn images_are_listed_with_classes_in_the_order_of_the_files() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let png = png();
+        let path = |name: &str| folder.path().join(name);
+        tar(&path("b.tar"), &[("x/3.cls", b"1\n"), ("x/3.png", &png), ("other.bin", b"")]);
+        tar(
+            &path("a.tar"),
+            &[
+                ("2.jpg", &png),
+                ("2.json", br#"{"label": 4, "class": 0}"#),
+                ("1.png", &png),
+                // The class is that of the member `cls`, whatever is before or after it.
+                ("1.txt", b"a caption"),
+                ("1.cls", b"2"),
+                ("1.json", b"0"),
+            ],
+        );
+        let (images, classes) = listed(folder.path()).expect("whole");
+        let images: Vec<_> = images.iter().map(|(name, class)| (&name[..], *class)).collect();
+        assert_eq!(
+            images,
+            [("a.tar/2.jpg", Some(0)), ("a.tar/1.png", Some(2)), ("b.tar/x/3.png", Some(1))]
+        );
+        assert_eq!(classes, ["0", "1", "2"]);
+        let source = source::open(folder.path()).expect("whole");
+        for i in 0..3 {
+            let image = source.image(i).expect("whole");
+            assert_eq!((image.width, image.height), (2, 3));
+            assert_eq!(source.size(i), Ok([2, 3]));
+        }
+        // With names, classes are in alphabetical order.
+        tar(&path("b.tar"), &[("3.png", &png), ("3.txt", b"zebra")]);
+        let (images, classes) = listed(folder.path()).expect("whole");
+        assert_eq!(images.iter().map(|image| image.1).collect::<Vec<_>>(), [0, 1, 2].map(Some));
+        assert_eq!(classes, ["0", "2", "zebra"]);
+        // One file without classes.
+        tar(&path("b.tar"), &[("3.png", &png), ("3.json", b"{}")]);
+        assert_eq!(listed(&path("b.tar")), Ok((vec![("3.png".into(), None)], Vec::new())));
+        let error = listed(folder.path()).expect_err("not all have classes");
+        assert!(error.contains("no class for b.tar/3.png, but one for a.tar/2.jpg"), "{error}");
+        // A folder with images is one of images.
+        std::fs::write(path("image.png"), &png).expect("written");
+        assert_eq!(listed(folder.path()), Ok((vec![("image.png".into(), None)], Vec::new())));
+    }
+
+    #[test]
+    fn damaged_files_and_classes_are_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.tar");
+        let png = png();
+        for (members, message) in [
+            (&[("../1.png", &png[..])][..], "the path of the entry `../1.png` is outside"),
+            (&[("1.png", &png), ("1.cls", b"")], "the member `1.cls` is no class: empty"),
+            (&[("1.png", &png), ("1.cls", b"\xff")], "the member `1.cls` is no class: not text"),
+            (&[("1.png", &png), ("1.json", b"{")], "the member `1.json` is no class: EOF"),
+            (&[("1.png", &png), ("1.json", b"-1")], "-1 is neither a number from 0 nor a name"),
+            (&[("1.png", &png), ("1.cls", b"4000000000")], "more than the limit of 1000000"),
+        ] {
+            tar(&path, members);
+            let error = listed(&path).expect_err(message);
+            assert!(error.contains(message) && error.contains("a.tar"), "{error:?}: {message:?}");
+        }
+        tar(&path, &[("1.png", &png), ("2.png", &png), ("3.png", &png)]);
+        let whole = std::fs::read(&path).expect("there");
+        // In the header of the third member.
+        let mut bytes = whole.clone();
+        bytes[2 * 1024 + 5] ^= 1;
+        std::fs::write(&path, &bytes).expect("written");
+        let error = listed(&path).expect_err("damaged");
+        assert!(
+            error.contains("a.tar: damaged after the member `2.png` (archive header"),
+            "{error}"
+        );
+        std::fs::write(&path, &whole[..2 * 1024 + 100]).expect("written");
+        let error = listed(&path).expect_err("truncated");
+        assert!(
+            error.contains("a.tar: damaged after the member `2.png` (failed to read"),
+            "{error}"
+        );
+        // In the third member.
+        std::fs::write(&path, &whole[..2 * 1024 + 512 + 9]).expect("written");
+        let source = source::open(&path).expect("the rest is listed");
+        let images = &source.index().images;
+        assert_eq!(images.len(), 3);
+        let problem = images[2].problem.as_deref().expect("it is cut");
+        assert_eq!(problem, format!("truncated: 9 of its {} bytes are in the file", png.len()));
+        assert!(images[1].problem.is_none() && source.image(1).is_ok());
+    }
+}

@@ -167,3 +167,74 @@ impl Source for ZipFile {
         DecodedImage::size(|limit| read(&self.bytes, &self.entries[i], limit, MAX_FILE))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use zip::write::SimpleFileOptions;
+
+    /// A zip in memory.
+    fn zip(entries: &[(&str, Vec<u8>)], method: CompressionMethod) -> Vec<u8> {
+        let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        let options = SimpleFileOptions::default().compression_method(method);
+        for (name, bytes) in entries {
+            zip.start_file(*name, options).expect("started");
+            zip.write_all(bytes).expect("written");
+        }
+        zip.finish().expect("finished").into_inner()
+    }
+
+    fn open_bytes(bytes: Vec<u8>) -> Result<Box<dyn Source>, DataError> {
+        open(Path::new("data.zip"), Bytes::Memory(bytes.leak()))
+    }
+
+    fn png(side: u32) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        let pixel = |x, y| image::Rgb([(x * 7) as u8, (y * 5) as u8, (x * y * 13) as u8]);
+        let image = image::RgbImage::from_fn(side, side, pixel);
+        image.write_to(&mut bytes, image::ImageFormat::Png).expect("encoded");
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn images_are_read_whether_compressed_or_not() {
+        // Of the larger one, not the whole file is read to find its size.
+        let entries = [("b.png", png(200)), ("a.png", png(3))];
+        for method in [CompressionMethod::Stored, CompressionMethod::Deflated] {
+            let source = open_bytes(zip(&entries, method)).expect("whole");
+            let names: Vec<_> = source.index().images.iter().map(|image| &*image.name).collect();
+            assert_eq!(names, ["a.png", "b.png"]);
+            assert_eq!([0, 1].map(|i| source.size(i)), [Ok([3, 3]), Ok([200, 200])]);
+            let image = source.image(1).expect("whole");
+            assert_eq!(image.rgb[3 * 201..3 * 202], [7, 5, 13]);
+        }
+    }
+
+    #[test]
+    fn damaged_entries_are_refused_and_others_are_read() {
+        let entries = [("a.png", png(40)), ("b.png", png(40))];
+        for (method, message) in [
+            (CompressionMethod::Stored, "checksum is wrong"),
+            (CompressionMethod::Deflated, "damaged"),
+        ] {
+            let mut bytes = zip(&entries, method);
+            bytes[30 + 5 + 200] ^= 0xff;
+            let source = open_bytes(bytes).expect("its table of contents is whole");
+            let error = source.image(0).err().expect("damaged");
+            assert!(error.contains("damaged") && error.contains(message), "{error}");
+            source.image(1).expect("whole");
+        }
+        // An entry that is larger than its table of contents says, and one beyond the end.
+        let bytes = zip(&entries, CompressionMethod::Stored);
+        let at = bytes.windows(4).position(|four| four == b"PK\x01\x02").expect("an entry");
+        for (field, message) in [(24, "checksum is wrong"), (20, "truncated"), (42, "no entry at")]
+        {
+            let mut bytes = bytes.clone();
+            bytes[at + field + 1] = bytes[at + field + 1].wrapping_add(40);
+            let source = open_bytes(bytes).expect("its table of contents is whole");
+            let error = source.image(0).err().expect("damaged");
+            assert!(error.contains(message), "{field}: {error}");
+        }
+    }
+}

@@ -30,7 +30,8 @@ impl Bytes {
     ///
     /// If there are fewer, or they cannot be read.
     pub fn read(&self, offset: u64, length: usize) -> Result<Vec<u8>> {
-        let end = offset.checked_add(length as u64).filter(|end| self.len().is_ok_and(|l| *end <= l));
+        let end =
+            offset.checked_add(length as u64).filter(|end| self.len().is_ok_and(|l| *end <= l));
         // Before a buffer is allocated: a damaged index can ask for anything.
         end.ok_or(std::io::ErrorKind::UnexpectedEof)?;
         let mut buffer = vec![0; length];

@@ -94,8 +94,7 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
 pub fn median_between_images(data: &Dataset, mirrored: bool) -> Result<Option<f64>, DataError> {
     let n = data.len().min(48);
     let indices = (0..n).map(|i| i * data.len() / n);
-    let query =
-        |index| Ok(Query { values: data.entry(index, false)?.image, except: Some(index) });
+    let query = |index| Ok(Query { values: data.entry(index, false)?.image, except: Some(index) });
     let queries: Vec<Query> = indices.map(query).collect::<Result<_, DataError>>()?;
     let found = nearest(data, &queries, 1, mirrored)?;
     Ok(median(found.into_iter().flatten().map(|neighbour| neighbour.distance).collect()))

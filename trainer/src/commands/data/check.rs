@@ -44,7 +44,10 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
         println!("  {class:<24} {}", statistics.of_class(number));
     }
     let list = |values: [f64; 3]| values.map(|value| format!("{value:.4}")).join(" ");
-    println!("  mean        {}  (red, green, blue; 0 is black, 1 is white)", list(statistics.mean()));
+    println!(
+        "  mean        {}  (red, green, blue; 0 is black, 1 is white)",
+        list(statistics.mean())
+    );
     println!("  deviation   {}", list(statistics.deviation()));
     if statistics.bad.is_empty() {
         println!("  all images can be used");

@@ -56,6 +56,9 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
         messages::reading(&config.data);
     }
     let data = Arc::new(open_data(&plan, args)?);
+    if data.is_on_demand() && !(output.quiet || output.json) {
+        messages::on_demand(&data);
+    }
     let validation = Validation::open(&config, &data, opening(args))?;
     let vae = decoder(&args.output.vae, &config, &data, &devices[0])?;
     let quality = Checked::open(&args.quality, &config.model, vae.as_ref(), &devices[0])?;

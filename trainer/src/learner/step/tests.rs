@@ -27,7 +27,8 @@ fn learn(config: &TrainConfig, workers: usize) -> (Learner, Vec<Step>) {
     let loader = Loader::new(config, Arc::new(data), 0, 0..config.batch);
     let steps = (0..4u64)
         .map(|step| {
-            let step = learner.step(loader.next().expect("read"), config, step * config.batch as u64);
+            let step =
+                learner.step(loader.next().expect("read"), config, step * config.batch as u64);
             step.expect("one machine")
         })
         .collect();
