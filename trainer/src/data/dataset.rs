@@ -13,7 +13,7 @@ use super::error::DataError;
 use super::item::{Classes, Index, Listed};
 use super::latents::{Latents, Origin};
 use super::on_demand::{OnDemand, pixels};
-use super::source::{self, Unusable, is_latents};
+use super::source::{self, Source, Unusable, is_latents};
 use crate::files::hash::hex;
 use crate::memory;
 
@@ -147,20 +147,8 @@ impl Dataset {
             let labels: Vec<_> = source.index().images.iter().map(|listed| listed.class).collect();
             let names = source.index().classes.clone();
             names_sha256 = Some(hash_of_names(source.index()));
-            let mut unusable = Unusable::default();
-            let name = |i: usize| &*source.index().images[i].name;
             let store = if size <= opening.memory {
-                let mut images = Vec::new();
-                source.in_order(
-                    opening.bar.then_some("reading"),
-                    |i| pixels(source.image(i)?, shape, resize),
-                    |i, image| {
-                        images.extend(unusable.note(name(i), image));
-                        ControlFlow::Continue(())
-                    },
-                );
-                unusable.check(path)?;
-                Store::Images(images)
+                Store::Images(read_all(path, &*source, shape, resize, opening)?)
             } else {
                 Store::OnDemand(OnDemand::open(path, source, shape, resize, opening)?)
             };
@@ -266,6 +254,28 @@ impl Dataset {
     }
 }
 
+/// Reads all images of a source.
+///
+/// # Errors
+///
+/// If there are none, or some cannot be used.
+fn read_all(
+    path: &Path,
+    source: &dyn Source,
+    shape: [usize; 3],
+    resize: bool,
+    opening: Opening,
+) -> Result<Vec<Vec<u8>>, DataError> {
+    let (mut images, mut unusable) = (Vec::new(), Unusable::default());
+    let read = |i| pixels(source.image(i)?, shape, resize);
+    source.in_order(opening.bar.then_some("reading"), read, |i, image| {
+        images.extend(unusable.note(&source.index().images[i].name, image));
+        ControlFlow::Continue(())
+    });
+    unusable.check(path)?;
+    Ok(images)
+}
+
 /// Returns the bytes of a class in a hash.
 fn number(class: Option<u32>) -> [u8; 4] {
     // 0 is an image without a class.
@@ -281,4 +291,56 @@ fn hash_of_names(index: &Index) -> String {
         hasher.update(number(*class));
     }
     hex(&hasher.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TrainConfig;
+
+    fn emoji(memory: u64) -> Dataset {
+        let config = TrainConfig::preset("tiny-emoji").expect("a preset");
+        let opening = Opening { memory, bar: false };
+        Dataset::open_with(&config.data, &config.model, false, opening).expect("embedded")
+    }
+
+    #[test]
+    fn images_on_demand_are_those_in_memory() {
+        let all = emoji(1911 * 3072);
+        let few = emoji(1911 * 3072 - 1);
+        assert!(few.is_on_demand() && !all.is_on_demand());
+        assert_eq!([few.len(), all.len()], [1911; 2]);
+        // Memory for ten images and a bit more.
+        let few = emoji(10 * 3072 + 5);
+        for (memory_to_come, pass) in [(10 * 3072 + 5, 0..4), (6 * 3072 + 5, 0..40), (5, 0..40)] {
+            assert_eq!(few.memory_to_come(), memory_to_come);
+            // From several threads.
+            pass.into_par_iter().for_each(|i| {
+                for mirrored in [false, true] {
+                    let [a, b] = [&few, &all].map(|data| data.entry(i, mirrored).expect("read"));
+                    assert_eq!((a.image, a.class), (b.image, b.class));
+                }
+            });
+        }
+        assert_eq!((few.memory_to_come(), few.memory(), all.memory()), (5, 30_725, 1911 * 3072));
+    }
+
+    #[test]
+    fn fingerprints_match_if_what_both_have_is_equal() {
+        let [all, few] = [u64::MAX, 0].map(|memory| emoji(memory).fingerprint().expect("images"));
+        assert!(all.sha256.is_some() && few.sha256.is_none() && all.matches(&few));
+        let other = |text: &str| Some(text.to_string());
+        let values = Fingerprint { sha256: other("x"), ..all.clone() };
+        let names = Fingerprint { names_sha256: other("x"), ..all.clone() };
+        // Names are compared only without values.
+        assert!(!values.matches(&all) && names.matches(&all));
+        assert!(values.matches(&few) && !names.matches(&few));
+        assert!(!all.matches(&Fingerprint { images: 7, ..all.clone() }));
+        // Of an earlier version.
+        let earlier = r#"{"images": 1911, "sha256": "x"}"#;
+        let earlier: Fingerprint = serde_json::from_str(earlier).expect("it is read");
+        assert!(!all.matches(&earlier) && few.matches(&earlier));
+        assert_eq!(few.clone().or(Some(&all)), all);
+        assert_eq!(few.clone().or(None), few);
+    }
 }

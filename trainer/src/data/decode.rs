@@ -208,4 +208,40 @@ mod tests {
         let empty = DecodedImage { width: 0, height: 3, rgb: Vec::new() };
         assert!(empty.center_crop(2).is_err());
     }
+
+    #[test]
+    fn sizes_are_read_from_headers() {
+        let picture = RgbImage::from_fn(300, 200, |x, y| {
+            image::Rgb([(x * x + 31 * y * x) as u8, (x * y * 7 + y * y) as u8, (x ^ y) as u8])
+        });
+        let encoded = |image: DynamicImage, format| {
+            let mut bytes = Cursor::new(Vec::new());
+            image.write_to(&mut bytes, format).expect("encoded");
+            bytes.into_inner()
+        };
+        // Returns the size, and the number of bytes that were read.
+        let size = |bytes: &[u8]| {
+            let read = std::cell::Cell::new(0);
+            let size = DecodedImage::size(|limit| {
+                let part = &bytes[..bytes.len().min(limit as usize)];
+                read.set(read.get() + part.len());
+                Ok(part.to_vec())
+            });
+            (size, read.get())
+        };
+        for format in [ImageFormat::Png, ImageFormat::Jpeg] {
+            let bytes = encoded(picture.clone().into(), format);
+            assert!(bytes.len() > START as usize);
+            assert_eq!(size(&bytes), (Ok([300, 200]), START as usize), "{format:?}");
+        }
+        // With metadata before the size.
+        let mut bytes = encoded(picture.clone().into(), ImageFormat::Jpeg);
+        let metadata = [&[0xff, 0xef, 0xff, 0xff][..], &[7; 65_533]].concat();
+        bytes.splice(2..2, metadata);
+        assert_eq!(size(&bytes), (Ok([300, 200]), START as usize + bytes.len()));
+        let deep = encoded(DynamicImage::from(picture).into_rgb16().into(), ImageFormat::Png);
+        let reason = size(&deep).0.expect_err("16 bits per channel");
+        assert!(reason.contains("only 8 bits per channel"), "{reason}");
+        assert_eq!(size(b"").0, Err("the file is empty".into()));
+    }
 }

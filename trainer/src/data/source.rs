@@ -174,12 +174,13 @@ pub fn read_usable(
     mut take: impl FnMut(DecodedImage, Option<u32>) -> Result<(), String>,
 ) -> Result<Classes, DataError> {
     let mut unusable = Unusable::default();
-    let classes = visit(path, &mut |Item { name, image, class }| {
+    let source = open(path)?;
+    visit_all(&*source, Some("reading"), &mut |Item { name, image, class }| {
         unusable.note(&name, image.and_then(|image| take(image, class)));
         ControlFlow::Continue(())
-    })?;
+    });
     unusable.check(path)?;
-    Ok(classes)
+    Ok(source.index().classes.clone())
 }
 
 /// Images that cannot be used, and the number of all.

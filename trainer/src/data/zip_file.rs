@@ -228,10 +228,10 @@ mod tests {
         // An entry that is larger than its table of contents says, and one beyond the end.
         let bytes = zip(&entries, CompressionMethod::Stored);
         let at = bytes.windows(4).position(|four| four == b"PK\x01\x02").expect("an entry");
-        for (field, message) in [(24, "checksum is wrong"), (20, "truncated"), (42, "no entry at")]
+        for (field, message) in [(24, "checksum is wrong"), (21, "truncated"), (42, "no entry at")]
         {
             let mut bytes = bytes.clone();
-            bytes[at + field + 1] = bytes[at + field + 1].wrapping_add(40);
+            bytes[at + field] = bytes[at + field].wrapping_add(40);
             let source = open_bytes(bytes).expect("its table of contents is whole");
             let error = source.image(0).err().expect("damaged");
             assert!(error.contains(message), "{field}: {error}");

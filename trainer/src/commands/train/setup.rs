@@ -181,6 +181,9 @@ fn describe_data(progress: &mut Progress, data: &Dataset, moved: bool) -> anyhow
     if let (Some(found), Some(known)) = (&fingerprint, &progress.fingerprint) {
         let difference = match (found.images, known.images) {
             (found, known) if found != known => format!("they are {found} images, not {known}"),
+            _ if found.sha256.is_none() || known.sha256.is_none() => {
+                "the names of the images, their order or their classes differ".into()
+            }
             _ => "images, their order or their classes differ".into(),
         };
         ensure!(
