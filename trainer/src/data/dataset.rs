@@ -142,7 +142,7 @@ impl Dataset {
             if ![1, 3].contains(&shape[0]) {
                 return Err(DataError::Channels(shape[0]));
             }
-            let source = source::open(path)?;
+            let source = source::open(path, opening.bar)?;
             let size = source.index().images.len() as u64 * shape.iter().product::<usize>() as u64;
             let labels: Vec<_> = source.index().images.iter().map(|listed| listed.class).collect();
             let names = source.index().classes.clone();

@@ -8,6 +8,7 @@ use super::classes::{self, is_image};
 use super::decode::{DecodedImage, MAX_FILE};
 use super::error::DataError;
 use super::item::{Index, Listed};
+use super::slow_bar::{SlowBar, Unit};
 use super::source::{Candidate, Format, Source};
 
 /// Folders, except those of tar files.
@@ -27,12 +28,16 @@ impl Folder {
         let root = candidate.path;
         let mut names = Vec::new();
         let mut images = Vec::new();
+        let mut bar = SlowBar::new(candidate.bar, "listing", Unit::Files, 0);
         for entry in walkdir::WalkDir::new(root).follow_links(true).sort_by_file_name() {
             match entry {
                 Ok(entry) if entry.file_type().is_file() => {
                     let path = entry.path().strip_prefix(root).expect("it lies below the root");
                     match path.to_str() {
-                        Some(name) if is_image(name) => names.push(name.replace('\\', "/")),
+                        Some(name) if is_image(name) => {
+                            names.push(name.replace('\\', "/"));
+                            bar.advance(names.len() as u64);
+                        }
                         Some(_) => {}
                         None => {
                             images.push(unreadable(path, "the file name is not valid Unicode"));

@@ -4,15 +4,14 @@ use std::fs::File;
 use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 
 use super::decode::DecodedImage;
 use super::error::DataError;
 use super::item::{Classes, Index, Item, Visitor};
 use super::latents::Latents;
+use super::slow_bar::{SlowBar, Unit};
 use super::{cifar, emoji, folder, tar_shards, zip_file};
 
 /// The formats, in the order in which they are tried.
@@ -60,7 +59,8 @@ impl dyn Source + '_ {
         mut each: impl FnMut(usize, Result<T, String>) -> ControlFlow<()>,
     ) {
         let count = self.index().images.len();
-        let mut bar = bar.map(|what| SlowBar::new(what, count));
+        let what = bar.unwrap_or_default();
+        let mut bar = SlowBar::new(bar.is_some(), what, Unit::Images, count as u64);
         let chunk = PER_THREAD * rayon::current_num_threads();
         for first in (0..count).step_by(chunk) {
             let numbers = first..count.min(first + chunk);
@@ -70,9 +70,7 @@ impl dyn Source + '_ {
                     return;
                 }
             }
-            if let Some(bar) = &mut bar {
-                bar.advance(first + chunk);
-            }
+            bar.advance(count.min(first + chunk) as u64);
         }
     }
 }
@@ -96,6 +94,8 @@ pub struct Candidate<'a> {
     pub is_folder: bool,
     /// First bytes of a file, or fewer; of a tar file, the header of its first member.
     pub start: Vec<u8>,
+    /// Whether to show the progress.
+    pub bar: bool,
 }
 
 /// Returns what can be read, for messages.
@@ -103,12 +103,13 @@ fn formats() -> String {
     FORMATS.iter().map(|format| format.what).collect::<Vec<_>>().join(", ")
 }
 
-/// Opens a dataset of images. They are listed, but not read.
+/// Opens a dataset of images. They are listed, with a bar if that takes long and `bar` is set, but not
+/// read.
 ///
 /// # Errors
 ///
 /// If it cannot be read, or is of no known format.
-pub fn open(path: &Path) -> Result<Box<dyn Source>, DataError> {
+pub fn open(path: &Path, bar: bool) -> Result<Box<dyn Source>, DataError> {
     let is_folder = path.is_dir();
     let start = if is_folder { Ok(Vec::new()) } else { first_bytes(path, 512) };
     let known = start.as_ref().ok().cloned().unwrap_or_default();
@@ -116,7 +117,7 @@ pub fn open(path: &Path) -> Result<Box<dyn Source>, DataError> {
         let reason = "expected a dataset of images".into();
         return Err(DataError::Latents { path: path.to_owned(), reason });
     }
-    let candidate = Candidate { path, is_folder, start: known };
+    let candidate = Candidate { path, is_folder, start: known, bar };
     if let Some(source) = FORMATS.iter().find_map(|format| (format.open)(&candidate)) {
         return source;
     }
@@ -133,7 +134,7 @@ pub fn open(path: &Path) -> Result<Box<dyn Source>, DataError> {
 /// If the dataset as a whole cannot be read. Images that cannot be used are passed to `visitor`
 /// with the reason.
 pub fn visit(path: &Path, visitor: &mut Visitor) -> Result<Classes, DataError> {
-    let source = open(path)?;
+    let source = open(path, false)?;
     visit_all(&*source, None, visitor);
     Ok(source.index().classes.clone())
 }
@@ -174,7 +175,7 @@ pub fn read_usable(
     mut take: impl FnMut(DecodedImage, Option<u32>) -> Result<(), String>,
 ) -> Result<Classes, DataError> {
     let mut unusable = Unusable::default();
-    let source = open(path)?;
+    let source = open(path, true)?;
     visit_all(&*source, Some("reading"), &mut |Item { name, image, class }| {
         unusable.note(&name, image.and_then(|image| take(image, class)));
         ControlFlow::Continue(())
@@ -219,43 +220,6 @@ impl Unusable {
             (0, _) => Err(DataError::Empty(path)),
             (_, 0) => Ok(()),
             _ => Err(DataError::Bad { path, count, total, list: list.join("\n") }),
-        }
-    }
-}
-
-/// A progress bar that appears after a while.
-struct SlowBar {
-    what: String,
-    count: usize,
-    started: Instant,
-    bar: Option<ProgressBar>,
-}
-
-impl SlowBar {
-    fn new(what: &str, count: usize) -> Self {
-        Self { what: what.into(), count, started: Instant::now(), bar: None }
-    }
-
-    /// Shows that `done` images are done.
-    fn advance(&mut self, done: usize) {
-        if self.bar.is_none() && self.started.elapsed() > Duration::from_secs(1) {
-            let style = "{msg} {wide_bar} {pos} of {len} images, {per_sec}, {eta} left";
-            let bar = ProgressBar::new(self.count as u64)
-                .with_style(ProgressStyle::with_template(style).expect("a valid template"))
-                .with_message(self.what.clone())
-                .with_elapsed(self.started.elapsed());
-            self.bar = Some(bar);
-        }
-        if let Some(bar) = &self.bar {
-            bar.set_position(done.min(self.count) as u64);
-        }
-    }
-}
-
-impl Drop for SlowBar {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
         }
     }
 }

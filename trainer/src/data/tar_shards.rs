@@ -15,6 +15,7 @@ use super::classes::{by_name, by_number, is_image};
 use super::decode::{DecodedImage, MAX_FILE};
 use super::error::DataError;
 use super::item::{Classes, Index, Listed};
+use super::slow_bar::{SlowBar, Unit};
 use super::source::{Candidate, Format, Source};
 use crate::files::at::{Bytes, Forward};
 
@@ -72,14 +73,17 @@ fn shards(candidate: &Candidate) -> Option<Vec<PathBuf>> {
 /// Lists the images of tar files, of which only headers and classes are read.
 fn open(candidate: &Candidate, shards: Vec<PathBuf>) -> Result<Box<dyn Source>, DataError> {
     let mut found = Found::default();
+    let size = |path: &PathBuf| path.metadata().map_or(0, |metadata| metadata.len());
+    let mut bar =
+        SlowBar::new(candidate.bar, "listing", Unit::Bytes, shards.iter().map(size).sum());
     for (number, path) in shards.iter().enumerate() {
         let prefix = match path.file_name() {
             Some(name) if candidate.is_folder => format!("{}/", name.to_string_lossy()),
             _ => String::new(),
         };
-        found.list(path, number as u32, &prefix)?;
+        found.list(path, number as u32, &prefix, &mut bar)?;
     }
-    let Found { images, places, labels } = found;
+    let Found { images, places, labels, .. } = found;
     let (classes, names) = classes(candidate.path, &images, &labels)?;
     let images = images.into_iter().enumerate().map(|(i, mut listed)| {
         listed.class = classes.get(i).copied();
@@ -96,6 +100,8 @@ struct Found {
     places: Vec<Place>,
     /// Class of each image, if it has one.
     labels: Vec<Option<Class>>,
+    /// Size of the files that were listed.
+    bytes: u64,
 }
 
 /// A class as it is written.
@@ -107,7 +113,13 @@ enum Class {
 
 impl Found {
     /// Adds the images of a tar file.
-    fn list(&mut self, path: &Path, shard: u32, prefix: &str) -> Result<(), DataError> {
+    fn list(
+        &mut self,
+        path: &Path,
+        shard: u32,
+        prefix: &str,
+        bar: &mut SlowBar,
+    ) -> Result<(), DataError> {
         let file = File::open(path).map_err(|e| DataError::io(path, e))?;
         let length = file.metadata().map_err(|e| DataError::io(path, e))?.len();
         let mut tar = tar::Archive::new(Forward(BufReader::with_capacity(1 << 16, file)));
@@ -130,6 +142,7 @@ impl Found {
                 return Err(DataError::Escape { path: path.to_owned(), name });
             }
             last.clone_from(&name);
+            bar.advance(self.bytes + entry.raw_file_position());
             let Some((key, extension)) = split(&name).filter(|_| !kind.is_dir()) else { continue };
             let (offset, size) = (entry.raw_file_position(), entry.size());
             if is_image(&name) {
@@ -169,6 +182,7 @@ impl Found {
             let key = split(&listed.name[prefix.len()..])?.0;
             Some(classes.get(key)?.1.clone())
         };
+        self.bytes += length;
         self.labels.extend(self.images[first..].iter().map(class));
         Ok(())
     }
@@ -300,7 +314,7 @@ mod tests {
 
     /// Returns names and classes of the images, and the names of the classes.
     fn listed(path: &Path) -> Result<(Vec<(String, Option<u32>)>, Vec<String>), String> {
-        let source = source::open(path).map_err(|e| e.to_string())?;
+        let source = source::open(path, false).map_err(|e| e.to_string())?;
         let Index { images, classes } = source.index();
         let images = images.iter().map(|listed| (listed.name.to_string(), listed.class));
         Ok((images.collect(), classes.names.clone()))
@@ -331,7 +345,7 @@ mod tests {
             [("a.tar/2.jpg", Some(0)), ("a.tar/1.png", Some(2)), ("b.tar/x/3.png", Some(1))]
         );
         assert_eq!(classes, ["0", "1", "2"]);
-        let source = source::open(folder.path()).expect("whole");
+        let source = source::open(folder.path(), false).expect("whole");
         for i in 0..3 {
             let image = source.image(i).expect("whole");
             assert_eq!((image.width, image.height), (2, 3));
@@ -388,7 +402,7 @@ mod tests {
         );
         // In the third member.
         std::fs::write(&path, &whole[..2 * 1024 + 512 + 9]).expect("written");
-        let source = source::open(&path).expect("the rest is listed");
+        let source = source::open(&path, false).expect("the rest is listed");
         let images = &source.index().images;
         assert_eq!(images.len(), 3);
         let problem = images[2].problem.as_deref().expect("it is cut");

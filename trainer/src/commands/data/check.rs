@@ -22,7 +22,7 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
         check_latents(&args.path)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let source = source::open(&args.path)?;
+    let source = source::open(&args.path, true)?;
     let mut statistics = Statistics::default();
     source::visit_all(&*source, Some("reading"), &mut |item| {
         statistics.add(item);
