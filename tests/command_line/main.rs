@@ -13,6 +13,7 @@ mod memory;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod nodes;
+mod on_demand;
 #[cfg(feature = "metrics")]
 mod quality;
 mod reports;

@@ -41,6 +41,16 @@ fn bytes(path: &str, field: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
+/// Maximum memory for the images of a dataset in bytes, where the system does not report how much is
+/// available.
+const FOR_IMAGES: u64 = 4 << 30;
+
+/// Returns the memory for the images of a dataset in bytes, unless another is asked for: half of what
+/// is available.
+pub fn for_images() -> u64 {
+    available().map_or(FOR_IMAGES, |free| free / 2)
+}
+
 /// Estimates the memory of training in bytes on each of `workers` devices: weights, gradients,
 /// moments and moving averages; and about 20 activations per token and channel of each block, or 6
 /// with gradient checkpointing.
@@ -71,7 +81,8 @@ pub struct Chosen {
 }
 
 /// Checks that the available memory suffices for training on the CPU. `devices` are those of this
-/// machine, and `workers` is the number on all machines. Returns the largest micro-batch that fits if
+/// machine, `workers` is the number on all machines, and `reserved` is the memory in bytes that the
+/// process will take for other things. Returns the largest micro-batch that fits if
 /// the whole batch does not and the recipe has no micro-batch. GPUs are not checked.
 ///
 /// # Errors
@@ -81,10 +92,11 @@ pub fn check(
     config: &TrainConfig,
     devices: &[Device],
     workers: usize,
+    reserved: u64,
 ) -> anyhow::Result<Option<Chosen>> {
     let on_cpu = devices.iter().all(|device| *device == Device::flex());
     let Some(free) = available().filter(|_| on_cpu) else { return Ok(None) };
-    choose(config, devices.len(), workers, free)
+    choose(config, devices.len(), workers, free.saturating_sub(reserved))
 }
 
 /// Chooses the micro-batch for `free` bytes of memory, as [`check`] does.

@@ -13,7 +13,8 @@ use model::noise::{Random, Stream};
 use model::{Conditioning, Model};
 
 use crate::config::TrainConfig;
-use crate::data::dataset::{Dataset, Entry};
+use crate::data::dataset::{Dataset, Entry, Opening};
+use crate::data::error::DataError;
 use crate::data::held_out::held_out;
 
 /// Number of noise levels: the medians of this many equal parts of the training distribution.
@@ -27,12 +28,17 @@ pub struct Validation {
 
 impl Validation {
     /// Opens the validation images of a recipe, if it has any. They are held out of the training
-    /// data `data`, or taken from the recipe's validation dataset.
+    /// data `data`, or taken from the recipe's validation dataset, which has the memory that the
+    /// training data leave.
     ///
     /// # Errors
     ///
     /// If there are too few images, or the validation dataset does not match the training data.
-    pub fn open(config: &TrainConfig, data: &Arc<Dataset>) -> anyhow::Result<Option<Self>> {
+    pub fn open(
+        config: &TrainConfig,
+        data: &Arc<Dataset>,
+        opening: Opening,
+    ) -> anyhow::Result<Option<Self>> {
         let Some(validation) = &config.validation else { return Ok(None) };
         let n = validation.images;
         let data = match &validation.data {
@@ -45,7 +51,9 @@ impl Validation {
                 data.clone()
             }
             Some(path) => {
-                let others = Dataset::open(path, &config.model, config.resize)?;
+                let memory = opening.memory.saturating_sub(data.memory());
+                let opening = Opening { memory, ..opening };
+                let others = Dataset::open_with(path, &config.model, config.resize, opening)?;
                 let path = path.display();
                 ensure!(n <= others.len(), "--validate {n}: {path} has {} images", others.len());
                 ensure!(
@@ -67,19 +75,28 @@ impl Validation {
     }
 
     /// Returns the validation loss of a model on `device`.
-    pub fn loss(&self, model: &Model, config: &TrainConfig, device: &Device) -> ValidationLoss {
+    ///
+    /// # Errors
+    ///
+    /// If an image cannot be read.
+    pub fn loss(
+        &self,
+        model: &Model,
+        config: &TrainConfig,
+        device: &Device,
+    ) -> Result<ValidationLoss, DataError> {
         let sigma = levels(config, LEVELS);
         let examples: Vec<Noisy> = (0..self.images.len())
             .map(|i| Noisy { image: i, sigma: sigma[i % LEVELS], noise: i as u64 })
             .collect();
-        let losses = self.losses(model, config, device, &examples);
+        let losses = self.losses(model, config, device, &examples)?;
         let mean = |losses: Vec<f64>| losses.iter().sum::<f64>() / losses.len() as f64;
         let level = |(i, sigma)| {
             let losses: Vec<f64> = losses.iter().skip(i).step_by(LEVELS).copied().collect();
             (!losses.is_empty()).then(|| (sigma, mean(losses)))
         };
         let levels = sigma.into_iter().enumerate().filter_map(level).collect();
-        ValidationLoss { levels, mean: mean(losses) }
+        Ok(ValidationLoss { levels, mean: mean(losses) })
     }
 
     /// Returns the number of validation images.
@@ -88,17 +105,21 @@ impl Validation {
     }
 
     /// Returns the loss of a model on `device` for each noisy image, averaged over values.
+    ///
+    /// # Errors
+    ///
+    /// If an image cannot be read.
     pub fn losses(
         &self,
         model: &Model,
         config: &TrainConfig,
         device: &Device,
         examples: &[Noisy],
-    ) -> Vec<f64> {
+    ) -> Result<Vec<f64>, DataError> {
         let size = config.micro_batch.unwrap_or(config.batch);
         let mut all = Vec::with_capacity(examples.len());
         for part in examples.chunks(size) {
-            let Examples { images, noise, labels, sigma } = self.examples(part);
+            let Examples { images, noise, labels, sigma } = self.examples(part)?;
             let b = part.len();
             let [c, h, w] = self.data.shape;
             let tensor =
@@ -112,14 +133,18 @@ impl Validation {
             let losses = losses.into_data().try_into_vec::<f32>().expect("losses are f32");
             all.extend(losses.into_iter().map(|loss| f64::from(loss) / (c * h * w) as f64));
         }
-        all
+        Ok(all)
     }
 
     /// Returns validation images with their noise, on the host.
-    pub fn examples(&self, examples: &[Noisy]) -> Examples {
+    ///
+    /// # Errors
+    ///
+    /// If an image cannot be read.
+    pub fn examples(&self, examples: &[Noisy]) -> Result<Examples, DataError> {
         let mut all = Examples::default();
         for &Noisy { image, sigma, noise } in examples {
-            let Entry { image, std, class } = self.data.entry(self.images[image], false);
+            let Entry { image, std, class } = self.data.entry(self.images[image], false)?;
             let mut random = Random::new(0, Stream::Validation, noise);
             let of_noise = all.images.len()..all.images.len() + image.len();
             all.noise.resize(of_noise.end, 0.0);
@@ -131,7 +156,7 @@ impl Validation {
             all.labels.push(Label::from(class));
             all.sigma.push(sigma);
         }
-        all
+        Ok(all)
     }
 }
 
@@ -194,14 +219,14 @@ mod tests {
 
     fn open(config: &TrainConfig) -> anyhow::Result<Option<Validation>> {
         let data = Dataset::open(&config.data, &config.model, config.resize).expect("embedded");
-        Validation::open(config, &Arc::new(data))
+        Validation::open(config, &Arc::new(data), Opening::default())
     }
 
     fn loss(config: &TrainConfig) -> f64 {
         let device = Device::flex();
         let model = Model::new(config.model.clone(), 1, &device).expect("valid");
         let validation = open(config).expect("enough images").expect("the recipe has some");
-        let loss = validation.loss(&model, config, &device);
+        let loss = validation.loss(&model, config, &device).expect("read");
         // Each image has one of the levels.
         let numbers = (0..config.held_out()).map(|i| i % LEVELS);
         let counts: Vec<usize> =
@@ -238,7 +263,7 @@ mod tests {
             let middles = [-1.534_121, -0.887_147, -0.488_776, -0.157_311];
             let middle = if i % 8 < 4 { middles[i % 8] } else { -middles[7 - i % 8] };
             let sigma: f64 = (1.2 * middle - 1.2f64).exp();
-            let image = data.entry(place, false).image;
+            let image = data.entry(place, false).expect("read").image;
             let mut noise = vec![0.0; image.len()];
             Random::new(0, Stream::Validation, i as u64).fill_normal(&mut noise);
             let noisy: Vec<f32> =

@@ -23,8 +23,8 @@ pub enum DataCommand {
 /// Flags of `trainer data check`.
 #[derive(Args, Clone)]
 pub struct CheckArgs {
-    /// Folder or zip of PNG or JPEG files, CIFAR-10 archive, latent dataset, or `emoji` for the
-    /// embedded emoji dataset.
+    /// Folder or zip of PNG or JPEG files, WebDataset's tar files (one, or a folder of them), CIFAR-10
+    /// archive, latent dataset, or `emoji` for the embedded emoji dataset.
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
 }
@@ -48,8 +48,8 @@ pub struct FetchArgs {
 /// Flags of `trainer data encode`.
 #[derive(Args, Clone)]
 pub struct EncodeArgs {
-    /// Folder or zip of PNG or JPEG files, CIFAR-10 archive, or `emoji` for the embedded emoji
-    /// dataset.
+    /// Folder or zip of PNG or JPEG files, WebDataset's tar files (one, or a folder of them), CIFAR-10
+    /// archive, or `emoji` for the embedded emoji dataset.
     #[arg(long, value_name = "PATH")]
     pub data: PathBuf,
     /// Autoencoder that encodes the images.

@@ -8,6 +8,12 @@ pub(super) fn images(text: &str) -> Result<u64, String> {
         .map_err(|error| format!("{error}; expected a number of images such as 3000, 3k or 102.4M"))
 }
 
+/// Parses an amount of memory, such as `500MB` or `4GiB`.
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    parse_size::parse_size(text)
+        .map_err(|error| format!("{error}; expected an amount of memory such as 500MB or 16GB"))
+}
+
 /// Parses a duration, such as `90s`, `10m` or `2h`.
 pub(super) fn time(text: &str) -> Result<Duration, String> {
     let (number, unit) = text.split_at(text.trim_end_matches(char::is_alphabetic).len());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::compute::ClusterArgs;
-use super::parse::{MicroBatch, images, micro_batch, positive, probability, time};
+use super::parse::{MicroBatch, bytes, images, micro_batch, positive, probability, time};
 use super::quality::QualityArgs;
 use super::sampling::VaeArgs;
 use crate::config;
@@ -57,6 +57,13 @@ pub struct TrainArgs {
     /// There is no limit by default.
     #[arg(help_heading = RUN, long, value_name = "TIME", value_parser = time)]
     pub max_time: Option<Duration>,
+    /// Memory for decoded images, such as 500MB or 16GB.
+    ///
+    /// If the dataset takes more, only headers are read at the start, images are decoded when they
+    /// are needed, and as many as fit stay in memory. This does not change results. The default is
+    /// half of the memory that is available at the start.
+    #[arg(help_heading = DATA, long, value_name = "BYTES", value_parser = bytes)]
+    pub data_memory: Option<u64>,
     /// Print every option and its source, the model's sizes and the run folder, then exit.
     #[arg(help_heading = RUN, long)]
     pub dry_run: bool,
@@ -78,9 +85,9 @@ pub struct TrainArgs {
 pub struct RecipeArgs {
     /// Training data.
     ///
-    /// A folder or zip of PNG or JPEG files, a CIFAR-10 archive, a latent dataset, or `emoji` for
-    /// the embedded emoji dataset, which is the default. With --resume, the new place of the same
-    /// data.
+    /// A folder or zip of PNG or JPEG files, WebDataset's tar files (one, or a folder of them), a
+    /// CIFAR-10 archive, a latent dataset, or `emoji` for the embedded emoji dataset, which is the
+    /// default. With --resume, the new place of the same data.
     #[arg(help_heading = DATA, long, value_name = "PATH")]
     pub data: Option<PathBuf>,
     /// Center-crop images of other sizes to a square, and resize them to the model's resolution.

@@ -12,7 +12,7 @@ use crate::args::{CompareArgs, TrainArgs};
 use crate::commands::train;
 use crate::comparison::{Plan, PlannedNetwork, RunResult, Tables, Wiener, curve, plots, table};
 use crate::config::TrainConfig;
-use crate::data::dataset::Dataset;
+use crate::data::dataset::{Dataset, Opening};
 use crate::files::atomic::write;
 use crate::files::lock::try_lock;
 use crate::run::folder::RunFolder;
@@ -266,7 +266,9 @@ fn evaluate(
 fn data(config: &TrainConfig) -> anyhow::Result<(std::sync::Arc<Dataset>, Validation)> {
     let data = Dataset::open(&config.data, &config.model, config.resize)?;
     let data = std::sync::Arc::new(data);
-    let validation = Validation::open(config, &data)?.context("the plan has validation images")?;
+    let opening = Opening::default();
+    let validation =
+        Validation::open(config, &data, opening)?.context("the plan has validation images")?;
     Ok((data, validation))
 }
 
@@ -282,8 +284,8 @@ fn wiener(
         return serde_json::from_slice(&bytes).with_context(|| path.display().to_string());
     }
     let (data, validation) = data(config)?;
-    let filter = Wiener::fit(&data, config);
-    let losses = filter.map(|filter| filter.losses(config, &validation, levels));
+    let filter = Wiener::fit(&data, config)?;
+    let losses = filter.map(|filter| filter.losses(config, &validation, levels)).transpose()?;
     write(&path, serde_json::to_string(&losses)?.as_bytes())
         .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(losses)

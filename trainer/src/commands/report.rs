@@ -262,7 +262,8 @@ fn nearest_images(
     }
     let data = Dataset::open(path, &config.model, config.resize)?;
     let progress = &checkpoint.progress;
-    if progress.fingerprint.is_some() && data.fingerprint() != progress.fingerprint {
+    let differs = |known| data.fingerprint().is_some_and(|found| !found.matches(known));
+    if progress.fingerprint.as_ref().is_some_and(differs) {
         bail!("the data at {} is not that of the run", path.display());
     }
     print_message!("sampling {} images, comparing each with {} images", args.samples, data.len());
@@ -270,9 +271,9 @@ fn nearest_images(
     let [c, _, _] = data.shape;
     let query = |image: &Rgb| Query { values: values(image, c), except: None };
     let queries: Vec<Query> = samples.images.iter().map(query).collect();
-    let found = nearest(&data, &queries, NEIGHBOURS, config.flip);
+    let found = nearest(&data, &queries, NEIGHBOURS, config.flip)?;
     let typical = median(found.iter().filter_map(|found| Some(found.first()?.distance)).collect());
-    let between = median_between_images(&data, config.flip);
+    let between = median_between_images(&data, config.flip)?;
     let mut text = format!(
         "For each sample, the nearest of {} training images{}, by the root mean square of the \
          differences of all values, in levels of 255.",
@@ -288,27 +289,23 @@ fn nearest_images(
     let rows = samples.images.into_iter().zip(samples.captions).zip(found);
     let rows = rows.map(|((image, caption), found)| {
         let mut row = vec![(image, caption)];
-        row.extend(found.into_iter().map(|neighbour| training_image(&data, neighbour)));
-        row
+        for neighbour in found {
+            row.push(training_image(&data, neighbour)?);
+        }
+        Ok(row)
     });
-    Ok(Nearest { text, rows: rows.collect() })
+    Ok(Nearest { text, rows: rows.collect::<anyhow::Result<_>>()? })
 }
 
 /// Returns a training image with its caption.
-fn training_image(data: &Dataset, neighbour: Neighbour) -> (Rgb, String) {
-    let entry = data.entry(neighbour.index, neighbour.mirrored);
+fn training_image(data: &Dataset, neighbour: Neighbour) -> anyhow::Result<(Rgb, String)> {
+    let entry = data.entry(neighbour.index, neighbour.mirrored)?;
     let images = Rgb::from_values(&entry.image, data.shape);
     let image = images.ok().and_then(|mut images| images.pop()).unwrap_or_else(blank);
     let name = entry.class.and_then(|class| data.class_names.names.get(class).cloned());
     let mirrored = if neighbour.mirrored { ", mirrored" } else { "" };
-    (
-        image,
-        format!(
-            "{:.1}, {}{mirrored}",
-            neighbour.distance,
-            name.unwrap_or_else(|| { format!("number {}", neighbour.index) })
-        ),
-    )
+    let name = name.unwrap_or_else(|| format!("number {}", neighbour.index));
+    Ok((image, format!("{:.1}, {name}{mirrored}", neighbour.distance)))
 }
 
 /// Returns a white pixel.

@@ -66,7 +66,8 @@ impl RunResult {
         let sigma = levels(config, n);
         let mut losses = Vec::with_capacity(n);
         for (level, &sigma) in sigma.iter().enumerate() {
-            let found = validation.losses(model, config, device, &noisy(validation, level, sigma));
+            let found =
+                validation.losses(model, config, device, &noisy(validation, level, sigma))?;
             ensure!(
                 found.iter().all(|loss| loss.is_finite()),
                 "{network}: the loss at sigma {sigma:.3} is not finite"

@@ -7,6 +7,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use super::result::noisy;
 use crate::config::TrainConfig;
 use crate::data::dataset::Dataset;
+use crate::data::error::DataError;
 use crate::data::held_out::held_out;
 use crate::validation::{Examples, Validation, levels};
 
@@ -31,10 +32,14 @@ pub struct Wiener {
 impl Wiener {
     /// Computes the filter of the training images of a recipe, in `f64` on the CPU. `None` if images
     /// are too large, are latents, or have classes, which the filter does not know.
-    pub fn fit(data: &Dataset, config: &TrainConfig) -> Option<Self> {
+    ///
+    /// # Errors
+    ///
+    /// If an image cannot be read.
+    pub fn fit(data: &Dataset, config: &TrainConfig) -> Result<Option<Self>, DataError> {
         let d: usize = data.shape.iter().product();
         if d > MAX_VALUES || data.latents_of().is_some() || config.model.classes() > 0 {
-            return None;
+            return Ok(None);
         }
         let mut skipped = held_out(data.len(), config.held_out()).peekable();
         let images: Vec<usize> =
@@ -45,10 +50,10 @@ impl Wiener {
         let mut squares = tensor(vec![0.0; d * d], [d, d]);
         for &mirrored in mirrored {
             for chunk in images.chunks(CHUNK) {
-                let values: Vec<f64> = chunk
-                    .iter()
-                    .flat_map(|&i| data.entry(i, mirrored).image.into_iter().map(f64::from))
-                    .collect();
+                let mut values = Vec::with_capacity(chunk.len() * d);
+                for &i in chunk {
+                    values.extend(data.entry(i, mirrored)?.image.into_iter().map(f64::from));
+                }
                 let x = tensor(values, [chunk.len(), d]);
                 count += chunk.len() as f64;
                 sum = sum + x.clone().sum_dim(0);
@@ -59,7 +64,7 @@ impl Wiener {
         let covariance = squares / count - mean.clone().transpose().matmul(mean.clone());
         // For a symmetric matrix without negative eigenvalues, these are the singular values.
         let (vectors, values, _) = svd::<2, 1>(covariance, SWEEPS);
-        Some(Self { mean, vectors, values: values.unsqueeze() })
+        Ok(Some(Self { mean, vectors, values: values.unsqueeze() }))
     }
 
     /// Returns the denoised images, `[B, d]`, of noisy ones, `[B, d]`.
@@ -71,12 +76,21 @@ impl Wiener {
 
     /// Returns the weighted loss at `n` noise levels on the noisy images on which networks are
     /// evaluated.
-    pub fn losses(&self, config: &TrainConfig, validation: &Validation, n: usize) -> Vec<f64> {
+    ///
+    /// # Errors
+    ///
+    /// If an image cannot be read.
+    pub fn losses(
+        &self,
+        config: &TrainConfig,
+        validation: &Validation,
+        n: usize,
+    ) -> Result<Vec<f64>, DataError> {
         let levels = levels(config, n).into_iter().enumerate();
         let loss = |(level, sigma): (usize, f64)| {
             let (mut sum, mut count) = (0.0, 0);
             for part in noisy(validation, level, sigma).chunks(CHUNK) {
-                let Examples { images, noise, .. } = validation.examples(part);
+                let Examples { images, noise, .. } = validation.examples(part)?;
                 let shape = [part.len(), images.len() / part.len()];
                 let wide = |values: Vec<f32>| values.into_iter().map(f64::from).collect();
                 let clean = tensor(wide(images), shape);
@@ -85,7 +99,7 @@ impl Wiener {
                 sum += error.powf_scalar(2.0).sum().into_scalar::<f64>();
                 count += shape[0] * shape[1];
             }
-            config.loss.weight(sigma) * sum / count as f64
+            Ok(config.loss.weight(sigma) * sum / count as f64)
         };
         levels.map(loss).collect()
     }

@@ -11,7 +11,8 @@ use flate2::read::GzDecoder;
 
 use super::decode::DecodedImage;
 use super::error::DataError;
-use super::item::{Contents, Item};
+use super::item::{Index, Listed};
+use super::source::{Format, Source};
 
 const SIDE: usize = 32;
 const PIXELS: usize = SIDE * SIDE;
@@ -24,8 +25,38 @@ const MAX_FILE: u64 = 256 << 20;
 const CLASSES: [&str; 10] =
     ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 
+/// The Python and the binary version.
+pub const FORMAT: Format = Format {
+    what: "cifar-10-python.tar.gz or cifar-10-binary.tar.gz",
+    open: |candidate| {
+        let is_gzip = candidate.start.starts_with(&[0x1f, 0x8b]);
+        is_gzip.then(|| Ok(Box::new(read(candidate.path)?) as Box<dyn Source>))
+    },
+};
+
+/// The training images, all of which are in memory: a place in a compressed archive cannot be read
+/// without all before it.
+struct Cifar {
+    images: Vec<DecodedImage>,
+    index: Index,
+}
+
+impl Source for Cifar {
+    fn index(&self) -> &Index {
+        &self.index
+    }
+
+    fn image(&self, i: usize) -> Result<DecodedImage, String> {
+        Ok(self.images[i].clone())
+    }
+
+    fn size(&self, i: usize) -> Result<[usize; 2], String> {
+        Ok([self.images[i].width, self.images[i].height])
+    }
+}
+
 /// Reads the training images of the Python or the binary version.
-pub fn read(path: &Path) -> Result<Contents, DataError> {
+fn read(path: &Path) -> Result<Cifar, DataError> {
     let file = File::open(path).map_err(|e| DataError::io(path, e))?;
     let mut tar = tar::Archive::new(GzDecoder::new(file));
     let mut batches = Vec::new();
@@ -60,15 +91,16 @@ pub fn read(path: &Path) -> Result<Contents, DataError> {
         ));
     }
     batches.sort_by(|a, b| a.0.cmp(&b.0));
-    let items = batches.into_iter().flat_map(|(file, images)| {
-        images.into_iter().enumerate().map(move |(i, (class, image))| Item {
-            name: format!("{file}#{i}"),
-            image: Ok(image),
-            class: Some(class),
-        })
-    });
     let classes = CLASSES.map(String::from).to_vec().into();
-    Ok(Contents { items: items.collect(), classes })
+    let mut cifar = Cifar { images: Vec::new(), index: Index { images: Vec::new(), classes } };
+    for (file, images) in batches {
+        for (i, (class, image)) in images.into_iter().enumerate() {
+            let name = format!("{file}#{i}").into();
+            cifar.index.images.push(Listed { name, class: Some(class), problem: None });
+            cifar.images.push(image);
+        }
+    }
+    Ok(cifar)
 }
 
 /// Makes images from classes and colour planes.
@@ -300,15 +332,14 @@ mod tests {
             ("cifar-10-batches-bin/batches.meta.txt", b"airplane".to_vec()),
         ]);
         let [a, b] = [python, binary].map(|file| read(file.path()).expect("a good archive"));
-        assert_eq!((a.items.len(), b.items.len()), (15, 15));
-        for (a, b) in a.items.iter().zip(&b.items) {
-            let (Ok(pa), Ok(pb)) = (&a.image, &b.image) else { panic!("good images") };
-            assert_eq!((a.class, &pa.rgb), (b.class, &pb.rgb));
+        assert_eq!((a.images.len(), b.images.len()), (15, 15));
+        for (i, (pa, pb)) in a.images.iter().zip(&b.images).enumerate() {
+            let [class, other] = [&a, &b].map(|cifar| cifar.index.images[i].class);
+            assert_eq!((class, &pa.rgb), (other, &pb.rgb));
         }
         // The second pixel's green is byte PIXELS + 1 of the planes.
-        let Ok(image) = &a.items[0].image else { panic!("a good image") };
-        assert_eq!(image.rgb[4], planes(1)[PIXELS + 1]);
-        assert_eq!(a.items[11].class, Some(1));
+        assert_eq!(a.images[0].rgb[4], planes(1)[PIXELS + 1]);
+        assert_eq!(a.index.images[11].class, Some(1));
     }
 
     #[test]

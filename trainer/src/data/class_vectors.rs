@@ -7,6 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use model::noise::{Random, Stream};
 
 use super::dataset::Dataset;
+use super::error::DataError;
 
 /// Number of orthogonal iterations.
 const ITERATIONS: usize = 30;
@@ -17,8 +18,17 @@ const MIN_DEVIATION: f64 = 1e-4;
 /// mean image of each class, divided by the square root of its standard deviation, which reduces
 /// the dominance of the first components. The mean square is that of Xavier initialisation. A class
 /// without images has the zero vector.
-pub fn components(data: &Dataset, classes: usize, channels: usize, seed: u64) -> Vec<f32> {
-    let x = means(data, classes);
+///
+/// # Errors
+///
+/// If an image cannot be read.
+pub fn components(
+    data: &Dataset,
+    classes: usize,
+    channels: usize,
+    seed: u64,
+) -> Result<Vec<f32>, DataError> {
+    let x = means(data, classes)?;
     let codes = project(&x, classes, channels, seed);
     let mut weight = vec![0.0f64; channels * classes];
     for (row, code) in weight.chunks_exact_mut(classes).zip(&codes) {
@@ -31,7 +41,7 @@ pub fn components(data: &Dataset, classes: usize, channels: usize, seed: u64) ->
     }
     let xavier = (2.0 / (classes + channels) as f64).sqrt();
     let scale = xavier / root_mean_square(&weight).max(f64::MIN_POSITIVE);
-    weight.into_iter().map(|value| (value * scale) as f32).collect()
+    Ok(weight.into_iter().map(|value| (value * scale) as f32).collect())
 }
 
 fn root_mean_square(values: &[f64]) -> f64 {
@@ -40,11 +50,11 @@ fn root_mean_square(values: &[f64]) -> f64 {
 
 /// Computes the mean image of each class minus the mean over classes, `[classes, values]`; zeros
 /// for classes without images.
-fn means(data: &Dataset, classes: usize) -> Vec<f32> {
+fn means(data: &Dataset, classes: usize) -> Result<Vec<f32>, DataError> {
     let size: usize = data.shape.iter().product();
     let (mut sums, mut counts) = (vec![0.0f32; classes * size], vec![0u32; classes]);
     for index in 0..data.len() {
-        let entry = data.entry(index, false);
+        let entry = data.entry(index, false)?;
         let Some(class) = entry.class else { continue };
         counts[class] += 1;
         for (sum, value) in sums[class * size..][..size].iter_mut().zip(entry.image) {
@@ -64,7 +74,7 @@ fn means(data: &Dataset, classes: usize) -> Vec<f32> {
             *sum -= centre;
         }
     }
-    sums
+    Ok(sums)
 }
 
 /// Projects the rows of `x`, `[rows, values]`, on its first `k` principal axes, found by orthogonal
@@ -156,7 +166,7 @@ mod tests {
         let config = TrainConfig::preset("tiny-emoji").expect("a preset");
         let data = Dataset::open(&config.data, &config.model, config.resize).expect("embedded");
         let (classes, channels) = (1911, 16);
-        let weight = components(&data, classes, channels, 0);
+        let weight = components(&data, classes, channels, 0).expect("read");
         assert!(weight.iter().all(|value| value.is_finite()));
         let mean: f64 = weight.iter().map(|v| f64::from(v * v)).sum::<f64>() / weight.len() as f64;
         assert!((mean / (2.0 / (classes + channels) as f64) - 1.0).abs() < 1e-4);
@@ -171,7 +181,7 @@ mod tests {
         assert!(distance("apple", "green apple") < distance("apple", "Japan Flag"));
         assert!(distance("grinning", "smiley") < 0.5 * distance("grinning", "rocket"));
         // Deterministic.
-        assert_eq!(weight, components(&data, classes, channels, 0));
+        assert_eq!(weight, components(&data, classes, channels, 0).expect("read"));
     }
 
     #[test]
@@ -180,7 +190,7 @@ mod tests {
         config.model = config.model.with_classes(2000);
         let data = Dataset::open(&config.data, &config.model, config.resize).expect("embedded");
         // A class without images.
-        let weight = components(&data, 2000, 4, 0);
+        let weight = components(&data, 2000, 4, 0).expect("read");
         assert!(weight.chunks_exact(2000).all(|row| row[1999] == 0.0 && row[0] != 0.0));
     }
 }

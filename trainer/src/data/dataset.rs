@@ -1,5 +1,6 @@
 //! Datasets ready for training: all images usable and of one size.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use model::config::ModelConfig;
@@ -9,10 +10,12 @@ use sha2::{Digest, Sha256};
 
 use super::augment::mirror_x;
 use super::error::DataError;
-use super::item::Classes;
+use super::item::{Classes, Index, Listed};
 use super::latents::{Latents, Origin};
-use super::source::{is_latents, read_usable};
+use super::on_demand::{OnDemand, pixels};
+use super::source::{self, Source, Unusable, is_latents};
 use crate::files::hash::hex;
+use crate::memory;
 
 /// An entry of a dataset: an image, or the distribution of its latent.
 pub struct Entry {
@@ -29,8 +32,50 @@ pub struct Entry {
 pub struct Fingerprint {
     /// Number of images.
     pub images: usize,
-    /// SHA-256 of the values and classes of the images, in the order of training.
-    pub sha256: String,
+    /// SHA-256 of the values and classes of the images, in the order of training. `None` if the
+    /// images are not in memory: to read them all would take as long as to train on them once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// SHA-256 of the names and classes of the images, in the order of training. `None` in
+    /// checkpoints of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names_sha256: Option<String>,
+}
+
+impl Fingerprint {
+    /// Returns whether two fingerprints can be of the same images. Their names are compared if the
+    /// images of one were not in memory.
+    pub fn matches(&self, other: &Self) -> bool {
+        let same = |a: &Option<String>, b: &Option<String>| Some(a.as_ref()? == b.as_ref()?);
+        let values = same(&self.sha256, &other.sha256);
+        let names = || same(&self.names_sha256, &other.names_sha256);
+        self.images == other.images && values.or_else(names).unwrap_or(true)
+    }
+
+    /// Adds what is known from the fingerprint of an earlier part of the run.
+    pub fn or(self, earlier: Option<&Self>) -> Self {
+        let earlier = |of: fn(&Self) -> &Option<String>| earlier.and_then(|f| of(f).clone());
+        Self {
+            images: self.images,
+            sha256: self.sha256.or_else(|| earlier(|f| &f.sha256)),
+            names_sha256: self.names_sha256.or_else(|| earlier(|f| &f.names_sha256)),
+        }
+    }
+}
+
+/// How a dataset is opened.
+#[derive(Clone, Copy)]
+pub struct Opening {
+    /// Maximum memory for decoded images in bytes. Beyond it, they are read when they are needed.
+    pub memory: u64,
+    /// Whether to show the progress.
+    pub bar: bool,
+}
+
+impl Default for Opening {
+    fn default() -> Self {
+        Self { memory: memory::for_images(), bar: true }
+    }
 }
 
 /// A dataset ready for training.
@@ -40,6 +85,8 @@ pub struct Dataset {
     /// Classes; empty if the data or the model has none.
     pub class_names: Classes,
     store: Store,
+    /// SHA-256 of names and classes of images.
+    names_sha256: Option<String>,
     /// Class of each image; empty if `class_names` is.
     classes: Vec<Option<u32>>,
 }
@@ -47,18 +94,36 @@ pub struct Dataset {
 enum Store {
     /// Images, `[C, H, W]` each.
     Images(Vec<Vec<u8>>),
+    /// Images that are not, or not all, in memory.
+    OnDemand(OnDemand),
     Latents(Latents),
 }
 
 impl Dataset {
-    /// Opens a dataset for a model. With `resize`, images of other sizes are center-cropped to a
-    /// square and resized; latents are not.
+    /// Opens a dataset for a model, with the default memory. With `resize`, images of other sizes are
+    /// center-cropped to a square and resized; latents are not.
     ///
     /// # Errors
     ///
     /// If it cannot be read, is empty, does not fit the model, or has unusable images.
     pub fn open(path: &Path, model: &ModelConfig, resize: bool) -> Result<Self, DataError> {
+        Self::open_with(path, model, resize, Opening::default())
+    }
+
+    /// Opens a dataset for a model, as [`Dataset::open`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Dataset::open`]. If the images do not fit into memory, unusable ones with good headers
+    /// are found later.
+    pub fn open_with(
+        path: &Path,
+        model: &ModelConfig,
+        resize: bool,
+        opening: Opening,
+    ) -> Result<Self, DataError> {
         let shape = model.image_shape();
+        let mut names_sha256 = None;
         let (store, mut classes, mut class_names) = if is_latents(path) {
             let latents = Latents::open(path)?;
             if latents.shape != shape {
@@ -77,14 +142,17 @@ impl Dataset {
             if ![1, 3].contains(&shape[0]) {
                 return Err(DataError::Channels(shape[0]));
             }
-            let (mut images, mut labels) = (Vec::new(), Vec::new());
-            let names = read_usable(path, |image, class| {
-                let image = if resize { image.center_crop(shape[1])? } else { image };
-                images.push(image.channels_first(shape)?);
-                labels.push(class);
-                Ok(())
-            })?;
-            (Store::Images(images), labels, names)
+            let source = source::open(path, opening.bar)?;
+            let size = source.index().images.len() as u64 * shape.iter().product::<usize>() as u64;
+            let labels: Vec<_> = source.index().images.iter().map(|listed| listed.class).collect();
+            let names = source.index().classes.clone();
+            names_sha256 = Some(hash_of_names(source.index()));
+            let store = if size <= opening.memory {
+                Store::Images(read_all(path, &*source, shape, resize, opening)?)
+            } else {
+                Store::OnDemand(OnDemand::open(path, source, shape, resize, opening)?)
+            };
+            (store, labels, names)
         };
         let known = model.classes();
         let found = class_names.names.len();
@@ -94,28 +162,59 @@ impl Dataset {
         } else if found > known {
             return Err(DataError::Classes { path: path.to_owned(), found, known });
         }
-        Ok(Self { shape, store, class_names, classes })
+        Ok(Self { shape, store, names_sha256, class_names, classes })
     }
 
     /// Returns the number of images.
     pub fn len(&self) -> usize {
         match &self.store {
             Store::Images(images) => images.len(),
+            Store::OnDemand(images) => images.len(),
             Store::Latents(latents) => latents.len(),
+        }
+    }
+
+    /// Returns whether entries are read from their files when they are needed.
+    pub fn is_on_demand(&self) -> bool {
+        matches!(self.store, Store::OnDemand(_))
+    }
+
+    /// Returns the memory in bytes that images take, or may take.
+    pub fn memory(&self) -> u64 {
+        match &self.store {
+            Store::Images(images) => images.iter().map(|image| image.len() as u64).sum(),
+            Store::OnDemand(images) => images.memory(),
+            Store::Latents(_) => 0,
+        }
+    }
+
+    /// Returns the memory in bytes that may yet be taken for images.
+    pub fn memory_to_come(&self) -> u64 {
+        match &self.store {
+            Store::OnDemand(images) => images.memory_left(),
+            Store::Images(_) | Store::Latents(_) => 0,
         }
     }
 
     /// Returns the origin of a latent dataset. `None` for images.
     pub fn latents_of(&self) -> Option<&Origin> {
         match &self.store {
-            Store::Images(_) => None,
+            Store::Images(_) | Store::OnDemand(_) => None,
             Store::Latents(latents) => Some(&latents.origin),
         }
     }
 
     /// Returns the fingerprint of a dataset of images. `None` for latents, whose origin has hashes.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
-        let Store::Images(images) = &self.store else { return None };
+        let sha256 = match &self.store {
+            Store::Images(images) => Some(self.hash_of_values(images)),
+            Store::OnDemand(_) => None,
+            Store::Latents(_) => return None,
+        };
+        Some(Fingerprint { images: self.len(), sha256, names_sha256: self.names_sha256.clone() })
+    }
+
+    fn hash_of_values(&self, images: &[Vec<u8>]) -> String {
         let hashes: Vec<[u8; 32]> =
             images.par_iter().map(|image| Sha256::digest(image).into()).collect();
         let mut hasher = Sha256::new();
@@ -124,29 +223,124 @@ impl Dataset {
         }
         for (i, hash) in hashes.iter().enumerate() {
             hasher.update(hash);
-            // 0 is an image without a class.
-            let class = self.classes.get(i).copied().flatten().map_or(0, |class| class + 1);
-            hasher.update(class.to_le_bytes());
+            hasher.update(number(self.classes.get(i).copied().flatten()));
         }
-        Some(Fingerprint { images: images.len(), sha256: hex(&hasher.finalize()) })
+        hex(&hasher.finalize())
     }
 
     /// Returns an entry, or the entry of its mirror image.
-    pub fn entry(&self, index: usize, mirrored: bool) -> Entry {
+    ///
+    /// # Errors
+    ///
+    /// If its file can no longer be read, or is found to be damaged.
+    pub fn entry(&self, index: usize, mirrored: bool) -> Result<Entry, DataError> {
         let class = self.classes.get(index).copied().flatten().map(|class| class as usize);
-        match &self.store {
-            Store::Images(images) => {
-                let mut image = vec![0.0; images[index].len()];
-                model::image::from_bytes(&images[index], &mut image);
-                if mirrored {
-                    mirror_x(&mut image, self.shape[2]);
-                }
-                Entry { image, std: None, class }
+        let image = |pixels: &[u8]| {
+            let mut image = vec![0.0; pixels.len()];
+            model::image::from_bytes(pixels, &mut image);
+            if mirrored {
+                mirror_x(&mut image, self.shape[2]);
             }
+            Entry { image, std: None, class }
+        };
+        Ok(match &self.store {
+            Store::Images(images) => image(&images[index]),
+            Store::OnDemand(images) => image(&images.get(index)?),
             Store::Latents(latents) => {
                 let [image, std] = latents.moments(index, mirrored);
                 Entry { image, std: Some(std), class }
             }
+        })
+    }
+}
+
+/// Reads all images of a source.
+///
+/// # Errors
+///
+/// If there are none, or some cannot be used.
+fn read_all(
+    path: &Path,
+    source: &dyn Source,
+    shape: [usize; 3],
+    resize: bool,
+    opening: Opening,
+) -> Result<Vec<Vec<u8>>, DataError> {
+    let (mut images, mut unusable) = (Vec::new(), Unusable::default());
+    let read = |i| pixels(source.image(i)?, shape, resize);
+    source.in_order(opening.bar.then_some("reading"), read, |i, image| {
+        images.extend(unusable.note(&source.index().images[i].name, image));
+        ControlFlow::Continue(())
+    });
+    unusable.check(path)?;
+    Ok(images)
+}
+
+/// Returns the bytes of a class in a hash.
+fn number(class: Option<u32>) -> [u8; 4] {
+    // 0 is an image without a class.
+    class.map_or(0, |class| class + 1).to_le_bytes()
+}
+
+/// Returns the hash of the names and classes of images.
+fn hash_of_names(index: &Index) -> String {
+    let mut hasher = Sha256::new();
+    for Listed { name, class, .. } in &index.images {
+        hasher.update((name.len() as u64).to_le_bytes());
+        hasher.update(name.as_bytes());
+        hasher.update(number(*class));
+    }
+    hex(&hasher.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TrainConfig;
+
+    fn emoji(memory: u64) -> Dataset {
+        let config = TrainConfig::preset("tiny-emoji").expect("a preset");
+        let opening = Opening { memory, bar: false };
+        Dataset::open_with(&config.data, &config.model, false, opening).expect("embedded")
+    }
+
+    #[test]
+    fn images_on_demand_are_those_in_memory() {
+        let all = emoji(1911 * 3072);
+        let few = emoji(1911 * 3072 - 1);
+        assert!(few.is_on_demand() && !all.is_on_demand());
+        assert_eq!([few.len(), all.len()], [1911; 2]);
+        // Memory for ten images and a bit more.
+        let few = emoji(10 * 3072 + 5);
+        for (memory_to_come, pass) in [(10 * 3072 + 5, 0..4), (6 * 3072 + 5, 0..40), (5, 0..40)] {
+            assert_eq!(few.memory_to_come(), memory_to_come);
+            // From several threads.
+            pass.into_par_iter().for_each(|i| {
+                for mirrored in [false, true] {
+                    let [a, b] = [&few, &all].map(|data| data.entry(i, mirrored).expect("read"));
+                    assert_eq!((a.image, a.class), (b.image, b.class));
+                }
+            });
         }
+        assert_eq!((few.memory_to_come(), few.memory(), all.memory()), (5, 30_725, 1911 * 3072));
+    }
+
+    #[test]
+    fn fingerprints_match_if_what_both_have_is_equal() {
+        let [all, few] = [u64::MAX, 0].map(|memory| emoji(memory).fingerprint().expect("images"));
+        assert!(all.sha256.is_some() && few.sha256.is_none() && all.matches(&few));
+        let other = |text: &str| Some(text.to_string());
+        let values = Fingerprint { sha256: other("x"), ..all.clone() };
+        let names = Fingerprint { names_sha256: other("x"), ..all.clone() };
+        // Names are compared only without values.
+        assert!(!values.matches(&all) && names.matches(&all));
+        assert!(values.matches(&few) && !names.matches(&few));
+        assert!(!all.matches(&Fingerprint { images: 7, ..all.clone() }));
+        // Of an earlier version.
+        let earlier = r#"{"images": 1911, "sha256": "x"}"#;
+        let earlier: Fingerprint = serde_json::from_str(earlier).expect("it is read");
+        assert!(!all.matches(&earlier) && few.matches(&earlier));
+        assert_eq!(few.clone().or(Some(&all)), all);
+        assert_eq!(few.clone().or(None), few);
     }
 }

@@ -3,15 +3,24 @@
 use std::io::Cursor;
 
 use image::imageops::{self, FilterType};
-use image::{ColorType, DynamicImage, ImageFormat, ImageReader, Limits, RgbImage};
+use image::{
+    ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage,
+};
 
 /// Maximum height and width in pixels.
 const MAX_SIDE: u32 = 8192;
+
+/// Maximum size of an image file in bytes.
+pub const MAX_FILE: u64 = 64 << 20;
+
+/// Number of bytes at the start of a file that mostly suffice to find the size of its image.
+const START: u64 = 16 << 10;
 
 /// Maximum memory for decoding an image, in bytes.
 const MAX_MEMORY: u64 = 512 << 20;
 
 /// A decoded image.
+#[derive(Clone)]
 pub struct DecodedImage {
     /// Width in pixels.
     pub width: usize,
@@ -28,30 +37,7 @@ impl DecodedImage {
     ///
     /// The reason why it cannot be used, as text to print after the file name and a colon.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
-        if bytes.is_empty() {
-            return Err("the file is empty".into());
-        }
-        let mut reader = ImageReader::new(Cursor::new(bytes))
-            .with_guessed_format()
-            .map_err(|e| e.to_string())?;
-        match reader.format() {
-            Some(ImageFormat::Png | ImageFormat::Jpeg) => {}
-            Some(other) => return Err(format!("{other:?}, not PNG or JPEG")),
-            None => return Err("not a PNG or JPEG file".into()),
-        }
-        let mut limits = Limits::default();
-        limits.max_image_width = Some(MAX_SIDE);
-        limits.max_image_height = Some(MAX_SIDE);
-        limits.max_alloc = Some(MAX_MEMORY);
-        reader.limits(limits);
-        let image = reader.decode().map_err(|e| match e {
-            image::ImageError::Limits(_) => {
-                format!(
-                    "larger than {MAX_SIDE}x{MAX_SIDE} pixels, or takes too much memory to decode"
-                )
-            }
-            e => format!("damaged ({e})"),
-        })?;
+        let image = reader(bytes)?.decode().map_err(reason)?;
         let opaque = |image: &DynamicImage| image.to_rgba8().pixels().all(|p| p.0[3] == 255);
         match image.color() {
             ColorType::L8 | ColorType::Rgb8 => {}
@@ -59,11 +45,25 @@ impl DecodedImage {
             ColorType::La8 | ColorType::Rgba8 => {
                 return Err("has transparent pixels; composite it on a background first".into());
             }
-            other => return Err(format!("{other:?}; only 8 bits per channel are supported")),
+            other => return Err(unsupported(other)),
         }
         let rgb = image.into_rgb8();
         let (width, height) = (rgb.width() as usize, rgb.height() as usize);
         Ok(Self { width, height, rgb: rgb.into_raw() })
+    }
+
+    /// Returns the width and height of the image in a file, of which `read` reads the first bytes, up
+    /// to a limit. As a rule, the file is not read as a whole.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the file cannot be used, as far as that is known without decoding it.
+    pub fn size(read: impl Fn(u64) -> Result<Vec<u8>, String>) -> Result<[usize; 2], String> {
+        let start = read(START)?;
+        match header(&start) {
+            Err(_) if start.len() as u64 >= START => header(&read(MAX_FILE)?),
+            found => found,
+        }
     }
 
     /// Crops the largest centered square, and resizes it to `side` pixels a side. As in ADM and DiT,
@@ -104,14 +104,67 @@ impl DecodedImage {
     ///
     /// If the image has another size.
     pub fn channels_first(&self, [c, h, w]: [usize; 3]) -> Result<Vec<u8>, String> {
-        if (self.width, self.height) != (w, h) {
-            return Err(format!(
-                "{}x{} pixels, not {w}x{h}; --resize crops and resizes images",
-                self.width, self.height
-            ));
-        }
+        check_size([self.width, self.height], [w, h])?;
         Ok((0..c).flat_map(|channel| self.rgb.iter().skip(channel).step_by(3).copied()).collect())
     }
+}
+
+/// Checks that an image has the width and height that it should have.
+///
+/// # Errors
+///
+/// If it has others.
+pub fn check_size([width, height]: [usize; 2], [w, h]: [usize; 2]) -> Result<(), String> {
+    if [width, height] == [w, h] {
+        return Ok(());
+    }
+    Err(format!("{width}x{height} pixels, not {w}x{h}; --resize crops and resizes images"))
+}
+
+/// Returns a reader of a PNG or JPEG file.
+fn reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>, String> {
+    if bytes.is_empty() {
+        return Err("the file is empty".into());
+    }
+    let mut reader =
+        ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
+    match reader.format() {
+        Some(ImageFormat::Png | ImageFormat::Jpeg) => {}
+        Some(other) => return Err(format!("{other:?}, not PNG or JPEG")),
+        None => return Err("not a PNG or JPEG file".into()),
+    }
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_MEMORY);
+    reader.limits(limits);
+    Ok(reader)
+}
+
+/// Returns why an image cannot be decoded.
+fn reason(error: ImageError) -> String {
+    match error {
+        ImageError::Limits(_) => {
+            format!("larger than {MAX_SIDE}x{MAX_SIDE} pixels, or takes too much memory to decode")
+        }
+        error => format!("damaged ({error})"),
+    }
+}
+
+/// Returns why images of a colour type cannot be used.
+fn unsupported(colour: ColorType) -> String {
+    format!("{colour:?}; only 8 bits per channel are supported")
+}
+
+/// Returns the width and height of the image in the first bytes of a file.
+fn header(bytes: &[u8]) -> Result<[usize; 2], String> {
+    let decoder = reader(bytes)?.into_decoder().map_err(reason)?;
+    match decoder.color_type() {
+        ColorType::L8 | ColorType::Rgb8 | ColorType::La8 | ColorType::Rgba8 => {}
+        other => return Err(unsupported(other)),
+    }
+    let (width, height) = decoder.dimensions();
+    Ok([width as usize, height as usize])
 }
 
 /// Returns an image of half the width and height, both of which are even: each pixel is the rounded
@@ -154,5 +207,41 @@ mod tests {
         }
         let empty = DecodedImage { width: 0, height: 3, rgb: Vec::new() };
         assert!(empty.center_crop(2).is_err());
+    }
+
+    #[test]
+    fn sizes_are_read_from_headers() {
+        let picture = RgbImage::from_fn(300, 200, |x, y| {
+            image::Rgb([(x * x + 31 * y * x) as u8, (x * y * 7 + y * y) as u8, (x ^ y) as u8])
+        });
+        let encoded = |image: DynamicImage, format| {
+            let mut bytes = Cursor::new(Vec::new());
+            image.write_to(&mut bytes, format).expect("encoded");
+            bytes.into_inner()
+        };
+        // Returns the size, and the number of bytes that were read.
+        let size = |bytes: &[u8]| {
+            let read = std::cell::Cell::new(0);
+            let size = DecodedImage::size(|limit| {
+                let part = &bytes[..bytes.len().min(limit as usize)];
+                read.set(read.get() + part.len());
+                Ok(part.to_vec())
+            });
+            (size, read.get())
+        };
+        for format in [ImageFormat::Png, ImageFormat::Jpeg] {
+            let bytes = encoded(picture.clone().into(), format);
+            assert!(bytes.len() > START as usize);
+            assert_eq!(size(&bytes), (Ok([300, 200]), START as usize), "{format:?}");
+        }
+        // With metadata before the size.
+        let mut bytes = encoded(picture.clone().into(), ImageFormat::Jpeg);
+        let metadata = [&[0xff, 0xef, 0xff, 0xff][..], &[7; 65_533]].concat();
+        bytes.splice(2..2, metadata);
+        assert_eq!(size(&bytes), (Ok([300, 200]), START as usize + bytes.len()));
+        let deep = encoded(DynamicImage::from(picture).into_rgb16().into(), ImageFormat::Png);
+        let reason = size(&deep).0.expect_err("16 bits per channel");
+        assert!(reason.contains("only 8 bits per channel"), "{reason}");
+        assert_eq!(size(b"").0, Err("the file is empty".into()));
     }
 }

@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::EMBEDDED_DATA;
-
 /// Reason why a dataset cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -17,10 +15,15 @@ pub enum DataError {
     },
     /// Unknown format.
     #[error(
-        "{0}: not a dataset of a known format: expected a folder or zip of PNG or JPEG files, \
-         cifar-10-python.tar.gz, cifar-10-binary.tar.gz, a latent dataset, or `{EMBEDDED_DATA}`"
+        "{path}: not a dataset of a known format: expected {formats}, or a latent dataset of \
+         `trainer data encode`"
     )]
-    Unknown(PathBuf),
+    Unknown {
+        /// File or folder.
+        path: PathBuf,
+        /// Formats of images that can be read.
+        formats: String,
+    },
     /// Damaged archive, or one with other content than expected.
     #[error("{path}: {reason}")]
     Archive {
@@ -72,6 +75,16 @@ pub enum DataError {
     Labels {
         /// Folder or archive.
         path: PathBuf,
+        /// Reason.
+        reason: String,
+    },
+    /// An image that became unusable, or whose file has a good header but is damaged.
+    #[error("{path}: {name}: {reason}; `trainer data check` lists all images that cannot be used")]
+    Image {
+        /// Dataset.
+        path: PathBuf,
+        /// Image.
+        name: String,
         /// Reason.
         reason: String,
     },

@@ -1,10 +1,29 @@
-//! Items of a dataset, as they are read.
+//! Items of a dataset: as they are listed, and as they are read.
 
 use std::ops::ControlFlow;
 
 use model::card::ClassGroup;
 
 use super::decode::DecodedImage;
+
+/// An image of a dataset that was not read yet.
+pub struct Listed {
+    /// Name within the dataset.
+    pub name: Box<str>,
+    /// Class, if the dataset has classes.
+    pub class: Option<u32>,
+    /// Reason why it cannot be read, if that is known without reading it.
+    pub problem: Option<Box<str>>,
+}
+
+/// All images of a dataset, in the order of training.
+#[derive(Default)]
+pub struct Index {
+    /// Images.
+    pub images: Vec<Listed>,
+    /// Classes; empty if there are none.
+    pub classes: Classes,
+}
 
 /// An image of a dataset, usable or not.
 pub struct Item {
@@ -14,14 +33,6 @@ pub struct Item {
     pub image: Result<DecodedImage, String>,
     /// Class, if the dataset has classes.
     pub class: Option<u32>,
-}
-
-/// All images of a dataset.
-pub struct Contents {
-    /// Images in the order of training.
-    pub items: Vec<Item>,
-    /// Classes; empty if there are none.
-    pub classes: Classes,
 }
 
 /// Classes of a dataset.

@@ -14,10 +14,12 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
 use model::noise::{Random, Stream};
+use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
 
 use super::augment::{Affine, IDENTITY, Transform, mirror_y};
 use super::dataset::{Dataset, Entry};
+use super::error::DataError;
 use super::held_out::held_out;
 use super::immiscible::assign;
 use crate::config::{AUGMENT_LABELS, TrainConfig};
@@ -115,11 +117,15 @@ struct Example {
 
 impl Example {
     /// Makes training image `k` from entry `index` of the dataset.
-    fn new(config: &TrainConfig, data: &Dataset, k: u64, index: usize) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// If the entry cannot be read.
+    fn new(config: &TrainConfig, data: &Dataset, k: u64, index: usize) -> Result<Self, DataError> {
         let side = data.shape[2];
         let mut random = Random::new(config.seed, Stream::Augmentation, k);
         let transform = Transform::draw(&mut random, config.flip, config.augment, side);
-        let Entry { mut image, std, class } = data.entry(index, transform.mirror_x);
+        let Entry { mut image, std, class } = data.entry(index, transform.mirror_x)?;
         if let Some(std) = std {
             let mut random = Random::new(config.seed, Stream::Latent, k);
             for (value, std) in image.iter_mut().zip(std) {
@@ -139,15 +145,24 @@ impl Example {
         let mut noise = vec![0.0; image.len()];
         random.fill_normal(&mut noise);
         let dropout = Random::new(config.seed, Stream::Dropout, k).bits();
-        Self { image, class, inverse: transform.inverse, noise, sigma, augment, dropout }
+        Ok(Self { image, class, inverse: transform.inverse, noise, sigma, augment, dropout })
     }
 }
 
 /// Makes the batch of training images `numbers`.
-fn batch(config: &TrainConfig, data: &Dataset, order: &mut Order, numbers: Range<u64>) -> Batch {
+///
+/// # Errors
+///
+/// If an image cannot be read.
+fn batch(
+    config: &TrainConfig,
+    data: &Dataset,
+    order: &mut Order,
+    numbers: Range<u64>,
+) -> Result<Batch, DataError> {
     let indices: Vec<(u64, usize)> = numbers.map(|k| (k, order.index(k))).collect();
-    let examples: Vec<Example> =
-        indices.into_par_iter().map(|(k, index)| Example::new(config, data, k, index)).collect();
+    let examples = indices.into_par_iter().map(|(k, index)| Example::new(config, data, k, index));
+    let examples: Vec<Example> = examples.collect::<Result<_, _>>()?;
     let noise_of: Vec<usize> = if config.immiscible {
         let all = |field: fn(&Example) -> &[f32]| examples.iter().map(field).collect::<Vec<_>>();
         assign(&all(|example| &example.image), &all(|example| &example.noise))
@@ -159,7 +174,7 @@ fn batch(config: &TrainConfig, data: &Dataset, order: &mut Order, numbers: Range
     // no image should depend on others of the batch.
     let resampled = config.augment > 0.0;
     let inverse = |example: &Example| example.inverse.unwrap_or(IDENTITY);
-    Batch {
+    Ok(Batch {
         inverses: if resampled { examples.iter().map(inverse).collect() } else { Vec::new() },
         images: join(|example| &example.image),
         classes: examples.iter().map(|example| example.class).collect(),
@@ -168,12 +183,12 @@ fn batch(config: &TrainConfig, data: &Dataset, order: &mut Order, numbers: Range
         weight: vec![1.0; examples.len()],
         augment: join(|example| &example.augment),
         dropout: examples.iter().map(|example| example.dropout).collect(),
-    }
+    })
 }
 
 /// A thread that prepares batches ahead of the training loop.
 pub struct Loader {
-    batches: Receiver<Batch>,
+    batches: Receiver<Result<Batch, DataError>>,
 }
 
 impl Loader {
@@ -185,10 +200,19 @@ impl Loader {
             let mut order = Order::new(config.seed, data.len(), config.held_out());
             let step = config.batch as u64;
             let mut next = first;
+            // Threads that wait for files are not those that compute.
+            let threads = data.is_on_demand().then(|| ThreadPoolBuilder::new().build().ok());
+            let threads = threads.flatten();
             loop {
                 let numbers = next + share.start as u64..next + share.end as u64;
+                let mut make = || batch(&config, &data, &mut order, numbers.clone());
+                let batch = match &threads {
+                    Some(threads) => threads.install(make),
+                    None => make(),
+                };
                 // The loop ends when the receiver is dropped.
-                if sender.send(batch(&config, &data, &mut order, numbers)).is_err() {
+                let failed = batch.is_err();
+                if sender.send(batch).is_err() || failed {
                     break;
                 }
                 next += step;
@@ -199,10 +223,14 @@ impl Loader {
 
     /// Returns the next batch.
     ///
+    /// # Errors
+    ///
+    /// If an image cannot be read. There is no batch after that.
+    ///
     /// # Panics
     ///
-    /// If the thread has panicked.
-    pub fn next(&self) -> Batch {
+    /// If the thread has panicked, or after an error.
+    pub fn next(&self) -> Result<Batch, DataError> {
         self.batches.recv().expect("the loader thread runs as long as the loader")
     }
 }
@@ -248,10 +276,10 @@ mod tests {
         assert_eq!(seen, (0..100).collect::<Vec<_>>());
         // A validation dataset of its own changes nothing.
         let (mut config, data) = set_up(true);
-        let plain = Loader::new(&config, data.clone(), 0, 0..7).next();
+        let plain = Loader::new(&config, data.clone(), 0, 0..7).next().expect("read");
         let others = ValidationConfig { images: 7, data: Some("emoji".into()) };
         config.validation = Some(others);
-        assert_eq!(Loader::new(&config, data, 0, 0..7).next().images, plain.images);
+        assert_eq!(Loader::new(&config, data, 0, 0..7).next().expect("read").images, plain.images);
     }
 
     /// The same noise at the same levels, paired with closer images.
@@ -259,7 +287,8 @@ mod tests {
     fn immiscible_noise_is_assigned_within_the_batch() {
         let (config, data) = set_up(true);
         let immiscible = TrainConfig { immiscible: true, ..config.clone() };
-        let load = |config, share| Loader::new(config, data.clone(), 70, share).next();
+        let load =
+            |config, share| Loader::new(config, data.clone(), 70, share).next().expect("read");
         let (plain, found) = (load(&config, 0..7), load(&immiscible, 0..7));
         assert_eq!((&plain.images, &plain.sigma), (&found.images, &found.sigma));
         let sorted = |batch: &Batch| {
@@ -285,10 +314,10 @@ mod tests {
         (config.augment, config.immiscible) = (0.12, true);
         // Across the end of the first epoch of 1911 images, not at a multiple of the batch size.
         let whole = Loader::new(&config, data.clone(), 1900, 0..7);
-        let _ = whole.next();
+        let _ = whole.next().expect("read");
         let late = Loader::new(&config, data, 1907, 0..7);
         for _ in 0..3 {
-            let (a, b) = (whole.next(), late.next());
+            let (a, b) = (whole.next().expect("read"), late.next().expect("read"));
             assert_eq!(
                 (a.images, a.inverses, a.noise, a.sigma, a.augment),
                 (b.images, b.inverses, b.noise, b.sigma, b.augment)
@@ -324,8 +353,9 @@ mod tests {
         let (config, data) = latents(0.0);
         let (mut sum, mut squares, mut n) = (0.0, 0.0, 0);
         for k in 0..2000 {
-            let example = Example::new(&config, &data, k, 0);
-            assert_eq!(example.image, Example::new(&config, &data, k, 0).image);
+            let example = Example::new(&config, &data, k, 0).expect("read");
+            let again = Example::new(&config, &data, k, 0).expect("read");
+            assert_eq!(example.image, again.image);
             let [certain, drawn] = example.image[..] else { panic!("two values") };
             match certain {
                 -1.0 => assert_eq!(drawn, -2.0),
@@ -341,17 +371,17 @@ mod tests {
         assert!((sum / n).abs() < 0.06 && ((squares / n).sqrt() - 0.5).abs() < 0.05);
         let other = TrainConfig { seed: 1, flip: false, ..config.clone() };
         let config = TrainConfig { flip: false, ..config };
-        let drawn = |config, k| Example::new(config, &data, k, 0).image[1];
+        let drawn = |config, k| Example::new(config, &data, k, 0).expect("read").image[1];
         assert_ne!(drawn(&config, 7), drawn(&other, 7));
         // The noise is independent of that of the latent.
-        let example = Example::new(&config, &data, 7, 0);
+        let example = Example::new(&config, &data, 7, 0).expect("read");
         assert_ne!(2.0 + 0.5 * example.noise[1], example.image[1]);
     }
 
     #[test]
     fn classes_are_dropped_with_the_given_probability() {
         let class = |(config, data): &(TrainConfig, Dataset), k| {
-            Example::new(config, data, k, k as usize % 2).class
+            Example::new(config, data, k, k as usize % 2).expect("read").class
         };
         let all = latents(0.0);
         assert!((0..100).all(|k| class(&all, k) == Some(1 - k as usize % 2)));
@@ -371,8 +401,8 @@ mod tests {
         let (config, data) = set_up(true);
         let mut mirrored = 0;
         for k in 0..400 {
-            let example = Example::new(&config, &data, k, k as usize);
-            let mut plain = data.entry(k as usize, false).image;
+            let example = Example::new(&config, &data, k, k as usize).expect("read");
+            let mut plain = data.entry(k as usize, false).expect("read").image;
             assert_eq!(example.augment.len(), 9);
             assert!(example.augment[1..].iter().all(|label| *label == 0.0));
             if example.augment[0] == 1.0 {
@@ -383,6 +413,7 @@ mod tests {
         }
         assert!((160..240).contains(&mirrored), "{mirrored} of 400");
         let (config, data) = set_up(false);
-        assert!((0..50).all(|k| Example::new(&config, &data, k, 0).augment[0] == 0.0));
+        let augment = |k| Example::new(&config, &data, k, 0).expect("read").augment[0];
+        assert!((0..50).all(|k| augment(k) == 0.0));
     }
 }

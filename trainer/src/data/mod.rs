@@ -1,20 +1,27 @@
 //! Training data: reading datasets, augmentation, and batches.
 //!
-//! A dataset is read completely before training starts, so that unusable files are found then.
+//! A dataset that fits into memory is read completely before training starts, so that unusable files
+//! are found then. Of a larger one, the headers of all files are read, and images when they are
+//! needed.
 
-pub mod archive;
 pub mod augment;
 pub mod cifar;
 pub mod class_vectors;
+pub mod classes;
 pub mod dataset;
 pub mod decode;
 pub mod emoji;
 pub mod error;
 pub mod fetch;
+pub mod folder;
 pub mod held_out;
 pub mod immiscible;
 pub mod item;
 pub mod latents;
 pub mod loader;
+pub mod on_demand;
+pub mod slow_bar;
 pub mod source;
 pub mod statistics;
+pub mod tar_shards;
+pub mod zip_file;

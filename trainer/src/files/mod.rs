@@ -1,5 +1,6 @@
-//! Helpers for files: atomic writes, locks, memory mapping, hashes.
+//! Helpers for files: atomic writes, reading at offsets, locks, memory mapping, hashes.
 
+pub mod at;
 pub mod atomic;
 pub mod hash;
 pub mod lock;

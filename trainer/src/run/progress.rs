@@ -141,7 +141,7 @@ impl Progress {
     }
 
     /// Returns everything that machines training together must agree on, as text: the recipe
-    /// without paths and the micro-batch, and the progress.
+    /// without paths and the micro-batch, the data, and the progress.
     ///
     /// # Errors
     ///
@@ -152,7 +152,9 @@ impl Progress {
         if let Some(path) = config.validation.as_mut().and_then(|v| v.data.as_mut()) {
             path.clear();
         }
-        let data = (&self.latents_of, &self.fingerprint);
+        // Not all machines may have the images in memory, so that their names are compared.
+        let images = self.fingerprint.as_ref().map(|of| (of.images, &of.names_sha256));
+        let data = (&self.latents_of, images);
         Ok(serde_json::to_string(&(config, self.images, data, &self.times))?)
     }
 

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use crate::data::dataset::Dataset;
+use crate::data::error::DataError;
 
 /// A training image near a picture.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,18 +26,22 @@ pub struct Query {
 
 /// Returns the `count` nearest images of a dataset for each picture, nearest first; with `mirrored`,
 /// also among the mirror images.
+///
+/// # Errors
+///
+/// If an image of the dataset cannot be read.
 pub fn nearest(
     data: &Dataset,
     queries: &[Query],
     count: usize,
     mirrored: bool,
-) -> Vec<Vec<Neighbour>> {
+) -> Result<Vec<Vec<Neighbour>>, DataError> {
     let start = || vec![Vec::new(); queries.len()];
     (0..data.len())
         .into_par_iter()
-        .fold(start, |mut found, index| {
+        .try_fold(start, |mut found, index| {
             for mirrored in [false, true].into_iter().take(1 + usize::from(mirrored)) {
-                let image = data.entry(index, mirrored).image;
+                let image = data.entry(index, mirrored)?.image;
                 for (query, found) in queries.iter().zip(&mut found) {
                     if query.except != Some(index) {
                         let distance = distance(&query.values, &image);
@@ -44,13 +49,13 @@ pub fn nearest(
                     }
                 }
             }
-            found
+            Ok(found)
         })
-        .reduce(start, |mut found, others| {
+        .try_reduce(start, |mut found, others| {
             for (found, others) in found.iter_mut().zip(others) {
                 others.into_iter().for_each(|other| insert(found, other, count));
             }
-            found
+            Ok(found)
         })
 }
 
@@ -82,14 +87,17 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
 
 /// Returns the median distance of some training images, evenly spaced, to the nearest other one. `None`
 /// if there is only one.
-pub fn median_between_images(data: &Dataset, mirrored: bool) -> Option<f64> {
+///
+/// # Errors
+///
+/// If an image cannot be read.
+pub fn median_between_images(data: &Dataset, mirrored: bool) -> Result<Option<f64>, DataError> {
     let n = data.len().min(48);
     let indices = (0..n).map(|i| i * data.len() / n);
-    let queries: Vec<Query> = indices
-        .map(|index| Query { values: data.entry(index, false).image, except: Some(index) })
-        .collect();
-    let found = nearest(data, &queries, 1, mirrored);
-    median(found.into_iter().flatten().map(|neighbour| neighbour.distance).collect())
+    let query = |index| Ok(Query { values: data.entry(index, false)?.image, except: Some(index) });
+    let queries: Vec<Query> = indices.map(query).collect::<Result<_, DataError>>()?;
+    let found = nearest(data, &queries, 1, mirrored)?;
+    Ok(median(found.into_iter().flatten().map(|neighbour| neighbour.distance).collect()))
 }
 
 /// Returns the median; `None` of no values.
@@ -117,13 +125,13 @@ mod tests {
     fn an_altered_training_image_is_found_again() {
         let data = emoji();
         let altered = |index: usize, mirrored| {
-            let mut values = data.entry(index, mirrored).image;
+            let mut values = data.entry(index, mirrored).expect("read").image;
             // Ten levels more in one value of each three.
             values.iter_mut().step_by(3).for_each(|value| *value -= 10.0 / 127.5);
             Query { values, except: None }
         };
         let queries = [altered(100, false), altered(1500, true)];
-        let found = nearest(&data, &queries, 3, true);
+        let found = nearest(&data, &queries, 3, true).expect("read");
         for (found, (index, mirrored)) in found.iter().zip([(100, false), (1500, true)]) {
             assert_eq!((found.len(), found[0].index, found[0].mirrored), (3, index, mirrored));
             let want = 10.0 / 3f64.sqrt();
@@ -132,20 +140,20 @@ mod tests {
             assert!(found.iter().skip(1).all(|neighbour| neighbour.index != index));
         }
         // Without mirror images, the second one is not found at this distance.
-        let plain = nearest(&data, &queries[1..], 1, false);
+        let plain = nearest(&data, &queries[1..], 1, false).expect("read");
         assert!(!plain[0][0].mirrored);
         // Without the image itself, the next one is the nearest.
         let except = [Query { except: Some(100), ..altered(100, false) }];
-        assert_eq!(nearest(&data, &except, 1, true)[0][0], found[0][1]);
+        assert_eq!(nearest(&data, &except, 1, true).expect("read")[0][0], found[0][1]);
     }
 
     #[test]
     fn every_image_is_compared() {
         let data = emoji();
         let query = [Query { values: vec![0.25; 3072], except: None }];
-        let found = nearest(&data, &query, 1, false);
+        let found = nearest(&data, &query, 1, false).expect("read");
         let all = (0..data.len()).map(|index| {
-            let image = data.entry(index, false).image;
+            let image = data.entry(index, false).expect("read").image;
             let squares = image.iter().map(|v| f64::from(0.25 - v).powi(2));
             127.5 * (squares.sum::<f64>() / 3072.0).sqrt()
         });
@@ -155,7 +163,7 @@ mod tests {
 
     #[test]
     fn training_images_differ_from_each_other() {
-        let between = median_between_images(&emoji(), false).expect("many images");
+        let between = median_between_images(&emoji(), false).expect("read").expect("many images");
         assert!((5.0..80.0).contains(&between), "{between}");
         assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), Some(2.5));

@@ -1,5 +1,6 @@
 //! `trainer data check`: reports the contents of a dataset.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -8,7 +9,7 @@ use anstream::println;
 use crate::args::CheckArgs;
 use crate::data::error::DataError;
 use crate::data::latents::Latents;
-use crate::data::source::{is_latents, read};
+use crate::data::source::{self, is_latents};
 use crate::data::statistics::Statistics;
 
 /// Runs the command. The exit code is a failure if any image cannot be used.
@@ -21,9 +22,13 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
         check_latents(&args.path)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let contents = read(&args.path)?;
-    let statistics = Statistics::new(&contents);
-    if contents.items.is_empty() {
+    let source = source::open(&args.path, true)?;
+    let mut statistics = Statistics::default();
+    source::visit_all(&*source, Some("reading"), &mut |item| {
+        statistics.add(item);
+        ControlFlow::Continue(())
+    });
+    if statistics.total == 0 {
         return Err(DataError::Empty(args.path).into());
     }
     println!("{}", args.path.display());
@@ -31,15 +36,19 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     for ((width, height), count) in &statistics.sizes {
         println!("  {:<11} {count}", format!("{width}x{height}"));
     }
-    if statistics.classes.is_empty() {
+    let classes = &source.index().classes.names;
+    if classes.is_empty() {
         println!("  classes     none");
     }
-    for (class, count) in &statistics.classes {
-        println!("  {class:<24} {count}");
+    for (number, class) in classes.iter().enumerate() {
+        println!("  {class:<24} {}", statistics.of_class(number));
     }
     let list = |values: [f64; 3]| values.map(|value| format!("{value:.4}")).join(" ");
-    println!("  mean        {}  (red, green, blue; 0 is black, 1 is white)", list(statistics.mean));
-    println!("  deviation   {}", list(statistics.deviation));
+    println!(
+        "  mean        {}  (red, green, blue; 0 is black, 1 is white)",
+        list(statistics.mean())
+    );
+    println!("  deviation   {}", list(statistics.deviation()));
     if statistics.bad.is_empty() {
         println!("  all images can be used");
         return Ok(ExitCode::SUCCESS);

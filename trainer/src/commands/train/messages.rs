@@ -22,6 +22,16 @@ pub fn reading(data: &Path) {
     print_message!("reading the data: {}", data.display());
 }
 
+/// Prints that not all images are in memory.
+pub fn on_demand(data: &Dataset) {
+    let size = data.len() * data.shape.iter().product::<usize>();
+    print_message!(
+        "the images take {} MB, more than the {} MB of --data-memory: they are decoded while training",
+        size / 1_000_000,
+        data.memory() / 1_000_000
+    );
+}
+
 /// Returns the message about the compilation of kernels on a device, which happens in the first grid
 /// and steps. `None` for the CPU, whose kernels are part of the program.
 pub fn compiling(device: DeviceKind) -> Option<String> {

@@ -310,16 +310,18 @@ impl Plan {
         let parameters =
             Model::new(config.model.clone(), config.seed, &Device::flex())?.parameters();
         let new = parameters.into_iter().filter(|(spec, _)| !is_known(spec));
-        let values = new.map(|(spec, values)| match &spec.shape[..] {
-            &[channels, classes]
-                if spec.name == CLASS_EMBEDDINGS
-                    && config.class_vectors == ClassVectors::Components =>
-            {
-                (spec.name, class_vectors::components(data, classes, channels, config.seed))
-            }
-            _ => (spec.name, values),
+        let values = new.map(|(spec, values)| {
+            Ok(match &spec.shape[..] {
+                &[channels, classes]
+                    if spec.name == CLASS_EMBEDDINGS
+                        && config.class_vectors == ClassVectors::Components =>
+                {
+                    (spec.name, class_vectors::components(data, classes, channels, config.seed)?)
+                }
+                _ => (spec.name, values),
+            })
         });
-        Ok(values.collect())
+        values.collect()
     }
 }
 

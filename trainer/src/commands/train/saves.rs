@@ -2,7 +2,9 @@
 
 use model::Model;
 
+use super::invocation;
 use super::session::Session;
+use crate::data::error::DataError;
 use crate::run::checkpoint::{self, State};
 use crate::run::progress::Progress;
 
@@ -72,6 +74,26 @@ impl Session {
         }
         self.saves.refused = problem;
         Ok(())
+    }
+
+    /// Saves a checkpoint after an error of the data, unless there is one of this state, and returns
+    /// the error with what can be done.
+    pub fn save_after(&mut self, error: &DataError) -> String {
+        let images = self.progress.images;
+        if images != self.saves.latest
+            && let Err(error) = self.save()
+        {
+            self.log.status.warn(&format!("warning: {error:#}"));
+        }
+        self.log.status.finish();
+        if self.saves.latest != images || images == 0 {
+            return error.to_string();
+        }
+        format!(
+            "{error}\nafter {images} images, which are saved in a checkpoint; restore the file, then \
+             resume:\n  {}",
+            invocation::resume(self.folder.path(), [])
+        )
     }
 
     /// Returns the state to save, or the reason why it must not be saved.

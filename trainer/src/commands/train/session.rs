@@ -96,13 +96,18 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// If the connection to another machine is lost.
+    /// If an image cannot be read, after saving a checkpoint, or the connection to another machine is
+    /// lost.
     pub fn step(&mut self) -> anyhow::Result<TimedStep> {
         let started = Instant::now();
         let progress = &mut self.progress;
         let (images, batch_size) = (progress.images, progress.config.batch);
         let lr = progress.config.lr(images);
-        let mut batch = self.loader.next();
+        let mut batch = match self.loader.next() {
+            Ok(batch) => batch,
+            Err(error) => bail!(self.save_after(&error)),
+        };
+        let progress = &mut self.progress;
         let times = progress.draw_times(&mut batch, self.learner.share(batch_size));
         let step = self.learner.step(batch, &progress.config, images)?;
         progress.images += batch_size as u64;
@@ -226,8 +231,11 @@ impl Session {
         let Some(validation) = &self.validation else { return };
         let progress = &mut self.progress;
         let images = progress.images;
-        let ValidationLoss { mean: loss, levels } =
-            validation.loss(self.learner.ema(), &progress.config, &self.device);
+        let measured = validation.loss(self.learner.ema(), &progress.config, &self.device);
+        let ValidationLoss { mean: loss, levels } = match measured {
+            Ok(loss) => loss,
+            Err(error) => return self.report(Err(error).context("no validation loss")),
+        };
         progress.validation_loss = Some(loss);
         let seconds = progress.seconds;
         self.log.status.validation_loss = Some(loss);

@@ -15,7 +15,7 @@ use super::saves::Saves;
 use super::session::{Intervals, Session};
 use crate::args::{TrainArgs, VaeArgs};
 use crate::config::TrainConfig;
-use crate::data::dataset::Dataset;
+use crate::data::dataset::{Dataset, Opening};
 use crate::data::latents::Origin;
 use crate::data::loader::Loader;
 use crate::learner::nodes::Nodes;
@@ -56,11 +56,14 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
         messages::reading(&config.data);
     }
     let data = Arc::new(open_data(&plan, args)?);
-    let validation = Validation::open(&config, &data)?;
+    if data.is_on_demand() && !(output.quiet || output.json) {
+        messages::on_demand(&data);
+    }
+    let validation = Validation::open(&config, &data, opening(args))?;
     let vae = decoder(&args.output.vae, &config, &data, &devices[0])?;
     let quality = Checked::open(&args.quality, &config.model, vae.as_ref(), &devices[0])?;
     check_quality_flags(args)?;
-    if let Some(chosen) = memory::check(&config, &devices, workers)? {
+    if let Some(chosen) = memory::check(&config, &devices, workers, data.memory_to_come())? {
         if !(output.quiet || output.json) {
             messages::micro_batch(&chosen, config.batch);
         }
@@ -141,13 +144,20 @@ fn check_quality_flags(args: &TrainArgs) -> anyhow::Result<()> {
     }
 }
 
+/// Returns how datasets are opened.
+fn opening(args: &TrainArgs) -> Opening {
+    let memory = args.data_memory.unwrap_or_else(memory::for_images);
+    Opening { memory, bar: !(args.output.quiet || args.output.json) }
+}
+
 /// Opens the training data.
 ///
 /// # Errors
 ///
 /// If they cannot be used.
 fn open_data(plan: &Plan, args: &TrainArgs) -> anyhow::Result<Dataset> {
-    let data = Dataset::open(&plan.config.data, &plan.config.model, plan.config.resize);
+    let config = &plan.config;
+    let data = Dataset::open_with(&config.data, &config.model, config.resize, opening(args));
     if plan.images() > 0 && args.recipe.data.is_none() {
         return data.context("cannot open the data of this run; if they were moved, use --data");
     }
@@ -171,10 +181,13 @@ fn describe_data(progress: &mut Progress, data: &Dataset, moved: bool) -> anyhow
     if let (Some(found), Some(known)) = (&fingerprint, &progress.fingerprint) {
         let difference = match (found.images, known.images) {
             (found, known) if found != known => format!("they are {found} images, not {known}"),
+            _ if found.sha256.is_none() || known.sha256.is_none() => {
+                "the names of the images, their order or their classes differ".into()
+            }
             _ => "images, their order or their classes differ".into(),
         };
         ensure!(
-            found == known,
+            found.matches(known),
             "{}: not the data that this run was trained on so far: {difference}; start a new run, or \
              use --data with the original data",
             progress.config.data.display()
@@ -183,7 +196,7 @@ fn describe_data(progress: &mut Progress, data: &Dataset, moved: bool) -> anyhow
     if moved && progress.images > 0 && fingerprint.is_some() && progress.fingerprint.is_none() {
         warn("--data is not checked: the checkpoint is of a version without fingerprints of data");
     }
-    progress.fingerprint = fingerprint;
+    progress.fingerprint = fingerprint.map(|found| found.or(progress.fingerprint.as_ref()));
     progress.latents_of = latents_of;
     progress.classes.clone_from(&data.class_names.names);
     progress.class_groups.clone_from(&data.class_names.groups);

@@ -27,7 +27,8 @@ fn learn(config: &TrainConfig, workers: usize) -> (Learner, Vec<Step>) {
     let loader = Loader::new(config, Arc::new(data), 0, 0..config.batch);
     let steps = (0..4u64)
         .map(|step| {
-            let step = learner.step(loader.next(), config, step * config.batch as u64);
+            let step =
+                learner.step(loader.next().expect("read"), config, step * config.batch as u64);
             step.expect("one machine")
         })
         .collect();
@@ -83,7 +84,7 @@ fn weight_decay_shrinks_the_weights_apart_from_the_gradient() {
             Learner::new(&config, &[Device::flex()], None, make, make).expect("valid");
         let data = Dataset::open(&config.data, &config.model, false).expect("embedded");
         let loader = Loader::new(&config, Arc::new(data), 0, 0..config.batch);
-        learner.step(loader.next(), &config, 8).expect("one machine");
+        learner.step(loader.next().expect("read"), &config, 8).expect("one machine");
         let values = learner.model().parameters().into_iter().flat_map(|(_, values)| values);
         values.collect::<Vec<f32>>()
     };
@@ -126,7 +127,7 @@ fn learner(config: &TrainConfig) -> Learner {
 fn batches(config: &TrainConfig, n: usize) -> Vec<Batch> {
     let data = Dataset::open(&config.data, &config.model, config.resize).expect("embedded");
     let loader = Loader::new(config, Arc::new(data), 0, 0..config.batch);
-    (0..n).map(|_| loader.next()).collect()
+    (0..n).map(|_| loader.next().expect("read")).collect()
 }
 
 /// The check of a checkpoint knows where the moments are in Burn's record.
