@@ -109,7 +109,7 @@ const askOurs = (steps, seed) => new Promise((done, fail) => {
   };
   const settings = { steps, method: "euler" };
   const order = { noises: [{ Seed: seed }], settings, guide: null };
-  ours.postMessage([JSON.stringify({ Generate: order })]);
+  ours.postMessage([JSON.stringify({ Generate: { run: 1, order } })]);
 });
 const askTheirs = (message) => new Promise((done, fail) => {
   theirs.onerror = (error) => fail(failed(error));

@@ -123,8 +123,8 @@ fn the_printed_command_resumes_the_run_with_its_settings() {
     let before = launch(&run_folder);
     assert_eq!((&before["devices"], &before["keep"]), (&2.into(), &7.into()));
 
-    // As typed, until it is told to stop, and with more flags.
-    let output = shell(folder.path(), &format!("timeout -s INT 3 {typed}"));
+    // As typed, until it is told to stop, and with more flags. In the foreground, it is told once.
+    let output = shell(folder.path(), &format!("timeout --foreground -s INT 3 {typed}"));
     assert!(said(&output).contains("resuming after"), "{}", said(&output));
     let stopped = said(&output);
     let (_, again) = stopped.split_once("to resume:\n  ").expect("a command");
