@@ -38,6 +38,8 @@ pub(crate) struct Attention {
 }
 
 /// The position bias of attention: what is added to the logit of each pair of tokens.
+// There is one of them for each attention.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone)]
 pub(crate) enum PositionBias {
     /// To be looked up, for all pictures alike.

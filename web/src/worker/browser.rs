@@ -1,6 +1,7 @@
 //! Browser APIs for the worker: the graphics processor, downloads, memory.
 
 use futures::StreamExt;
+use futures::future::{Either, select};
 use gloo_timers::future::TimeoutFuture;
 use js_sys::{Array, Function, Object, Promise, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
@@ -136,6 +137,16 @@ pub async fn lost() -> String {
     let info = JsFuture::from(Promise::resolve(&promise)).await;
     let text = info.ok().and_then(|info| Reflect::get(&info, &"message".into()).ok());
     text.and_then(|text| text.as_string()).unwrap_or_default()
+}
+
+/// Returns whether the graphics processor is lost. What was asked of it fails first, so this waits a
+/// while for the browser to say so.
+pub async fn is_lost() -> bool {
+    if device().is_none() {
+        return false;
+    }
+    let lost = std::pin::pin!(lost());
+    matches!(select(lost, TimeoutFuture::new(1000)).await, Either::Left(_))
 }
 
 /// Destroys the device of the graphics processor. Returns whether there was one.

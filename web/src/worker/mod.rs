@@ -50,7 +50,9 @@ pub fn start() {
             return;
         }
         spawn_local(async move {
-            if let Err(message) = worker.answer(request, bytes, file, started).await {
+            let Err(message) = worker.answer(request, bytes, file, started).await else { return };
+            // The message about a lost device takes the place of those about what failed with it.
+            if !browser::is_lost().await {
                 post(&Event::Failed { message, fatal: false }, None);
             }
         });
