@@ -1826,7 +1826,7 @@ fn the_page_is_small() {
 }
 
 /// KiB of the two programs with gzip and with Brotli at a speed that servers use, before wasm-opt.
-const BUDGETS: [(&str, [usize; 2]); 2] = [("app", [576, 500]), ("worker", [4096, 3072])];
+const BUDGETS: [(&str, [usize; 2]); 2] = [("app", [576, 500]), ("worker", [3200, 2432])];
 
 /// Whoever has no pointer gets everywhere, and sees where.
 #[tokio::test(flavor = "multi_thread")]
