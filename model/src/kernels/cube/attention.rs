@@ -12,14 +12,14 @@ const KEYS: usize = 16;
 /// Largest head: its keys and values must fit into 16 KiB, the least that WebGPU guarantees.
 const LARGEST_HEAD: usize = 128;
 
-/// What the compiler knows of [`attend`].
+/// Compile-time arguments of [`attend`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Plan {
     /// Side of a window, in tokens.
     side: usize,
     /// Channels of a head.
     d: usize,
-    /// Whether the time token has a part in queries, keys and values.
+    /// Presence of the time token's part of queries, keys and values.
     time: bool,
     /// Queries of a work group.
     units: usize,

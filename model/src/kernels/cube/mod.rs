@@ -32,7 +32,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
-/// Whether the kernels of this module accept `x`.
+/// Returns whether the kernels of this module accept `x`.
 pub(crate) fn supports<const D: usize>(x: &Tensor<D>) -> bool {
     let device = x.device();
     matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16)

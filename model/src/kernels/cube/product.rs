@@ -17,7 +17,7 @@ const REGISTERS: usize = 4;
 /// Columns of the left factor, and rows of the right one, that are in shared memory at a time.
 const DEPTH: usize = 16;
 
-/// What the compiler knows of [`product`].
+/// Compile-time arguments of [`product`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Plan {
     /// Rows and columns of a work group's tile.
@@ -29,7 +29,7 @@ struct Plan {
     adds: usize,
 }
 
-/// How the left factor is read.
+/// Source of the left factor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Left {
     Rows,
@@ -38,7 +38,7 @@ enum Left {
     /// As the pixels that the nine weights of a convolution meet.
     Convolution {
         stride: usize,
-        /// Whether the map is enlarged first: to twice its sides, repeating every pixel.
+        /// Enlargement of the map first, to twice its sides, by repeating every pixel.
         enlarged: bool,
     },
 }
@@ -359,7 +359,7 @@ fn tile(rows: usize, columns: usize) -> [usize; 2] {
     if rows.div_ceil(large[0]) * columns.div_ceil(large[1]) >= 256 { large } else { [32, 32] }
 }
 
-/// Whether [`linear`] computes this map.
+/// Returns whether [`linear`] computes this map.
 pub(crate) fn linear_supports(map: &LinearMap) -> bool {
     let extra = map.adds.len() + if map.norm.is_some() { 2 } else { 0 };
     supports(&map.x) && extra <= 2 && map.activation != Some(Activate::Gelu)

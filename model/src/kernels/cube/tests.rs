@@ -15,7 +15,7 @@ fn normal<const D: usize>(shape: [usize; D], index: u64) -> Tensor<D> {
     Tensor::from_data(TensorData::new(values, shape), &Device::flex())
 }
 
-/// The same values on the GPU, as `dtype`.
+/// Copies values to the GPU, as `dtype`.
 fn on_gpu<const D: usize>(x: &Tensor<D>, dtype: DType) -> Tensor<D> {
     let device = Device::wgpu(Default::default());
     Tensor::<D>::from_data(x.clone().into_data(), &device).cast(dtype)
