@@ -13,6 +13,18 @@ const MAX_SIDE: u32 = 8192;
 /// Maximum size of an image file in bytes.
 pub const MAX_FILE: u64 = 64 << 20;
 
+/// Checks the size of an image file in bytes.
+///
+/// # Errors
+///
+/// If it is larger than [`MAX_FILE`].
+pub fn check_file(size: u64) -> Result<(), String> {
+    if size <= MAX_FILE {
+        return Ok(());
+    }
+    Err(format!("{size} bytes, more than the limit of {MAX_FILE}"))
+}
+
 /// Number of bytes at the start of a file that mostly suffice to find the size of its image.
 const START: u64 = 16 << 10;
 

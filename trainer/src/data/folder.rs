@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::classes::{self, is_image};
-use super::decode::{DecodedImage, MAX_FILE};
+use super::decode::{DecodedImage, MAX_FILE, check_file};
 use super::error::DataError;
 use super::item::{Index, Listed};
 use super::slow_bar::{SlowBar, Unit};
@@ -71,21 +71,12 @@ impl Folder {
 
     /// Reads at most `limit` bytes of a file.
     fn file(&self, i: usize, limit: u64) -> Result<Vec<u8>, String> {
+        let reason = |e: std::io::Error| e.to_string();
+        let file = File::open(self.root.join(&*self.index.images[i].name)).map_err(reason)?;
+        check_file(file.metadata().map_err(reason)?.len())?;
         let mut bytes = Vec::new();
-        let file = File::open(self.root.join(&*self.index.images[i].name));
-        let read = file.and_then(|file| {
-            let size = file.metadata()?.len();
-            if size <= MAX_FILE {
-                file.take(limit).read_to_end(&mut bytes)?;
-            }
-            Ok(size)
-        });
-        match read.map_err(|e| e.to_string())? {
-            size if size > MAX_FILE => {
-                Err(format!("{size} bytes, more than the limit of {MAX_FILE}"))
-            }
-            _ => Ok(bytes),
-        }
+        file.take(limit).read_to_end(&mut bytes).map_err(reason)?;
+        Ok(bytes)
     }
 }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::classes::{by_name, by_number, is_image};
-use super::decode::{DecodedImage, MAX_FILE};
+use super::decode::{DecodedImage, MAX_FILE, check_file};
 use super::error::DataError;
 use super::item::{Classes, Index, Listed};
 use super::slow_bar::{SlowBar, Unit};
@@ -264,9 +264,7 @@ impl TarShards {
     /// Reads at most `limit` bytes of an image file.
     fn file(&self, i: usize, limit: u64) -> Result<Vec<u8>, String> {
         let Place { shard, offset, size } = self.places[i];
-        if size > MAX_FILE {
-            return Err(format!("{size} bytes, more than the limit of {MAX_FILE}"));
-        }
+        check_file(size)?;
         let read = File::open(&self.shards[shard as usize])
             .and_then(|file| Bytes::File(file).read(offset, size.min(limit) as usize));
         read.map_err(|e| format!("cannot be read ({e})"))
