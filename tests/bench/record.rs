@@ -28,7 +28,10 @@ fn main() {
     let model = Model::from_weights(&weights, &device);
     let names = weights.card().class_names(model.config.classes());
     let classes = find_all(&names, RECORDED.1).expect("classes of the model");
-    let settings = Settings { classes, ..Settings::first_for(&model.config) };
+    let card = weights.card();
+    let usual = card.sampling_for(&model.config).cloned();
+    let usual = usual.unwrap_or_else(|| Settings::first_for(&model.config));
+    let settings = Settings { classes, ..usual };
     let seeds: Vec<u64> = RECORDED.0.collect();
 
     let shape = model.config.image_shape();

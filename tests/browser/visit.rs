@@ -22,7 +22,7 @@ fn the_recording_is_of_the_shipped_model() {
     let path = folder.path().join("grid.png");
     let (seeds, classes) = tests::RECORDED;
     trainer()
-        .args(["sample", "--steps", "12", "--sampler", "ipndm", "--columns", "4", "--weights"])
+        .args(["sample", "--recommended", "--columns", "4", "--weights"])
         .arg(root().join("www/weights/tiny-emoji.safetensors"))
         .args(["--seeds", &format!("{}-{}", seeds.start(), seeds.end()), "--class", classes])
         .arg("--output")

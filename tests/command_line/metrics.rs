@@ -234,6 +234,61 @@ fn an_interrupted_evaluation_gives_the_same_numbers() {
 }
 
 #[test]
+fn values_go_into_the_card_of_the_weights_that_they_are_of() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name);
+    let reference = path("a.npz");
+    reference_of(&folder_of(folder.path(), "a", 0..6), &reference);
+    let weights = path("w.safetensors");
+    let shipped =
+        fs::read(tests::root().join("www/weights/tiny-emoji.safetensors")).expect("there");
+    fs::write(&weights, &shipped).expect("written");
+    let sampling = ["--sampler", "euler", "--steps", "2", "--seeds", "0-4", "--card"];
+    let flags = [&sampling[..], &["--weights", text(&weights)]].concat();
+    let report = evaluate(&reference, &flags);
+    let info = |path: &Path| -> Value {
+        serde_json::from_str(&run(&["info", text(path), "--json", "--tensors"])).expect("JSON")
+    };
+    let card = &info(&weights)["card"];
+    let quality = &card["quality"];
+    let metrics = quality["metrics"].as_array().expect("a list");
+    assert_eq!(metrics.len(), report["results"].as_object().expect("results").len());
+    for metric in metrics {
+        let measured = &report["results"][metric["name"].as_str().expect("a name")];
+        assert_eq!(metric["value"], measured["value"]);
+        assert_eq!(metric.get("deviation"), measured.get("deviation"));
+    }
+    assert_eq!(quality["samples"], 5);
+    assert_eq!(quality["sampling"], "euler, 2 steps, 2 evaluations");
+    assert_eq!(quality["reference"], "a.npz, 6 images");
+
+    // Nothing else has changed: the same evaluation gives the same values, which replace the first.
+    let first = fs::read(&weights).expect("there");
+    let again = evaluate(&reference, &flags);
+    assert_eq!(again["results"], report["results"]);
+    assert!(fs::read(&weights).expect("there") == first);
+    let original = path("original.safetensors");
+    fs::write(&original, &shipped).expect("written");
+    let (before, after) = (info(&original), info(&weights));
+    for part in ["tensors", "config", "precision"] {
+        assert_eq!(before[part], after[part]);
+    }
+    for field in ["name", "images_seen", "classes"] {
+        assert_eq!(before["card"][field], after["card"][field]);
+    }
+
+    // Other files have no card, which is said before anything is computed.
+    let network = ["--allow-unknown-network", "--network", network(), "--reference"];
+    let common = [&["evaluate", "--card"][..], &network, &[text(&reference)]].concat();
+    let refused = |args: &[&str]| fails(&[&common[..], args].concat());
+    let error = refused(&["--weights", text(folder.path())]);
+    assert!(error.contains("only a weights file has a card"), "{error}");
+    let error = refused(&["--weights", text(&reference)]);
+    assert!(error.contains("a.npz"), "{error}");
+    assert!(refused(&[]).contains("--weights"));
+}
+
+#[test]
 fn unusable_input_is_named() {
     let folder = TempDir::new().expect("a temporary folder");
     let path = |name: &str| folder.path().join(name);

@@ -1,10 +1,12 @@
 //! Samplers and image files.
 
 use std::fs;
+use std::path::Path;
 
 use tempfile::TempDir;
+use tests::root;
 
-use crate::support::{largest_difference, png, run, text};
+use crate::support::{fails, largest_difference, png, run, text};
 
 #[test]
 fn a_seed_is_a_picture_however_it_is_asked_for() {
@@ -88,4 +90,54 @@ fn samplers_of_higher_order_draw_the_same_pictures() {
         assert!(off < 3.0, "{sampler:?}: {off} levels off on average");
         assert_ne!(picture, heun, "{sampler:?}");
     }
+}
+
+#[test]
+fn the_card_recommends_sampling_settings() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name);
+    let (shipped, bare, advised) = (
+        root().join("www/weights/tiny-emoji.safetensors"),
+        path("bare.safetensors"),
+        path("advised.safetensors"),
+    );
+    let with_card = |card: &str, output: &Path| {
+        fs::write(path("card.json"), card).expect("written");
+        let flags = ["-o", text(output), "--precision", "f16", "--card"];
+        run(&[&["export", text(&shipped)], &flags[..], &[text(&path("card.json"))]].concat());
+    };
+    with_card(r#"{"sampling": null}"#, &bare);
+    with_card(
+        r#"{"sampling": {"steps": 2, "method": "euler", "guidance":
+            {"scale": 3.0, "course": {"kind": "constant"}, "channels": "all", "sigma_low": 1.0}}}"#,
+        &advised,
+    );
+    let sample = |weights: &Path, flags: &[&str]| {
+        let common = ["sample", "--seeds", "3,4", "--weights", text(weights), "--output"];
+        let output = path("out.png");
+        run(&[&common[..], &[text(&output)], flags].concat());
+        png(&output)
+    };
+
+    // They are the settings of the flags, which apply if the recommended ones are not asked for.
+    let classes = ["--classes", "otter"];
+    let flags = ["--sampler", "euler", "--steps", "2", "--guidance", "3", "--guidance-power", "0"];
+    let flags = [&flags[..], &["--guidance-channels", "all", "--guidance-min", "1"]].concat();
+    let expected = sample(&bare, &[&classes[..], &flags].concat());
+    let recommended = [&classes[..], &["--recommended"]].concat();
+    assert!(sample(&advised, &recommended) == expected);
+    assert!(sample(&advised, &[&classes[..], &["--steps", "2"]].concat()) != expected);
+    // Without a class there is no guidance.
+    let plain = sample(&bare, &["--sampler", "euler", "--steps", "2"]);
+    assert!(sample(&advised, &["--recommended"]) == plain);
+
+    let error = fails(&["sample", "--recommended", "--weights", text(&bare)]);
+    assert!(error.contains("recommends no sampling settings"), "{error}");
+    let error = fails(&["sample", "--recommended", "--steps", "3"]);
+    assert!(error.contains("cannot be used with"), "{error}");
+    // Settings that cannot be used are none.
+    with_card(r#"{"sampling": {"steps": 0}}"#, &path("unusable.safetensors"));
+    let unusable = path("unusable.safetensors");
+    let error = fails(&["sample", "--recommended", "--weights", text(&unusable)]);
+    assert!(error.contains("recommends no sampling settings"), "{error}");
 }

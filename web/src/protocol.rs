@@ -268,9 +268,11 @@ pub struct Usual {
 }
 
 impl Usual {
-    /// Returns the usual settings of a model.
-    pub fn of(config: &ModelConfig) -> Self {
-        Self { first: Settings::first_for(config), paper: Settings::paper_for(config) }
+    /// Returns the usual settings of a model: those that its card recommends, if any.
+    pub fn of(config: &ModelConfig, card: &Card) -> Self {
+        let recommended = card.sampling_for(config).cloned();
+        let first = recommended.unwrap_or_else(|| Settings::first_for(config));
+        Self { first, paper: Settings::paper_for(config) }
     }
 }
 
@@ -416,6 +418,23 @@ pub struct Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::config::{ImageConfig, NetworkConfig, PrecondConfig};
+
+    #[test]
+    fn a_card_recommends_the_first_settings() {
+        let network = NetworkConfig::Image(ImageConfig::default());
+        let config = ModelConfig { network, precond: PrecondConfig::default() };
+        let usual = |sampling| Usual::of(&config, &Card { sampling, ..Card::default() });
+        assert_eq!(usual(None), Usual::default());
+        let six = Settings { steps: 6, ..Settings::default() };
+        assert_eq!(usual(Some(six.clone())), Usual { first: six.clone(), ..Usual::default() });
+        // What cannot be used is left out.
+        for steps in [0, Settings::MAX_STEPS + 1] {
+            assert_eq!(usual(Some(Settings { steps, ..six.clone() })), Usual::default());
+        }
+        let classes = vec![model::label::Label::NONE];
+        assert_eq!(usual(Some(Settings { classes, ..six })), Usual::default());
+    }
 
     #[test]
     fn a_token_is_a_row_in_the_map_of_its_window() {

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::ModelConfig;
+use crate::diffusion::settings::Settings;
+
 /// Model card: a description of a set of weights for those who use them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -25,6 +28,12 @@ pub struct Card {
     /// Loss on held-out pictures, with the weights of the file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation_loss: Option<f64>,
+    /// Measured quality of generated images, if it was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Quality>,
+    /// Sampling settings that suit these weights, without classes, if the usual ones do not. Users
+    /// check them before use, as everything in a file.
+    pub sampling: Option<Settings>,
     /// The machine that trained it.
     pub hardware: String,
     /// Time spent training, in seconds.
@@ -49,7 +58,44 @@ pub struct ClassGroup {
     pub classes: Vec<usize>,
 }
 
+/// Measured quality of generated images, with what makes the values comparable.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Quality {
+    /// Values.
+    pub metrics: Vec<Metric>,
+    /// Number of generated images.
+    pub samples: usize,
+    /// The sampler: its method, steps and evaluations.
+    pub sampling: String,
+    /// The images that they are compared with.
+    pub reference: String,
+}
+
+/// A metric of generated images.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Metric {
+    /// Name, such as FID.
+    pub name: String,
+    /// Value.
+    pub value: f64,
+    /// Standard deviation over splits or subsets, if the metric has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deviation: Option<f64>,
+}
+
 impl Card {
+    /// Returns the recommended sampling settings, if there are any and `config` allows them.
+    pub fn sampling_for(&self, config: &ModelConfig) -> Option<&Settings> {
+        let usable = |settings: &&Settings| {
+            settings.classes.is_empty()
+                && settings.validate().is_ok()
+                && settings.validate_for(config).is_ok()
+        };
+        self.sampling.as_ref().filter(usable)
+    }
+
     /// Returns the names of a model's `count` classes: those of the card, or the class indices if
     /// the card does not have `count` names.
     pub fn class_names(&self, count: usize) -> Vec<String> {

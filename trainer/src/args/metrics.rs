@@ -97,6 +97,9 @@ pub struct EvaluateArgs {
     /// Print a JSON object instead of a table.
     #[arg(help_heading = "Output", long)]
     pub json: bool,
+    /// Also write the values into the model card of the weights file, in place of earlier ones.
+    #[arg(help_heading = "Output", long, requires = "weights")]
+    pub card: bool,
     /// Batch size.
     #[arg(help_heading = "Images", long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub batch: u32,

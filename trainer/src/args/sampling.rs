@@ -55,6 +55,18 @@ pub struct SampleArgs {
     /// process would. The last one to finish completes the output.
     #[arg(help_heading = "Images", long, value_name = "PART/PARTS", value_parser = shard)]
     pub shard: Option<Shard>,
+    /// Use the sampling settings that the model card recommends, in place of the flags for sampler and
+    /// guidance.
+    #[arg(
+        help_heading = "Sampler",
+        long,
+        conflicts_with_all = [
+            "steps", "sampler", "order", "eta", "variance", "respacing", "levels", "sigma_min",
+            "sigma_max", "rho", "clip_denoised", "churn", "churn_min", "churn_max", "churn_noise",
+            "guidance", "guidance_power", "guidance_channels", "guidance_min", "guidance_max",
+        ]
+    )]
+    pub recommended: bool,
     /// Print the class below each image of the grid.
     #[arg(help_heading = "Output", long, conflicts_with = "separate", requires = "classes")]
     pub labels: bool,

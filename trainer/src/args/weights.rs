@@ -29,8 +29,8 @@ impl From<PrecisionKind> for Precision {
 /// Flags of `trainer export`.
 #[derive(Args, Clone)]
 pub struct ExportArgs {
-    /// Run folder or checkpoint.
-    #[arg(value_name = "RUN|CHECKPOINT")]
+    /// Run folder, checkpoint or weights file.
+    #[arg(value_name = "RUN|FILE")]
     pub run: PathBuf,
     /// Weights file to write.
     #[arg(long, short, value_name = "FILE")]

@@ -1,4 +1,4 @@
-//! `trainer export`: writes a weights file from a checkpoint.
+//! `trainer export`: writes a weights file from a checkpoint or another weights file.
 
 use anstream::println;
 use anyhow::{Context, ensure};
@@ -6,28 +6,23 @@ use burn::tensor::Device;
 use model::card::Card;
 
 use crate::args::ExportArgs;
-use crate::run::checkpoint::{self, Checkpoint, Part};
-use crate::run::report::warn;
-use crate::weights::card::card;
+use crate::weights::load::load;
 use crate::weights::save::save;
 
 /// Runs the command.
 ///
 /// # Errors
 ///
-/// If the checkpoint cannot be read or the file cannot be written.
+/// If the weights cannot be read or the file cannot be written.
 pub fn run(args: ExportArgs) -> anyhow::Result<()> {
     ensure!(
         args.overwrite || !args.output.exists(),
         "{} exists; use --overwrite to replace it",
         args.output.display()
     );
-    let checkpoint = if args.run.is_dir() {
-        checkpoint::find(&args.run, warn)?.2
-    } else {
-        Checkpoint::load(&args.run)?
-    };
-    let mut card = serde_json::to_value(card(&checkpoint.progress))?;
+    let loaded = load(Some(&args.run), &Device::flex())?;
+    // It was measured on the weights as they were rounded before.
+    let mut card = serde_json::to_value(Card { quality: None, ..loaded.card })?;
     if let Some(path) = &args.card {
         let context =
             || format!("{}: expected a JSON object with fields of the model card", path.display());
@@ -41,14 +36,13 @@ pub fn run(args: ExportArgs) -> anyhow::Result<()> {
         }
     }
     let card: Card = serde_json::from_value(card).context("the model card")?;
-    let model = checkpoint.model(Part::Ema, &Device::flex());
-    let bytes = save(&args.output, &model, &card, args.precision.into())?;
+    let bytes = save(&args.output, &loaded.model, &card, args.precision.into())?;
     println!(
         "{}: {} parameters, {:.1} MB, after {} images",
         args.output.display(),
-        model.network.parameter_count(),
+        loaded.model.network.parameter_count(),
         bytes as f64 / 1e6,
-        checkpoint.progress.images
+        card.images_seen
     );
     Ok(())
 }

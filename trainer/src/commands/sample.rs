@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anstream::println;
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use model::classes::list;
 use model::generate::Settings;
 use model::picture::{Origin, Rgb};
@@ -33,6 +33,18 @@ pub fn run(args: SampleArgs) -> anyhow::Result<ExitCode> {
     let seeds = seeds(&args.seeds)?;
     let mut source = Source::load(&args)?;
     let labels = Labels::from_args(&args.guidance, &source.class_names)?;
+    let all_settings = match &source.recommended {
+        Some(settings) if args.recommended => {
+            // Guidance towards no class has no effect.
+            let guidance = settings.guidance.filter(|_| args.guidance.classes.is_some());
+            vec![Settings { guidance, ..settings.clone() }]
+        }
+        None if args.recommended => bail!(
+            "--recommended: the card of {} recommends no sampling settings; leave the flag out",
+            source.model
+        ),
+        _ => all_settings,
+    };
     let validated = |mut settings: Settings| {
         let config = &source.generators[0].model.config;
         settings.use_process_of(config);
@@ -101,6 +113,8 @@ struct Source {
     vae_sha256: Option<String>,
     /// Names of the classes.
     class_names: Vec<String>,
+    /// Sampling settings that the model card recommends.
+    recommended: Option<Settings>,
 }
 
 impl Source {
@@ -112,6 +126,7 @@ impl Source {
             weights_sha256: String::new(),
             vae_sha256: None,
             class_names: Vec::new(),
+            recommended: None,
         };
         for device in devices {
             let loaded = load(args.weights.as_deref(), &device)?;
@@ -131,6 +146,7 @@ impl Source {
                  stabilityai/sd-vae-ft-ema)"
             );
             source.class_names = loaded.card.class_names(config.classes());
+            source.recommended = loaded.card.sampling_for(config).cloned();
             source.model = loaded.card.name;
             source.weights_sha256 = loaded.sha256;
             let (vae, sha256) = autoencoder.map(|a| (a.vae, a.sha256)).unzip();

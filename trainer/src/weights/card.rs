@@ -18,6 +18,8 @@ pub fn card(progress: &Progress) -> Card {
         images_seen: progress.images,
         loss: progress.loss,
         validation_loss: progress.validation_loss,
+        quality: None,
+        sampling: None,
         hardware: progress.hardware.clone(),
         training_seconds: progress.seconds,
         made_with: format!("trainer {}", env!("CARGO_PKG_VERSION")),

@@ -1,6 +1,7 @@
 //! The view "About": how it works, measured speed, the model, stored files.
 
 use leptos::prelude::*;
+use model::card::{Metric, Quality};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::{JsFuture, spawn_local};
 
@@ -142,6 +143,17 @@ fn Machine(state: State) -> impl IntoView {
     }
 }
 
+/// Returns the measured quality of a model's pictures in words.
+fn measured(quality: &Quality) -> String {
+    let value = |metric: &Metric| {
+        let deviation = metric.deviation.map_or(String::new(), |value| format!(" ± {value:.4}"));
+        format!("{} {:.4}{deviation}", metric.name, metric.value)
+    };
+    let values: Vec<String> = quality.metrics.iter().map(value).collect();
+    let Quality { samples, sampling, reference, .. } = quality;
+    format!("{}: {samples} pictures ({sampling}) against {reference}", values.join(", "))
+}
+
 /// The card of the model.
 #[component]
 fn Card(state: State) -> impl IntoView {
@@ -150,6 +162,7 @@ fn Card(state: State) -> impl IntoView {
             let card = ready.card;
             let loss = card.loss.map_or("not recorded".into(), |loss| format!("{loss:.4}"));
             let hours = card.training_seconds / 3600.0;
+            let quality = card.quality.as_ref().map_or(String::new(), measured);
             let rows = [
                 ("Name", card.name),
                 ("Makes", card.summary),
@@ -159,6 +172,7 @@ fn Card(state: State) -> impl IntoView {
                 ("Started from", card.started_from),
                 ("Images seen", thousands(card.images_seen)),
                 ("Training loss", loss),
+                ("Image quality", quality),
                 ("Trained with", format!("{hours:.1} hours on {}", card.hardware)),
                 ("Parameters", thousands(ready.parameters as u64)),
                 ("Multiply-adds", format!("{:.2} G for one evaluation", ready.macs as f64 / 1e9)),

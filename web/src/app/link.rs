@@ -5,6 +5,7 @@ use wasm_bindgen::JsValue;
 
 use super::state::State;
 use crate::names::opening;
+use crate::protocol::Usual;
 use crate::scene::{Scene, is_new, refused};
 
 /// Returns the part of the address from `#` on.
@@ -33,6 +34,7 @@ pub fn keep(state: State) {
         if let Some(ready) =
             state.ready.read_untracked().as_ref().filter(|_| state.anew.get_untracked())
         {
+            scene.fit(&Usual::default(), &ready.usual);
             scene.open(opening(&state.names.read_untracked(), &ready.card.class_groups));
         }
         state.refused.set(refused(&link));

@@ -180,6 +180,16 @@ pub fn is_new(link: &str) -> bool {
     pairs.all(|pair| pair.is_empty() || pair.split('=').next() == Some(TOUR))
 }
 
+/// Returns whether a link has sampling settings, which then are not to be replaced by those that a
+/// model's card recommends.
+pub fn has_settings(link: &str) -> bool {
+    let mut pairs = link.trim_start_matches('#').split('&');
+    pairs.any(|pair| {
+        let name = pair.split('=').next().unwrap_or_default();
+        name != "classes" && FIELDS.iter().any(|field| field.name == name)
+    })
+}
+
 impl Scene {
     /// Returns the scene that links are relative to: the default one with the paper's settings.
     fn plain() -> Self {
@@ -335,6 +345,17 @@ mod tests {
             let mut scene = Scene::decode(link);
             scene.fit(&Usual::default(), model);
             assert_eq!(&scene.settings, want, "{link}");
+        }
+    }
+
+    #[test]
+    fn a_link_with_settings_is_told_from_others() {
+        for link in ["steps=6", "#seed=7&steps=12&sampler=ipndm", "classes=2&guidance=3"] {
+            assert!(has_settings(link), "{link}");
+        }
+        // The settings of a comparison and of the playground are others.
+        for link in ["", "#", "seed=7&count=4", "classes=2,3", NO_CLASS, "b-steps=6", "stepsize=3"] {
+            assert!(!has_settings(link), "{link}");
         }
     }
 

@@ -23,7 +23,7 @@ use crate::protocol::{Guide, Noise, Order, Usual};
 pub use compare::differences;
 pub use field::{Choice, Field, Place, Value};
 pub use fields::{FIELDS, fields_at};
-pub use link::{NO_CLASS, is_new, name_of};
+pub use link::{NO_CLASS, has_settings, is_new, name_of};
 pub use metadata::keep_one;
 pub use range::number;
 pub use refused::refused;

@@ -263,7 +263,7 @@ impl Worker {
             size: [width, height],
             latent: is_latent(&model.config).then_some(channels),
             classes: model.config.classes(),
-            usual: Usual::of(&model.config),
+            usual: Usual::of(&model.config, weights.card()),
             blocks: network.blocks().iter().map(block).collect(),
             deviation: deviation.ok().flatten(),
             backend: place.backend,

@@ -1,13 +1,17 @@
 //! `trainer evaluate`: measures the quality of generated images.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use anyhow::{Context, ensure};
 use burn::tensor::Device;
 use metrics::network::FeatureNetwork;
 use metrics::reference::Reference;
 use metrics::store::Store;
+use model::Model;
+use model::card::Card;
 use model::generate::Settings;
+use model::weights::Weights;
 use serde_json::json;
 
 use super::collect::Collector;
@@ -15,11 +19,14 @@ use super::load_network;
 use super::report::{Report, Source};
 use super::scores::{Plan, Prepared, scores};
 use crate::args::{EvaluateArgs, seeds};
+use crate::files::hash::sha256;
+use crate::run::checkpoint::Checkpoint;
 use crate::run::report::{print_message, warn};
 use crate::samples::generate::one_batch;
 use crate::samples::labels::Labels;
 use crate::weights::autoencoder::Autoencoder;
-use crate::weights::load::{LoadedModel, load};
+use crate::weights::load::{LoadedModel, load, read};
+use crate::weights::save::save;
 
 /// Number of samples below which covariances of Inception's features are singular.
 const FEW: usize = 2_048;
@@ -33,6 +40,10 @@ const PROTOCOL: usize = 50_000;
 ///
 /// If the flags are invalid, a file cannot be used, or there are too few samples.
 pub fn run(args: EvaluateArgs) -> anyhow::Result<()> {
+    let card = if args.card { args.weights.as_deref() } else { None };
+    if let Some(path) = card {
+        check_has_card(path)?;
+    }
     let device = args.device.device.open()?;
     let model = match &args.images {
         Some(_) => None,
@@ -83,9 +94,54 @@ pub fn run(args: EvaluateArgs) -> anyhow::Result<()> {
         notes: plan.notes,
     };
     if args.json {
-        return report.print_json();
+        report.print_json()?;
+    } else {
+        report.print_table();
     }
-    report.print_table();
+    if let Some(path) = card {
+        write_card(path, &report)?;
+    }
+    Ok(())
+}
+
+/// Checks that a path is that of a weights file of ours, whose card can be changed.
+///
+/// # Errors
+///
+/// If it is a run folder, a checkpoint or another file.
+fn check_has_card(path: &Path) -> anyhow::Result<()> {
+    let problem =
+        "only a weights file has a card that can be changed: write one with trainer export";
+    ensure!(!path.is_dir(), "{}: {problem}", path.display());
+    let bytes = read(Some(path))?;
+    ensure!(!Checkpoint::is_checkpoint(&bytes), "{}: {problem}", path.display());
+    let weights = Weights::parse(&bytes).with_context(|| path.display().to_string())?;
+    // Files of the official release have neither.
+    ensure!(weights.answer().is_some(), "{}: {problem}", path.display());
+    Ok(())
+}
+
+/// Writes the values into the card of the weights file that they were measured on.
+///
+/// # Errors
+///
+/// If the file was changed in the meantime, or cannot be written.
+fn write_card(path: &Path, report: &Report) -> anyhow::Result<()> {
+    let bytes = read(Some(path))?;
+    let measured = match &report.source {
+        Source::Generated { weights_sha256, .. } => weights_sha256.as_str(),
+        Source::Images { .. } => "",
+    };
+    ensure!(
+        sha256(&bytes) == measured,
+        "{} was changed during the evaluation; its card was not written",
+        path.display()
+    );
+    let weights = Weights::parse(&bytes).with_context(|| path.display().to_string())?;
+    let card = Card { quality: report.quality(), ..weights.card().clone() };
+    let model = Model::from_weights(&weights, &Device::flex());
+    save(path, &model, &card, weights.precision())?;
+    print_message!("wrote the values into the card of {}", path.display());
     Ok(())
 }
 

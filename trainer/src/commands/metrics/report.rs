@@ -1,10 +1,13 @@
 //! The report of an evaluation: the values, and everything that makes them comparable.
 
+use std::path::Path;
+
 use anstream::println;
 use metrics::inception_score::SPLIT;
 use metrics::kernel::{SUBSET, SUBSETS};
 use metrics::neighbours::NEIGHBOURS;
 use metrics::network::Identity;
+use model::card::{Metric, Quality};
 use model::generate::Settings;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -107,6 +110,25 @@ impl Report {
         });
         println!("{}", serde_json::to_string_pretty(&report)?);
         Ok(())
+    }
+
+    /// Returns the values for the model card; `None` if the images were not generated.
+    pub fn quality(&self) -> Option<Quality> {
+        let Source::Generated { settings, evaluations, .. } = &self.source else { return None };
+        let metric = |score: &Score| Metric {
+            name: score.name.clone(),
+            value: score.value,
+            deviation: score.deviation,
+        };
+        let name = Path::new(&self.reference).file_name().unwrap_or_default().to_string_lossy();
+        let images = self.reference_images.map_or_else(String::new, |n| format!(", {n} images"));
+        let (steps, method) = (settings.steps, method(settings));
+        Some(Quality {
+            metrics: self.scores.iter().map(metric).collect(),
+            samples: self.count,
+            sampling: format!("{method}, {steps} steps, {evaluations} evaluations"),
+            reference: format!("{name}{images}"),
+        })
     }
 
     /// Prints a table.

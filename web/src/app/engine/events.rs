@@ -7,6 +7,7 @@ use model::picture::Rgb;
 
 use super::{Asked, Engine, faults};
 use crate::adapter::waits;
+use crate::app::link::hash;
 use crate::app::state::{Doing, Frame, Run};
 use crate::app::survey;
 use crate::looks::Question;
@@ -14,7 +15,7 @@ use crate::memory::is_shortage;
 use crate::names::opening;
 use crate::plot::Attention;
 use crate::protocol::{Event, Order, Usual};
-use crate::scene::View;
+use crate::scene::{View, has_settings};
 
 /// Number of attention rows that are kept, besides those that are shown. A row of 1024 tokens with 16
 /// heads takes 128 KiB.
@@ -218,7 +219,11 @@ impl Engine {
         let anew = state.anew.get_untracked();
         match &before {
             None => {
-                state.scene.update(|scene| scene.fit(&Usual::default(), &ready.usual));
+                // Other noise levels than the paper's cannot be kept: the model has its own.
+                let other = ready.usual.paper != Usual::default().paper;
+                if other || !has_settings(&hash()) {
+                    state.scene.update(|scene| scene.fit(&Usual::default(), &ready.usual));
+                }
                 if anew && !begins.is_empty() {
                     state.scene.update(|scene| scene.open(begins));
                     let scene = state.scene.read_untracked();
