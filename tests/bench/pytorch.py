@@ -7,6 +7,9 @@ is, and compiled by `torch.compile`, if a C++ compiler is there.
     pip install torch safetensors numpy
     cargo build --workspace
     python3 tests/bench/pytorch.py
+
+`--device cuda` compares on a GPU (build the trainer with the feature `cuda`), `--precision bf16` in
+bfloat16: both sides keep weights in single precision for training, PyTorch by `torch.autocast`.
 """
 
 import argparse
@@ -164,12 +167,15 @@ def processor():
     return "unknown processor"
 
 
-def median(work, least):
+def median(work, least, wait):
+    """The median time of `work`, after which `wait` waits for the device."""
     work()
+    wait()
     times, started = [], time.perf_counter()
     while time.perf_counter() - started < least or len(times) < 3:
         before = time.perf_counter()
         work()
+        wait()
         times.append(time.perf_counter() - before)
     return statistics.median(times)
 
@@ -182,6 +188,8 @@ def main():
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=6, help="time for each measurement")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
 
@@ -202,7 +210,9 @@ def main():
         into, out = f"{folder}/in.safetensors", f"{folder}/out.safetensors"
         noisy = x * sigma[:, None, None, None]
         save_file({"x": noisy, "sigma": sigma}, into)
+        device = "flex" if args.device == "cpu" else args.device
         command = [args.trainer, "denoise", "--weights", args.weights, "--input", into]
+        command += ["--device", device]
         subprocess.run([*command, "--output", out], check=True, stdout=subprocess.DEVNULL)
         with torch.no_grad():
             theirs = denoise(network, noisy, sigma, sigma_data)
@@ -211,14 +221,21 @@ def main():
         print(f"largest difference of what both denoise, relative: {off:.1e}")
         assert off < 1e-4, "these are two networks"
 
+    network.to(args.device)
+    x, sigma = x.to(args.device), sigma.to(args.device)
+    half = torch.autocast(args.device, torch.bfloat16, enabled=args.precision == "bf16")
+    wait = torch.cuda.synchronize if args.device == "cuda" else lambda: None
+
     def works(network):
         def forward(x):
-            with torch.no_grad():
+            with torch.no_grad(), half:
                 denoise(network, x, sigma, sigma_data)
 
         def both(x):
             network.zero_grad()
-            (denoise(network, x, sigma, sigma_data) - x).square().sum().backward()
+            with half:
+                loss = (denoise(network, x, sigma, sigma_data) - x).square().sum()
+            loss.backward()
 
         return {"forward": forward, "forward, backward": both}
 
@@ -229,7 +246,7 @@ def main():
     memory = {}
     for _ in range(args.rounds):
         command = [args.trainer, "bench", args.preset, "--json", "--batch", str(args.batch)]
-        command += ["--time", f"{args.seconds}s"]
+        command += ["--time", f"{args.seconds}s", "--device", device, "--precision", args.precision]
         for kind in ["forward", "training"]:
             # A process each, so that the memory is that of the one kind.
             lines = subprocess.run(
@@ -245,10 +262,12 @@ def main():
                 for layout in [torch.contiguous_format, torch.channels_last]:
                     network.to(memory_format=layout)
                     pictures = x.to(memory_format=layout)
-                    best = max(best, args.batch / median(lambda: work(pictures), args.seconds))
+                    best = max(best, args.batch / median(lambda: work(pictures), args.seconds, wait))
                 speed[what][who].append(best)
-    print(f"{processor()}, {torch.get_num_threads()} threads")
-    print(f"PyTorch {torch.__version__}, batch {args.batch}")
+    gpu = args.device == "cuda"
+    threads = f"{processor()}, {torch.get_num_threads()} threads"
+    print(torch.cuda.get_device_name() if gpu else threads)
+    print(f"PyTorch {torch.__version__}, batch {args.batch}, {args.precision}")
     head = "".join(f"{who:>10}{'ratio':>8}" for who in networks)
     print(f"{'images/s':<20}{'ours':>10}{head}{'our memory, MB':>17}")
     for what, found in speed.items():

@@ -86,7 +86,7 @@ impl DeviceKind {
             DeviceKind::Wgpu => Some(|_| Device::wgpu(Default::default())),
             #[cfg(feature = "vulkan")]
             DeviceKind::Vulkan => Some(|_| Device::vulkan(Default::default())),
-            #[cfg(feature = "cuda")]
+            #[cfg(feature = "cuda-plain")]
             DeviceKind::Cuda => Some(|index| Device::cuda(index)),
             #[allow(unreachable_patterns)]
             _ => None,

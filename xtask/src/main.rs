@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod emoji;
+mod gpu_day;
 mod shell;
 mod site;
 mod tools;
@@ -24,6 +25,7 @@ cargo xtask test       set up what is missing, then run every check and every te
 cargo xtask setup      install, or name, what the checks, the page and its tests need
 cargo xtask site       build the page into dist/; --optimise makes it smaller, with wasm-opt
 cargo xtask device D   compare a GPU (D: cuda, vulkan or wgpu) with the CPU
+cargo xtask gpu-day    all measurements of a GPU, in steps of ten minutes; --help lists them
 cargo xtask bench      measure the built page in a browser: sizes, start, sampling
 cargo xtask firefox    use the built page in Firefox; needs firefox-esr, Node.js and npm
 cargo xtask manifest   write www/weights/manifest.json for the files beside it
@@ -52,6 +54,7 @@ fn task() -> anyhow::Result<()> {
         ["setup"] => set_up(),
         ["site"] => site::build(&tools::set_up()?, false),
         ["site", "--optimise"] => site::build(&tools::set_up()?, true),
+        ["gpu-day", ref args @ ..] => gpu_day::run(args),
         ["bench"] => example("page_speed"),
         ["firefox"] => firefox(),
         ["device", kind @ ("cuda" | "vulkan" | "wgpu")] => device(kind),

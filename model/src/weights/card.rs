@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::ModelConfig;
+use crate::diffusion::label::Label;
 use crate::diffusion::settings::Settings;
 
 /// Model card: a description of a set of weights for those who use them.
@@ -89,9 +90,12 @@ impl Card {
     /// Returns the recommended sampling settings, if there are any and `config` allows them.
     pub fn sampling_for(&self, config: &ModelConfig) -> Option<&Settings> {
         let usable = |settings: &&Settings| {
+            // Guidance needs a class, which the user chooses.
+            let class = settings.guidance.map(|_| Label::from(0));
+            let used = Settings { classes: class.into_iter().collect(), ..(*settings).clone() };
             settings.classes.is_empty()
-                && settings.validate().is_ok()
-                && settings.validate_for(config).is_ok()
+                && used.validate().is_ok()
+                && used.validate_for(config).is_ok()
         };
         self.sampling.as_ref().filter(usable)
     }

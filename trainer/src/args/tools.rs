@@ -20,7 +20,7 @@ pub struct BenchArgs {
     pub only: Vec<Measure>,
     /// Number format of weights and activations.
     ///
-    /// Formats other than f32 measure the forward pass only.
+    /// For training, weights stay in f32. f16 measures the forward pass only, bf16 no sampling.
     #[arg(long, value_enum, default_value = "f32")]
     pub precision: BenchPrecision,
     /// Batch size.

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use anstream::println;
 use anyhow::Context;
-use burn::module::{Module, ModuleMapper, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use model::config::ModelConfig;
@@ -53,8 +52,12 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     let batch = args.batch as usize;
     let precision = DType::from(args.precision);
     let wanted = |measure| {
-        let full = precision == DType::F32 || measure == Measure::Forward;
-        full && (args.only.is_empty() || args.only.contains(&measure))
+        let supported = match measure {
+            Measure::Forward => true,
+            Measure::Training => precision != DType::F16,
+            Measure::Sampling => precision == DType::F32,
+        };
+        supported && (args.only.is_empty() || args.only.contains(&measure))
     };
     if !args.json {
         println!(
@@ -131,7 +134,7 @@ fn operations(
         let (config, device) = (config.clone(), device.clone());
         let prepare: Prepare = Box::new(move || match measure {
             Measure::Forward => forward(&config, batch, precision, &device),
-            Measure::Training => training(&config, batch, &device),
+            Measure::Training => training(&config, batch, precision, &device),
             Measure::Sampling => sampling(&config, batch, &device),
         });
         Operation { what, macs, measure, prepare }
@@ -177,8 +180,8 @@ fn forward(
     precision: DType,
     device: &Device,
 ) -> anyhow::Result<Box<dyn FnMut()>> {
-    let mut model = Model::new(config.clone(), 0, device)?.computing_in(precision);
-    model.network = model.network.map(&mut Cast(precision));
+    let model = Model::new(config.clone(), 0, device)?;
+    let model = model.stored_as(precision).computing_in(precision);
     let x = noise(config, batch, device);
     let device = device.clone();
     Ok(Box::new(move || {
@@ -187,22 +190,15 @@ fn forward(
     }))
 }
 
-/// Casts parameters to another number format.
-struct Cast(DType);
-
-impl ModuleMapper for Cast {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(|tensor| tensor.cast(self.0))
-    }
-}
-
 fn training(
     config: &ModelConfig,
     batch: usize,
+    precision: DType,
     device: &Device,
 ) -> anyhow::Result<Box<dyn FnMut()>> {
     let device = device.clone().autodiff();
-    let model = Model::new(config.clone(), 0, &device)?;
+    // The weights stay in single precision, as in `train --precision`.
+    let model = Model::new(config.clone(), 0, &device)?.computing_in(precision);
     let x = noise(config, batch, &device);
     let weight = LossConfig::default().weight(1.0);
     let weight = Tensor::<1>::from_data(TensorData::new(vec![weight; batch], [batch]), &device);

@@ -354,7 +354,8 @@ mod tests {
             assert!(has_settings(link), "{link}");
         }
         // The settings of a comparison and of the playground are others.
-        for link in ["", "#", "seed=7&count=4", "classes=2,3", NO_CLASS, "b-steps=6", "stepsize=3"] {
+        for link in ["", "#", "seed=7&count=4", "classes=2,3", NO_CLASS, "b-steps=6", "stepsize=3"]
+        {
             assert!(!has_settings(link), "{link}");
         }
     }

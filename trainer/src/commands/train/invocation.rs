@@ -57,6 +57,7 @@ fn features() -> Vec<&'static str> {
         ("wgpu", cfg!(feature = "wgpu")),
         ("vulkan", cfg!(feature = "vulkan")),
         ("cuda", cfg!(feature = "cuda")),
+        ("cuda-plain", cfg!(all(feature = "cuda-plain", not(feature = "cuda")))),
         ("metrics", cfg!(feature = "metrics")),
     ];
     features.iter().filter(|of| of.1).map(|of| of.0).collect()
