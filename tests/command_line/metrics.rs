@@ -244,6 +244,8 @@ fn values_go_into_the_card_of_the_weights_that_they_are_of() {
         fs::read(tests::root().join("www/weights/tiny-emoji.safetensors")).expect("there");
     fs::write(&weights, &shipped).expect("written");
     let sampling = ["--sampler", "euler", "--steps", "2", "--seeds", "0-4", "--card"];
+    let guidance = ["--classes", "otter", "--guidance", "2", "--guidance-min", "1"];
+    let sampling = [&sampling[..], &guidance].concat();
     let flags = [&sampling[..], &["--weights", text(&weights)]].concat();
     let report = evaluate(&reference, &flags);
     let info = |path: &Path| -> Value {
@@ -259,7 +261,7 @@ fn values_go_into_the_card_of_the_weights_that_they_are_of() {
         assert_eq!(metric.get("deviation"), measured.get("deviation"));
     }
     assert_eq!(quality["samples"], 5);
-    assert_eq!(quality["sampling"], "euler, 2 steps, 2 evaluations");
+    assert_eq!(quality["sampling"], "euler, 2 steps, 2 evaluations, guidance of scale 2 above sigma 1");
     assert_eq!(quality["reference"], "a.npz, 6 images");
 
     // Nothing else has changed: the same evaluation gives the same values, which replace the first.

@@ -9,6 +9,7 @@ use metrics::neighbours::NEIGHBOURS;
 use metrics::network::Identity;
 use model::card::{Metric, Quality};
 use model::generate::Settings;
+use model::guidance::Guidance;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -123,10 +124,19 @@ impl Report {
         let name = Path::new(&self.reference).file_name().unwrap_or_default().to_string_lossy();
         let images = self.reference_images.map_or_else(String::new, |n| format!(", {n} images"));
         let (steps, method) = (settings.steps, method(settings));
+        let guidance = settings.guidance.map_or_else(String::new, |guidance| {
+            let Guidance { scale, sigma_low, sigma_high, .. } = guidance;
+            let levels = match (sigma_low, sigma_high) {
+                (0.0, f64::MAX) => String::new(),
+                (low, f64::MAX) => format!(" above sigma {low}"),
+                (low, high) => format!(" from sigma {low} to {high}"),
+            };
+            format!(", guidance of scale {scale}{levels}")
+        });
         Some(Quality {
             metrics: self.scores.iter().map(metric).collect(),
             samples: self.count,
-            sampling: format!("{method}, {steps} steps, {evaluations} evaluations"),
+            sampling: format!("{method}, {steps} steps, {evaluations} evaluations{guidance}"),
             reference: format!("{name}{images}"),
         })
     }
