@@ -17,6 +17,8 @@ use thirtyfour::Key;
 
 #[path = "browser/command.rs"]
 mod command;
+#[path = "browser/equations.rs"]
+mod equations;
 #[path = "browser/inside.rs"]
 mod inside;
 #[path = "browser/visit.rs"]

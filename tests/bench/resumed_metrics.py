@@ -111,7 +111,7 @@ def main():
 
     assert sorted(interrupted[0]) == sorted(whole[0])
     for name in whole[0]:
-        same = [hashlib.sha256(data[0][name].tobytes()).hexdigest() for data in (interrupted, whole)]
+        same = [hashlib.sha256(np.asarray(data[0][name])).hexdigest() for data in (interrupted, whole)]
         assert same[0] == same[1], name
     assert interrupted[1] == whole[1], (interrupted[1], whole[1])
     print("the same numbers with and without interruptions:")

@@ -261,7 +261,10 @@ fn values_go_into_the_card_of_the_weights_that_they_are_of() {
         assert_eq!(metric.get("deviation"), measured.get("deviation"));
     }
     assert_eq!(quality["samples"], 5);
-    assert_eq!(quality["sampling"], "euler, 2 steps, 2 evaluations, guidance of scale 2 above sigma 1");
+    assert_eq!(
+        quality["sampling"],
+        "euler, 2 steps, 2 evaluations, guidance of scale 2 above sigma 1"
+    );
     assert_eq!(quality["reference"], "a.npz, 6 images");
 
     // Nothing else has changed: the same evaluation gives the same values, which replace the first.

@@ -11,7 +11,7 @@ pub struct Topic {
     pub line: &'static str,
     /// The paragraph.
     pub more: &'static str,
-    /// The equation.
+    /// The equation, as [`crate::equation`] reads it.
     pub equation: &'static str,
     /// The source of the equation.
     pub source: &'static str,
@@ -54,7 +54,7 @@ pub const LATENT: Topic = Topic {
            the model makes such maps from noise. Their channels are not colours: the first three \
            are shown as if they were. To start from a picture, the autoencoder encodes it first, \
            so the parts that you keep change a little.",
-    equation: "picture = decoder(z / 0.18215),  z made by the sampler",
+    equation: "picture = decoder(z / 0.18215),  z` made by the sampler`",
     source: "Latent diffusion (arXiv 2112.10752); DiffiT, section 3.2",
 };
 
@@ -69,7 +69,7 @@ pub const LEVELS: Topic = Topic {
            even in log-SNR, every step divides the noise level by the same factor, which is the \
            limit of high ρ; DPM-Solver++ was designed for such levels.",
     equation: "σ_i = (σ_max^(1/ρ) + i/(N-1) (σ_min^(1/ρ) - σ_max^(1/ρ)))^ρ,  σ_N = 0;  \
-               log-SNR: σ_i = σ_max (σ_min / σ_max)^(i/(N-1))",
+               `log-SNR:` σ_i = σ_max (σ_min / σ_max)^(i/(N-1))",
     source: "EDM, eq 5; DPM-Solver (arXiv 2206.00927), section 3",
 };
 
@@ -99,8 +99,8 @@ pub const SAMPLER: Topic = Topic {
            DDPM is ancestral sampling, with the variance that the model has learned or with one \
            of its bounds. The paper uses Heun with 18 steps, which are 35 evaluations, for \
            pictures of 32 pixels.",
-    equation: "dx/dσ = (x - D(x; σ)) / σ = d;  iPNDM, order 2: x + (σ_next - σ) (3 d - d_before) / 2;  \
-               DPM++: dx/dλ = D - x,  λ = -ln σ",
+    equation: "dx/dσ = (x - D(x; σ)) / σ = d;  `iPNDM, order 2:` x + (σ_next - σ) (3 d - d_before) / 2;  \
+               `DPM++:` dx/dλ = D - x,  λ = -ln σ",
     source: "EDM, eq 1 and 3, algorithm 1; DiffiT, eq 2 with β = 0; iPNDM: arXiv 2204.13902; \
              DPM-Solver++: arXiv 2211.01095, algorithm 2",
 };
@@ -125,7 +125,7 @@ pub const RESPACING: Topic = Topic {
            each. Sampling uses fewer of them: 250 evenly spaced ones, every twentieth (ddim50), \
            or given numbers from sections of equal length (10,15,20). The paper uses 250 for its \
            latent models; 50 steps of DDIM give similar pictures.",
-    equation: "ᾱ_t = Π (1 - β_s),  σ_t = √(1/ᾱ_t - 1),  β from 0.0001 to 0.02",
+    equation: "ᾱ_t = Π (1 - β_s),  σ_t = √(1/ᾱ_t - 1),  β` from `0.0001` to `0.02",
     source: "DDPM (arXiv 2006.11239), section 2; fewer steps: Improved DDPM (arXiv 2102.09672), section 4",
 };
 
@@ -192,7 +192,7 @@ pub const BIAS: Topic = Topic {
     more: "Each head has a learned number for every offset between two tokens, which is added \
            before the softmax. It is the only information on positions in the attention, \
            and does not depend on the picture or the noise level.",
-    equation: "B = the bias in softmax(Q Kᵀ / √d + B)",
+    equation: "B =` the bias in `softmax(Q Kᵀ / √d + B)",
     source: "DiffiT, eq 6, after Swin Transformer (arXiv 2103.14030)",
 };
 
@@ -228,7 +228,7 @@ pub const FROM: Topic = Topic {
     more: "The more noise, the less of your picture is left: a little changes its style to that \
            of the training pictures; with a lot, only the colours remain. The picture stays on \
            your machine and is not part of the link.",
-    equation: "x_0 = picture + σ n, then the sampler from σ on",
+    equation: "x_0 = picture + σ n,` then the sampler from `σ` on`",
     source: "SDEdit (arXiv 2108.01073)",
 };
 
@@ -250,7 +250,7 @@ pub const COMPARE: Topic = Topic {
     line: "One seed with two settings, side by side.",
     more: "Both start from the same noise. Try few steps and many, Euler and Heun, or the time \
            token on and off.",
-    equation: "x_0 the same; the steps differ",
+    equation: "x_0` the same; the steps differ`",
     source: "EDM, figure 2, compares samplers in this way",
 };
 

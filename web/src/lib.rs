@@ -10,6 +10,7 @@
 pub mod adapter;
 pub mod brush;
 pub mod command;
+pub mod equation;
 pub mod explain;
 pub mod looks;
 pub mod manifest;

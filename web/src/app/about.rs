@@ -6,7 +6,7 @@ use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::{JsFuture, spawn_local};
 
 use super::engine::Engine;
-use super::explain::source;
+use super::explain::{equation, source};
 use super::keep::{CopyText, is_there};
 use super::state::{Doing, State};
 use super::status::seconds;
@@ -57,7 +57,7 @@ fn Understand() -> impl IntoView {
                 <details class="explain topic">
                     <summary><strong>{topic.title}</strong>": "{topic.line}</summary>
                     <p>{topic.more}</p>
-                    <p class="equation">{topic.equation}</p>
+                    {equation(topic.equation)}
                     <p class="source">{source(topic.source)}</p>
                 </details>
             })}
