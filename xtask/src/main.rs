@@ -24,6 +24,7 @@ cargo xtask test       set up what is missing, then run every check and every te
 cargo xtask setup      install, or name, what the checks, the page and its tests need
 cargo xtask site       build the page into dist/; --optimise makes it smaller, with wasm-opt
 cargo xtask device D   compare a GPU (D: cuda, vulkan or wgpu) with the CPU
+cargo xtask soak [M]   disturb a training run for M minutes (10): kill it, fill its disk, and so on
 cargo xtask bench      measure the built page in a browser: sizes, start, sampling
 cargo xtask firefox    use the built page in Firefox; needs firefox-esr, Node.js and npm
 cargo xtask manifest   write www/weights/manifest.json for the files beside it
@@ -54,6 +55,8 @@ fn task() -> anyhow::Result<()> {
         ["site", "--optimise"] => site::build(&tools::set_up()?, true),
         ["bench"] => example("page_speed"),
         ["firefox"] => firefox(),
+        ["soak"] => soak("10"),
+        ["soak", minutes] => soak(minutes),
         ["device", kind @ ("cuda" | "vulkan" | "wgpu")] => device(kind),
         ["manifest"] => run(workspace("test")
             .env("DIFFIT_UPDATE", "1")
@@ -85,6 +88,15 @@ fn firefox() -> anyhow::Result<()> {
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
     let mut node = Command::new("node");
     run(node.arg("tests/browser/firefox.mjs").arg("--trainer").arg(target.join("debug/trainer")))
+}
+
+/// Disturbs a training run for a while, which the ordinary tests do for less than a minute.
+fn soak(minutes: &str) -> anyhow::Result<()> {
+    let known = minutes.parse::<f64>().is_ok_and(|minutes| minutes > 0.0 && minutes.is_finite());
+    anyhow::ensure!(known, "soak {minutes}: expected a number of minutes");
+    run(workspace("build").arg("--locked"))?;
+    let test = ["--locked", "--test", "command_line", "soak::", "--", "--nocapture"];
+    run(workspace("test").env("DIFFIT_SOAK_MINUTES", minutes).args(test))
 }
 
 /// Runs the tests that need a GPU.
