@@ -183,6 +183,100 @@ fn pictures_are_encoded_once_and_stopping_changes_nothing() {
     assert!(!path("never.latents").exists() && !path("never.latents.partial").exists());
 }
 
+/// Batches, devices, parts and 16 bits give the latents that one image at a time gives.
+#[test]
+fn pictures_are_encoded_in_batches_in_parts_and_in_16_bits() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let [vae, sizes, pictures] = small_autoencoder_and_pictures(folder.path());
+    let path = |name: &str| folder.path().join(name);
+    let args = |output: &str, more: &[&str]| -> Vec<String> {
+        let data = ["data", "encode", "--data", text(&pictures), "--size", "32"];
+        let vae = ["--vae", text(&vae), "--vae-config", text(&sizes)];
+        let output = path(output);
+        let all = [&data[..], &vae, &["-o", text(&output)], more].concat();
+        all.into_iter().map(String::from).collect()
+    };
+    let encode = |output: &str, more: &[&str]| -> String {
+        let args = args(output, more);
+        run(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let refuses = |output: &str, more: &[&str], message: &str| {
+        let args = args(output, more);
+        let error = fails(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(error.contains(message), "{more:?}: {error:?} does not say {message:?}");
+    };
+    let moments = |name: &str| -> Vec<f64> { Tensors::open(&path(name)).get("moments").1 };
+    encode("whole.latents", &[]);
+    let want = moments("whole.latents");
+    for (name, more) in [
+        ("batch.latents", &["--batch", "5"][..]),
+        ("devices.latents", &["--batch", "5", "--devices", "2"]),
+        ("half.latents", &["--precision", "f16", "--batch", "24"]),
+    ] {
+        encode(name, more);
+        let exact = if name.starts_with("half") { 1e-3 } else { 1e-6 };
+        assert_close(name, &moments(name), &want, exact);
+    }
+    let bytes = |name: &str| fs::read(path(name)).expect("there");
+    // Devices share the work, and stopping changes nothing.
+    assert!(bytes("devices.latents") == bytes("batch.latents"));
+    let whole = bytes("batch.latents");
+    fs::write(path("again.latents.partial"), &whole[..whole.len() - 20]).expect("written");
+    encode("again.latents", &["--batch", "5", "--devices", "2"]);
+    assert!(bytes("again.latents") == whole, "the resumed file differs");
+    assert!(bytes("half.latents").len() < whole.len() * 6 / 10);
+    assert!(run(&["data", "check", text(&path("half.latents"))]).contains("precision   f16"));
+
+    // In parts, which are read together.
+    fs::create_dir(path("parts")).expect("made");
+    for part in ["2/3", "1/3", "3/3"] {
+        let name = format!("parts/{}.latents", part.replace('/', "-of-"));
+        let said = encode(&name, &["--shard", part]);
+        let images = format!("8 images (part {part} of 24)");
+        assert!(said.contains(&images), "{said:?} does not say {images:?}");
+        assert!(encode(&name, &["--shard", part]).contains("these 8 images"));
+    }
+    let parts = path("parts");
+    let report = run(&["data", "check", text(&parts)]);
+    for part in ["latents     24,", "dogs                     12"] {
+        assert!(report.contains(part), "{report:?} does not say {part:?}");
+    }
+    let options = small_latent_options(folder.path());
+    let train = |name: &str, data: &Path| {
+        let out = path(name);
+        let from = ["train", "--preset", "latent-tiny", "--options", &options, "--grid", "0"];
+        run(&[&from[..], &["--data", text(data), "--duration", "40", "--out", text(&out)]].concat());
+        only_run(&out)
+    };
+    let of_whole = train("of whole", &path("whole.latents"));
+    let of_parts = train("of parts", &parts);
+    assert!(latest(&of_whole) == latest(&of_parts), "parts are not the whole");
+    let of_half = train("of half", &path("half.latents"));
+    assert!(latest(&of_half) != latest(&of_whole), "nothing was rounded");
+
+    // A run can go on with the parts, not with other precision, and not with one part.
+    let resume = |data: &Path, duration| {
+        let args = ["train", "--resume", text(&of_whole), "--grid", "0", "--data", text(data)];
+        let output = trainer().args(args).args(["--duration", duration]).output().expect("it runs");
+        (output.status.success(), String::from_utf8(output.stderr).expect("text"))
+    };
+    assert!(resume(&parts, "48").0);
+    let (_, error) = resume(&path("half.latents"), "56");
+    assert!(error.contains("of another precision"), "{error}");
+    let (_, error) = resume(&parts.join("2-of-3.latents"), "56");
+    assert!(error.contains("2 of the 3 parts of this encoding are missing (1/3, 3/3)"), "{error}");
+    let only = parts.join("2-of-3.latents");
+    fs::remove_file(&only).expect("there");
+    let error = fails(&["data", "check", text(&parts)]);
+    assert!(error.contains("1 of the 3 parts of this encoding are missing (2/3)"), "{error}");
+
+    refuses("x.latents", &["--shard", "1/25"], "has only 24 images");
+    refuses("x.latents", &["--shard", "3/2"], "such as 3/8");
+    refuses("x.latents", &["--batch", "0"], "--batch");
+    refuses("parts/1-of-3.latents", &["--shard", "1/2"], "use --overwrite to replace it");
+    assert!(!path("x.latents").exists());
+}
+
 #[test]
 fn latents_are_trained_on_and_sampled_with_guidance() {
     let folder = TempDir::new().expect("a temporary folder");

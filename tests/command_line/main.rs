@@ -20,6 +20,7 @@ mod reports;
 mod resume;
 mod safety;
 mod sample;
+mod soak;
 mod support;
 mod train;
 mod validation;

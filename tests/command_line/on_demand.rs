@@ -215,6 +215,73 @@ fn nothing_is_lost_when_a_damaged_image_is_met() {
     assert!(error.contains("dogs/23.png: truncated: "), "{error}");
 }
 
+/// Returns what a run that is resumed up to `duration` says.
+fn resume(run_folder: &Path, duration: &str, more: &[&str]) -> String {
+    let args = ["train", "--resume", text(run_folder), "--grid", "0", "--duration", duration];
+    let assert = trainer().args(args).args(more).assert().success();
+    String::from_utf8_lossy(&assert.get_output().stderr).into_owned()
+}
+
+#[test]
+fn a_resumed_run_keeps_its_memory_for_images() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let data = folder.path().join("data");
+    write_folder(&data, &pictures(&[(32, 32)]));
+    train(folder.path(), "run", &data, &["--data-memory", FEW]);
+    let run_folder = only_run(&folder.path().join("runs/run"));
+    let launch = || {
+        let file = fs::read(run_folder.join("launch.json")).expect("the settings");
+        let settings: serde_json::Value = serde_json::from_slice(&file).expect("JSON");
+        settings["data_memory"].as_u64()
+    };
+    let on_demand = "they are decoded while training";
+    assert_eq!(launch(), Some(20_000));
+    assert!(resume(&run_folder, "48", &[]).contains(on_demand));
+    assert_eq!(launch(), Some(20_000));
+    // Unless the flag is given again.
+    let more = ["--data-memory", "1GB"];
+    assert!(!resume(&run_folder, "56", &more).contains(on_demand));
+    assert_eq!(launch(), Some(1_000_000_000));
+    assert!(!resume(&run_folder, "64", &[]).contains(on_demand));
+}
+
+/// A validation image whose header is good is found to be damaged when the loss is measured.
+#[test]
+fn training_goes_on_without_a_damaged_validation_image() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let pictures = pictures(&[(32, 32)]);
+    let path = |name: &str| folder.path().join(name);
+    write_folder(&path("data"), &pictures);
+    let want = train(folder.path(), "plain", &path("data"), &[]);
+    write_tar(&path("held out.tar"), &pictures);
+    let mut bytes = fs::read(path("held out.tar")).expect("there");
+    let name = b"cats/03.png";
+    let start = bytes.windows(name.len()).position(|part| part == name).expect("a member") + 512;
+    bytes[start + 60..start + 90].fill(0);
+    fs::write(path("held out.tar"), bytes).expect("written");
+
+    let options = options(folder.path());
+    let args = ["train", "--preset", "tiny", "--options", &options, "--data"];
+    let held_out = path("held out.tar");
+    let validation = ["--validate", "24", "--validation-data", text(&held_out)];
+    let out = path("runs/validated");
+    let rest = ["--validate-every", "16", "--data-memory", "0", "--grid", "0", "--duration", "40"];
+    let assert = trainer()
+        .args(args)
+        .args([text(&path("data")), "--out", text(&out)])
+        .args(validation)
+        .args(rest)
+        .assert()
+        .success();
+    let said = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+    // After 16 and 32 images, and at the end.
+    assert_eq!(said.matches("warning: no validation loss: ").count(), 3, "{said}");
+    for part in ["held out.tar: ", "cats/03.png: damaged", "training goes on"] {
+        assert!(said.contains(part), "{said:?} does not say {part:?}");
+    }
+    assert!(latest(&only_run(&out)) == want, "the result differs");
+}
+
 /// A picture of the third batch of the first epoch.
 const LATE: &str = "cats/00.png";
 

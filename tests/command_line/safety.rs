@@ -251,6 +251,76 @@ fn training_goes_on_without_grids() {
     weights(&run_folder.join("weights.safetensors"));
 }
 
+#[test]
+fn saving_does_not_change_the_result() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let profiles = ["--ema-profiles", "0.1", "--duration", "80"];
+    let mut found = Vec::new();
+    for (name, more) in [("rarely", &[][..]), ("always", &["--save-every", "8", "--keep", "100"])] {
+        let out = folder.path().join(name);
+        fs::create_dir(&out).expect("made");
+        let run_folder = start(&out, &[&profiles[..], more].concat());
+        found.push((latest(&run_folder), weights(&run_folder.join("weights.safetensors"))));
+        let count = checkpoints(&run_folder).len();
+        assert_eq!(count, if more.is_empty() { 1 } else { 10 }, "{name}");
+    }
+    assert!(found[0] == found[1], "the result differs");
+}
+
+/// A folder that is a file for a while stands for a disk that is full for a while.
+#[cfg(unix)]
+#[test]
+fn training_goes_on_while_checkpoints_cannot_be_written() {
+    use std::time::{Duration, Instant};
+    let folder = TempDir::new().expect("a temporary folder");
+    let options = small_options(folder.path());
+    let [out, said] = ["runs", "said"].map(|name| folder.path().join(name));
+    let args = ["train", "--options", &options, "--grid", "0", "--out", text(&out)];
+    let more = ["--duration", "1M", "--save-every", "80", "--keep", "2"];
+    let mut child = Command::new(trainer().get_program())
+        .args(args)
+        .args(more)
+        .stderr(File::create(&said).expect("made"))
+        .spawn()
+        .expect("started");
+    let wait_until = |what: &str, is_so: &dyn Fn() -> bool| {
+        let started = Instant::now();
+        while !is_so() {
+            assert!(started.elapsed() < Duration::from_secs(300), "{what}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let newest = || {
+        let run_folder = fs::read_dir(&out).ok()?.find_map(Result::ok)?.path();
+        let names = fs::read_dir(run_folder.join("checkpoints")).ok()?.filter_map(Result::ok);
+        let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let images = |name: String| name.strip_suffix(".ckpt")?.parse::<u64>().ok();
+        names.filter_map(images).max()
+    };
+    wait_until("no checkpoint appears", &|| newest().is_some());
+    let run_folder = only_run(&out);
+    let [place, aside] = ["checkpoints", "aside"].map(|name| run_folder.join(name));
+    fs::rename(&place, &aside).expect("renamed");
+    fs::write(&place, b"").expect("written");
+    let warnings = || {
+        let said = fs::read_to_string(&said).expect("text");
+        said.matches("earlier checkpoints are unchanged").count()
+    };
+    // It is tried again before the next one is due.
+    wait_until("no warnings", &|| warnings() > 1);
+    fs::remove_file(&place).expect("removed");
+    fs::rename(&aside, &place).expect("renamed");
+    let before = newest().expect("kept");
+    wait_until("no later checkpoint appears", &|| newest() > Some(before));
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill").success());
+    assert_eq!(child.wait().expect("ended").code(), Some(130));
+    let said = fs::read_to_string(&said).expect("text");
+    assert!(said.contains("training goes on, and saves again later"), "{said}");
+    assert_eq!(checkpoints(&run_folder).len(), 2);
+    run(&["train", "--resume", text(&run_folder), "--max-time", "1s", "--grid", "0"]);
+}
+
 /// A limit on the file size stands for a full disk.
 #[cfg(unix)]
 #[test]

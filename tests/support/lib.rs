@@ -10,6 +10,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 
 pub mod browser;
+pub mod mutate;
 pub mod server;
 
 /// The seeds and the classes of the page's recording, `www/record.jpg`, which are those that a visit
@@ -99,6 +100,10 @@ impl Tensors {
             Dtype::F32 => {
                 let values = view.data().chunks_exact(4);
                 values.map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes")).into()).collect()
+            }
+            Dtype::F16 => {
+                let values = view.data().as_chunks().0.iter();
+                values.map(|b| burn::tensor::f16::from_le_bytes(*b).to_f64()).collect()
             }
             other => panic!("{name} is {other:?}"),
         };

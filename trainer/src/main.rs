@@ -12,6 +12,8 @@ mod device;
 mod files;
 mod learner;
 mod memory;
+#[cfg(test)]
+mod mutations;
 mod plot;
 mod run;
 mod samples;

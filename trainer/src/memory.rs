@@ -52,8 +52,8 @@ pub fn for_images() -> u64 {
 }
 
 /// Estimates the memory of training in bytes on each of `workers` devices: weights, gradients,
-/// moments and moving averages; and about 20 activations per token and channel of each block, or 6
-/// with gradient checkpointing.
+/// moments and moving averages; those of a checkpoint that is being written, as measured; and about 20
+/// activations per token and channel of each block, or 6 with gradient checkpointing.
 pub fn estimate(config: &TrainConfig, workers: usize) -> u64 {
     let network = shape_of(&config.model);
     let share = config.batch / workers.max(1);
@@ -65,7 +65,8 @@ pub fn estimate(config: &TrainConfig, workers: usize) -> u64 {
         Precision::Bf16 => 2,
     };
     let activations = if config.gradient_checkpointing { 6 } else { 20 };
-    let copies = 5 + config.profile_stds().len();
+    let averages = config.profile_stds().len();
+    let copies = (5 + averages) + (5 + averages);
     (4 * copies * network.parameter_count() + bytes * activations * micro_batch * features) as u64
 }
 

@@ -26,6 +26,7 @@ cargo xtask setup      install, or name, what the checks, the page and its tests
 cargo xtask site       build the page into dist/; --optimise makes it smaller, with wasm-opt
 cargo xtask device D   compare a GPU (D: cuda, vulkan or wgpu) with the CPU
 cargo xtask gpu-day    all measurements of a GPU, in steps of ten minutes; --help lists them
+cargo xtask soak [M]   disturb a training run for M minutes (10): kill it, fill its disk, and so on
 cargo xtask bench      measure the built page in a browser: sizes, start, sampling
 cargo xtask firefox    use the built page in Firefox; needs firefox-esr, Node.js and npm
 cargo xtask manifest   write www/weights/manifest.json for the files beside it
@@ -57,6 +58,8 @@ fn task() -> anyhow::Result<()> {
         ["gpu-day", ref args @ ..] => gpu_day::run(args),
         ["bench"] => example("page_speed"),
         ["firefox"] => firefox(),
+        ["soak"] => soak("10"),
+        ["soak", minutes] => soak(minutes),
         ["device", kind @ ("cuda" | "vulkan" | "wgpu")] => device(kind),
         ["manifest"] => run(workspace("test")
             .env("DIFFIT_UPDATE", "1")
@@ -88,6 +91,15 @@ fn firefox() -> anyhow::Result<()> {
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
     let mut node = Command::new("node");
     run(node.arg("tests/browser/firefox.mjs").arg("--trainer").arg(target.join("debug/trainer")))
+}
+
+/// Disturbs a training run for a while, which the ordinary tests do for less than a minute.
+fn soak(minutes: &str) -> anyhow::Result<()> {
+    let known = minutes.parse::<f64>().is_ok_and(|minutes| minutes > 0.0 && minutes.is_finite());
+    anyhow::ensure!(known, "soak {minutes}: expected a number of minutes");
+    run(workspace("build").arg("--locked"))?;
+    let test = ["--locked", "--test", "command_line", "soak::", "--", "--nocapture"];
+    run(workspace("test").env("DIFFIT_SOAK_MINUTES", minutes).args(test))
 }
 
 /// Runs the tests that need a GPU.

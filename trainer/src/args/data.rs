@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::compute::DeviceArgs;
+use super::parse::{Shard, shard};
+use super::weights::PrecisionKind;
 
 #[derive(Subcommand)]
 pub enum DataCommand {
@@ -24,7 +26,8 @@ pub enum DataCommand {
 #[derive(Args, Clone)]
 pub struct CheckArgs {
     /// Folder or zip of PNG or JPEG files, WebDataset's tar files (one, or a folder of them), CIFAR-10
-    /// archive, latent dataset, or `emoji` for the embedded emoji dataset.
+    /// archive, latent dataset (a file, or the folder of its parts), or `emoji` for the embedded emoji
+    /// dataset.
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
 }
@@ -69,9 +72,28 @@ pub struct EncodeArgs {
     /// Latent dataset to write.
     #[arg(long, short, value_name = "FILE")]
     pub output: PathBuf,
+    /// Number format of the latents.
+    ///
+    /// f16 takes half the space, and rounds by 1 in 2048 at most.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub precision: PrecisionKind,
+    /// Encode only part PART of the images, of PARTS of about the same size, such as 3/8.
+    ///
+    /// The parts can be encoded at the same time, on several machines. Put their files, named
+    /// *.latents, into one folder, and use the folder as the dataset.
+    #[arg(long, value_name = "PART/PARTS", value_parser = shard)]
+    pub shard: Option<Shard>,
     /// Overwrite an existing file, or a partial file of another encoding.
     #[arg(long)]
     pub overwrite: bool,
+    /// Encode this many images at once, each with its mirror image.
+    ///
+    /// More use a GPU better, and take more memory. This changes results by rounding only.
+    #[arg(help_heading = "Devices", long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub batch: u16,
+    /// Encode a batch on each of this many devices.
+    #[arg(help_heading = "Devices", long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub devices: u16,
     #[command(flatten)]
     pub device: DeviceArgs,
 }

@@ -61,7 +61,7 @@ pub struct TrainArgs {
     ///
     /// If the dataset takes more, only headers are read at the start, images are decoded when they
     /// are needed, and as many as fit stay in memory. This does not change results. The default is
-    /// half of the memory that is available at the start.
+    /// half of the memory that is available at the start. A resumed run keeps a given value.
     #[arg(help_heading = DATA, long, value_name = "BYTES", value_parser = bytes)]
     pub data_memory: Option<u64>,
     /// Print every option and its source, the model's sizes and the run folder, then exit.
@@ -86,8 +86,8 @@ pub struct RecipeArgs {
     /// Training data.
     ///
     /// A folder or zip of PNG or JPEG files, WebDataset's tar files (one, or a folder of them), a
-    /// CIFAR-10 archive, a latent dataset, or `emoji` for the embedded emoji dataset, which is the
-    /// default. With --resume, the new place of the same data.
+    /// CIFAR-10 archive, a latent dataset (a file, or the folder of its parts), or `emoji` for the
+    /// embedded emoji dataset, which is the default. With --resume, the new place of the same data.
     #[arg(help_heading = DATA, long, value_name = "PATH")]
     pub data: Option<PathBuf>,
     /// Center-crop images of other sizes to a square, and resize them to the model's resolution.

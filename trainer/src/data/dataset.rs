@@ -204,6 +204,15 @@ impl Dataset {
         }
     }
 
+    /// Returns the hashes of a latent dataset, which are equal if training on the datasets is. `None`
+    /// for images.
+    pub fn latents_hashes(&self) -> Option<[String; 2]> {
+        match &self.store {
+            Store::Images(_) | Store::OnDemand(_) => None,
+            Store::Latents(latents) => Some(latents.hashes()),
+        }
+    }
+
     /// Returns the fingerprint of a dataset of images. `None` for latents, whose origin has hashes.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         let sha256 = match &self.store {

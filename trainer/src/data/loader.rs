@@ -242,6 +242,7 @@ mod tests {
     use crate::data::latents::{self, Origin};
     use model::config::NetworkConfig;
     use model::vae::VaeConfig;
+    use model::weights::Precision;
     use std::path::Path;
 
     fn set_up(flip: bool) -> (TrainConfig, Arc<Dataset>) {
@@ -334,7 +335,8 @@ mod tests {
             vae_sha256: String::new(),
             classes: vec!["a".into(), "b".into()],
         };
-        let mut file = latents::header(&origin, &[1, 0], 2, [2, 1, 1]);
+        let part = latents::Part { number: 1, count: 1, images: 2 };
+        let mut file = latents::header(&origin, &[1, 0], part, [2, 1, 1], Precision::F32);
         let values = [1.0f32, 2.0, 0.0, 0.5, -1.0, -2.0, 0.0, 0.0];
         let other = values.map(|value| value + 8.0);
         file.extend(values.into_iter().chain(other).flat_map(f32::to_le_bytes));

@@ -113,7 +113,7 @@ pub fn open(path: &Path, bar: bool) -> Result<Box<dyn Source>, DataError> {
     let is_folder = path.is_dir();
     let start = if is_folder { Ok(Vec::new()) } else { first_bytes(path, 512) };
     let known = start.as_ref().ok().cloned().unwrap_or_default();
-    if Latents::may_be(&known) {
+    if Latents::may_be(&known) || (is_folder && is_latents(path)) {
         let reason = "expected a dataset of images".into();
         return Err(DataError::Latents { path: path.to_owned(), reason });
     }
@@ -151,8 +151,12 @@ pub fn visit_all(source: &dyn Source, bar: Option<&str>, visitor: &mut Visitor) 
     );
 }
 
-/// Returns whether a path is a latent dataset, judging by its first bytes.
+/// Returns whether a path is a latent dataset: a file, judging by its first bytes, or a folder of such
+/// files.
 pub fn is_latents(path: &Path) -> bool {
+    if path.is_dir() {
+        return !Latents::files_of(path).is_empty();
+    }
     // Whoever opens an unreadable file reports the error.
     path.is_file() && first_bytes(path, 9).is_ok_and(|start| Latents::may_be(&start))
 }

@@ -2,6 +2,7 @@
 
 pub mod ema;
 pub mod gradients;
+pub mod learned;
 pub mod muon;
 pub mod nodes;
 mod placed;

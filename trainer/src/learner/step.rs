@@ -11,6 +11,7 @@ use burn::optim::{AdamConfig, AdamWConfig, GradientsParams};
 use burn::tensor::{Bytes, DType, Device};
 use model::Model;
 
+use super::learned::Learned;
 use super::nodes::Nodes;
 use super::worker::Worker;
 use super::{ema, gradients, muon, placed};
@@ -122,14 +123,11 @@ impl Learner {
         Ok(())
     }
 
-    /// Returns the state of the optimizer as a record of Burn.
-    ///
-    /// # Errors
-    ///
-    /// If Burn cannot serialise it.
-    pub fn optimizer(&self) -> anyhow::Result<Vec<u8>> {
-        let record = self.workers[0].optimizer.into_bytes();
-        Ok(record.map_err(|error| anyhow::anyhow!("optimizer state: {error}"))?.to_vec())
+    /// Returns what was learned so far. This takes no copy of the tensors.
+    pub fn learned(&self) -> Learned {
+        let averages = self.averages().cloned().collect();
+        let Worker { model, optimizer, .. } = &self.workers[0];
+        Learned::new(model, &self.ema, averages, optimizer)
     }
 
     /// Returns the trained model.

@@ -43,9 +43,9 @@ pub fn size(config: &TrainConfig, parameters: usize) -> usize {
 pub type Parameters = Vec<(TensorSpec, Vec<f32>)>;
 
 /// Content of a checkpoint to save.
-pub struct State<'a> {
+pub struct State {
     /// Progress of the run.
-    pub progress: &'a Progress,
+    pub progress: Progress,
     /// Parameters of the network.
     pub network: Parameters,
     /// Moving average of the parameters.
@@ -56,7 +56,7 @@ pub struct State<'a> {
     pub optimizer: Vec<u8>,
 }
 
-impl State<'_> {
+impl State {
     /// Returns the part that has a value which is not finite, if there is one.
     pub fn not_finite(&self) -> Option<&'static str> {
         let finite =
@@ -110,7 +110,7 @@ pub fn save(path: &Path, state: State) -> anyhow::Result<()> {
     }
     let record = state.optimizer.len();
     add("optimizer".into(), Dtype::U8, vec![record], record);
-    let metadata = HashMap::from([(KEY.to_string(), serde_json::to_string(state.progress)?)]);
+    let metadata = HashMap::from([(KEY.to_string(), serde_json::to_string(&state.progress)?)]);
     let mut header = serde_json::to_vec(&Metadata::new(Some(metadata), infos)?)?;
     header.resize(header.len().next_multiple_of(8), b' ');
     let write = |file: &mut File| {
@@ -340,7 +340,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("x.ckpt");
         let state = State {
-            progress: &progress,
+            progress,
             network: model.parameters(),
             ema: model.parameters(),
             averages: vec![model.parameters(), halved(model.parameters())],
@@ -411,7 +411,7 @@ mod tests {
         std::fs::write(run.checkpoint(10), &bytes).expect("written");
         let state = |spoil: fn(&mut State)| {
             let mut state = State {
-                progress: &progress,
+                progress: progress.clone(),
                 network: model.parameters(),
                 ema: model.parameters(),
                 averages: vec![model.parameters(); 2],

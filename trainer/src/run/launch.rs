@@ -26,6 +26,7 @@ pub struct Launch {
     devices: Option<u16>,
     nodes: Vec<String>,
     node: Option<usize>,
+    data_memory: Option<u64>,
     vae: Option<PathBuf>,
     vae_config: Option<PathBuf>,
     grid: Option<u32>,
@@ -105,6 +106,7 @@ impl Launch {
             devices: Some(cluster.devices),
             nodes: cluster.nodes.clone(),
             node: cluster.node,
+            data_memory: args.data_memory,
             vae: absolute(&output.vae.vae),
             vae_config: absolute(&output.vae.vae_config),
             grid: Some(output.grid),
@@ -151,6 +153,7 @@ impl Launch {
             output.keep = self.keep.unwrap_or(output.keep);
         }
         for (name, flag, value) in [
+            ("data_memory", &mut args.data_memory, self.data_memory),
             ("sample_every", &mut output.sample_every, self.sample_every),
             ("validate_every", &mut output.validate_every, self.validate_every),
             ("save_every", &mut output.save_every, self.save_every),
@@ -236,6 +239,7 @@ mod tests {
             ["--devices", "2"],
             ["--nodes", "a:1,b:1"],
             ["--node", "1"],
+            ["--data-memory", "3MB"],
             ["--grid", "4"],
             ["--save-every", "100"],
             ["--keep", "7"],

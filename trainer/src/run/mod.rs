@@ -1,5 +1,6 @@
 //! The state of a run on disk and on the terminal.
 
+pub mod background;
 pub mod checkpoint;
 mod contents;
 pub mod folder;

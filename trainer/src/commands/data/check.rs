@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anstream::println;
+use model::weights::Precision;
 
 use crate::args::CheckArgs;
 use crate::data::error::DataError;
@@ -67,6 +68,9 @@ fn check_latents(path: &Path) -> anyhow::Result<()> {
     println!("{}", path.display());
     println!("  latents     {}, and as many of mirror images", latents.len());
     println!("  {:<11} {c} channels, scale {}", format!("{w}x{h}"), origin.vae.scale);
+    if latents.precision == Precision::F16 {
+        println!("  precision   f16");
+    }
     for (number, class) in origin.classes.iter().enumerate() {
         let count = labels.iter().filter(|label| **label as usize == number).count();
         println!("  {class:<24} {count}");

@@ -20,6 +20,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
+use self::session::Session;
 use crate::args::TrainArgs;
 use crate::config::TrainConfig;
 use crate::run::launch;
@@ -64,9 +65,23 @@ pub fn train(args: &TrainArgs, stop: &StopSignal) -> anyhow::Result<ExitCode> {
     if session.has_missed_a_measurement() {
         session.measure(stop);
     }
-    let stopped = loop {
+    let stopped = train_until_the_end(&mut session, stop);
+    if stopped.is_err() {
+        session.finish_saving();
+    }
+    session.finish(stopped?)
+}
+
+/// Trains until the run is complete, its time is over, or a signal stops it. Returns the exit code of
+/// the signal.
+fn train_until_the_end(
+    session: &mut Session,
+    stop: &StopSignal,
+) -> anyhow::Result<Option<ExitCode>> {
+    loop {
         let step = session.step()?;
         session.log(&step)?;
+        session.look_after_saves();
         let stopped = stop.exit_code();
         let last = session.is_last(stopped.is_some())?;
         let complete = last && stopped.is_none();
@@ -82,12 +97,12 @@ pub fn train(args: &TrainArgs, stop: &StopSignal) -> anyhow::Result<ExitCode> {
         if complete || session.intervals.snapshot.is_some_and(|every| session.is_due(every)) {
             session.write_snapshots();
         }
-        if last || session.must_save() {
-            session.save()?;
-        }
         if last {
-            break stopped;
+            session.save_now()?;
+            return Ok(stopped);
         }
-    };
-    session.finish(stopped)
+        if session.must_save() {
+            session.save();
+        }
+    }
 }

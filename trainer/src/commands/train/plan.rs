@@ -382,7 +382,7 @@ mod tests {
         let model = Model::new(config.model.clone(), 1, &Device::flex()).expect("valid");
         let progress = Progress { images: 32, ..Progress::new(config.clone(), String::new()) };
         let state = State {
-            progress: &progress,
+            progress,
             network: model.parameters(),
             ema: model.parameters(),
             averages: Vec::new(),

@@ -310,9 +310,9 @@ impl Session {
     /// Writes `best.ckpt`.
     fn keep_best(&mut self, measured: Measured) -> anyhow::Result<()> {
         let path = self.folder.best();
-        match self.state()? {
-            Ok(state) => checkpoint::save(&path, state)?,
-            Err(problem) => bail!("cannot keep {}: {problem}", path.display()),
+        self.finish_saving();
+        if let Err(problem) = self.write(&path)? {
+            bail!("cannot keep {}: {problem}", path.display());
         }
         if let Some(quality) = &mut self.quality {
             quality.best = Some(measured);

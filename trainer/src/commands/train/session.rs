@@ -118,7 +118,7 @@ impl Session {
             }
             progress.log_window.add(step.loss, batch_size as u64);
             progress.skipped_in_row = 0;
-            self.remove_old_checkpoints(false);
+            self.saves.note_step(progress.images);
         } else {
             progress.skipped += 1;
             progress.skipped_in_row += 1;
@@ -146,6 +146,8 @@ impl Session {
         }
         if progress.skipped_in_row >= MAX_SKIPPED_STEPS {
             status.finish();
+            self.finish_saving();
+            let progress = &self.progress;
             let unconfirmed = self.saves.unconfirmed();
             bail!(messages::too_many_skipped_steps(progress, &self.folder, unconfirmed, *lr));
         }
@@ -193,9 +195,11 @@ impl Session {
         images / interval != (images - self.progress.config.batch as u64) / interval
     }
 
-    /// Returns whether a checkpoint is due, also because the last save was refused.
+    /// Returns whether a checkpoint is due, also because the last save was refused or failed.
     pub fn must_save(&self) -> bool {
-        self.is_due(self.intervals.save) || self.saves.refused().is_some()
+        let every = self.intervals.save;
+        let again = self.saves.retry(every).is_some_and(|every| self.is_due(every));
+        again || self.is_due(every) || self.saves.refused().is_some()
     }
 
     /// Returns whether image quality is to be measured: every so many images, and at the end of the
@@ -294,7 +298,7 @@ impl Session {
             self.log.status.warn(&message);
             return Ok(code);
         }
-        self.remove_old_checkpoints(true);
+        self.remove_old_checkpoints();
         if let Some(code) = stopped {
             messages::stopped(&self.progress, &self.folder);
             return Ok(code);

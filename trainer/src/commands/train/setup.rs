@@ -16,7 +16,6 @@ use super::session::{Intervals, Session};
 use crate::args::{TrainArgs, VaeArgs};
 use crate::config::TrainConfig;
 use crate::data::dataset::{Dataset, Opening};
-use crate::data::latents::Origin;
 use crate::data::loader::Loader;
 use crate::learner::nodes::Nodes;
 use crate::learner::step::Learner;
@@ -170,11 +169,11 @@ fn open_data(plan: &Plan, args: &TrainArgs) -> anyhow::Result<Dataset> {
 ///
 /// If a resumed run was trained on other data. `moved` is whether --data gives another path.
 fn describe_data(progress: &mut Progress, data: &Dataset, moved: bool) -> anyhow::Result<()> {
-    let latents_of = data.latents_of().map(Origin::hashes);
+    let latents_of = data.latents_hashes();
     ensure!(
         progress.images == 0 || progress.latents_of == latents_of,
-        "{}: not the data that this run was trained on so far: the latents are of other images, or \
-         of another autoencoder",
+        "{}: not the data that this run was trained on so far: the latents are of other images, of \
+         another autoencoder, or of another precision",
         progress.config.data.display()
     );
     let fingerprint = data.fingerprint();

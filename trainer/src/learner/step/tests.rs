@@ -141,9 +141,10 @@ fn moments_that_are_not_finite_are_found() {
         let progress = Progress::new(config, String::new());
         let problem = |optimizer| {
             let (network, ema, averages) = (Vec::new(), Vec::new(), Vec::new());
-            State { progress: &progress, network, ema, averages, optimizer }.not_finite()
+            let progress = progress.clone();
+            State { progress, network, ema, averages, optimizer }.not_finite()
         };
-        let record = learner.optimizer().expect("a record");
+        let record = learner.learned().read(progress.clone()).expect("a record").optimizer;
         assert_eq!(problem(record.clone()), None);
         let length = record.len();
         // The moments take nearly all of the record.
@@ -155,6 +156,55 @@ fn moments_that_are_not_finite_are_found() {
                 assert_eq!(problem(record), Some("optimizer state"));
             }
         }
+    }
+}
+
+/// What is saved is what there was when the save began, whatever the learner does meanwhile, and the
+/// learner goes on as if nothing were saved.
+#[test]
+fn what_was_learned_stays_while_the_learner_goes_on() {
+    for optimizer in [Optimizer::Adam, Optimizer::Muon] {
+        let ema_profiles = Some(EmaProfiles { stds: vec![0.1], snapshot_every: None });
+        let config = TrainConfig { optimizer, ema_profiles, ..config() };
+        let (mut plain, mut saved) = (learner(&config), learner(&config));
+        let progress = Progress::new(config.clone(), String::new());
+        let steps = |learner: &mut Learner, numbers: std::ops::Range<usize>| {
+            for (i, batch) in batches(&config, numbers.end).into_iter().enumerate() {
+                let images = (i * config.batch) as u64;
+                if numbers.contains(&i) {
+                    assert!(learner.step(batch, &config, images).expect("one machine").taken);
+                }
+            }
+        };
+        steps(&mut plain, 0..2);
+        steps(&mut saved, 0..2);
+        let state = |learner: &Learner| learner.learned().read(progress.clone()).expect("a state");
+        let want = state(&plain);
+        let learned = saved.learned();
+        steps(&mut saved, 2..4);
+        // On another thread, as in training.
+        let found = std::thread::spawn({
+            let progress = progress.clone();
+            move || learned.read(progress).expect("a state")
+        });
+        let found = found.join().expect("no panic");
+        assert!(found.network == want.network && found.ema == want.ema, "{optimizer:?}");
+        assert!(found.averages == want.averages, "{optimizer:?}");
+        // The order of tensors in a record is not fixed, nor is the padding between them.
+        let values = |record: Vec<u8>| {
+            let length = u32::from_le_bytes(record[6..10].try_into().expect("four bytes"));
+            let values = record[10 + length as usize..].rchunks_exact(4);
+            let mut values: Vec<&[u8]> = values.filter(|value| **value != [0; 4]).collect();
+            values.sort();
+            values.concat()
+        };
+        assert!(values(found.optimizer) == values(want.optimizer), "{optimizer:?}");
+        assert!(found.network != saved.model().parameters(), "the steps changed nothing");
+
+        steps(&mut plain, 2..4);
+        let [found, want] = [&saved, &plain].map(state);
+        assert!(found.network == want.network && found.ema == want.ema, "{optimizer:?}");
+        assert!(found.averages == want.averages, "{optimizer:?}");
     }
 }
 
