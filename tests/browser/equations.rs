@@ -21,8 +21,12 @@ async fn symbols_lead_to_their_controls() {
         .await;
     assert!(set, "equations are not shown");
     // Some controls are in a part that is closed at first.
-    for (symbol, control) in [("N", "steps"), ("σ_max", "sigma-max"), ("ρ", "rho"), ("seed", "seed")] {
-        browser.run::<()>("for (const e of document.querySelectorAll('.more')) e.open = false;").await;
+    for (symbol, control) in
+        [("N", "steps"), ("σ_max", "sigma-max"), ("ρ", "rho"), ("seed", "seed")]
+    {
+        browser
+            .run::<()>("for (const e of document.querySelectorAll('.more')) e.open = false;")
+            .await;
         browser.click(&format!("[data-symbol='{symbol}']")).await;
         let focused = "return document.activeElement.id";
         assert_eq!(browser.run::<String>(focused).await, control, "{symbol}");

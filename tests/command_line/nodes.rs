@@ -89,7 +89,7 @@ fn machines_train_together() {
         let outs = ["0", "1"].map(|own| out(signal).join(own));
         let [stays, goes] = ["0", "1"].map(|own| {
             let out = &outs[usize::from(own == "1")];
-            let more = ["--duration", "100M", "--out", text(out), "--save-every", "8"];
+            let more = ["--duration", "100M", "--out", text(out), "--save-every", "56"];
             start(&[&["--nodes", &nodes, "--node", own], &recipe[..], &more].concat())
         });
         let saved = |out: &Path| {
@@ -110,6 +110,16 @@ fn machines_train_together() {
         assert_eq!([stayed.0, gone.0], codes, "{stayed:?} {gone:?}");
         assert!(stayed.1.contains(message), "{}", stayed.1);
         assert!(!stayed.1.contains("panicked"), "{}", stayed.1);
+        // The state of the machine that stays is saved, whether that was due or not.
+        let mut words = stayed.1.split_whitespace();
+        if signal == "-KILL" {
+            words.find(|word| *word == "--resume,").expect("what can be done");
+            words.find(|word| *word == "after").expect("the number of images");
+            let images: u64 = words.next().and_then(|word| word.parse().ok()).expect("a number");
+            let checkpoints = fs::read_dir(only_run(&outs[0]).join("checkpoints")).expect("there");
+            let names = checkpoints.map(|entry| entry.expect("an entry").file_name());
+            assert_eq!(names.max().expect("saved"), *format!("{images:09}.ckpt"));
+        }
     }
     for (args, message) in [
         (&["--nodes", "a:1,b:1"][..], "--node <N>"),

@@ -42,6 +42,10 @@ pub struct Nodes {
     runtime: Runtime,
     /// Number of the next tensor, the same on all machines.
     next: u64,
+    /// Whether this machine asks to end.
+    asks_to_end: bool,
+    /// Whether any machine asked to end before the last step.
+    is_ending: bool,
 }
 
 impl Nodes {
@@ -91,7 +95,15 @@ impl Nodes {
                 std::thread::sleep(Duration::from_millis(100));
             }
         }
-        Ok(Self { addresses: addresses.to_vec(), own, service, runtime, next: 0 })
+        Ok(Self {
+            addresses: addresses.to_vec(),
+            own,
+            service,
+            runtime,
+            next: 0,
+            asks_to_end: false,
+            is_ending: false,
+        })
     }
 
     /// Returns the number of machines.
@@ -131,6 +143,29 @@ impl Nodes {
     /// If a connection is lost.
     pub fn any(&mut self, holds: bool) -> anyhow::Result<bool> {
         Ok(self.sum(&[f32::from(u8::from(holds))])?[0] > 0.0)
+    }
+
+    /// Sets whether this machine asks to end. The others hear of it with the sums of the next step.
+    pub fn ask_to_end(&mut self, asks: bool) {
+        self.asks_to_end = asks;
+    }
+
+    /// Returns whether any machine asked to end before the last step, the same on all machines.
+    pub fn is_ending(&self) -> bool {
+        self.is_ending
+    }
+
+    /// Returns the sum over machines of each value of a step, as [`sum`](Self::sum), and hears
+    /// whether any machine asks to end.
+    ///
+    /// # Errors
+    ///
+    /// If a connection is lost.
+    pub fn sum_step(&mut self, mut values: Vec<f32>) -> anyhow::Result<Vec<f32>> {
+        values.push(f32::from(u8::from(self.asks_to_end)));
+        let mut sums = self.sum(&values)?;
+        self.is_ending = sums.pop().is_some_and(|count| count > 0.0);
+        Ok(sums)
     }
 
     /// Returns the sum over machines of each value, bit-identical on all machines.
@@ -200,8 +235,8 @@ impl Nodes {
                 .try_into_vec()
                 .map_err(|_| anyhow::anyhow!("{address}: sent values of another type")),
             _ => bail!(
-                "lost the connection to {address}. Checkpoints are unaffected: restart all machines with \
-                 --resume"
+                "lost the connection to {address}: restart all machines with --resume, from checkpoints of \
+                 the same number of images (copy one to a machine that lacks it)"
             ),
         }
     }
@@ -284,6 +319,20 @@ mod tests {
             heard
         });
         assert_eq!(heard, [[false, true]; 3]);
+    }
+
+    #[test]
+    fn a_machine_that_asks_to_end_is_heard_with_the_next_sums() {
+        let heard = run(3, |own, mut nodes| {
+            let heard = [false, own == 1, false].map(|asks| {
+                nodes.ask_to_end(asks);
+                assert_eq!(nodes.sum_step(vec![1.0, 2.0]).expect("all are there"), [3.0, 6.0]);
+                nodes.is_ending()
+            });
+            nodes.disconnect();
+            heard
+        });
+        assert_eq!(heard, [[false, true, false]; 3]);
     }
 
     #[test]

@@ -222,7 +222,7 @@ impl Learner {
         }
         values.push(loss as f32);
         values.extend(gradients::values(network, &sums[0]));
-        let values = nodes.sum(&values)?;
+        let values = nodes.sum_step(values)?;
         let losses = values[..batch].iter().copied().map(f64::from).collect();
         let loss = values[batch].into();
         let replace = |sum| gradients::replace(network, sum, &values[batch + 1..]);

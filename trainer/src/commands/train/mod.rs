@@ -79,11 +79,11 @@ fn train_until_the_end(
     stop: &StopSignal,
 ) -> anyhow::Result<Option<ExitCode>> {
     loop {
-        let step = session.step()?;
+        let step = session.step(stop.exit_code().is_some())?;
         session.log(&step)?;
         session.look_after_saves();
         let stopped = stop.exit_code();
-        let last = session.is_last(stopped.is_some())?;
+        let last = session.is_last(stopped.is_some());
         let complete = last && stopped.is_none();
         if complete || session.is_due(session.intervals.validate) {
             session.validate();

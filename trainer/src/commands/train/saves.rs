@@ -221,9 +221,30 @@ impl Session {
         self.saves.refused = Some(problem);
     }
 
-    /// Saves a checkpoint after an error of the data, unless there is one of this state, and returns
-    /// the error with what can be done.
+    /// Saves a checkpoint after an error of the data, and returns the error with what can be done.
     pub fn save_after(&mut self, error: &DataError) -> String {
+        if !self.save_state() {
+            return error.to_string();
+        }
+        format!(
+            "{error}\nafter {} images, which are saved in a checkpoint; restore the file, then \
+             resume:\n  {}",
+            self.progress.images,
+            invocation::resume(self.folder.path(), [])
+        )
+    }
+
+    /// Saves a checkpoint after the loss of another machine, and returns the error with what was saved.
+    pub fn save_after_loss(&mut self, error: &anyhow::Error) -> String {
+        if !self.save_state() {
+            return format!("{error:#}");
+        }
+        format!("{error:#}\nafter {} images, which are saved in a checkpoint", self.progress.images)
+    }
+
+    /// Saves a checkpoint before the process ends with an error, unless there is one of this state.
+    /// Returns whether there is one then.
+    fn save_state(&mut self) -> bool {
         self.finish_saving();
         let images = self.progress.images;
         if images != self.saves.latest
@@ -232,14 +253,7 @@ impl Session {
             self.log.status.warn(&format!("warning: {error:#}"));
         }
         self.log.status.finish();
-        if self.saves.latest != images || images == 0 {
-            return error.to_string();
-        }
-        format!(
-            "{error}\nafter {images} images, which are saved in a checkpoint; restore the file, then \
-             resume:\n  {}",
-            invocation::resume(self.folder.path(), [])
-        )
+        self.saves.latest == images && images > 0
     }
 
     /// Reports the error of a write without which training can go on, and saves a checkpoint the

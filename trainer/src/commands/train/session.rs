@@ -84,6 +84,10 @@ pub struct Session {
     pub folder: RunFolder,
     pub log: Log,
     pub started: Instant,
+    /// Time spent waiting for batches since the last line of the log.
+    pub waited: Duration,
+    /// Floating-point operations of forward and backward pass of an image.
+    pub flops: f64,
     /// Training time of earlier processes of the run, in seconds.
     pub seconds_before: f64,
     pub saves: Saves,
@@ -92,14 +96,19 @@ pub struct Session {
 }
 
 impl Session {
-    /// Takes a step.
+    /// Takes a step. `stopped` says whether a signal asks this process to end, of which the other
+    /// machines hear then.
     ///
     /// # Errors
     ///
-    /// If an image cannot be read, after saving a checkpoint, or the connection to another machine is
-    /// lost.
-    pub fn step(&mut self) -> anyhow::Result<TimedStep> {
+    /// If an image cannot be read or the connection to another machine is lost, after saving a
+    /// checkpoint.
+    pub fn step(&mut self, stopped: bool) -> anyhow::Result<TimedStep> {
         let started = Instant::now();
+        let ending = self.is_ending(stopped);
+        if let Some(nodes) = self.learner.nodes() {
+            nodes.ask_to_end(ending);
+        }
         let progress = &mut self.progress;
         let (images, batch_size) = (progress.images, progress.config.batch);
         let lr = progress.config.lr(images);
@@ -107,9 +116,15 @@ impl Session {
             Ok(batch) => batch,
             Err(error) => bail!(self.save_after(&error)),
         };
+        self.waited += started.elapsed();
         let progress = &mut self.progress;
         let times = progress.draw_times(&mut batch, self.learner.share(batch_size));
-        let step = self.learner.step(batch, &progress.config, images)?;
+        let step = match self.learner.step(batch, &progress.config, images) {
+            Ok(step) => step,
+            // Another machine is lost. The step was not taken.
+            Err(error) => bail!(self.save_after_loss(&error)),
+        };
+        let progress = &mut self.progress;
         progress.images += batch_size as u64;
         progress.seconds = self.seconds_before + self.started.elapsed().as_secs_f64();
         if step.taken {
@@ -163,6 +178,8 @@ impl Session {
             "lr": lr,
             "skipped_steps": progress.skipped,
             "images_per_second": rate,
+            "gflops_per_second": rate * self.flops * 1e-9,
+            "data_wait": std::mem::take(&mut self.waited).as_secs_f64(),
             "peak_memory": memory::peak(),
             "seconds": progress.seconds,
         }));
@@ -172,21 +189,21 @@ impl Session {
         Ok(())
     }
 
-    /// Returns whether this was the last step: the run is complete, its time is over, or it was
-    /// stopped on any machine. A run that is skipping steps, which is not saved, is not stopped before
-    /// it takes a step again or fails.
-    ///
-    /// # Errors
-    ///
-    /// If the connection to another machine is lost.
-    pub fn is_last(&mut self, stopped: bool) -> anyhow::Result<bool> {
-        let out_of_time = self.max_time.is_some_and(|max| self.started.elapsed() >= max);
-        let mut ending = out_of_time || stopped;
-        if let Some(nodes) = self.learner.nodes() {
-            ending = nodes.any(ending)?;
-        }
+    /// Returns whether this process is to end: it was stopped, or its time is over.
+    fn is_ending(&self, stopped: bool) -> bool {
+        stopped || self.max_time.is_some_and(|max| self.started.elapsed() >= max)
+    }
+
+    /// Returns whether this was the last step: the run is complete, or this process is to end, or with
+    /// several machines, any of them was to end before the step. A run that is skipping steps, which is
+    /// not saved, is not stopped before it takes a step again or fails.
+    pub fn is_last(&mut self, stopped: bool) -> bool {
+        let ending = match self.learner.nodes() {
+            Some(nodes) => nodes.is_ending(),
+            None => self.is_ending(stopped),
+        };
         let complete = self.progress.images >= self.progress.config.duration;
-        Ok(complete || (ending && self.progress.skipped_in_row == 0))
+        complete || (ending && self.progress.skipped_in_row == 0)
     }
 
     /// Returns whether the last step passed a multiple of `interval` images.

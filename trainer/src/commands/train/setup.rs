@@ -1,7 +1,7 @@
 //! Start of a training process: checks, then everything that the loop needs.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use burn::tensor::Device;
@@ -108,6 +108,9 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
         seconds_before: progress.seconds,
         saves: Saves::new(progress.images),
         started: Instant::now(),
+        waited: Duration::ZERO,
+        // Two for each multiply-add; the backward pass takes twice as many as the forward pass.
+        flops: 6.0 * learner.model().network.macs().total() as f64,
         device: devices[0].clone(),
         progress,
         learner,
