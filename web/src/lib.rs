@@ -11,6 +11,7 @@ pub mod adapter;
 pub mod brush;
 pub mod command;
 pub mod explain;
+pub mod lesson;
 pub mod looks;
 pub mod manifest;
 pub mod map;
