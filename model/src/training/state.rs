@@ -100,3 +100,97 @@ impl TrainState {
         Step { loss, losses, norm, taken }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Conditioning;
+    use crate::config::{ImageConfig, NetworkConfig, PrecondConfig, TimeConfig};
+    use crate::examples::draw_noise;
+    use burn::tensor::{Tensor, TensorData};
+
+    const SIDE: usize = 8;
+    const VALUES: usize = 3 * SIDE * SIDE;
+    const BATCH: usize = 4;
+
+    fn state(seed: u64) -> TrainState {
+        let image = ImageConfig {
+            resolution: SIDE,
+            channels: vec![32],
+            blocks: vec![1],
+            time: TimeConfig { channels: 32, width: 32, augment_labels: 0, ..Default::default() },
+            dropout: 0.0,
+            ..ImageConfig::default()
+        };
+        let config =
+            ModelConfig { network: NetworkConfig::Image(image), precond: PrecondConfig::default() };
+        let adam = AdamConfig::new().with_epsilon(1e-8);
+        TrainState::new(config, seed, &adam, &Device::flex()).expect("valid")
+    }
+
+    /// Steps on one picture, of which `value` gives the values.
+    fn steps(state: &mut TrainState, steps: u64, value: impl Fn(usize) -> f32) -> Vec<Step> {
+        let (loss, device) = (LossConfig::default(), Device::flex().autodiff());
+        let step = |i: u64| {
+            let numbers = i * BATCH as u64..(i + 1) * BATCH as u64;
+            let (sigma, noise): (Vec<f64>, Vec<Vec<f32>>) =
+                numbers.map(|k| draw_noise(&loss, 0, k, VALUES)).unzip();
+            let images = (0..BATCH).flat_map(|_| (0..VALUES).map(&value)).collect();
+            let tensor = |values: Vec<f32>| {
+                let data = TensorData::new(values, [BATCH, 3, SIDE, SIDE]);
+                Tensor::<4>::from_data(data, &device)
+            };
+            let examples = Examples {
+                images: tensor(images),
+                noise: tensor(noise.concat()),
+                sigma,
+                conditioning: Conditioning::default(),
+                dropout: vec![0; BATCH],
+            };
+            let options = StepOptions { lr: 3e-3, clip: Some(1.0), ema_beta: 0.5 };
+            state.step(&loss, examples, options)
+        };
+        (0..steps).map(step).collect()
+    }
+
+    fn picture(i: usize) -> f32 {
+        if i / 4 % 2 == 0 { 0.8 } else { -0.6 }
+    }
+
+    fn values(model: &Model) -> Vec<f32> {
+        model.parameters().into_iter().flat_map(|(_, values)| values).collect()
+    }
+
+    #[test]
+    fn steps_on_one_picture_reduce_its_loss() {
+        let taken = steps(&mut state(0), 80, picture);
+        let mean = |steps: &[Step]| steps.iter().map(|s| s.loss).sum::<f64>() / steps.len() as f64;
+        let (before, after) = (mean(&taken[..5]), mean(&taken[60..]));
+        assert!(after < 0.2 * before, "{before}, then {after}");
+        assert!(taken.iter().all(|step| step.taken && step.losses.len() == BATCH));
+    }
+
+    #[test]
+    fn a_run_is_a_function_of_its_seed() {
+        let run = |seed| {
+            let mut state = state(seed);
+            let steps = steps(&mut state, 3, picture);
+            (steps, values(state.model()), values(state.ema()))
+        };
+        let (first, again, other) = (run(1), run(1), run(2));
+        assert_eq!(first, again);
+        assert_ne!(first.1, other.1);
+        // The average follows the weights.
+        assert_ne!(first.1, first.2);
+    }
+
+    #[test]
+    fn a_step_that_is_not_finite_changes_nothing() {
+        let mut state = state(1);
+        let before = values(state.model());
+        let taken = steps(&mut state, 1, |i| if i == 7 { f32::NAN } else { 0.0 });
+        assert!(!taken[0].taken);
+        assert_eq!(values(state.model()), before);
+        assert_eq!(values(state.ema()), before);
+    }
+}

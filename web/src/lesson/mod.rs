@@ -8,7 +8,9 @@ pub mod curve;
 pub mod run;
 pub mod shapes;
 
-use model::config::{ImageConfig, ModelConfig, NetworkConfig, PrecondConfig, TimeConfig, Window};
+use model::config::{
+    ImageConfig, ModelConfig, NetworkConfig, PrecondConfig, TimeConfig, TransformerConfig, Window,
+};
 use model::picture::Rgb;
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +24,7 @@ pub const MOST_PICTURES: usize = 8;
 pub const SAMPLES: usize = 8;
 
 /// Numbers of steps that can be chosen.
-pub const STEPS: [usize; 4] = [200, 400, 800, 1600];
+pub const STEPS: [usize; 4] = [200, 600, 1200, 2400];
 
 /// Maximum number of steps of a run, continuations included.
 pub const MOST_STEPS: usize = 100_000;
@@ -38,6 +40,8 @@ pub struct Lesson {
     pub steps: usize,
     /// Whether the mirrored pictures are training pictures too.
     pub mirror: bool,
+    /// The names of the pictures, which are classes of the model.
+    pub names: Vec<String>,
 }
 
 /// The progress of a run.
@@ -95,15 +99,37 @@ pub fn shrunk(picture: &Rgb) -> Option<Rgb> {
     Some(Rgb { width: SIDE, height: SIDE, bytes })
 }
 
-/// Returns the configuration of the network: two stages, 16x16 pictures in colour.
-pub fn config() -> ModelConfig {
+/// Maximum number of letters of a name.
+const LETTERS: usize = 24;
+
+/// Returns a name for a class: the letters, digits and dashes of a text such as a file's name without
+/// its ending, with a number if there is such a name already.
+pub fn class_name(known: &[String], text: &str) -> String {
+    let stem = text.rsplit_once('.').map_or(text, |(stem, _)| stem);
+    let plain = |c: char| if c.is_alphanumeric() || c == '-' { c } else { ' ' };
+    let words: String = stem.chars().map(plain).collect();
+    let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    let name: String = words.chars().take(LETTERS).collect();
+    let name = if name.trim().is_empty() { "picture" } else { name.trim() };
+    let mut names = std::iter::once(name.to_string()).chain((2..).map(|i| format!("{name} {i}")));
+    names.find(|name| !known.contains(name)).unwrap_or_default()
+}
+
+/// Returns the configuration of the network: two stages, 16x16 pictures in colour, and this many
+/// classes.
+pub fn config(classes: usize) -> ModelConfig {
     let image = ImageConfig {
         resolution: SIDE,
-        channels: vec![32, 64],
+        classes,
+        channels: vec![16, 64],
         blocks: vec![1, 1],
+        // A head for all channels of the first stage.
+        transformer: TransformerConfig { head_dim: 16, ..TransformerConfig::default() },
         time: TimeConfig { channels: 64, width: 128, augment_labels: 0, ..TimeConfig::default() },
         window: Window::Size(8),
         dropout: 0.0,
+        // EDM's is nearly 0, which trains slowly at first.
+        branch_init: 1.0,
         ..ImageConfig::default()
     };
     ModelConfig { network: NetworkConfig::Image(image), precond: PrecondConfig::default() }
@@ -145,10 +171,32 @@ mod tests {
     }
 
     #[test]
+    fn every_picture_has_a_name_of_its_own() {
+        let mut names = Vec::new();
+        for (text, want) in [
+            ("cat.png", "cat"),
+            ("cat.jpg", "cat 2"),
+            ("my_cat, 3: a=b.png", "my cat 3 a b"),
+            ("", "picture"),
+            (".png", "picture 2"),
+            ("cat", "cat 3"),
+            ("Übergrößenträgerinnen und mehr", "Übergrößenträgerinnen un"),
+        ] {
+            let name = class_name(&names, text);
+            assert_eq!(name, want);
+            names.push(name);
+        }
+        // The command line finds them.
+        for (i, name) in names.iter().enumerate() {
+            assert_eq!(model::classes::find(&names, name), Ok(i), "{name}");
+        }
+    }
+
+    #[test]
     fn the_network_fits_the_pictures() {
-        let config = config();
+        let config = config(3);
         config.validate().expect("a valid configuration");
         assert_eq!(config.image_shape(), [3, SIDE, SIDE]);
-        assert_eq!(config.classes(), 0);
+        assert_eq!(config.classes(), 3);
     }
 }

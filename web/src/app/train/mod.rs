@@ -33,14 +33,14 @@ pub fn Train(state: State, runner: Runner) -> impl IntoView {
             <div class="card intro">
                 <h2 id="train">"Train a model in this tab"</h2>
                 <p>
-                    "The network sees your pictures with noise of random strength and learns to remove it. That \
-                     is all of the training. A sample then starts as nothing but noise, which the network removes \
-                     step by step. It is a DiffiT of two stages with random initial weights, small enough for \
-                     your processor."
+                    "The network sees your pictures with noise of random strength, and their names, and learns \
+                     to remove the noise. That is all of the training. A sample then starts as a name and nothing \
+                     but noise, which the network removes step by step. It is a DiffiT of two stages with random \
+                     initial weights, small enough for your processor."
                 </p>
                 <p class="hint">
-                    "With so few pictures it memorises them: the samples become copies or mixtures of your \
-                     pictures, and nothing new. The model of the other views was trained on 1,911 pictures, \
+                    "With so few pictures it memorises them: the samples become copies of your pictures, or \
+                     mixtures, and nothing new. The model of the other views was trained on 1,911 pictures, \
                      for hours."
                 </p>
             </div>
@@ -54,12 +54,8 @@ pub fn Train(state: State, runner: Runner) -> impl IntoView {
 /// The options, and the buttons that start, stop and use a run.
 #[component]
 fn Controls(state: State, runner: Runner) -> impl IntoView {
-    let steps = STEPS.map(|steps| match steps {
-        200 => (steps, "200", "200"),
-        400 => (steps, "400", "400"),
-        800 => (steps, "800", "800"),
-        _ => (steps, "1600", "1600"),
-    });
+    let steps = ["200", "600", "1200", "2400"];
+    let steps = [0, 1, 2, 3].map(|i| (STEPS[i], steps[i], steps[i]));
     let phase = runner.phase;
     let busy = Signal::derive(move || runner.busy());
     let running = move || matches!(phase.get(), Phase::Running | Phase::Stopping);
@@ -170,6 +166,8 @@ fn open(bytes: &[u8], name: &str, state: State, engine: Engine, runner: Runner) 
     };
     engine.open(file);
     state.scene.update(|scene| (scene.view, scene.count) = (View::Form, COUNTS[1]));
+    // The page chooses classes of the new model.
+    state.anew.set(true);
     state.draws.set(true);
 }
 
@@ -190,8 +188,12 @@ fn Progress(runner: Runner) -> impl IntoView {
     });
     let sample = move |i: usize| {
         let picture = Signal::derive(move || runner.samples.read().1.get(i).cloned());
-        let name = format!("Sample from seed {i}");
-        tile(picture, Signal::derive(move || name.clone()), "sample")
+        let name = Signal::derive(move || {
+            let trained = runner.trained.read();
+            let name = trained.get(i % trained.len().max(1)).map_or("", |example| &example.name);
+            format!("Sample of {name}")
+        });
+        tile(picture, name, "sample")
     };
     let example = move |i: usize| {
         let here = Memo::new(move |_| runner.trained.read().get(i).cloned());
@@ -238,14 +240,14 @@ fn Progress(runner: Runner) -> impl IntoView {
                     <div class="tiles eight" data-testid="samples">{(0..SAMPLES).map(sample).collect_view()}</div>
                     <figcaption>
                         <h3 data-testid="samples-heading">{heading}</h3>
-                        <p class="hint">"Made with the moving average of the weights, always from the same noise."</p>
+                        <p class="hint">"One of each picture's name in turn, always from the same noise, with the moving average of the weights."</p>
                     </figcaption>
                 </figure>
                 <figure>
                     <div class="tiles eight">{(0..SAMPLES).map(example).collect_view()}</div>
                     <figcaption>
                         <h3>"Training pictures"</h3>
-                        <p class="hint">"What it was trained on. Compare: which samples are copies, which are mixtures?"</p>
+                        <p class="hint">"What it is trained on, in the order of the samples."</p>
                     </figcaption>
                 </figure>
             </div>

@@ -7,7 +7,7 @@ use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::spawn_local;
 use web_sys::{Element, File, FileList};
 
-use super::runner::{Example, Runner};
+use super::runner::Runner;
 use crate::app::paint::scaled;
 use crate::app::picture::Picture;
 use crate::app::state::State;
@@ -35,12 +35,7 @@ const COLOURS: [(&str, [u8; 3]); 8] = [
 #[component]
 pub fn Pictures(state: State, runner: Runner) -> impl IntoView {
     let sets = SETS.iter().map(|set| {
-        let take = move |_| {
-            let pictures = set.pictures().into_iter();
-            let examples = pictures.map(|(name, picture)| Example { name, picture });
-            runner.trouble.set(None);
-            runner.examples.set(examples.collect());
-        };
+        let take = move |_| runner.take(set.pictures());
         view! {
             <button type="button" class="plain small" data-testid=format!("set-{}", set.name) on:click=take>{set.label}</button>
         }
@@ -53,13 +48,9 @@ pub fn Pictures(state: State, runner: Runner) -> impl IntoView {
     });
     let take_made = move |_| {
         let names = untrack(|| state.captions());
-        let examples = made.get_untracked().into_iter().flatten().take(MOST_PICTURES);
-        let examples = examples.enumerate().map(|(i, picture)| {
-            let name = names.get(i).filter(|name| !name.is_empty()).cloned();
-            Example { name: name.unwrap_or(format!("generated picture {}", i + 1)), picture }
-        });
-        runner.trouble.set(None);
-        runner.examples.set(examples.collect());
+        let pictures = made.get_untracked().into_iter().flatten().enumerate();
+        let named = |(i, picture)| (names.get(i).cloned().unwrap_or_default(), picture);
+        runner.take(pictures.map(named).collect());
     };
     let slots = (0..MOST_PICTURES).map(|i| {
         let here = Memo::new(move |_| runner.examples.read().get(i).cloned());
@@ -75,6 +66,7 @@ pub fn Pictures(state: State, runner: Runner) -> impl IntoView {
         view! {
             <li hidden=Signal::derive(move || here.read().is_none())>
                 <div class="frame tiny"><Picture picture label=name name="example"/></div>
+                <p class="name">{name}</p>
                 <button
                     type="button" class="plain small" on:click=remove
                     aria-label=Signal::derive(move || format!("Remove {}", name.get()))
@@ -140,7 +132,7 @@ async fn add(file: File, runner: Runner) {
     }
     let picture = scaled(file, [FINE * SIDE; 2]).await;
     match picture.as_ref().and_then(shrunk) {
-        Some(picture) => runner.add(name, picture),
+        Some(picture) => runner.add(&name, picture),
         None => {
             runner.trouble.set(Some(format!("{name} is not a picture that this browser can read.")))
         }
@@ -255,7 +247,7 @@ fn Sketch(runner: Runner) -> impl IntoView {
                 <button
                     type="button" class="plain small" data-testid="add-drawing"
                     on:click=move |_| {
-                        runner.add("drawing".into(), drawing.get_untracked());
+                        runner.add("drawing", drawing.get_untracked());
                         drawing.set(white());
                     }
                 >"Add the drawing"</button>

@@ -2,12 +2,11 @@
 
 use leptos::prelude::*;
 use model::picture::Rgb;
-use wasm_bindgen::prelude::*;
 use web_sys::{ErrorEvent, MessageEvent, Worker};
 
 use crate::app::engine::{faults, pictures, start_worker};
 use crate::lesson::curve::Curve;
-use crate::lesson::{Learned, Lesson, MOST_PICTURES, SIDE, STEPS};
+use crate::lesson::{Learned, Lesson, MOST_PICTURES, SIDE, STEPS, class_name};
 use crate::memory::is_shortage;
 use crate::protocol::{Event, Request, carry};
 
@@ -38,7 +37,7 @@ pub enum Use {
 /// A training picture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Example {
-    /// A description for screen readers.
+    /// The name, which is a class of the model.
     pub name: String,
     /// The picture.
     pub picture: Rgb,
@@ -107,8 +106,17 @@ impl Runner {
         }
     }
 
+    /// Replaces the training pictures.
+    pub fn take(self, pictures: Vec<(String, Rgb)>) {
+        self.trouble.set(None);
+        self.examples.set(Vec::new());
+        for (name, picture) in pictures.into_iter().take(MOST_PICTURES) {
+            self.add(&name, picture);
+        }
+    }
+
     /// Adds a training picture, if there is space for one more.
-    pub fn add(self, name: String, picture: Rgb) {
+    pub fn add(self, name: &str, picture: Rgb) {
         self.trouble.set(None);
         if self.examples.read_untracked().len() >= MOST_PICTURES {
             self.trouble.set(Some(format!(
@@ -116,8 +124,12 @@ impl Runner {
             )));
             return;
         }
-        self.said.set(format!("Added: {name}."));
-        self.examples.update(|examples| examples.push(Example { name, picture }));
+        self.examples.update(|examples| {
+            let known: Vec<String> = examples.iter().map(|example| example.name.clone()).collect();
+            let name = class_name(&known, name);
+            self.said.set(format!("Added: {name}."));
+            examples.push(Example { name, picture });
+        });
     }
 
     /// Returns whether the worker is busy with a run.
@@ -137,6 +149,7 @@ impl Runner {
             seed: 0,
             steps: self.steps.get_untracked(),
             mirror: self.mirror.get_untracked(),
+            names: examples.iter().map(|example| example.name.clone()).collect(),
         };
         let bytes = examples.iter().flat_map(|example| example.picture.bytes.clone()).collect();
         self.trained.set(examples);
