@@ -13,6 +13,11 @@ async fn loss(browser: &Browser) -> f64 {
     number.parse().unwrap_or_else(|_| panic!("no loss: {label}"))
 }
 
+/// Pictures that can be seen.
+async fn visible(browser: &Browser, name: &str) -> RgbImage {
+    canvas_where(browser, name, "c.checkVisibility()").await
+}
+
 /// Says whether a button can be used.
 fn usable(name: &str) -> String {
     format!("document.querySelector('[data-testid={name}]')?.disabled === false")
@@ -27,7 +32,7 @@ async fn a_model_is_trained_saved_and_used() {
     browser.wait(&usable("set-shapes"), SOON).await;
     assert!(!browser.run::<bool>(&format!("return {}", usable("train"))).await);
     browser.click("[data-testid=set-shapes]").await;
-    let examples = canvas(&browser, "example").await;
+    let examples = visible(&browser, "example").await;
     browser.click("#training-steps-200").await;
     browser.click("[data-testid=train]").await;
     browser.wait(&format!("{STEP} >= 10"), SOON).await;
@@ -48,11 +53,11 @@ async fn a_model_is_trained_saved_and_used() {
     let status = browser.text("[data-testid=training-status]").await;
     println!("{status}");
     assert_eq!(browser.text("[data-testid=samples-heading]").await, "Samples after 200 steps");
-    assert_eq!(canvas(&browser, "trained").await.as_raw(), examples.as_raw());
+    assert_eq!(visible(&browser, "trained").await.as_raw(), examples.as_raw());
     assert_eq!(browser.violations().await, Vec::<String>::new());
 
     // The command line makes the samples that the page shows.
-    let samples = canvas(&browser, "sample").await;
+    let samples = visible(&browser, "sample").await;
     browser.click("[data-testid=save-weights]").await;
     let file = browser.downloaded("trained-in-a-tab-200.safetensors", SOON).await;
     let folder = tempfile::TempDir::new().expect("a temporary folder");
@@ -67,6 +72,7 @@ async fn a_model_is_trained_saved_and_used() {
     let grid = folder.path().join("grid.png");
     trainer()
         .args(["sample", "--seeds", "0-7", "--columns", "3", "--sampler", "ipndm", "--steps", "12"])
+        .args(["--class", "disc, square, triangle, ring, cross, heart"])
         .arg("--weights")
         .arg(&path)
         .arg("--output")
@@ -83,7 +89,7 @@ async fn a_model_is_trained_saved_and_used() {
     browser.click("[data-testid=use-weights]").await;
     browser.wait("document.querySelector('main').dataset.view === 'form'", SOON).await;
     done(&browser, SOON).await;
-    assert_eq!(canvas(&browser, "pictures").await.width(), 32);
+    assert_eq!(canvas(&browser, "canvas").await.width(), 32);
     view(&browser, "about").await;
     let about = browser.text("main").await;
     assert!(about.contains("Trained in a browser tab on 6 pictures"), "{about}");
@@ -117,7 +123,7 @@ async fn training_pictures_are_chosen_and_drawn() {
     half.save(&picture).expect("written");
     browser.upload("#training-files", &picture).await;
     browser.wait("document.querySelector('[data-testid=example]').checkVisibility()", SOON).await;
-    let shown = canvas(&browser, "example").await;
+    let shown = visible(&browser, "example").await;
     assert_eq!((shown.get_pixel(0, 0).0, shown.get_pixel(15, 15).0), ([200, 0, 0], [0; 3]));
 
     let text = folder.path().join("text.png");
