@@ -180,7 +180,7 @@ mod tests {
             ("", "picture"),
             (".png", "picture 2"),
             ("cat", "cat 3"),
-            ("Übergrößenträgerinnen und mehr", "Übergrößenträgerinnen un"),
+            ("äöüäöüäöüäöüäöüäöüäöüäöüäöüäöü", "äöüäöüäöüäöüäöüäöüäöüäöü"),
         ] {
             let name = class_name(&names, text);
             assert_eq!(name, want);
