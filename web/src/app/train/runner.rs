@@ -224,7 +224,7 @@ impl Runner {
                      start again."
                         .into()
                 } else {
-                    format!("Training ended ({}). You can start again.", event.message())
+                    ended(&event.message())
                 });
             }
         };
@@ -264,15 +264,7 @@ impl Runner {
                 }
             }
             Event::Failed { message, fatal } => {
-                let message = match is_shortage(&message) {
-                    true => {
-                        "There is not enough memory for training. Close other tabs, then start \
-                             again."
-                            .into()
-                    }
-                    false if fatal => format!("{message} You can start again."),
-                    false => message,
-                };
+                let message = if fatal { ended(&message) } else { message };
                 self.fail(message);
             }
             _ => {}
@@ -301,4 +293,13 @@ impl Runner {
             }
         });
     }
+}
+
+/// Returns the message about a worker that has ended.
+fn ended(why: &str) -> String {
+    if is_shortage(why) {
+        return "There is not enough memory for training. Close other tabs, then start again."
+            .into();
+    }
+    format!("Training ended ({}). You can start again.", why.trim_end_matches('.'))
 }
