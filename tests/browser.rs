@@ -1952,7 +1952,7 @@ async fn every_view_fits_every_width_in_light_and_dark() {
             "train" => {
                 view(&browser, "train").await;
                 browser.click("[data-testid=set-faces]").await;
-                browser.click("#training-steps-400").await;
+                browser.click("#training-steps-200").await;
                 browser.click("[data-testid=train]").await;
                 browser.wait(&says("training-status", "in all"), LATE).await;
                 browser.click("[data-testid=sketch]").await;
