@@ -155,7 +155,7 @@ mod tests {
     }
 
     fn picture(i: usize) -> f32 {
-        if i / 4 % 2 == 0 { 0.8 } else { -0.6 }
+        if (i / 4).is_multiple_of(2) { 0.8 } else { -0.6 }
     }
 
     fn values(model: &Model) -> Vec<f32> {
