@@ -110,7 +110,12 @@ pub fn class_name(known: &[String], text: &str) -> String {
     let words: String = stem.chars().map(plain).collect();
     let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
     let name: String = words.chars().take(LETTERS).collect();
-    let name = if name.trim().is_empty() { "picture" } else { name.trim() };
+    // A number would be read as that of a class.
+    let name = match name.trim() {
+        digits if digits.chars().all(|c| c.is_ascii_digit()) => format!("picture {digits}"),
+        name => name.to_string(),
+    };
+    let name = name.trim_end();
     let mut names = std::iter::once(name.to_string()).chain((2..).map(|i| format!("{name} {i}")));
     names.find(|name| !known.contains(name)).unwrap_or_default()
 }
@@ -180,6 +185,7 @@ mod tests {
             ("", "picture"),
             (".png", "picture 2"),
             ("cat", "cat 3"),
+            ("7.png", "picture 7"),
             ("äöüäöüäöüäöüäöüäöüäöüäöüäöüäöü", "äöüäöüäöüäöüäöüäöüäöüäöü"),
         ] {
             let name = class_name(&names, text);
