@@ -21,6 +21,8 @@ mod command;
 mod equations;
 #[path = "browser/inside.rs"]
 mod inside;
+#[path = "browser/train.rs"]
+mod train;
 #[path = "browser/visit.rs"]
 mod visit;
 
@@ -217,9 +219,15 @@ async fn view(browser: &Browser, name: &str) {
 
 /// What a canvas shows, or several in a square, row after row.
 async fn canvas(browser: &Browser, name: &str) -> RgbImage {
+    canvas_where(browser, name, "true").await
+}
+
+/// The same of those canvases `c` that meet a condition.
+async fn canvas_where(browser: &Browser, name: &str, condition: &str) -> RgbImage {
     let shown: Vec<(u32, u32, Vec<u8>)> = browser
         .run(&format!(
-            "return [...document.querySelectorAll('[data-testid={name}]')].map((c) => {{
+            "const all = [...document.querySelectorAll('[data-testid={name}]')];
+             return all.filter((c) => {condition}).map((c) => {{
              const {{ data }} = c.getContext('2d').getImageData(0, 0, c.width, c.height);
              return [c.width, c.height, Array.from(data)] }})"
         ))
@@ -1623,8 +1631,8 @@ async fn what_arrives_wrong_is_refused_and_can_be_fetched_again() {
     let (site, browser) = (site(), Browser::start(Gpu::None).await);
     let set = |fault| *site.fault.lock().expect("no thread panicked") = fault;
     for (ending, fault, message) in [
-        ("worker.js", Fault::Flipped, "could not be loaded"),
-        ("worker_bg.wasm", Fault::Flipped, "could not be loaded"),
+        ("cpu.js", Fault::Flipped, "could not be loaded"),
+        ("cpu_bg.wasm", Fault::Flipped, "could not be loaded"),
         (".safetensors", Fault::Missing, "the server answered 404"),
         (".safetensors", Fault::Short, "bytes arrived"),
         (".safetensors", Fault::Flipped, "its hash differs"),
@@ -1796,7 +1804,9 @@ fn the_page_trusts_nothing_but_itself() {
     let keeper = std::fs::read_to_string(dist.join("sw.js")).expect("the keeper");
     let (_, script) = page.split_once("data-compute=\"./").expect("the worker's start script");
     let (script, _) = script.split_once('"').expect("an attribute");
-    for file in ["index.html", "worker_bg.wasm", script, "weights/tiny-emoji.safetensors"] {
+    for file in
+        ["index.html", "worker_bg.wasm", "cpu_bg.wasm", script, "weights/tiny-emoji.safetensors"]
+    {
         assert!(keeper.contains(&format!("[\"{file}\",\"sha384-")), "{file}");
     }
 }
@@ -1827,8 +1837,9 @@ fn the_page_is_small() {
     }
 }
 
-/// KiB of the two programs with gzip and with Brotli at a speed that servers use, before wasm-opt.
-const BUDGETS: [(&str, [usize; 2]); 2] = [("app", [576, 500]), ("worker", [3200, 2432])];
+/// KiB of the three programs with gzip and with Brotli at a speed that servers use, before wasm-opt.
+const BUDGETS: [(&str, [usize; 2]); 3] =
+    [("app", [616, 532]), ("worker", [3200, 2432]), ("cpu", [1320, 1008])];
 
 /// Whoever has no pointer gets everywhere, and sees where.
 #[tokio::test(flavor = "multi_thread")]
@@ -1897,6 +1908,7 @@ async fn every_view_fits_every_width_in_light_and_dark() {
         "compare",
         "about",
         "playground",
+        "train",
         "latent",
         "names",
     ];
@@ -1938,6 +1950,14 @@ async fn every_view_fits_every_width_in_light_and_dark() {
                 view(&browser, "playground").await;
                 browser.wait(&says("level", "No noise left"), SOON).await;
                 browser.wait(&says("verdict", "times closer"), SOON).await;
+            }
+            "train" => {
+                view(&browser, "train").await;
+                browser.click("[data-testid=set-faces]").await;
+                browser.click("#training-steps-200").await;
+                browser.click("[data-testid=train]").await;
+                browser.wait(&says("training-status", "in all"), LATE).await;
+                browser.click("[data-testid=sketch]").await;
             }
             "latent" => {
                 view(&browser, "form").await;

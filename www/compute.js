@@ -1,4 +1,6 @@
-// Starts the worker. The WebGPU device is recorded in a global variable, so that the worker can find
+// Starts a worker. There are two programs: one for graphics processors, and one for processors, which
+// is much smaller and also trains. The page asks for the second one by the worker's name; without a
+// graphics processor it is used in any case. The WebGPU device is recorded in a global variable, so that the worker can find
 // out when it is lost.
 const adapter = self.GPUAdapter?.prototype;
 if (adapter) {
@@ -40,9 +42,9 @@ async function keepAwake(reading) {
     await new Promise((resolve) => setTimeout(resolve, 1));
   }
 }
-// The hashes of the two files and the size of the program, filled in by the build.
+// The hashes of the files and the sizes of the programs, filled in by the build.
 const INTEGRITY = {};
-const SIZE = 0;
+const SIZES = {};
 const checked = (file) => fetch(file, { integrity: INTEGRITY[file] ?? "" });
 
 // Loads the program, reports the progress to the page, and checks the hash. With `integrity`, the
@@ -52,7 +54,8 @@ async function program(file) {
   if (!hash || !self.crypto?.subtle) return checked(file);
   const response = await fetch(file);
   if (!response.ok) throw new Error(`${file}: ${response.status}`);
-  const bytes = new Uint8Array(SIZE);
+  const total = SIZES[file];
+  const bytes = new Uint8Array(total);
   const reader = response.body.getReader();
   for (let loaded = 0, shown = 0; ; ) {
     const { done, value } = await reader.read();
@@ -60,9 +63,9 @@ async function program(file) {
     // A file that is too long throws here.
     bytes.set(value, loaded);
     loaded += value.length;
-    if (loaded >= shown + SIZE / 100 || loaded === SIZE) {
+    if (loaded >= shown + total / 100 || loaded === total) {
       shown = loaded;
-      self.postMessage([JSON.stringify({ Program: { loaded, total: SIZE } })]);
+      self.postMessage([JSON.stringify({ Program: { loaded, total } })]);
     }
   }
   const found = new Uint8Array(await crypto.subtle.digest("SHA-384", bytes));
@@ -70,11 +73,21 @@ async function program(file) {
   return bytes;
 }
 
+// Returns whether the browser has a graphics processor to offer.
+const hasAdapter = async () => {
+  try {
+    return (await navigator.gpu?.requestAdapter()) != null;
+  } catch {
+    return false;
+  }
+};
+
 (async () => {
+  const name = self.name !== "cpu" && (await hasAdapter()) ? "worker" : "cpu";
   // importScripts has no integrity check, so the script is fetched and checked first.
-  await checked("./worker.js");
-  importScripts("./worker.js");
-  const worker = await wasm_bindgen({ module_or_path: program("./worker_bg.wasm") });
+  await checked(`./${name}.js`);
+  importScripts(`./${name}.js`);
+  const worker = await wasm_bindgen({ module_or_path: program(`./${name}_bg.wasm`) });
   // Constructors of the program, once; web/build.rs says why it is done here.
   worker.__wasm_call_ctors();
 })().catch((error) => {

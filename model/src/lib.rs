@@ -17,6 +17,7 @@
 //! | a distribution with a closed-form denoiser | [`mixture`] |
 //! | labels, class names, classifier-free guidance | [`label`], [`classes`], [`guidance`] |
 //! | training objectives, timestep samplers | [`loss`], [`hybrid`], [`importance`] |
+//! | examples, a training step, the moving average | [`examples`], [`state`], [`gradients`], [`ema`] |
 //! | discrete time: betas and derived quantities | [`discrete`] |
 //! | conversion between picture, noise and score; Eq (1), (2) | [`process`] |
 //! | autoencoder between pictures and latents | [`vae`] |
@@ -61,4 +62,4 @@ pub use {
 };
 
 #[cfg(feature = "train")]
-pub use training::recompute;
+pub use training::{ema, examples, gradients, recompute, state};

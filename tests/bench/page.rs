@@ -1,5 +1,5 @@
 //! How fast the built page is, in a browser without a graphics processor: prints one JSON object
-//! for the sizes of the two programs, and one for each way of computing. `cargo xtask bench` runs
+//! for the sizes of the programs, and one for each way of computing. `cargo xtask bench` runs
 //! it on `dist/`; given a folder, it measures the page there.
 //!
 //! WebGPU is played by a program here (SwiftShader), many times slower than any graphics processor:
@@ -49,7 +49,7 @@ async fn main() {
     }
 }
 
-/// Bytes of the two programs, and what is left of them on the wire.
+/// Bytes of the programs, and what is left of them on the wire.
 fn sizes(dist: &Path) -> Value {
     let mut sizes = serde_json::Map::new();
     for entry in std::fs::read_dir(dist).expect("a folder") {

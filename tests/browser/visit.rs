@@ -73,7 +73,7 @@ async fn a_recording_plays_without_the_program() {
 #[ignore = "needs the built page and Chromium"]
 async fn live_pictures_take_the_place_of_the_recording() {
     let (site, browser) = (site(), Browser::start(Gpu::None).await);
-    *site.fault.lock().expect("no thread panicked") = Some(("worker_bg.wasm", Fault::Slow));
+    *site.fault.lock().expect("no thread panicked") = Some(("cpu_bg.wasm", Fault::Slow));
     browser.open(&format!("{}?backend=cpu", site.url)).await;
     let status = "document.querySelector('[data-testid=status]')?.textContent";
     browser.wait(&format!("/^Loading the program: [1-9][0-9]? %$/.test({status})"), SOON).await;

@@ -1,9 +1,9 @@
 //! DiffiT in a browser tab.
 //!
-//! There are two programs: the page (`src/bin/app.rs`), which is the user interface, and the worker
-//! (`src/bin/worker.rs`), which computes, so that the page stays responsive. They communicate through
-//! the messages of [`protocol`] only. Each has a feature of its own, so that the page does not
-//! contain the network.
+//! There are three programs: the page (`src/bin/app.rs`), which is the user interface, and two workers,
+//! which compute, so that the page stays responsive: one for graphics processors (`src/bin/worker.rs`),
+//! and one for processors (`src/bin/cpu.rs`), which also trains. They communicate through the messages
+//! of [`protocol`] only. Each has a feature of its own, so that none contains what it does not use.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ pub mod brush;
 pub mod command;
 pub mod equation;
 pub mod explain;
+pub mod lesson;
 pub mod looks;
 pub mod manifest;
 pub mod map;

@@ -180,7 +180,7 @@ mod tests {
             "the device was lost",
             // A panic by `unreachable!()`.
             "The computation stopped unexpectedly (panicked at src/a.rs:1:1:\ninternal error: entered \
-             unreachable code). Reload the page.",
+             unreachable code).",
             "panicked at src/a.rs:1:1:\nRuntimeError: unreachable",
             "the server is unreachable",
         ] {

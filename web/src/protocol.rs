@@ -1,4 +1,4 @@
-//! The messages between the page and the worker: JSON, and bytes for some of them.
+//! The messages between the page and its workers: JSON, and bytes for some of them.
 
 use model::card::Card;
 use model::config::ModelConfig;
@@ -6,11 +6,12 @@ use model::settings::Settings;
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::{Backend, Numbers};
+use crate::lesson::{Learned, Lesson};
 use crate::manifest::Entry;
 use crate::playground::{Exploration, Outcome};
 use crate::testing::Fault;
 
-/// A message from the page to the worker.
+/// A message from the page to a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Request {
     /// Finds a device, loads a model of the list and checks it.
@@ -41,7 +42,27 @@ pub enum Request {
     Survey(Scan),
     /// Computes the panels of the playground. It needs no model.
     Explore(Exploration),
-    /// Stops making pictures.
+    /// Trains a new model. The training pictures are attached as RGB, one after the other. This and the
+    /// next two are for the program of processors, in a worker of its own.
+    Train {
+        /// The options of the run.
+        lesson: Lesson,
+        /// The fault that a test injects.
+        fault: Option<Fault>,
+    },
+    /// Goes on with a training run.
+    GoOn {
+        /// The number of the run.
+        run: u64,
+        /// The step after which it stops.
+        steps: usize,
+    },
+    /// Writes the weights file of a training run.
+    Weights {
+        /// The number of the run.
+        run: u64,
+    },
+    /// Stops making pictures, or training.
     Cancel,
 }
 
@@ -169,7 +190,7 @@ impl GpuWork {
     }
 }
 
-/// A message from the worker to the page.
+/// A message from a worker to the page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     /// The progress of loading the worker's program. `compute.js` sends it.
@@ -237,6 +258,27 @@ pub enum Event {
     Explored(Result<[Outcome; 2], String>),
     /// The order was cancelled.
     Cancelled,
+    /// The progress of a training run.
+    Learned(Learned),
+    /// Samples of a training run. They are attached as RGB, one after the other.
+    Sampled {
+        /// The number of the run.
+        run: u64,
+        /// Steps done.
+        step: usize,
+    },
+    /// A training run has reached its steps, or was stopped.
+    Paused {
+        /// The number of the run.
+        run: u64,
+    },
+    /// The weights file of a training run, which is attached.
+    Weights {
+        /// The number of the run.
+        run: u64,
+        /// Steps done.
+        step: usize,
+    },
     /// An autoencoder is ready.
     Autoencoder(AutoencoderInfo),
     /// There is not enough memory for that many pictures at a time. Nothing was done.

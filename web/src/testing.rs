@@ -2,7 +2,7 @@
 //!
 //! The page ignores them unless its `<html>` element has the attribute [`MARK`]. The built page does
 //! not have it; the server of the tests adds it to `index.html` (`tests/support/server.rs`). So no
-//! link can make the published page fail, and the tests run the same two programs that are
+//! link can make the published page fail, and the tests run the same programs that are
 //! published, without another build.
 
 use serde::{Deserialize, Serialize};
@@ -19,13 +19,15 @@ pub enum Fault {
     Memory(usize),
     /// The device is lost at rest, when attention is requested for the first time.
     Rest,
+    /// The worker ends after this number of training steps.
+    Training(usize),
 }
 
 /// The faults in a query.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Faults {
-    /// The fault of `?fault=3` or `?fault=rest`, which lose the device, or of `?fault=memory4`, which
-    /// uses up memory.
+    /// The fault of `?fault=3` or `?fault=rest`, which lose the device, of `?fault=memory4`, which
+    /// uses up memory, or of `?fault=train20`, which ends training.
     pub fault: Option<Fault>,
     /// The memory limit of `?memory=20000000`, in bytes.
     pub memory: Option<u64>,
@@ -43,10 +45,17 @@ impl Faults {
             let pairs = query.trim_start_matches('?').split('&');
             pairs.filter_map(|pair| pair.split_once('=')).find(|(known, _)| *known == name)
         };
-        let fault = value("fault").and_then(|(_, value)| match value.strip_prefix("memory") {
-            None if value == "rest" => Some(Fault::Rest),
-            Some(pictures) => pictures.parse().ok().map(Fault::Memory),
-            None => value.parse().ok().map(Fault::Device),
+        let fault = value("fault").and_then(|(_, value)| {
+            if let Some(pictures) = value.strip_prefix("memory") {
+                return pictures.parse().ok().map(Fault::Memory);
+            }
+            if let Some(steps) = value.strip_prefix("train") {
+                return steps.parse().ok().map(Fault::Training);
+            }
+            if value == "rest" {
+                return Some(Fault::Rest);
+            }
+            value.parse().ok().map(Fault::Device)
         });
         let number = |name: &str| value(name).map(|(_, number)| number);
         Self {
@@ -67,7 +76,8 @@ mod tests {
         assert_eq!(fault("?backend=cpu&fault=3"), Some(Fault::Device(3)));
         assert_eq!(fault("?fault=memory4"), Some(Fault::Memory(4)));
         assert_eq!(fault("?fault=rest"), Some(Fault::Rest));
-        for query in ["", "?fault=", "?fault=memory", "?fault=x", "?default=3"] {
+        assert_eq!(fault("?fault=train20"), Some(Fault::Training(20)));
+        for query in ["", "?fault=", "?fault=memory", "?fault=train", "?fault=x", "?default=3"] {
             assert_eq!(Faults::read(query, true), Faults::default(), "{query}");
         }
         assert_eq!(Faults::read("?fault=2&memory=10000", true).memory, Some(10_000));

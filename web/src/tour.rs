@@ -62,7 +62,8 @@ pub static TOUR: [Stop; STOPS] = [
     Stop {
         title: "Make your own",
         text: "Type a name, add a second one to mix them, or take one at random. Then press \
-               Generate. The address of the page is a link to what you see.",
+               Generate. The address of the page is a link to what you see. In the view Train, a \
+               model learns pictures of your own.",
         view: View::Form,
         at: None,
     },

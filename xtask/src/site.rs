@@ -77,19 +77,24 @@ fn without_names(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Writes the hashes of all files into the files that load them: the page, the start script of the
-/// worker, and the service worker.
+/// workers, and the service worker.
 fn seal(dist: &Path) -> anyhow::Result<()> {
     let compute = dist.join("compute.js");
-    let mut hashes = serde_json::Map::new();
-    for file in ["worker.js", "worker_bg.wasm"] {
-        let bytes = std::fs::read(dist.join(file)).with_context(|| format!("dist/{file}"))?;
-        hashes.insert(format!("./{file}"), integrity(&bytes).into());
+    let (mut hashes, mut sizes) = (serde_json::Map::new(), serde_json::Map::new());
+    for program in ["worker", "cpu"] {
+        for file in [format!("{program}.js"), format!("{program}_bg.wasm")] {
+            let bytes = std::fs::read(dist.join(&file)).with_context(|| format!("dist/{file}"))?;
+            hashes.insert(format!("./{file}"), integrity(&bytes).into());
+            if file.ends_with(".wasm") {
+                sizes.insert(format!("./{file}"), bytes.len().into());
+            }
+        }
     }
-    let hashes = serde_json::to_string(&hashes)?;
-    fill_in(&compute, &compute, "INTEGRITY = {}", &format!("INTEGRITY = {hashes}"))?;
-    let size = std::fs::metadata(dist.join("worker_bg.wasm")).context("dist/worker_bg.wasm")?.len();
-    fill_in(&compute, &compute, "SIZE = 0", &format!("SIZE = {size}"))?;
-    // The start script has the hashes of the worker's files, and the page has the name of the start
+    for (name, values) in [("INTEGRITY", hashes), ("SIZES", sizes)] {
+        let values = serde_json::to_string(&values)?;
+        fill_in(&compute, &compute, &format!("{name} = {{}}"), &format!("{name} = {values}"))?;
+    }
+    // The start script has the hashes of the workers' files, and the page has the name of the start
     // script. A page and a worker of different versions therefore never meet.
     let bytes = std::fs::read(&compute).context("dist/compute.js")?;
     let name = format!("compute-{}.js", short(Sha256::digest(&bytes)));
@@ -208,7 +213,7 @@ pub fn lint(wasm: &Wasm) -> anyhow::Result<()> {
         // Debian's compiler has no clippy.
         return Ok(());
     }
-    for (program, feature) in [("app", "page"), ("worker", "compute")] {
+    for (program, feature) in [("app", "page"), ("worker", "gpu"), ("cpu", "learn")] {
         let mut clippy = cargo();
         clippy.args(["clippy", "--package", "web", "--bin", program, "--features", feature]);
         clippy.args(["--target", TARGET, "--profile", "page", "--locked", "--", "-D", "warnings"]);

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use model::config::ModelConfig;
+use model::ema;
 use model::loss::LossConfig;
 use serde::{Deserialize, Serialize};
 
@@ -239,8 +240,7 @@ impl TrainConfig {
     /// Returns the decay rate of the moving average for a step after `images` images (EDM):
     /// `0.5^(batch / half-life)`, half-life `min(half_life, ramp · images)`.
     pub fn ema_beta(&self, images: u64) -> f64 {
-        let half_life = (self.ema.half_life as f64).min(self.ema.ramp * images as f64);
-        0.5f64.powf(self.batch as f64 / half_life.max(1e-8))
+        ema::beta(self.ema.half_life, self.ema.ramp, self.batch, images)
     }
 
     /// Returns the number of images that are held out of the training data.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
+use model::examples::{Order, draw_noise};
 use model::noise::{Random, Stream};
 use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
@@ -74,34 +75,10 @@ impl Batch {
     }
 }
 
-/// Order of the training data: an independent permutation in each epoch.
-struct Order {
-    seed: u64,
-    /// Indices of the training images.
-    images: Vec<usize>,
-    epoch: u64,
-    /// Permutation of `images` in this epoch.
-    permutation: Vec<u32>,
-}
-
-impl Order {
-    /// Makes the order of a dataset of `len` images, without `n` held-out ones.
-    fn new(seed: u64, len: usize, n: usize) -> Self {
-        let mut skipped = held_out(len, n).peekable();
-        let images = (0..len).filter(|&i| skipped.next_if_eq(&i).is_none()).collect();
-        Self { seed, images, epoch: u64::MAX, permutation: Vec::new() }
-    }
-
-    /// Returns the index of training image `k` in the dataset.
-    fn index(&mut self, k: u64) -> usize {
-        let len = self.images.len();
-        let (epoch, position) = (k / len as u64, k % len as u64);
-        if epoch != self.epoch {
-            self.permutation = Random::new(self.seed, Stream::Order, epoch).permutation(len);
-            self.epoch = epoch;
-        }
-        self.images[self.permutation[position as usize] as usize]
-    }
+/// Makes the order of a dataset of `len` images, without `n` held-out ones.
+fn order(seed: u64, len: usize, n: usize) -> Order {
+    let mut skipped = held_out(len, n).peekable();
+    Order::new(seed, (0..len).filter(|&i| skipped.next_if_eq(&i).is_none()).collect())
 }
 
 /// A training example.
@@ -140,10 +117,7 @@ impl Example {
         // Resumed runs of earlier versions may have a network with fewer labels, or none.
         let labels = config.model.augment_labels().min(AUGMENT_LABELS);
         let augment = transform.labels[..labels].to_vec();
-        let mut random = Random::new(config.seed, Stream::Training, k);
-        let sigma = config.loss.sigma(&mut random);
-        let mut noise = vec![0.0; image.len()];
-        random.fill_normal(&mut noise);
+        let (sigma, noise) = draw_noise(&config.loss, config.seed, k, image.len());
         let dropout = Random::new(config.seed, Stream::Dropout, k).bits();
         Ok(Self { image, class, inverse: transform.inverse, noise, sigma, augment, dropout })
     }
@@ -197,7 +171,7 @@ impl Loader {
         let (sender, batches) = sync_channel(2);
         let config = config.clone();
         thread::spawn(move || {
-            let mut order = Order::new(config.seed, data.len(), config.held_out());
+            let mut order = order(config.seed, data.len(), config.held_out());
             let step = config.batch as u64;
             let mut next = first;
             // Threads that wait for files are not those that compute.
@@ -253,23 +227,8 @@ mod tests {
     }
 
     #[test]
-    fn every_epoch_is_another_permutation() {
-        let mut order = Order::new(3, 100, 0);
-        let pass = |order: &mut Order, pass: u64| -> Vec<usize> {
-            (pass * 100..(pass + 1) * 100).map(|k| order.index(k)).collect()
-        };
-        let (first, second) = (pass(&mut order, 0), pass(&mut order, 1));
-        assert_ne!(first, second);
-        assert_eq!(pass(&mut order, 0), first);
-        for mut pass in [first, second] {
-            pass.sort_unstable();
-            assert_eq!(pass, (0..100).collect::<Vec<_>>());
-        }
-    }
-
-    #[test]
     fn held_out_images_are_not_trained_on() {
-        let mut order = Order::new(3, 100, 7);
+        let mut order = order(3, 100, 7);
         let mut seen: Vec<usize> = (0..93).map(|k| order.index(k)).collect();
         assert!(!seen.is_sorted());
         seen.extend(held_out(100, 7));

@@ -1,68 +1,10 @@
-//! Gradients of all parameters as one vector: norm, clipping, sums over devices.
+//! Gradients of all parameters as one vector: sums over devices, values.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::distributed::{ReduceOperation, all_reduce as all_reduce_tensor};
 use burn::tensor::{Device, Tensor, TensorData};
 use model::network::Network;
-
-/// Returns the global norm, `sqrt(sum of squares)` over all parameters. It is not finite if any
-/// gradient is not.
-pub fn norm(network: &Network, gradients: &GradientsParams) -> f64 {
-    let mut squares = Squares { gradients, sums: Vec::new() };
-    network.visit(&mut squares);
-    if squares.sums.is_empty() {
-        return 0.0;
-    }
-    // A single transfer from the device for all parameters.
-    let sums: Vec<f32> =
-        Tensor::cat(squares.sums, 0).into_data().try_into_vec().expect("sums are f32");
-    sums.into_iter().map(f64::from).sum::<f64>().sqrt()
-}
-
-struct Squares<'a> {
-    gradients: &'a GradientsParams,
-    sums: Vec<Tensor<1>>,
-}
-
-impl ModuleVisitor for Squares<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = self.gradients.get::<D>(param.id) {
-            self.sums.push(gradient.square().sum());
-        }
-    }
-}
-
-/// Clips gradients of global norm `norm` to the global norm `limit`.
-pub fn clip(
-    network: &Network,
-    gradients: GradientsParams,
-    norm: f64,
-    limit: f64,
-) -> GradientsParams {
-    if norm > limit { scale(network, gradients, limit / norm) } else { gradients }
-}
-
-/// Multiplies all gradients by `factor`.
-fn scale(network: &Network, gradients: GradientsParams, factor: f64) -> GradientsParams {
-    let mut scaled = Scaled { factor, from: gradients, to: GradientsParams::new() };
-    network.visit(&mut scaled);
-    scaled.to
-}
-
-struct Scaled {
-    factor: f64,
-    from: GradientsParams,
-    to: GradientsParams,
-}
-
-impl ModuleVisitor for Scaled {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = self.from.remove::<D>(param.id) {
-            self.to.register(param.id, gradient * self.factor);
-        }
-    }
-}
 
 /// Adds the gradients of all workers, and returns the sum on the device of each.
 ///
@@ -182,49 +124,6 @@ mod tests {
     }
 
     #[test]
-    fn the_norm_is_that_of_all_values() {
-        let (model, gradients) = gradients();
-        struct Sum<'a>(&'a GradientsParams, f64);
-        impl ModuleVisitor for Sum<'_> {
-            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                let Some(gradient) = self.0.get::<D>(param.id) else { return };
-                let values: Vec<f32> = gradient.into_data().try_into_vec().expect("f32");
-                self.1 += values.into_iter().map(|v| f64::from(v).powi(2)).sum::<f64>();
-            }
-        }
-        let mut sum = Sum(&gradients, 0.0);
-        model.network.visit(&mut sum);
-        let (found, want) = (norm(&model.network, &gradients), sum.1.sqrt());
-        assert!((found / want - 1.0).abs() < 1e-5 && want > 0.0, "{found}, not {want}");
-
-        let halved = scale(&model.network, gradients, 0.5);
-        let found = norm(&model.network, &halved);
-        assert!((found / want - 0.5).abs() < 1e-5, "{found}, not half of {want}");
-    }
-
-    #[test]
-    fn clipping_limits_the_norm_and_keeps_the_direction() {
-        let (model, gradients) = gradients();
-        let network = &model.network;
-        let whole = norm(network, &gradients);
-        let before = values(network, &gradients);
-        let limit = whole / 3.0;
-        let clipped = clip(network, gradients, whole, limit);
-        let found = norm(network, &clipped);
-        assert!((found / limit - 1.0).abs() < 1e-5, "{found}, not {limit}");
-        let after = values(network, &clipped);
-        assert_eq!(before.len(), after.len());
-        for (before, after) in before.iter().zip(&after) {
-            let want = f64::from(*before) / 3.0;
-            let off = (f64::from(*after) - want).abs();
-            assert!(off <= 1e-6 * want.abs() + 1e-30, "{after}, not {want}");
-        }
-        // A limit above the norm changes nothing.
-        let unchanged = clip(network, clipped, found, found * 1.01);
-        assert_eq!(values(network, &unchanged), after);
-    }
-
-    #[test]
     fn values_can_be_replaced() {
         let (model, gradients) = gradients();
         let before = values(&model.network, &gradients);
@@ -234,12 +133,5 @@ mod tests {
         let doubled: Vec<f32> = before.iter().map(|value| 2.0 * value).collect();
         let gradients = replace(&model.network, gradients, &doubled);
         assert_eq!(values(&model.network, &gradients), doubled);
-    }
-
-    #[test]
-    fn an_infinite_gradient_has_an_infinite_norm() {
-        let (model, gradients) = gradients();
-        let gradients = scale(&model.network, gradients, f64::INFINITY);
-        assert!(!norm(&model.network, &gradients).is_finite());
     }
 }

@@ -1,6 +1,5 @@
 //! A training step: gradients, optimizer, moving average, on one or several devices and machines.
 
-pub mod ema;
 pub mod gradients;
 pub mod learned;
 pub mod muon;

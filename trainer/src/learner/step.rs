@@ -9,27 +9,17 @@ use std::ops::Range;
 use anyhow::ensure;
 use burn::optim::{AdamConfig, AdamWConfig, GradientsParams};
 use burn::tensor::{Bytes, DType, Device};
-use model::Model;
+use model::gradients::{clip, norm};
+pub use model::state::Step;
+use model::{Model, ema};
 
 use super::learned::Learned;
 use super::nodes::Nodes;
 use super::worker::Worker;
-use super::{ema, gradients, muon, placed};
+use super::{gradients, muon, placed};
 use crate::averages::Profile;
 use crate::config::{Optimizer, Precision, TrainConfig};
 use crate::data::loader::Batch;
-
-/// Result of a training step.
-pub struct Step {
-    /// Weighted loss, averaged over values and images.
-    pub loss: f64,
-    /// Unweighted loss of each image, averaged over its values.
-    pub losses: Vec<f64>,
-    /// Global norm of the gradient before clipping.
-    pub norm: f64,
-    /// Whether the weights were updated. A step is skipped if its loss or gradient is not finite.
-    pub taken: bool,
-}
 
 /// A model in training.
 pub struct Learner {
@@ -184,7 +174,7 @@ impl Learner {
         let (sums, loss, losses) = self.sum_over_nodes(sums, loss, losses, config.batch)?;
 
         let network = &self.workers[0].model.network;
-        let norm = gradients::norm(network, &sums[0]);
+        let norm = norm(network, &sums[0]);
         let taken = loss.is_finite() && norm.is_finite();
         if taken {
             self.update(sums, norm, config, images);
@@ -235,7 +225,7 @@ impl Learner {
         for (worker, sum) in self.workers.iter_mut().zip(sums) {
             let network = worker.model.network.clone();
             let sum = match config.clip {
-                Some(limit) => gradients::clip(&network, sum, norm, limit),
+                Some(limit) => clip(&network, sum, norm, limit),
                 None => sum,
             };
             worker.model.network = worker.optimizer.step(lr, network, sum);

@@ -3,9 +3,10 @@
 use anyhow::Context;
 use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
+use model::examples::Examples;
 use model::label::Label;
 use model::recompute::Recompute;
-use model::{Conditioning, Model, NetworkOptions, TrainingOptions};
+use model::{Conditioning, Model};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::config::TrainConfig;
@@ -123,24 +124,20 @@ impl Worker {
             Tensor::from_inner(self.resampler.apply(images, &batch.inverses))
         };
         let noise = tensor(batch.noise, &self.device);
-        let sigma = TensorData::new(batch.sigma.clone(), [b, 1, 1, 1]);
-        let noisy = images.clone() + noise.clone() * Tensor::from_data(sigma, &self.device);
         let augment = (labels > 0).then(|| {
             Tensor::<2>::from_data(TensorData::new(batch.augment, [b, labels]), &self.device)
         });
         let recompute = config.gradient_checkpointing.then(Recompute::default);
         let labels = batch.classes.into_iter().map(Label::from).collect();
-        let options = NetworkOptions {
+        let examples = Examples {
+            images,
+            noise,
+            sigma: batch.sigma,
             conditioning: Conditioning { labels, augment },
-            training: TrainingOptions {
-                dropout: Some(batch.dropout),
-                recompute: recompute.clone(),
-            },
-            ..NetworkOptions::default()
+            dropout: batch.dropout,
         };
-        let output = self.model.denoise(noisy, &batch.sigma, options);
         // Summed over values and averaged over images, as in EDM.
-        let losses = config.loss.of(images, noise, &batch.sigma, output);
+        let losses = examples.losses(&self.model, &config.loss, recompute.clone());
         let weight = Tensor::<1>::from_data(TensorData::new(batch.weight, [b]), &self.device);
         let objective = (losses.clone() * weight).sum() / batch_size as f64;
         let losses = losses.inner();

@@ -318,7 +318,7 @@ pub fn Strip(state: State) -> impl IntoView {
             origin
         });
         if let Ok(png) = Rgb::grid(&pictures, pictures.len()).enlarged(4).to_png(origin.as_ref()) {
-            hand_over(&png, "diffit-attention.png");
+            hand_over(&png, "diffit-attention.png", "image/png");
         }
     };
     view! {

@@ -12,6 +12,7 @@ use super::engine::Engine;
 use super::paint::read;
 use super::picture::{composed, level};
 use super::state::{Doing, Frame, Run, State};
+use super::train::{self, Runner};
 use crate::command::{arguments, embedding};
 use crate::scene::{Game, Scene, View, keep_one};
 
@@ -140,13 +141,17 @@ pub fn is_there(object: &JsValue, name: &str) -> bool {
 }
 
 /// Accepts files that are dropped anywhere on the page.
-pub fn accept_drops(state: State, engine: Engine) {
+pub fn accept_drops(state: State, engine: Engine, runner: Runner) {
     let over =
         window_event_listener(leptos::ev::dragover, |event: DragEvent| event.prevent_default());
     let drop = window_event_listener(leptos::ev::drop, move |event: DragEvent| {
         event.prevent_default();
         let files = event.data_transfer().and_then(|transfer| transfer.files());
-        take(files, state, engine);
+        if state.scene.read_untracked().view == View::Train {
+            train::take(files, runner);
+        } else {
+            take(files, state, engine);
+        }
     });
     on_cleanup(move || {
         over.remove();
@@ -262,7 +267,7 @@ fn save(state: State, kind: Kind) {
         Kind::Animation => format!("diffit-{seed}-animation.png"),
     };
     match file {
-        Some(file) => hand_over(&file, &name),
+        Some(file) => hand_over(&file, &name, "image/png"),
         None => state.trouble.set(Some("The file could not be created.".into())),
     }
 }
@@ -286,10 +291,10 @@ fn times(pictures: &[Rgb], times: usize) -> usize {
     if pictures.iter().all(|picture| picture.width < LARGE) { times } else { 1 }
 }
 
-/// Makes the browser save a file.
-pub fn hand_over(file: &[u8], name: &str) {
+/// Makes the browser save a file of this media type.
+pub fn hand_over(file: &[u8], name: &str, media: &str) {
     let options = BlobPropertyBag::new();
-    options.set_type("image/png");
+    options.set_type(media);
     let parts = Array::of1(&Uint8Array::from(file));
     let link =
         document().create_element("a").ok().and_then(|a| a.dyn_into::<HtmlAnchorElement>().ok());

@@ -27,6 +27,7 @@ mod status;
 mod survey;
 mod timeline;
 mod tour;
+mod train;
 
 use leptos::mount::mount_to;
 use leptos::prelude::*;
@@ -50,6 +51,7 @@ use status::Status;
 use survey::Survey;
 use timeline::Timeline;
 use tour::Tour;
+use train::{Runner, Train};
 
 /// Mounts the page in place of what `index.html` shows until then. Its recording stays.
 pub fn start() {
@@ -64,11 +66,12 @@ pub fn start() {
 }
 
 /// The views and their labels.
-const VIEWS: [(View, &str); 5] = [
+const VIEWS: [(View, &str); 6] = [
     (View::Form, "Generate"),
     (View::Attend, "Look inside"),
     (View::Play, "Play"),
     (View::Playground, "Playground"),
+    (View::Train, "Train"),
     (View::About, "About"),
 ];
 
@@ -79,13 +82,18 @@ fn App(
 ) -> impl IntoView {
     let state = State::new(&link::hash(), record);
     let engine = Engine::start(state);
-    accept_drops(state, engine);
+    let runner = Runner::new();
+    train::deliver(state, engine, runner);
+    accept_drops(state, engine, runner);
     link::keep(state);
     let view = Memo::new(move |_| state.scene.read().view);
-    // The playground has pictures of its own. Those of the model are made once another view is opened.
     let plays = move || view.get() == View::Playground;
+    let trains = move || view.get() == View::Train;
     Effect::new(move || {
-        if *state.doing.read() == Doing::Resting && state.draws.get() && !plays() {
+        // The playground and training have pictures of their own. Those of the model are made once
+        // another view is opened.
+        let others = plays() || trains();
+        if *state.doing.read() == Doing::Resting && state.draws.get() && !others {
             state.draws.set(false);
             let needs_picture = untrack(|| state.scene.read().order(0).guide.is_some());
             if !needs_picture {
@@ -97,7 +105,8 @@ fn App(
     attend::request(state, engine);
     let tour = Signal::derive(move || state.scene.read().tour.to_string());
     let is = move |wanted: View| move || view.get() == wanted;
-    let shows_pictures = move || !matches!(view.get(), View::Playground | View::About);
+    let shows_pictures =
+        move || !matches!(view.get(), View::Playground | View::Train | View::About);
     let tabs = VIEWS.map(|(this, name)| {
         view! {
             <button
@@ -124,6 +133,7 @@ fn App(
             </header>
             <Tour state/>
             <Show when=plays><Playground state engine/></Show>
+            <Show when=trains><Train state runner/></Show>
             // It comes before the pictures that it makes, also where the style sheet places it beside
             // them.
             <form class="side" aria-label="Settings" on:submit=move |event| submit(event, state, engine)>

@@ -209,7 +209,7 @@ pub fn read(file: File, state: State) {
 }
 
 /// Returns the centre square of a picture file, scaled.
-async fn scaled(file: File, [width, height]: [usize; 2]) -> Option<Rgb> {
+pub async fn scaled(file: File, [width, height]: [usize; 2]) -> Option<Rgb> {
     let bitmap = window().create_image_bitmap_with_blob(&file).ok()?;
     let bitmap: ImageBitmap = JsFuture::from(bitmap).await.ok()?.dyn_into().ok()?;
     let canvas: HtmlCanvasElement = document().create_element("canvas").ok()?.dyn_into().ok()?;

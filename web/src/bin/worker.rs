@@ -1,6 +1,6 @@
-//! The worker that computes.
+//! The worker for graphics processors.
 
 fn main() {
-    #[cfg(all(target_arch = "wasm32", feature = "compute"))]
+    #[cfg(all(target_arch = "wasm32", feature = "gpu"))]
     web::worker::start();
 }

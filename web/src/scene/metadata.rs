@@ -23,7 +23,7 @@ impl Scene {
         };
         scene.tour = 0;
         // These views do not make pictures.
-        if matches!(scene.view, View::Attend | View::Playground | View::About) {
+        if matches!(scene.view, View::Attend | View::Playground | View::Train | View::About) {
             scene.view = View::Form;
         }
         scene

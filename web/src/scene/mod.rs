@@ -43,17 +43,20 @@ pub enum View {
     Play,
     /// Samplers in the plane.
     Playground,
+    /// Training a very small model.
+    Train,
     /// The model, the machine, the stored files.
     About,
 }
 
 impl View {
     /// All views, with their names in links.
-    pub const ALL: [(View, &str); 5] = [
+    pub const ALL: [(View, &str); 6] = [
         (View::Form, "form"),
         (View::Attend, "attend"),
         (View::Play, "play"),
         (View::Playground, "playground"),
+        (View::Train, "train"),
         (View::About, "about"),
     ];
 }

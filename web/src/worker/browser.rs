@@ -1,5 +1,6 @@
 //! Browser APIs for the worker: the graphics processor, downloads, memory.
 
+use burn::tensor::Device;
 use futures::StreamExt;
 use futures::future::{Either, select};
 use gloo_timers::future::TimeoutFuture;
@@ -49,6 +50,19 @@ pub async fn find_adapter() -> Result<Adapter, Trouble> {
         timestamps: has("timestamp-query"),
         halves: has("shader-f16"),
     })
+}
+
+/// Starts the runtime of the graphics processor.
+#[cfg(feature = "gpu")]
+pub async fn start_graphics() -> Result<Device, Trouble> {
+    Device::wgpu_options().init_async().await.map_err(|error| error.to_string())
+}
+
+/// Refuses: this program has no code for graphics processors. `compute.js` loads it where there is
+/// none.
+#[cfg(not(feature = "gpu"))]
+pub async fn start_graphics() -> Result<Device, Trouble> {
+    Err("it was not there when the page was opened".into())
 }
 
 /// Waits for the next task, so that messages that have arrived are handled first. A timer would do

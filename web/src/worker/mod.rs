@@ -1,9 +1,12 @@
-//! The worker: chooses a device, loads the model, makes pictures.
+//! The workers: they choose a device, load the model and make pictures; the one for processors also
+//! trains.
 
 mod browser;
 mod files;
 mod pictures;
 mod survey;
+#[cfg(feature = "learn")]
+mod train;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -18,6 +21,8 @@ use web_sys::{DedicatedWorkerGlobalScope, MessageEvent};
 use web_time::Instant;
 
 use crate::adapter::{Backend, Choice, Numbers, choose, numbers};
+#[cfg(not(feature = "learn"))]
+use crate::lesson::Lesson;
 use crate::manifest::{Entry, Manifest};
 use crate::memory::Room;
 use crate::playground::{Exploration, run};
@@ -36,7 +41,7 @@ pub fn start() {
     // A panic ends the worker. The page receives its message and starts another worker.
     std::panic::set_hook(Box::new(|info| {
         console_error_panic_hook::hook(info);
-        let message = format!("The computation stopped unexpectedly ({info}). Reload the page.");
+        let message = format!("The computation stopped unexpectedly ({info}).");
         post(&Event::Failed { message, fatal: true }, None);
     }));
     let worker = Rc::new(Worker::default());
@@ -77,6 +82,9 @@ struct Worker {
     maps: RefCell<Vec<Maps>>,
     /// Exact end points of the playground.
     references: RefCell<Vec<run::Reference>>,
+    /// The training run.
+    #[cfg(feature = "learn")]
+    pupil: RefCell<Option<train::Pupil>>,
 }
 
 /// The model in use.
@@ -134,6 +142,12 @@ impl Worker {
                 self.explore(&exploration).await;
                 Ok(())
             }
+            Request::Train { lesson, fault } => {
+                self.fault.set(fault);
+                self.train(lesson, &bytes).await
+            }
+            Request::GoOn { run, steps } => self.go_on(run, steps).await,
+            Request::Weights { run } => self.weights(run).await,
             Request::Cancel => Ok(()),
         }
     }
@@ -172,7 +186,7 @@ impl Worker {
             (Backend::Cpu, _) => Device::flex(),
             // The graphics processor is initialised once.
             (Backend::WebGpu, Some(place)) if place.backend == backend => place.device,
-            (Backend::WebGpu, _) => match Device::wgpu_options().init_async().await {
+            (Backend::WebGpu, _) => match browser::start_graphics().await {
                 Ok(device) => {
                     spawn_local(async {
                         let why = browser::lost().await;
@@ -277,6 +291,22 @@ impl Worker {
         self.forget();
         post(&Event::Ready(Box::new(ready)), None);
         Ok(())
+    }
+}
+
+/// The program for graphics processors has no code for training.
+#[cfg(not(feature = "learn"))]
+impl Worker {
+    async fn train(&self, _: Lesson, _: &[u8]) -> Result<(), Trouble> {
+        Err("This program does not train.".into())
+    }
+
+    async fn go_on(&self, _: u64, _: usize) -> Result<(), Trouble> {
+        Err("This program does not train.".into())
+    }
+
+    async fn weights(&self, _: u64) -> Result<(), Trouble> {
+        Err("This program does not train.".into())
     }
 }
 

@@ -4,7 +4,11 @@ use crate::data::dataset::Dataset;
 use crate::data::loader::Loader;
 use crate::run::checkpoint::State;
 use crate::run::progress::Progress;
+use burn::tensor::{Tensor, TensorData};
+use model::Conditioning;
 use model::config::NetworkConfig;
+use model::examples::Examples;
+use model::state::{StepOptions, TrainState};
 use std::sync::Arc;
 
 /// A small network with dropout and augmentation, in batches of 8.
@@ -70,6 +74,50 @@ fn micro_batches_and_workers_take_the_same_step() {
             assert_eq!(distance(&worker.model, other.model()), 0.0);
         }
     }
+}
+
+/// The model crate's step on one device, with which the page trains, is the same step bit for bit.
+#[test]
+fn one_device_takes_the_step_of_the_model_crate() {
+    let config = TrainConfig { augment: 0.0, clip: Some(0.5), ..config() };
+    let mut learner = learner(&config);
+    let [beta_1, beta_2] = config.adam.betas.map(|beta| beta as f32);
+    let adam = AdamConfig::new()
+        .with_beta_1(beta_1)
+        .with_beta_2(beta_2)
+        .with_epsilon(config.adam.eps as f32);
+    let mut state =
+        TrainState::new(config.model.clone(), 1, &adam, &Device::flex()).expect("valid");
+    let device = Device::flex().autodiff();
+    let [c, h, w] = config.model.image_shape();
+    let b = config.batch;
+    for (i, batch) in batches(&config, 3).into_iter().enumerate() {
+        let images = (i * b) as u64;
+        let tensor = |values: &[f32]| {
+            Tensor::<4>::from_data(TensorData::new(values.to_vec(), [b, c, h, w]), &device)
+        };
+        let labels = config.model.augment_labels();
+        let augment = TensorData::new(batch.augment.clone(), [b, labels]);
+        let examples = Examples {
+            images: tensor(&batch.images),
+            noise: tensor(&batch.noise),
+            sigma: batch.sigma.clone(),
+            conditioning: Conditioning {
+                augment: Some(Tensor::from_data(augment, &device)),
+                ..Conditioning::default()
+            },
+            dropout: batch.dropout.clone(),
+        };
+        let (lr, ema_beta) = (config.lr(images), config.ema_beta(images));
+        let own =
+            state.step(&config.loss, examples, StepOptions { lr, clip: config.clip, ema_beta });
+        let step = learner.step(batch, &config, images).expect("one machine");
+        assert_eq!(step, own);
+        assert!(step.norm > 0.5, "nothing was clipped: {}", step.norm);
+    }
+    assert!(distance(&start(&config), state.model()) > 0.0);
+    assert_eq!(distance(learner.model(), state.model()), 0.0);
+    assert_eq!(distance(learner.ema(), state.ema()), 0.0);
 }
 
 /// After one step with decay, the weights differ by `lr · weight_decay · w` from those without.

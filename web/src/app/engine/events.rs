@@ -21,16 +21,16 @@ use crate::scene::{View, has_settings};
 /// heads takes 128 KiB.
 const ROWS: usize = 256;
 
-impl Engine {
-    /// Splits bytes into pictures.
-    fn pictures(bytes: &[u8], [width, height]: [usize; 2]) -> Vec<Rgb> {
-        if width * height == 0 {
-            return Vec::new();
-        }
-        let pictures = bytes.chunks_exact(3 * width * height);
-        pictures.map(|bytes| Rgb { width, height, bytes: bytes.to_vec() }).collect()
+/// Splits bytes into pictures.
+pub fn pictures(bytes: &[u8], [width, height]: [usize; 2]) -> Vec<Rgb> {
+    if width * height == 0 {
+        return Vec::new();
     }
+    let pictures = bytes.chunks_exact(3 * width * height);
+    pictures.map(|bytes| Rgb { width, height, bytes: bytes.to_vec() }).collect()
+}
 
+impl Engine {
     /// Handles a message of the worker.
     pub(super) fn heard(self, event: Event, bytes: Vec<u8>) {
         let state = self.state;
@@ -98,7 +98,7 @@ impl Engine {
             }
             Event::Evaluated(evaluated) => {
                 let size = state.ready.read_untracked().as_ref().map_or([0; 2], |r| r.size);
-                let mut noisy = Self::pictures(&bytes, size);
+                let mut noisy = pictures(&bytes, size);
                 let guess = noisy.split_off(noisy.len() / 2);
                 let latent = untrack(|| state.latent()).is_some();
                 let frame = Frame { sigma: evaluated.sigma, noisy, guess, latent };
@@ -112,9 +112,9 @@ impl Engine {
             Event::Done { milliseconds, evaluations, size, autoencoder, work } => {
                 state.work.set(work);
                 state.decoding.set(None);
-                let pictures = Self::pictures(&bytes, size);
+                let guess = pictures(&bytes, size);
                 let latent = untrack(|| state.latent()).is_some() && autoencoder.is_none();
-                let frame = Frame { sigma: 0.0, noisy: pictures.clone(), guess: pictures, latent };
+                let frame = Frame { sigma: 0.0, noisy: guess.clone(), guess, latent };
                 let steps = self.asked.with_value(|asked| {
                     asked.orders.last().map_or(0, |(order, ..)| order.settings.steps)
                 });
@@ -168,6 +168,11 @@ impl Engine {
                 self.look_on();
             }
             Event::Explored(answer) => self.explored(answer, &bytes),
+            // Those are of the worker that trains.
+            Event::Learned(_)
+            | Event::Sampled { .. }
+            | Event::Paused { .. }
+            | Event::Weights { .. } => {}
             Event::Cancelled => {
                 self.asked.update_value(|asked| asked.orders.clear());
                 state.decoding.set(None);

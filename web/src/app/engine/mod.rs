@@ -1,4 +1,4 @@
-//! The worker, as the page uses it: requests, and the queue of what is not done yet.
+//! The worker of the page, as it uses it: requests, and the queue of what is not done yet.
 //!
 //! [`events`] handles what the worker sends, [`explore`] has the requests of the playground, [`recovery`]
 //! handles failures of the worker.
@@ -10,7 +10,7 @@ mod recovery;
 use leptos::prelude::*;
 use wasm_bindgen::JsCast;
 use wasm_bindgen::prelude::Closure;
-use web_sys::{ErrorEvent, File, MessageEvent, Worker};
+use web_sys::{ErrorEvent, File, MessageEvent, Worker, WorkerOptions};
 use web_time::Instant;
 
 use super::state::{Doing, State};
@@ -19,6 +19,7 @@ use crate::looks::{Looks, Question};
 use crate::manifest::named;
 use crate::protocol::{Order, Ready, Request, Start, carry};
 use crate::testing::{Fault, Faults, MARK};
+pub use events::pictures;
 use explore::Explorations;
 
 /// Returns the address of the worker's start script, of which the build makes one name for each version.
@@ -109,18 +110,12 @@ impl Engine {
         self.generation.update_value(|generation| *generation += 1);
         let generation = self.generation.get_value();
         let current = move || engine.generation.get_value() == generation;
-        let Ok(worker) = Worker::new(&script()) else {
-            self.broken("This browser does not support web workers, which compute the pictures.");
-            return;
-        };
-        let on_message = Closure::<dyn Fn(MessageEvent)>::new(move |message: MessageEvent| {
+        let on_message = move |message: MessageEvent| {
             if let Some((event, bytes)) = carry::unpack(message.data()).filter(|_| current()) {
                 engine.heard(event, bytes);
             }
-        });
-        worker.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
-        on_message.forget();
-        let on_error = Closure::<dyn Fn(ErrorEvent)>::new(move |event: ErrorEvent| {
+        };
+        let on_error = move |event: ErrorEvent| {
             event.prevent_default();
             // After a panic, the message of the panic has started another worker already.
             if !current() {
@@ -132,10 +127,20 @@ impl Engine {
             } else {
                 engine.restart(format!("The computation stopped ({}).", event.message()));
             }
-        });
-        worker.set_onerror(Some(on_error.as_ref().unchecked_ref()));
-        on_error.forget();
-        self.worker.set_value(Some(worker));
+        };
+        let name = if self.wish() == Some(Backend::Cpu) { "cpu" } else { "" };
+        let worker = start_worker(name, on_message, on_error);
+        if worker.is_none() {
+            self.broken("This browser does not support web workers, which compute the pictures.");
+        }
+        self.worker.set_value(worker);
+    }
+
+    /// Returns the backend that the page's address asks for. After the graphics processor was lost
+    /// twice, the processor is used.
+    fn wish(self) -> Option<Backend> {
+        let starts = self.starts.get_value();
+        if starts < STARTS { Backend::wish(&query()) } else { Some(Backend::Cpu) }
     }
 
     /// Makes the pictures of one order, or of several for a comparison. The worker keeps the steps of
@@ -273,7 +278,6 @@ impl Engine {
     /// Loads the scene's model.
     fn load(self) {
         self.state.doing.set(Doing::Starting);
-        let query = query();
         let starts = self.starts.get_value();
         let Faults { fault, memory, .. } = faults();
         // A device is lost once only.
@@ -282,8 +286,7 @@ impl Engine {
             &Request::Start(Start {
                 base: folder(),
                 model: Some(self.state.scene.read_untracked().model.clone()),
-                // After the graphics processor was lost twice, the processor is used.
-                wish: if starts < STARTS { Backend::wish(&query) } else { Some(Backend::Cpu) },
+                wish: self.wish(),
                 plain: starts > 1,
                 fault,
                 memory,
@@ -309,8 +312,27 @@ impl Engine {
     }
 }
 
+/// Starts a worker: the one with the program of this name, or of the browser's kind if it is empty.
+/// Returns `None` if the browser does not support workers.
+pub fn start_worker(
+    name: &str,
+    on_message: impl Fn(MessageEvent) + 'static,
+    on_error: impl Fn(ErrorEvent) + 'static,
+) -> Option<Worker> {
+    let options = WorkerOptions::new();
+    options.set_name(name);
+    let worker = Worker::new_with_options(&script(), &options).ok()?;
+    let on_message = Closure::<dyn Fn(MessageEvent)>::new(on_message);
+    worker.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
+    on_message.forget();
+    let on_error = Closure::<dyn Fn(ErrorEvent)>::new(on_error);
+    worker.set_onerror(Some(on_error.as_ref().unchecked_ref()));
+    on_error.forget();
+    Some(worker)
+}
+
 /// Returns the faults that a test injects.
-fn faults() -> Faults {
+pub fn faults() -> Faults {
     let marked = document().document_element().is_some_and(|html| html.has_attribute(MARK));
     Faults::read(&query(), marked)
 }

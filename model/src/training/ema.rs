@@ -5,7 +5,15 @@ use std::collections::HashMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
-use model::network::Network;
+
+use crate::network::Network;
+
+/// Returns the decay rate of the moving average for a step of `batch` images after `images` images
+/// (EDM): `0.5^(batch / half-life)`, half-life `min(half_life, ramp · images)`, in images.
+pub fn beta(half_life: u64, ramp: f64, batch: usize, images: u64) -> f64 {
+    let half_life = (half_life as f64).min(ramp * images as f64);
+    0.5f64.powf(batch as f64 / half_life.max(1e-8))
+}
 
 /// Updates the moving average: `beta · average + (1 - beta) · network` for each parameter.
 /// `average` has no autodiff graph.
@@ -46,12 +54,12 @@ impl ModuleMapper for Move {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Model;
     use burn::tensor::Device;
-    use model::Model;
 
     /// A model whose parameters all have one value.
     fn constant(value: f32, device: &Device) -> Model {
-        let config = model::preset::by_name("tiny").expect("a preset");
+        let config = crate::preset::by_name("tiny").expect("a preset");
         Model::from_values(config, &|spec| vec![value; spec.len()], device)
     }
 
