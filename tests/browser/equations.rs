@@ -24,10 +24,15 @@ async fn symbols_lead_to_their_controls() {
     for (symbol, control) in
         [("N", "steps"), ("σ_max", "sigma-max"), ("ρ", "rho"), ("seed", "seed")]
     {
-        browser
-            .run::<()>("for (const e of document.querySelectorAll('.more')) e.open = false;")
-            .await;
-        browser.click(&format!("[data-symbol='{symbol}']")).await;
+        // The first that can be seen is to be clicked on.
+        let mark = format!(
+            "for (const e of document.querySelectorAll('.more')) e.open = false;
+             for (const e of document.querySelectorAll('.marked')) e.classList.remove('marked');
+             const all = [...document.querySelectorAll(`[data-symbol='{symbol}']`)];
+             all.find((e) => e.checkVisibility()).classList.add('marked');"
+        );
+        browser.run::<()>(&mark).await;
+        browser.click(".marked").await;
         let focused = "return document.activeElement.id";
         assert_eq!(browser.run::<String>(focused).await, control, "{symbol}");
         let seen = "return document.activeElement.checkVisibility()";

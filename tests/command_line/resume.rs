@@ -156,6 +156,7 @@ fn being_killed_loses_nothing_but_time() {
     trainer().args(start(&whole)).args(&goal).assert().success();
 
     let program = trainer().get_program().to_owned();
+    let errors = folder.path().join("errors");
     let mut kills = 0;
     for round in 0u64.. {
         let runs = fs::read_dir(&killed).map(|runs| runs.count()).unwrap_or(0);
@@ -180,7 +181,7 @@ fn being_killed_loses_nothing_but_time() {
             .args(args)
             .args(&goal)
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(fs::File::create(&errors).expect("a file"))
             .spawn()
             .expect("started");
         // Longer each time, so that the test ends on slow machines too.
@@ -197,7 +198,8 @@ fn being_killed_loses_nothing_but_time() {
         };
         match ended {
             Some(status) => {
-                assert!(status.success(), "round {round}: {status}");
+                let said = fs::read_to_string(&errors).expect("text");
+                assert!(status.success(), "round {round}: {status}: {said}");
                 break;
             }
             None => {

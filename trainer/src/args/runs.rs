@@ -88,9 +88,16 @@ impl Quantity {
     /// All values, in the order of the report.
     pub const ALL: [Self; 4] = [Self::Loss, Self::Lr, Self::GradientNorm, Self::Speed];
 
-    /// Names of values of the log that have a chart.
-    pub const FIELDS: [&str; 5] =
-        ["loss", "validation_loss", "lr", "gradient_norm", "images_per_second"];
+    /// Names of values of the log that have a chart, or, as the last two, say much the same as one.
+    pub const FIELDS: [&str; 7] = [
+        "loss",
+        "validation_loss",
+        "lr",
+        "gradient_norm",
+        "images_per_second",
+        "gflops_per_second",
+        "data_wait",
+    ];
 
     /// Returns the name of the value in the log.
     pub fn field(self) -> &'static str {
