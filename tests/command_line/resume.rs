@@ -39,6 +39,14 @@ fn going_on_gives_what_not_stopping_gives() {
     let name = "weights.safetensors";
     assert_eq!(weights(&whole.join(name)), weights(&run_folder.join(name)));
 
+    // A process that ended before it wrote the weights file is continued without a step.
+    let made = weights(&run_folder.join(name));
+    fs::remove_file(run_folder.join(name)).expect("removed");
+    let before = log(&run_folder);
+    train(&parts, "3", &["--resume", text(&run_folder), "--duration", "2400"]);
+    assert_eq!(weights(&run_folder.join(name)), made);
+    assert_eq!(log(&run_folder), before);
+
     let done = fails(&["train", "--resume", text(&run_folder)]);
     assert!(done.contains("has already seen its 2400 images"), "{done}");
     let nowhere = fails(&["train", "--resume", text(&folder.path().join("nowhere"))]);
@@ -206,6 +214,11 @@ fn being_killed_loses_nothing_but_time() {
                 child.kill().expect("killed");
                 child.wait().expect("ended");
                 kills += 1;
+                // It had nothing left to do but to end.
+                let written = |run: &Path| run.join("weights.safetensors").exists();
+                if saved && written(&only_run(&killed)) {
+                    break;
+                }
             }
         }
     }

@@ -208,7 +208,8 @@ fn write(node: &Node, out: &mut String) {
         Node::Number(number) => element("mn", number),
         Node::Operator('-') => element("mo", "−"),
         Node::Operator(operator) => element("mo", operator.encode_utf8(&mut [0; 4])),
-        Node::Words(words) => element("mtext", words),
+        // MathML drops spaces at the ends.
+        Node::Words(words) => element("mtext", &words.replace(' ', "\u{a0}")),
         Node::Gap => *out += "<mspace width=\"1.5em\"></mspace>",
         Node::Row(inner) => {
             *out += "<mrow>";
@@ -253,7 +254,10 @@ mod tests {
             ("K_aᵀ", "<msubsup><mi>K</mi><mi>a</mi><mi>T</mi></msubsup>"),
             ("(a)^p", "<msup><mrow><mo>(</mo><mi>a</mi><mo>)</mo></mrow><mi>p</mi></msup>"),
             ("a^(1/ρ)", "<msup><mi>a</mi><mrow><mn>1</mn><mo>/</mo><mi>ρ</mi></mrow></msup>"),
-            ("`log-SNR:` a < 0.5", "<mtext>log-SNR:</mtext><mi>a</mi><mo>&lt;</mo><mn>0.5</mn>"),
+            (
+                "`log-SNR: `a < 0.5",
+                "<mtext>log-SNR:\u{a0}</mtext><mi>a</mi><mo>&lt;</mo><mn>0.5</mn>",
+            ),
             ("a,  b", "<mi>a</mi><mo>,</mo><mspace width=\"1.5em\"></mspace><mi>b</mi>"),
         ] {
             assert_eq!(mathml(text), format!("<math display=\"block\">{want}</math>"), "{text}");

@@ -69,7 +69,7 @@ pub const LEVELS: Topic = Topic {
            even in log-SNR, every step divides the noise level by the same factor, which is the \
            limit of high ρ; DPM-Solver++ was designed for such levels.",
     equation: "σ_i = (σ_max^(1/ρ) + i/(N-1) (σ_min^(1/ρ) - σ_max^(1/ρ)))^ρ,  σ_N = 0;  \
-               `log-SNR:` σ_i = σ_max (σ_min / σ_max)^(i/(N-1))",
+               `log-SNR: `σ_i = σ_max (σ_min / σ_max)^(i/(N-1))",
     source: "EDM, eq 5; DPM-Solver (arXiv 2206.00927), section 3",
 };
 
@@ -99,8 +99,8 @@ pub const SAMPLER: Topic = Topic {
            DDPM is ancestral sampling, with the variance that the model has learned or with one \
            of its bounds. The paper uses Heun with 18 steps, which are 35 evaluations, for \
            pictures of 32 pixels.",
-    equation: "dx/dσ = (x - D(x; σ)) / σ = d;  `iPNDM, order 2:` x + (σ_next - σ) (3 d - d_before) / 2;  \
-               `DPM++:` dx/dλ = D - x,  λ = -ln σ",
+    equation: "dx/dσ = (x - D(x; σ)) / σ = d;  `iPNDM, order 2: `x + (σ_next - σ) (3 d - d_before) / 2;  \
+               `DPM++: `dx/dλ = D - x,  λ = -ln σ",
     source: "EDM, eq 1 and 3, algorithm 1; DiffiT, eq 2 with β = 0; iPNDM: arXiv 2204.13902; \
              DPM-Solver++: arXiv 2211.01095, algorithm 2",
 };

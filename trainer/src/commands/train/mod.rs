@@ -78,6 +78,10 @@ fn train_until_the_end(
     session: &mut Session,
     stop: &StopSignal,
 ) -> anyhow::Result<Option<ExitCode>> {
+    // An earlier process may have ended between the last checkpoint and the weights file.
+    if session.is_complete() {
+        return Ok(None);
+    }
     loop {
         let step = session.step(stop.exit_code().is_some())?;
         session.log(&step)?;

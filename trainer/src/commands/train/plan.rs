@@ -26,6 +26,7 @@ use crate::run::folder::RunFolder;
 use crate::run::launch::absolute;
 use crate::run::progress::Progress;
 use crate::run::report::warn;
+use crate::weights::load::read;
 use crate::weights::shipped;
 
 /// Starting point of a training process.
@@ -164,6 +165,17 @@ impl Plan {
             Start::Checkpoint { checkpoint, .. } => checkpoint.progress.images,
             _ => 0,
         }
+    }
+
+    /// Returns whether nothing is left to do: the run has seen all of its images, and its weights file
+    /// is of this state. The process may have ended after the last checkpoint and before that.
+    pub fn is_finished(&self) -> bool {
+        let Start::Checkpoint { folder, checkpoint, .. } = &self.start else { return false };
+        let (images, config) = (checkpoint.progress.images, &self.config);
+        let seen_by = |bytes: &[u8]| Weights::parse(bytes).ok().map(|file| file.card().images_seen);
+        let written = || read(Some(&folder.weights())).ok().and_then(|bytes| seen_by(&bytes));
+        images >= config.duration
+            && (images >= config.duration + config.batch as u64 || written() == Some(images))
     }
 
     /// Returns what to do if the preset is for data that are not given.

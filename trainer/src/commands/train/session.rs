@@ -194,6 +194,11 @@ impl Session {
         stopped || self.max_time.is_some_and(|max| self.started.elapsed() >= max)
     }
 
+    /// Returns whether the run has seen all of its images.
+    pub fn is_complete(&self) -> bool {
+        self.progress.images >= self.progress.config.duration
+    }
+
     /// Returns whether this was the last step: the run is complete, or this process is to end, or with
     /// several machines, any of them was to end before the step. A run that is skipping steps, which is
     /// not saved, is not stopped before it takes a step again or fails.
@@ -202,8 +207,7 @@ impl Session {
             Some(nodes) => nodes.is_ending(),
             None => self.is_ending(stopped),
         };
-        let complete = self.progress.images >= self.progress.config.duration;
-        complete || (ending && self.progress.skipped_in_row == 0)
+        self.is_complete() || (ending && self.progress.skipped_in_row == 0)
     }
 
     /// Returns whether the last step passed a multiple of `interval` images.
@@ -222,8 +226,7 @@ impl Session {
     /// Returns whether image quality is to be measured: every so many images, and at the end of the
     /// run. If only this process ends, a resumed run measures.
     pub fn must_measure(&self, last: bool) -> bool {
-        let complete = self.progress.images >= self.progress.config.duration;
-        self.quality.is_some() && (complete || (!last && self.is_due(self.measure_every)))
+        self.quality.is_some() && (self.is_complete() || (!last && self.is_due(self.measure_every)))
     }
 
     /// Returns whether an earlier process ended before a measurement of image quality that was due.

@@ -39,7 +39,7 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
     let workers = args.cluster.workers();
     config.validate_for(workers)?;
     ensure!(
-        plan.images() < config.duration,
+        !plan.is_finished(),
         "this run has already seen its {} images; use a larger --duration to continue",
         config.duration
     );
