@@ -76,6 +76,70 @@ fn covered(guide: &Guide) -> Rgb {
     picture
 }
 
+/// A square to paint on with a pointer, and with keys that move a rectangle.
+#[component]
+pub fn Surface(
+    /// The picture.
+    picture: Signal<Option<Rgb>>,
+    /// The label and the name of the picture.
+    shown: [&'static str; 2],
+    /// The name of the square.
+    name: &'static str,
+    /// The label of the square.
+    label: Signal<String>,
+    /// The number of pixels of a side.
+    side: Signal<usize>,
+    /// The rectangle: left, top, width, height.
+    #[prop(into)]
+    area: Signal<[usize; 4]>,
+    /// Paints a stroke between two pixels.
+    stroke: impl Fn([usize; 2], [usize; 2]) + Copy + 'static,
+    /// Takes a key.
+    press: impl Fn(KeyboardEvent) + 'static,
+) -> impl IntoView {
+    // The last pixel of the current stroke.
+    let last = StoredValue::new(None::<[usize; 2]>);
+    let point = move |event: &PointerEvent| {
+        let Some(square) = event.current_target().and_then(|t| t.dyn_into::<Element>().ok()) else {
+            return;
+        };
+        let place = square.get_bounding_client_rect();
+        let side = side.get_untracked();
+        let pixel = |at: f64, start: f64, size: f64| {
+            (((at - start) / size).clamp(0.0, 0.999) * side as f64) as usize
+        };
+        let x = pixel(f64::from(event.client_x()), place.x(), place.width());
+        let y = pixel(f64::from(event.client_y()), place.y(), place.height());
+        stroke(last.get_value().unwrap_or([x, y]), [x, y]);
+        last.set_value(Some([x, y]));
+    };
+    let percent = move |i: usize| {
+        Signal::derive(move || format!("{}%", 100.0 * area.get()[i] as f64 / side.get() as f64))
+    };
+    let [picture_label, picture_name] = shown;
+    view! {
+        <div class="frame tiny">
+            <div
+                class="token-area paint" role="application" tabindex="0" aria-label=label data-testid=name
+                on:pointerdown=move |event| {
+                    last.set_value(None);
+                    point(&event);
+                }
+                on:pointermove=move |event| if last.get_value().is_some() { point(&event) }
+                on:pointerup=move |_| last.set_value(None)
+                on:pointerleave=move |_| last.set_value(None)
+                on:keydown=press
+            >
+                <Picture picture label=picture_label name=picture_name/>
+                <span
+                    class="area" aria-hidden="true" style:left=percent(0) style:top=percent(1)
+                    style:width=percent(2) style:height=percent(3)
+                />
+            </div>
+        </div>
+    }
+}
+
 /// The picture with its mask, which is painted with a pointer, or with a rectangle that the arrow
 /// keys move.
 #[component]
@@ -87,8 +151,6 @@ fn Canvas(state: State, picture: Signal<Option<Rgb>>) -> impl IntoView {
     // this.
     let scale = untrack(move || side() / 32).max(1);
     let (erases, brush) = (RwSignal::new(false), RwSignal::new(4 * scale));
-    // The last pixel of the current stroke.
-    let last = StoredValue::new(None::<[usize; 2]>);
     let edit = move |edit: &dyn Fn(&mut Mask, u8)| {
         let anew = u8::from(!erases.get_untracked());
         state.guide.update(|guide| {
@@ -97,20 +159,9 @@ fn Canvas(state: State, picture: Signal<Option<Rgb>>) -> impl IntoView {
             }
         });
     };
-    let stroke = move |event: &PointerEvent| {
-        let Some(frame) = event.current_target().and_then(|t| t.dyn_into::<Element>().ok()) else {
-            return;
-        };
-        let place = frame.get_bounding_client_rect();
-        let (side, brush) = (untrack(side), brush.get_untracked());
-        let pixel = |at: f64, start: f64, size: f64| {
-            (((at - start) / size).clamp(0.0, 0.999) * side as f64) as usize
-        };
-        let x = pixel(f64::from(event.client_x()), place.x(), place.width());
-        let y = pixel(f64::from(event.client_y()), place.y(), place.height());
-        let from = last.get_value().unwrap_or([x, y]);
-        edit(&|mask, anew| mask.stroke(from, [x, y], brush, anew));
-        last.set_value(Some([x, y]));
+    let stroke = move |from: [usize; 2], to: [usize; 2]| {
+        let brush = brush.get_untracked();
+        edit(&|mask, anew| mask.stroke(from, to, brush, anew));
     };
     let press = move |event: KeyboardEvent| {
         let side = untrack(side);
@@ -133,7 +184,6 @@ fn Canvas(state: State, picture: Signal<Option<Rgb>>) -> impl IntoView {
         event.prevent_default();
         area.set([left, top, width, height]);
     };
-    let percent = move |i: usize| format!("{}%", 100.0 * area.get()[i] as f64 / side() as f64);
     let painted = move || {
         let guide = state.guide.read();
         guide.as_ref().map_or(0, |guide| guide.anew.count())
@@ -148,26 +198,10 @@ fn Canvas(state: State, picture: Signal<Option<Rgb>>) -> impl IntoView {
         )
     };
     view! {
-        <div class="frame tiny">
-            <div
-                class="token-area paint" role="application" tabindex="0" aria-label=label data-testid="paint"
-                on:pointerdown=move |event| {
-                    last.set_value(None);
-                    stroke(&event);
-                }
-                on:pointermove=move |event| if last.get_value().is_some() { stroke(&event) }
-                on:pointerup=move |_| last.set_value(None)
-                on:pointerleave=move |_| last.set_value(None)
-                on:keydown=press
-            >
-                <Picture picture label="The picture, with the mask over it" name="guide"/>
-                <span
-                    class="area" aria-hidden="true"
-                    style:left=Signal::derive(move || percent(0)) style:top=Signal::derive(move || percent(1))
-                    style:width=Signal::derive(move || percent(2)) style:height=Signal::derive(move || percent(3))
-                />
-            </div>
-        </div>
+        <Surface
+            picture shown=["The picture, with the mask over it", "guide"] name="paint"
+            label=Signal::derive(label) side=Signal::derive(side) area stroke press
+        />
         <div class="field">
             <label for="brush">{Signal::derive(move || format!("Brush: {} pixels", brush.get()))}</label>
             <input

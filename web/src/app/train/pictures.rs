@@ -1,14 +1,13 @@
 //! The choice of the training pictures: sets, files, drawings.
 
-use leptos::ev::{KeyboardEvent, PointerEvent};
+use leptos::ev::KeyboardEvent;
 use leptos::prelude::*;
 use model::picture::Rgb;
-use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::spawn_local;
-use web_sys::{Element, File, FileList};
+use web_sys::{File, FileList};
 
 use super::runner::Runner;
-use crate::app::paint::scaled;
+use crate::app::paint::{Surface, scaled};
 use crate::app::picture::Picture;
 use crate::app::state::State;
 use crate::brush::Mask;
@@ -147,8 +146,6 @@ fn Sketch(runner: Runner) -> impl IntoView {
     let (colour, wide) = (RwSignal::new(0), RwSignal::new(true));
     // Column and row of the keys.
     let place = RwSignal::new([SIDE / 2; 2]);
-    // The last pixel of the current stroke.
-    let last = StoredValue::new(None::<[usize; 2]>);
     let stroke = move |from: [usize; 2], to: [usize; 2]| {
         let mut mask = Mask::new(SIDE, SIDE);
         mask.stroke(from, to, if wide.get_untracked() { 2 } else { 1 }, 1);
@@ -160,19 +157,6 @@ fn Sketch(runner: Runner) -> impl IntoView {
                 }
             }
         });
-    };
-    let point = move |event: &PointerEvent| {
-        let Some(area) = event.current_target().and_then(|t| t.dyn_into::<Element>().ok()) else {
-            return;
-        };
-        let area = area.get_bounding_client_rect();
-        let pixel = |at: f64, start: f64, size: f64| {
-            (((at - start) / size).clamp(0.0, 0.999) * SIDE as f64) as usize
-        };
-        let x = pixel(f64::from(event.client_x()), area.x(), area.width());
-        let y = pixel(f64::from(event.client_y()), area.y(), area.height());
-        stroke(last.get_value().unwrap_or([x, y]), [x, y]);
-        last.set_value(Some([x, y]));
     };
     let press = move |event: KeyboardEvent| {
         let [mut x, mut y] = place.get_untracked();
@@ -195,9 +179,10 @@ fn Sketch(runner: Runner) -> impl IntoView {
             y + 1
         )
     };
-    let percent =
-        move |i: usize| Signal::derive(move || format!("{}%", 100 * place.get()[i] / SIDE));
-    let side = format!("{}%", 100.0 / SIDE as f64);
+    let area = Signal::derive(move || {
+        let [x, y] = place.get();
+        [x, y, 1, 1]
+    });
     let colours = COLOURS.iter().enumerate().map(|(i, (name, [r, g, b]))| {
         view! {
             <label title=*name>
@@ -213,25 +198,10 @@ fn Sketch(runner: Runner) -> impl IntoView {
     let picture = Signal::derive(move || Some(drawing.get()));
     view! {
         <div class="sketch">
-            <div class="frame tiny">
-                <div
-                    class="token-area paint" role="application" tabindex="0" aria-label=label data-testid="draw"
-                    on:pointerdown=move |event| {
-                        last.set_value(None);
-                        point(&event);
-                    }
-                    on:pointermove=move |event| if last.get_value().is_some() { point(&event) }
-                    on:pointerup=move |_| last.set_value(None)
-                    on:pointerleave=move |_| last.set_value(None)
-                    on:keydown=press
-                >
-                    <Picture picture label="The drawing" name="drawing"/>
-                    <span
-                        class="area" aria-hidden="true" style:left=percent(0) style:top=percent(1)
-                        style:width=side.clone() style:height=side.clone()
-                    />
-                </div>
-            </div>
+            <Surface
+                picture shown=["The drawing", "drawing"] name="draw" label=Signal::derive(label)
+                side=Signal::stored(SIDE) area stroke press
+            />
             <fieldset class="colours">
                 <legend>"Colour"</legend>
                 <div>{colours.collect_view()}</div>
