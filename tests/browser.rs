@@ -222,7 +222,7 @@ async fn canvas(browser: &Browser, name: &str) -> RgbImage {
     canvas_where(browser, name, "true").await
 }
 
-/// The same of those canvases `c` that meet a condition.
+/// Returns what [`canvas`] does, of those canvases `c` that meet a condition.
 async fn canvas_where(browser: &Browser, name: &str, condition: &str) -> RgbImage {
     let shown: Vec<(u32, u32, Vec<u8>)> = browser
         .run(&format!(

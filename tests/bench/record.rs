@@ -16,6 +16,7 @@ use model::generate::{Settings, generate};
 use model::picture::Rgb;
 use model::weights::Weights;
 use tests::{RECORDED, root};
+use web::protocol::Usual;
 
 /// Quality of the JPEG file. At 82, no block is to be seen on pictures enlarged as the page does it.
 const QUALITY: u8 = 82;
@@ -28,10 +29,7 @@ fn main() {
     let model = Model::from_weights(&weights, &device);
     let names = weights.card().class_names(model.config.classes());
     let classes = find_all(&names, RECORDED.1).expect("classes of the model");
-    let card = weights.card();
-    let usual = card.sampling_for(&model.config).cloned();
-    let usual = usual.unwrap_or_else(|| Settings::first_for(&model.config));
-    let settings = Settings { classes, ..usual };
+    let settings = Settings { classes, ..Usual::of(&model.config, weights.card()).first };
     let seeds: Vec<u64> = RECORDED.0.collect();
 
     let shape = model.config.image_shape();

@@ -23,7 +23,7 @@ fn usable(name: &str) -> String {
     format!("document.querySelector('[data-testid={name}]')?.disabled === false")
 }
 
-/// What it starts with can be trained on; the file is one for the command line and for the page.
+/// Training starts with the first set; the file is one for the command line and for the page.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the built page and Chromium"]
 async fn a_model_is_trained_saved_and_used() {

@@ -19,7 +19,7 @@ use crate::support::{latest, log, run, small_options, text, weights};
 /// Size of the small disk in MiB: enough for the checkpoints that are kept, and the log.
 const DISK: u32 = 24;
 
-/// What happens to a process that trains. Each ends by being killed, unless it says otherwise.
+/// Disturbance of a process that trains. Each ends by being killed, unless it says otherwise.
 #[derive(Clone, Copy, Debug)]
 enum Disturbance {
     /// Nothing else.

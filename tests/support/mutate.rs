@@ -12,9 +12,9 @@ pub struct Reader<R, M> {
     pub read: R,
     /// Returns the largest number of bytes that are allocated at a time in a call of this thread.
     pub measure: M,
-    /// How many times the size of a file it may allocate.
+    /// Factor of a file's size in the number of bytes that it may allocate.
     pub times: usize,
-    /// How many bytes more.
+    /// Bytes that it may allocate in addition.
     pub more: usize,
 }
 
