@@ -1,15 +1,18 @@
-//! Records how the shipped model makes the first pictures of the page, for `www/index.html`, which
-//! plays the recording until the program is loaded. `cargo xtask record` runs it.
+//! Records how the shipped model makes the first pictures of the page. `cargo xtask record` runs it.
 //!
-//! The picture has a row for each step and one for the result, and in each row the noisy pictures,
-//! then the guesses.
+//! `www/record.jpg` is for `www/index.html`, which plays it until the program is loaded. It has a row
+//! for each step and one for the result, and in each row the noisy pictures, then the guesses.
+//!
+//! `www/share.png` is what other sites show beside a link to the page: a row for each picture, from
+//! noise to the result.
 
 use std::convert::Infallible;
 use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Tensor};
 use image::codecs::jpeg::JpegEncoder;
-use image::{ExtendedColorType, ImageEncoder};
+use image::imageops::overlay;
+use image::{ExtendedColorType, ImageEncoder, RgbImage};
 use model::Model;
 use model::classes::find_all;
 use model::generate::{Settings, generate};
@@ -20,6 +23,39 @@ use web::protocol::Usual;
 
 /// Quality of the JPEG file. At 82, no block is to be seen on pictures enlarged as the page does it.
 const QUALITY: u8 = 82;
+
+/// Size in pixels that other sites show without cropping.
+const SHARED: [u32; 2] = [1200, 630];
+/// Pictures and steps of the shared picture; the last is the result.
+const SHARED_ROWS: [usize; 3] = [0, 2, 3];
+const SHARED_STEPS: [usize; 6] = [0, 4, 6, 8, 10, 12];
+/// Size of a pixel of a picture, and distance of the pictures.
+const ENLARGED: usize = 5;
+const GAP: u32 = 24;
+/// Colour between the pictures.
+const GROUND: [u8; 3] = [0xf7, 0xf6, 0xfb];
+
+/// Lays the pictures of `steps`, which have a row of noisy pictures each, out for `www/share.png`.
+fn share(steps: &[&[Rgb]]) -> RgbImage {
+    let [width, height] = SHARED;
+    let mut canvas = RgbImage::from_pixel(width, height, GROUND.into());
+    let side = (steps[0][0].width * ENLARGED) as u32;
+    let margin = |all: u32, count: usize| {
+        let count = count as u32;
+        (all - count * side - (count - 1) * GAP) / 2
+    };
+    let left = margin(width, SHARED_STEPS.len());
+    let top = margin(height, SHARED_ROWS.len());
+    for (y, &picture) in (0..).zip(&SHARED_ROWS) {
+        for (x, &step) in (0..).zip(&SHARED_STEPS) {
+            let Rgb { width, height, bytes } = steps[step][picture].enlarged(ENLARGED);
+            let tile = RgbImage::from_raw(width as u32, height as u32, bytes).expect("its size");
+            let at = |start: u32, i: u32| i64::from(start + i * (side + GAP));
+            overlay(&mut canvas, &tile, at(left, x), at(top, y));
+        }
+    }
+    canvas
+}
 
 fn main() {
     let bytes = std::fs::read(root().join("www/weights/tiny-emoji.safetensors"));
@@ -57,4 +93,9 @@ fn main() {
     let path = root().join("www/record.jpg");
     std::fs::write(&path, &file).expect("written");
     println!("{}: {width} x {height} pixels, {} bytes", path.display(), file.len());
+
+    let rows: Vec<&[Rgb]> = tiles.chunks(2 * seeds.len()).collect();
+    let path = root().join("www/share.png");
+    share(&rows).save(&path).expect("written");
+    println!("{}: {} bytes", path.display(), path.metadata().expect("there").len());
 }

@@ -118,9 +118,15 @@ pub fn log(run_folder: &Path) -> Vec<Value> {
         .map(|line| {
             let mut line: Value = serde_json::from_str(line).expect("JSON");
             let fields = line.as_object_mut().expect("an object");
-            for of_the_machine in
-                ["seconds", "images_per_second", "gflops_per_second", "data_wait", "peak_memory"]
-            {
+            for of_the_machine in [
+                "seconds",
+                "images_per_second",
+                "gflops_per_second",
+                "data_wait",
+                "forward_backward",
+                "optimizer",
+                "peak_memory",
+            ] {
                 // Lines with the validation loss or image quality have fewer fields.
                 let there = fields.remove(of_the_machine).is_some();
                 let fewer = ["validation_loss", "metric_samples"];

@@ -253,6 +253,34 @@ fn programs_can_read_what_a_run_says() {
 }
 
 #[test]
+fn the_log_says_where_the_time_went_and_the_environment_how_much_is_told() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let options = small_options(folder.path());
+    let out = folder.path().join("runs");
+    let args = ["train", "--options", &options, "--grid", "0", "--duration", "1200", "--out"];
+    let train = |log: &str| {
+        let assert = trainer().args(args).arg(&out).env("RUST_LOG", log).assert().success();
+        String::from_utf8_lossy(&assert.get_output().stderr).into_owned()
+    };
+    let said = train("trainer=debug");
+    let lines = |what: &str| said.lines().filter(|line| line.contains(what)).count();
+    assert_eq!(lines("DEBUG trainer::commands::train::session: step images="), 150, "{said}");
+    assert!(lines("INFO trainer::commands::train::saves: checkpoint written path=") > 0, "{said}");
+    assert!(lines("TRACE") == 0, "{said}");
+
+    let log = fs::read_to_string(only_run(&out).join("stats.jsonl")).expect("a log");
+    let line: Value = serde_json::from_str(log.lines().next().expect("a line")).expect("JSON");
+    let seconds = |name: &str| line[name].as_f64().unwrap_or_else(|| panic!("{name}: {line}"));
+    let parts = ["data_wait", "forward_backward", "optimizer"].map(seconds);
+    assert!(parts[1] > parts[2] && parts[2] > 0.0, "{line}");
+    assert!(parts.iter().sum::<f64>() <= seconds("seconds"), "{line}");
+
+    let said = train("trainer=loud");
+    assert!(said.contains("warning: RUST_LOG=trainer=loud is ignored"), "{said}");
+    assert!(!said.contains("DEBUG") && !said.contains("INFO"), "{said}");
+}
+
+#[test]
 fn a_run_that_explodes_stops_and_says_how_to_go_back() {
     let folder = TempDir::new().expect("a temporary folder");
     let options = small_options(folder.path());

@@ -4,6 +4,8 @@ use anyhow::{bail, ensure};
 use burn::tensor::{Device, Tensor};
 use clap::ValueEnum;
 
+use crate::config::Precision;
+
 /// A kind of device. All except `flex` need the crate feature of the same name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum DeviceKind {
@@ -79,6 +81,12 @@ impl DeviceKind {
         format!("{n} x {}", name.as_deref().unwrap_or("GPU"))
     }
 
+    /// Returns the peak rate of one device of this kind, in floating-point operations per second without
+    /// sparsity, as its data sheet states it. `None` for CPUs and for GPUs whose rate is not known here.
+    pub fn peak(self, precision: Precision) -> Option<f64> {
+        (self != Self::Flex).then(|| peak(&self.hardware(1), precision)).flatten()
+    }
+
     fn constructor(self) -> Option<fn(usize) -> Device> {
         match self {
             DeviceKind::Flex => Some(|_| Device::flex()),
@@ -92,6 +100,25 @@ impl DeviceKind {
             _ => None,
         }
     }
+}
+
+/// Returns the peak rate of a GPU, from its name. Single precision is that of the ordinary units, without
+/// TF32.
+fn peak(name: &str, precision: Precision) -> Option<f64> {
+    // Parts of the name, and teraflops in f32 and bf16. The first row that fits counts.
+    const KNOWN: [(&[&str], f64, f64); 5] = [
+        (&["A100"], 19.5, 312.0),
+        (&["H100", "PCIe"], 51.0, 756.0),
+        (&["H100", "NVL"], 60.0, 835.0),
+        (&["H100"], 67.0, 989.0),
+        (&["H200"], 67.0, 989.0),
+    ];
+    let (_, f32, bf16) = KNOWN.iter().find(|(parts, ..)| parts.iter().all(|p| name.contains(p)))?;
+    let teraflops = match precision {
+        Precision::F32 => f32,
+        Precision::Bf16 => bf16,
+    };
+    Some(teraflops * 1e12)
 }
 
 /// Returns the CPU of this machine, or its architecture if the model is unknown.
@@ -120,5 +147,14 @@ mod tests {
         assert_eq!(field(text, "model"), None);
         assert!(DeviceKind::Flex.hardware(1).contains(" cores of "));
         assert!(DeviceKind::Cuda.hardware(8).starts_with("8 x "));
+    }
+    #[test]
+    fn the_peak_rate_is_that_of_the_gpu_and_the_precision() {
+        let of = |name| [peak(name, Precision::F32), peak(name, Precision::Bf16)];
+        assert_eq!(of("1 x NVIDIA A100-SXM4-80GB"), [Some(19.5e12), Some(312e12)]);
+        assert_eq!(of("1 x NVIDIA H100 80GB HBM3"), [Some(67e12), Some(989e12)]);
+        assert_eq!(of("1 x NVIDIA H100 PCIe"), [Some(51e12), Some(756e12)]);
+        assert_eq!(of("1 x GPU"), [None, None]);
+        assert_eq!(DeviceKind::Flex.peak(Precision::F32), None);
     }
 }

@@ -11,6 +11,7 @@ mod data;
 mod device;
 mod files;
 mod learner;
+mod logging;
 mod memory;
 #[cfg(test)]
 mod mutations;
@@ -38,6 +39,7 @@ use crate::commands::{
 fn main() -> ExitCode {
     memory::keep_freed_memory();
     memory::explain_out_of_memory();
+    logging::start();
     let result = match Args::read(std::env::args_os()).command.unwrap_or_default() {
         Command::Train(args) => train::run(args),
         Command::Sample(args) => sample::run(args),

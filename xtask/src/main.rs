@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use shell::{cargo, output, run};
+use site::Options;
 
 /// The features of all builds of the workspace, so that nothing is built twice: the trainer with
 /// image quality metrics.
@@ -23,7 +24,8 @@ const USAGE: &str = "\
 cargo xtask check      the fast checks: formatting, clippy, unit tests, documentation
 cargo xtask test       set up what is missing, then run every check and every test
 cargo xtask setup      install, or name, what the checks, the page and its tests need
-cargo xtask site       build the page into dist/; --optimise makes it smaller, with wasm-opt
+cargo xtask site       build the page into dist/; --optimise makes it smaller, with wasm-opt,
+                       --address A says where it will be, for the picture beside links to it
 cargo xtask device D   compare a GPU (D: cuda, vulkan or wgpu) with the CPU
 cargo xtask gpu-day    all measurements of a GPU, in steps of ten minutes; --help lists them
 cargo xtask soak [M]   disturb a training run for M minutes (10): kill it, fill its disk, and so on
@@ -53,8 +55,7 @@ fn task() -> anyhow::Result<()> {
         ["check"] => check(),
         ["test"] => test(),
         ["setup"] => set_up(),
-        ["site"] => site::build(&tools::set_up()?, false),
-        ["site", "--optimise"] => site::build(&tools::set_up()?, true),
+        ["site", ref args @ ..] => site::build(&tools::set_up()?, &Options::read(args)?),
         ["gpu-day", ref args @ ..] => gpu_day::run(args),
         ["bench"] => example("page_speed"),
         ["firefox"] => firefox(),
@@ -161,7 +162,7 @@ fn test() -> anyhow::Result<()> {
     times.part("documentation", document)?;
     let wasm = times.part("set-up of the page", tools::set_up)?;
     times.part("clippy of the page", || site::lint(&wasm))?;
-    times.part("page", || site::build(&wasm, false))?;
+    times.part("page", || site::build(&wasm, &Options::default()))?;
     times.part("browser tests", || {
         let browser = ["--test", "browser", "--locked", "--", "--ignored", "--test-threads=1"];
         run(workspace("test").args(browser))

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use sha2::{Digest, Sha256, Sha384};
@@ -23,8 +23,47 @@ fn folder(wasm: &Wasm) -> anyhow::Result<Option<PathBuf>> {
     Ok(Some(std::path::absolute(target.join("debian"))?))
 }
 
+/// Options of a build.
+#[derive(Debug, Default, PartialEq)]
+pub struct Options {
+    /// Whether to run wasm-opt.
+    optimise: bool,
+    /// Address of the folder that the page will be served from, with a slash at the end.
+    address: Option<String>,
+}
+
+impl Options {
+    /// Reads the arguments of the command line.
+    ///
+    /// # Errors
+    ///
+    /// If one is unknown, or the address is none.
+    pub fn read(mut args: &[&str]) -> anyhow::Result<Self> {
+        let mut options = Self::default();
+        loop {
+            args = match args {
+                [] => return Ok(options),
+                ["--optimise", rest @ ..] => {
+                    options.optimise = true;
+                    rest
+                }
+                ["--address", address, rest @ ..] => {
+                    let whole = address.starts_with("https://") || address.starts_with("http://");
+                    let plain = !address.contains(['"', '<', '>', '&', '?', '#', ' ']);
+                    ensure!(whole && plain, "--address {address}: expected https://host/folder/");
+                    options.address = Some(format!("{}/", address.trim_end_matches('/')));
+                    rest
+                }
+                [other, ..] => {
+                    bail!("{other}: expected --optimise or --address https://host/folder/")
+                }
+            };
+        }
+    }
+}
+
 /// Builds the page into `dist/`.
-pub fn build(wasm: &Wasm, optimise: bool) -> anyhow::Result<()> {
+pub fn build(wasm: &Wasm, options: &Options) -> anyhow::Result<()> {
     // Trunk is run offline, so that it looks for no tools. What only a browser needs may be missing yet;
     // without a network, it may also be there already.
     if run(cargo().args(["fetch", "--locked", "--target", TARGET])).is_err() {
@@ -44,11 +83,11 @@ pub fn build(wasm: &Wasm, optimise: bool) -> anyhow::Result<()> {
     for path in files(dist)?.iter().filter(|path| path.extension().is_some_and(|e| e == "wasm")) {
         let bytes = std::fs::read(path)?;
         std::fs::write(path, without_names(&bytes).context("not WebAssembly")?)?;
-        if optimise {
-            self::optimise(path)?;
+        if options.optimise {
+            optimise(path)?;
         }
     }
-    seal(dist)
+    seal(dist, options.address.as_deref())
 }
 
 /// Returns a WebAssembly file without its name section, which is half of it, or `None` if the file is
@@ -78,7 +117,7 @@ fn without_names(bytes: &[u8]) -> Option<Vec<u8>> {
 
 /// Writes the hashes of all files into the files that load them: the page, the start script of the
 /// workers, and the service worker.
-fn seal(dist: &Path) -> anyhow::Result<()> {
+fn seal(dist: &Path, address: Option<&str>) -> anyhow::Result<()> {
     let compute = dist.join("compute.js");
     let (mut hashes, mut sizes) = (serde_json::Map::new(), serde_json::Map::new());
     for program in ["worker", "cpu"] {
@@ -105,6 +144,10 @@ fn seal(dist: &Path) -> anyhow::Result<()> {
     let marked =
         html.replacen("<html", &format!("<html data-offline data-compute=\"./{name}\""), 1);
     ensure!(marked != html, "index.html has no <html> element");
+    let marked = match address {
+        Some(address) => locate(&marked, address)?,
+        None => marked,
+    };
     std::fs::write(&page, sign(&marked, dist)?)?;
 
     let mut hash = Sha256::new();
@@ -126,6 +169,16 @@ fn seal(dist: &Path) -> anyhow::Result<()> {
     fill_in(&keeper, &keeper, "FILES = []", &format!("FILES = {files}"))?;
     println!("dist/: version {version}, {} files", list.len() - 1);
     Ok(())
+}
+
+/// Returns the page with whole addresses for other sites, which show its picture beside a link to it.
+fn locate(html: &str, address: &str) -> anyhow::Result<String> {
+    let picture = "<meta property=\"og:image\" content=\"./";
+    let url = format!("<meta property=\"og:url\" content=\"{address}\" />\n    ");
+    let whole = picture.replace("./", address);
+    let located = html.replacen(picture, &format!("{url}{whole}"), 1);
+    ensure!(located != html, "index.html names no picture for other sites");
+    Ok(located)
 }
 
 /// Writes a script with a value in place of the empty one in its source.
@@ -175,15 +228,18 @@ fn integrity(bytes: &[u8]) -> String {
     format!("sha384-{}", BASE64_STANDARD.encode(Sha384::digest(bytes)))
 }
 
-/// Returns all files below a folder that browsers load, sorted by name: all except the service worker
-/// and the file that only hosts read.
+/// Files that the page does not load: the service worker, what hosts read, what other sites show.
+const NOT_OF_THE_PAGE: [&str; 3] = ["sw.js", "_headers", "share.png"];
+
+/// Returns all files below a folder that the page loads, sorted by name.
 fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
         if path.is_dir() {
             found.extend(files(&path)?);
-        } else if path.file_name().is_some_and(|name| name != "sw.js" && name != "_headers") {
+        } else if path.file_name().is_some_and(|n| NOT_OF_THE_PAGE.iter().all(|other| n != *other))
+        {
             found.push(path);
         }
     }
@@ -252,5 +308,31 @@ mod tests {
         );
         assert_eq!(sign(html, folder.path()).expect("signed"), want);
         assert!(sign("<script src=\"./b.js\">", folder.path()).is_err());
+    }
+
+    #[test]
+    fn options_are_read_and_mistakes_told() {
+        let read = |args: &[&str]| Options::read(args);
+        assert_eq!(read(&[]).expect("no options"), Options::default());
+        let address = Some("https://a.example/b/".to_string());
+        let both = read(&["--optimise", "--address", "https://a.example/b"]).expect("valid");
+        assert_eq!(both, Options { optimise: true, address });
+        for wrong in [&["--optimize"][..], &["--address"], &["--address", "a.example"]] {
+            assert!(read(wrong).is_err(), "{wrong:?}");
+        }
+        assert!(read(&["--address", "https://a.example/\"><script>"]).is_err());
+    }
+
+    #[test]
+    fn the_page_can_say_where_it_is() {
+        let html = std::fs::read_to_string("../www/index.html").expect("the page");
+        let located = locate(&html, "https://a.example/b/").expect("it has a picture");
+        for (name, want) in
+            [("image", "https://a.example/b/share.png"), ("url", "https://a.example/b/")]
+        {
+            let element = format!("<meta property=\"og:{name}\" content=\"{want}\" />");
+            assert_eq!(located.matches(&element).count(), 1, "{element}");
+        }
+        assert!(locate("<html>", "https://a.example/").is_err());
     }
 }

@@ -88,8 +88,8 @@ impl Quantity {
     /// All values, in the order of the report.
     pub const ALL: [Self; 4] = [Self::Loss, Self::Lr, Self::GradientNorm, Self::Speed];
 
-    /// Names of values of the log that have a chart, or, as the last two, say much the same as one.
-    pub const FIELDS: [&str; 7] = [
+    /// Names of values of the log that have a chart, or, as the last five, say much the same as one.
+    pub const FIELDS: [&str; 10] = [
         "loss",
         "validation_loss",
         "lr",
@@ -97,6 +97,9 @@ impl Quantity {
         "images_per_second",
         "gflops_per_second",
         "data_wait",
+        "forward_backward",
+        "optimizer",
+        "share_of_peak",
     ];
 
     /// Returns the name of the value in the log.

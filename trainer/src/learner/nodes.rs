@@ -17,6 +17,7 @@ use burn_communication::external_comm::{ExternalCommServer, ExternalCommService}
 use burn_communication::websocket::{WebSocket, WsServer};
 use burn_flex::Flex;
 use futures_util::future::try_join_all;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -24,8 +25,11 @@ use tokio_util::sync::CancellationToken;
 /// Exchange of tensors. The backend is a type parameter; tensors here are on the host.
 type Service = ExternalCommService<Flex, WebSocket>;
 
-/// Number of values per message, far below the limit of the channel.
-const CHUNK: usize = 1 << 24;
+/// Number of values per message, far below the limit of the channel. Fewer in tests, which sum several.
+const CHUNK: usize = if cfg!(test) { 1 << 12 } else { 1 << 22 };
+
+/// Number of chunks that are summed at a time, so that one travels while another is added.
+const AT_ONCE: usize = 4;
 
 /// Time to wait for the other machines to start.
 const START_TIMEOUT: Duration = Duration::from_secs(600);
@@ -174,46 +178,50 @@ impl Nodes {
     ///
     /// If a connection is lost.
     pub fn sum(&mut self, values: &[f32]) -> anyhow::Result<Vec<f32>> {
-        let mut sums = Vec::with_capacity(values.len());
-        for chunk in values.chunks(CHUNK) {
-            sums.extend(self.sum_chunk(chunk)?);
-        }
+        let started = Instant::now();
+        // Each chunk has a tensor of each machine and one of the sum.
+        let tensors = self.count() as u64 + 1;
+        let first = self.next;
+        let chunks: Vec<_> =
+            (first..).step_by(tensors as usize).zip(values.chunks(CHUNK)).collect();
+        self.next += tensors * chunks.len() as u64;
+        let sums = chunks.into_iter().map(|(first, chunk)| self.sum_chunk(chunk, first));
+        let sums = stream::iter(sums).buffered(AT_ONCE).try_concat();
+        let sums = self.runtime.block_on(sums)?;
+        tracing::trace!(values = values.len(), time = ?started.elapsed(), "summed over machines");
         Ok(sums)
     }
 
-    /// Sums a chunk. Each machine downloads the others' values of its part, sums them, and exposes
-    /// the sum.
-    fn sum_chunk(&mut self, values: &[f32]) -> anyhow::Result<Vec<f32>> {
+    /// Sums a chunk, whose tensors have numbers from `first` on. Each machine downloads the others'
+    /// values of its part, sums them, and exposes the sum.
+    async fn sum_chunk(&self, values: &[f32], first: u64) -> anyhow::Result<Vec<f32>> {
         let (count, own) = (self.count(), self.own);
         let others = || (0..count).filter(move |&node| node != own);
         let part = |node| share(values.len(), node, count);
-        let (first, of_sum) = (self.next, self.next + count as u64);
-        self.next = of_sum + 1;
-        self.runtime.block_on(async {
-            for node in others() {
-                self.expose(values[part(node)].to_vec(), 1, first + node as u64).await;
-            }
-            let theirs = others().map(|node| self.download(node, first + own as u64));
-            let theirs = try_join_all(theirs).await?;
-            let mut theirs = theirs.into_iter();
-            let mut sum = vec![0.0; part(own).len()];
-            for node in 0..count {
-                let addend = match node == own {
-                    true => values[part(own)].to_vec(),
-                    false => theirs.next().expect("one for each other machine"),
-                };
-                ensure!(
-                    addend.len() == sum.len(),
-                    "{}: has a model of another size",
-                    self.addresses[node]
-                );
-                sum.iter_mut().zip(addend).for_each(|(sum, value)| *sum += value);
-            }
-            self.expose(sum.clone(), count - 1, of_sum).await;
-            let mut sums = try_join_all(others().map(|node| self.download(node, of_sum))).await?;
-            sums.insert(own, sum);
-            Ok(sums.concat())
-        })
+        let of_sum = first + count as u64;
+        for node in others() {
+            self.expose(values[part(node)].to_vec(), 1, first + node as u64).await;
+        }
+        let theirs = others().map(|node| self.download(node, first + own as u64));
+        let theirs = try_join_all(theirs).await?;
+        let mut theirs = theirs.into_iter();
+        let mut sum = vec![0.0; part(own).len()];
+        for node in 0..count {
+            let addend = match node == own {
+                true => values[part(own)].to_vec(),
+                false => theirs.next().expect("one for each other machine"),
+            };
+            ensure!(
+                addend.len() == sum.len(),
+                "{}: has a model of another size",
+                self.addresses[node]
+            );
+            sum.iter_mut().zip(addend).for_each(|(sum, value)| *sum += value);
+        }
+        self.expose(sum.clone(), count - 1, of_sum).await;
+        let mut sums = try_join_all(others().map(|node| self.download(node, of_sum))).await?;
+        sums.insert(own, sum);
+        Ok(sums.concat())
     }
 
     /// Exposes values for the given number of downloads.
@@ -287,21 +295,21 @@ mod tests {
 
     #[test]
     fn sums_are_the_same_on_all_machines() {
+        const LENGTHS: [usize; 5] = [1, 0, 7, CHUNK + 5, (2 * AT_ONCE + 1) * CHUNK + 5];
         let values = |own: usize, n: usize| -> Vec<f32> {
             (0..n).map(|i| ((own * 1000 + i) as f32 * 0.37).sin() * 1e3).collect()
         };
         for count in [2, 3] {
             let sums = run(count, |own, mut nodes| {
-                // Fewer values than machines, none, and more than a chunk.
-                let lengths = [1, 0, 7, CHUNK + 5];
-                let sums = lengths.map(|n| nodes.sum(&values(own, n)).expect("all are there"));
+                // Fewer values than machines, none, more than a chunk, and more than are summed at a time.
+                let sums = LENGTHS.map(|n| nodes.sum(&values(own, n)).expect("all are there"));
                 nodes.disconnect();
                 sums
             });
             for node in &sums {
                 assert!(node == &sums[0], "machines differ");
             }
-            for (n, found) in [1, 0, 7, CHUNK + 5].into_iter().zip(&sums[0]) {
+            for (n, found) in LENGTHS.into_iter().zip(&sums[0]) {
                 let mut want = vec![0.0; n];
                 for own in 0..count {
                     want.iter_mut().zip(values(own, n)).for_each(|(sum, value)| *sum += value);

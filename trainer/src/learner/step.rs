@@ -4,7 +4,8 @@
 //! with a copy of the model on its own device. The result is that of the whole batch, up to the
 //! order in which sums are rounded.
 
-use std::ops::Range;
+use std::ops::{AddAssign, Range};
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use burn::optim::{AdamConfig, AdamWConfig, GradientsParams};
@@ -21,6 +22,23 @@ use crate::averages::Profile;
 use crate::config::{Optimizer, Precision, TrainConfig};
 use crate::data::loader::Batch;
 
+/// The time that the parts of steps took.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StepTimes {
+    /// Forward and backward pass, the sum over devices and machines, and the norm. On a GPU, the rest
+    /// of the update of the step before is a part of it: the device works on it while the host goes on.
+    pub gradients: Duration,
+    /// Clipping, the optimizer and the moving averages. On a GPU, the time to queue them.
+    pub update: Duration,
+}
+
+impl AddAssign for StepTimes {
+    fn add_assign(&mut self, other: Self) {
+        self.gradients += other.gradients;
+        self.update += other.update;
+    }
+}
+
 /// A model in training.
 pub struct Learner {
     /// One worker per device, all with the same weights.
@@ -31,6 +49,8 @@ pub struct Learner {
     averages: Vec<(Profile, Model)>,
     /// Connection to the other machines, if there are any.
     nodes: Option<Nodes>,
+    /// Time of the steps since it was last taken.
+    times: StepTimes,
 }
 
 impl Learner {
@@ -86,7 +106,7 @@ impl Learner {
         // The first step replaces these.
         let profiles = config.profile_stds().iter().filter_map(|std| Profile::of_std(*std));
         let averages = profiles.map(|profile| (profile, ema.clone())).collect();
-        Ok(Self { workers, ema, averages, nodes })
+        Ok(Self { workers, ema, averages, nodes, times: StepTimes::default() })
     }
 
     /// Restores the moving averages with power-function profiles, in the order of the recipe.
@@ -140,6 +160,11 @@ impl Learner {
         self.nodes.as_mut()
     }
 
+    /// Returns the time that all steps took since the call before.
+    pub fn take_times(&mut self) -> StepTimes {
+        std::mem::take(&mut self.times)
+    }
+
     /// Returns this machine's share of a batch.
     pub fn share(&self, batch: usize) -> Range<usize> {
         self.nodes.as_ref().map_or(0..batch, |nodes| nodes.share(batch))
@@ -164,6 +189,7 @@ impl Learner {
         config: &TrainConfig,
         images: u64,
     ) -> anyhow::Result<Step> {
+        let started = Instant::now();
         let weight = batch.weight.clone();
         let (parts, losses) = self.gradients(batch, config);
         let weighted = losses.iter().zip(weight).map(|(loss, weight)| loss * weight);
@@ -176,9 +202,11 @@ impl Learner {
         let network = &self.workers[0].model.network;
         let norm = norm(network, &sums[0]);
         let taken = loss.is_finite() && norm.is_finite();
+        let gradients = started.elapsed();
         if taken {
             self.update(sums, norm, config, images);
         }
+        self.times += StepTimes { gradients, update: started.elapsed() - gradients };
         Ok(Step { loss, losses, norm, taken })
     }
 

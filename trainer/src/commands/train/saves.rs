@@ -4,6 +4,7 @@
 //! last one of a process.
 
 use std::path::Path;
+use std::time::Instant;
 
 use burn::tensor::Device;
 
@@ -98,7 +99,10 @@ fn write(path: &Path, state: State) -> anyhow::Result<Result<(), String>> {
     if let Some(part) = state.not_finite() {
         return Ok(Err(format!("the {part} is not finite")));
     }
-    checkpoint::save(path, state).map(Ok)
+    let started = Instant::now();
+    checkpoint::save(path, state)?;
+    tracing::info!(path = %path.display(), time = ?started.elapsed(), "checkpoint written");
+    Ok(Ok(()))
 }
 
 impl Session {

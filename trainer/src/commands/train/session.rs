@@ -88,6 +88,9 @@ pub struct Session {
     pub waited: Duration,
     /// Floating-point operations of forward and backward pass of an image.
     pub flops: f64,
+    /// Peak rate of all devices of all machines in floating-point operations per second, where it is
+    /// known.
+    pub peak: Option<f64>,
     /// Training time of earlier processes of the run, in seconds.
     pub seconds_before: f64,
     pub saves: Saves,
@@ -138,7 +141,16 @@ impl Session {
             progress.skipped += 1;
             progress.skipped_in_row += 1;
         }
-        Ok(TimedStep { step, lr, time: started.elapsed() })
+        let time = started.elapsed();
+        tracing::debug!(
+            images = progress.images,
+            loss = step.loss,
+            gradient_norm = step.norm,
+            taken = step.taken,
+            ?time,
+            "step"
+        );
+        Ok(TimedStep { step, lr, time })
     }
 
     /// Logs a step.
@@ -171,18 +183,26 @@ impl Session {
         }
         let loss = progress.end_log_window();
         let rate = status.rate();
-        let written = self.log.line(&json!({
+        let times = self.learner.take_times();
+        let flops = rate * self.flops;
+        let mut line = json!({
             "images": images,
             "loss": loss,
             "gradient_norm": step.norm,
             "lr": lr,
             "skipped_steps": progress.skipped,
             "images_per_second": rate,
-            "gflops_per_second": rate * self.flops * 1e-9,
+            "gflops_per_second": flops * 1e-9,
             "data_wait": std::mem::take(&mut self.waited).as_secs_f64(),
+            "forward_backward": times.gradients.as_secs_f64(),
+            "optimizer": times.update.as_secs_f64(),
             "peak_memory": memory::peak(),
             "seconds": progress.seconds,
-        }));
+        });
+        if let Some(peak) = self.peak {
+            line["share_of_peak"] = (flops / peak).into();
+        }
+        let written = self.log.line(&line);
         let scalars = [("loss", loss), ("gradient_norm", step.norm), ("lr", *lr)];
         let written = written.and(self.log.events.scalars(images, &scalars));
         self.report(written);

@@ -111,6 +111,7 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
         waited: Duration::ZERO,
         // Two for each multiply-add; the backward pass takes twice as many as the forward pass.
         flops: 6.0 * learner.model().network.macs().total() as f64,
+        peak: args.cluster.device.device.peak(config.precision).map(|peak| peak * workers as f64),
         device: devices[0].clone(),
         progress,
         learner,
