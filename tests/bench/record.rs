@@ -27,8 +27,8 @@ const QUALITY: u8 = 82;
 /// Size in pixels that other sites show without cropping.
 const SHARED: [u32; 2] = [1200, 630];
 /// Pictures and steps of the shared picture; the last is the result.
-const SHARED_ROWS: [usize; 3] = [0, 2, 3];
-const SHARED_STEPS: [usize; 6] = [0, 4, 6, 8, 10, 12];
+const SHARED_ROWS: [usize; 3] = [0, 1, 2];
+const SHARED_STEPS: [usize; 6] = [0, 5, 6, 7, 8, 12];
 /// Size of a pixel of a picture, and distance of the pictures.
 const ENLARGED: usize = 5;
 const GAP: u32 = 24;

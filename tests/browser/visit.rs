@@ -87,7 +87,7 @@ async fn live_pictures_take_the_place_of_the_recording() {
     browser.wait(&format!("{status}?.startsWith('Loading the model')"), SOON).await;
     done(&browser, SOON).await;
     assert!(!browser.run::<bool>(&format!("return Boolean({shown})")).await);
-    assert_eq!(captions(&browser).await, ["otter", "pizza", "rocket", "red heart"]);
+    assert_eq!(captions(&browser).await, ["cat", "rainbow", "rocket", "cactus"]);
     browser.close().await;
 }
 
@@ -138,7 +138,7 @@ async fn the_tour_leads_through_the_page() {
     browser.open(&format!("{}?backend=cpu#tour=1", site.url)).await;
     // It starts a visit as any other.
     done(&browser, SOON).await;
-    assert_eq!(captions(&browser).await, ["otter", "pizza", "rocket", "red heart"]);
+    assert_eq!(captions(&browser).await, ["cat", "rainbow", "rocket", "cactus"]);
     let stop = async || browser.text("[data-testid=stop]").await;
     let level = async || browser.text("[data-testid=level]").await;
     assert_eq!(stop().await, "1 of 6: Noise");
@@ -174,7 +174,7 @@ async fn the_tour_leads_through_the_page() {
     assert!(outlined(".prompt").await);
     // The pictures are those of before.
     done(&browser, SOON).await;
-    assert_eq!(captions(&browser).await, ["otter", "pizza", "rocket", "red heart"]);
+    assert_eq!(captions(&browser).await, ["cat", "rainbow", "rocket", "cactus"]);
     browser.run::<bool>("history.back(); return true").await;
     browser.wait(&says("stop", "5 of 6"), SOON).await;
     browser.click("[data-testid=leave]").await;

@@ -29,6 +29,8 @@ mod timeline;
 mod tour;
 mod train;
 
+use std::time::Duration;
+
 use leptos::mount::mount_to;
 use leptos::prelude::*;
 use wasm_bindgen::JsCast;
@@ -75,6 +77,24 @@ const VIEWS: [(View, &str); 6] = [
     (View::About, "About"),
 ];
 
+/// Returns a signal that follows a view once the next frame is on the screen. To build a view takes
+/// longer than a click may stay unanswered on a slow device; the tab is marked at once.
+fn after_paint(view: Memo<View>) -> ReadSignal<View> {
+    let (shown, show) = signal(view.get_untracked());
+    let follow = move || {
+        if shown.get_untracked() != view.get_untracked() {
+            show.set(view.get_untracked());
+        }
+    };
+    Effect::new(move || {
+        if view.get() != shown.get_untracked() {
+            // A callback of a frame runs before it is painted, a timeout of that callback after it.
+            request_animation_frame(move || set_timeout(follow, Duration::ZERO));
+        }
+    });
+    shown
+}
+
 #[component]
 fn App(
     /// The recording of `index.html`.
@@ -86,7 +106,8 @@ fn App(
     train::deliver(state, engine, runner);
     accept_drops(state, engine, runner);
     link::keep(state);
-    let view = Memo::new(move |_| state.scene.read().view);
+    let chosen = Memo::new(move |_| state.scene.read().view);
+    let view = after_paint(chosen);
     let plays = move || view.get() == View::Playground;
     let trains = move || view.get() == View::Train;
     Effect::new(move || {
@@ -111,7 +132,7 @@ fn App(
         view! {
             <button
                 type="button" data-testid=format!("view-{}", name_of(&View::ALL, this))
-                aria-current=Signal::derive(move || (view.get() == this).then_some("page"))
+                aria-current=Signal::derive(move || (chosen.get() == this).then_some("page"))
                 on:click=move |_| state.scene.update(|scene| scene.view = this)
             >{name}</button>
         }
