@@ -242,9 +242,17 @@ fn steps(sizes: &Sizes, data: &str) -> Vec<Step> {
     // The last one is what the other steps use.
     let (plain, own, fused) = (format!("{device}-plain"), with_kernels(device), device.to_string());
     let builds = [
-        ("plain", "training without fusion and autotuning, and its speed", plain),
-        ("kernels", "training with the network's own kernels, and its speed", own),
-        ("fused", "training with fused kernels, and its speed", fused),
+        ("plain", "training without fusion and autotuning, and its speed; `fused` after it", plain),
+        (
+            "kernels",
+            "training with the network's own kernels, and its speed; `fused` after it",
+            own,
+        ),
+        (
+            "fused",
+            "training with fused operations, and its speed, with what the other steps use",
+            fused,
+        ),
     ];
     for (name, shows, features) in builds {
         let built = build(if gpu { &features } else { "trainer/metrics" });
