@@ -6,7 +6,8 @@ use clap::ValueEnum;
 
 use crate::config::Precision;
 
-/// A kind of device. All except `flex` need the crate feature of the same name.
+/// A kind of device. All except `flex` need the crate feature of the same name, or of that name
+/// with `-plain`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum DeviceKind {
     /// CPU.
@@ -87,12 +88,23 @@ impl DeviceKind {
         (self != Self::Flex).then(|| peak(&self.hardware(1), precision)).flatten()
     }
 
+    /// Describes how this program computes a network on such a device. It is a choice of crate
+    /// features.
+    pub fn implementation(self) -> &'static str {
+        match self {
+            Self::Flex => "CPU kernels",
+            _ if cfg!(feature = "kernels") => "the network's own GPU kernels",
+            _ if cfg!(feature = "fused") => "tensor operations, fused at run time",
+            _ => "tensor operations",
+        }
+    }
+
     fn constructor(self) -> Option<fn(usize) -> Device> {
         match self {
             DeviceKind::Flex => Some(|_| Device::flex()),
-            #[cfg(feature = "wgpu")]
+            #[cfg(feature = "wgpu-plain")]
             DeviceKind::Wgpu => Some(|_| Device::wgpu(Default::default())),
-            #[cfg(feature = "vulkan")]
+            #[cfg(feature = "vulkan-plain")]
             DeviceKind::Vulkan => Some(|_| Device::vulkan(Default::default())),
             #[cfg(feature = "cuda-plain")]
             DeviceKind::Cuda => Some(|index| Device::cuda(index)),
@@ -148,6 +160,7 @@ mod tests {
         assert!(DeviceKind::Flex.hardware(1).contains(" cores of "));
         assert!(DeviceKind::Cuda.hardware(8).starts_with("8 x "));
     }
+
     #[test]
     fn the_peak_rate_is_that_of_the_gpu_and_the_precision() {
         let of = |name| [peak(name, Precision::F32), peak(name, Precision::Bf16)];
@@ -156,5 +169,13 @@ mod tests {
         assert_eq!(of("1 x NVIDIA H100 PCIe"), [Some(51e12), Some(756e12)]);
         assert_eq!(of("1 x GPU"), [None, None]);
         assert_eq!(DeviceKind::Flex.peak(Precision::F32), None);
+    }
+
+    #[test]
+    fn a_gpu_is_said_to_compute_as_the_features_tell() {
+        assert_eq!(DeviceKind::Flex.implementation(), "CPU kernels");
+        let on_gpu = DeviceKind::Cuda.implementation();
+        assert_eq!(on_gpu.contains("fused"), cfg!(feature = "fused") && !cfg!(feature = "kernels"));
+        assert_eq!(on_gpu.contains("own GPU kernels"), cfg!(feature = "kernels"));
     }
 }

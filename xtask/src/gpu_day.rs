@@ -45,6 +45,8 @@ struct Sizes {
     batch: u32,
     /// Steps of the short runs.
     steps: u32,
+    /// Steps of the runs whose losses are compared: enough for a line of the log.
+    compared: u32,
     /// Number of images of the last run.
     duration: &'static str,
     /// Number formats of training.
@@ -59,6 +61,7 @@ const GPU: Sizes = Sizes {
     benched: &["tiny", "cifar10", "latent256"],
     batch: 512,
     steps: 500,
+    compared: 150,
     duration: "200M",
     precisions: &["f32", "bf16"],
     seconds: 3,
@@ -70,6 +73,7 @@ const REHEARSAL: Sizes = Sizes {
     benched: &["tiny"],
     batch: 8,
     steps: 4,
+    compared: 126,
     duration: "64",
     precisions: &["f32"],
     seconds: 0,
@@ -93,6 +97,8 @@ pub fn run(args: &[&str]) -> anyhow::Result<()> {
     while let Some(&arg) = args.next() {
         match arg {
             "--rehearse" => rehearsal = true,
+            // The command of a step.
+            "--compare-runs" => return compare_runs(),
             "--data" => data = Some(args.next().context("--data needs a path")?),
             "--help" | "-h" => {
                 print!("{}", usage());
@@ -138,9 +144,15 @@ fn usage() -> String {
     text
 }
 
+/// The features of a trainer with the network's own kernels for this kind of GPU.
+pub fn with_kernels(kind: &str) -> String {
+    format!("{kind}-plain,kernels")
+}
+
 /// Returns the steps.
 fn steps(sizes: &Sizes, data: &str) -> Vec<Step> {
-    let &Sizes { device, preset, benched, batch, steps, duration, precisions, seconds } = sizes;
+    let &Sizes { device, preset, benched, batch, steps, compared, duration, precisions, seconds } =
+        sizes;
     let (batch_text, seconds) = (batch.to_string(), format!("{seconds}s"));
     let gpu = device != "flex";
     // A rehearsal takes the program of the tests, which need not be built again.
@@ -176,13 +188,21 @@ fn steps(sizes: &Sizes, data: &str) -> Vec<Step> {
         shows: "the trainer with fused kernels",
         commands: vec![build(if gpu { device } else { "trainer/metrics" })],
     }];
+    let xtask = |args: &[&str]| {
+        let mut xtask = Command::new(std::env::current_exe().unwrap_or_else(|_| "xtask".into()));
+        xtask.args(args);
+        xtask
+    };
     if gpu {
-        let mut correct = Command::new(std::env::current_exe().unwrap_or_else(|_| "xtask".into()));
-        correct.args(["device", device]);
         list.push(Step {
             name: "device",
             shows: "forward pass, gradients, training and samples beside those of the CPU",
-            commands: vec![correct],
+            commands: vec![xtask(&["device", device, "fused"])],
+        });
+        list.push(Step {
+            name: "device-kernels",
+            shows: "the same with the network's own kernels",
+            commands: vec![xtask(&["device", device, "kernels"])],
         });
     }
     list.push(Step {
@@ -219,18 +239,32 @@ fn steps(sizes: &Sizes, data: &str) -> Vec<Step> {
             commands: vec![train(precision, &format!("steps-{precision}"), &duration)],
         });
     }
-    if gpu {
-        list.push(Step {
-            name: "plain",
-            shows: "the trainer without fusion and autotuning, and its speed",
-            commands: vec![
-                build("cuda-plain"),
-                bench("64", &[]),
-                // What the other steps use.
-                build(device),
-            ],
-        });
+    // The last one is what the other steps use.
+    let (plain, own, fused) = (format!("{device}-plain"), with_kernels(device), device.to_string());
+    let builds = [
+        ("plain", "training without fusion and autotuning, and its speed; `fused` after it", plain),
+        (
+            "kernels",
+            "training with the network's own kernels, and its speed; `fused` after it",
+            own,
+        ),
+        (
+            "fused",
+            "training with fused operations, and its speed, with what the other steps use",
+            fused,
+        ),
+    ];
+    for (name, shows, features) in builds {
+        let built = build(if gpu { &features } else { "trainer/metrics" });
+        let measured = bench(if gpu { "64" } else { "2" }, &["--only", "training"]);
+        let trained = train("f32", &compared_run(name), &(compared * batch).to_string());
+        list.push(Step { name, shows, commands: vec![built, measured, trained] });
     }
+    list.push(Step {
+        name: "agreement",
+        shows: "the losses and images/s of the last three beside each other",
+        commands: vec![xtask(&["gpu-day", "--compare-runs"])],
+    });
     let out = Path::new(FOLDER).join("runs");
     let begun = fs::read_dir(&out).is_ok_and(|mut runs| runs.next().is_some());
     let train = if begun {
@@ -246,6 +280,54 @@ fn steps(sizes: &Sizes, data: &str) -> Vec<Step> {
         commands: vec![train],
     });
     list
+}
+
+/// The runs that differ in how the trainer was built.
+const COMPARED: [&str; 3] = ["plain", "kernels", "fused"];
+
+/// The name of such a run's folder.
+fn compared_run(name: &str) -> String {
+    format!("losses-{name}")
+}
+
+/// The last line of a training run's log.
+struct Logged {
+    loss: f64,
+    images_per_second: f64,
+}
+
+/// Reads the last line of the log of the newest run in a folder.
+fn last_line(folder: &Path) -> anyhow::Result<Logged> {
+    let context = || format!("cannot read {}", folder.display());
+    let runs = fs::read_dir(folder).with_context(context)?;
+    let runs = runs.map(|run| Ok(run?.path())).collect::<std::io::Result<Vec<_>>>();
+    let run = runs.with_context(context)?.into_iter().max();
+    let path = run.with_context(|| format!("{}: no run", folder.display()))?.join("stats.jsonl");
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let read = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        let images_per_second = line["images_per_second"].as_f64()?;
+        Some(Logged { loss: line["loss"].as_f64()?, images_per_second })
+    };
+    text.lines().rev().find_map(read).with_context(|| format!("{}: no loss", path.display()))
+}
+
+/// Prints the losses and the speeds of the runs that differ in how the trainer was built. They see the
+/// same images and noise in the same order.
+fn compare_runs() -> anyhow::Result<()> {
+    let mut runs = Vec::new();
+    for name in COMPARED {
+        runs.push((name, last_line(&Path::new(FOLDER).join(compared_run(name)))?));
+    }
+    println!("{:<10} {:>10} {:>12} {:>10}", "", "images/s", "loss", "off by");
+    let expected = runs[0].1.loss;
+    for (name, Logged { loss, images_per_second }) in &runs {
+        let off = 100.0 * (loss / expected - 1.0).abs();
+        println!("{name:<10} {images_per_second:>10.1} {loss:>12.6} {off:>9.3}%");
+    }
+    let agrees = |(_, run): &(_, Logged)| (run.loss / expected - 1.0).abs() < 0.02;
+    ensure!(runs.iter().all(agrees), "the losses differ by 2 % or more");
+    Ok(())
 }
 
 /// Returns the path of the trainer's program.
@@ -292,6 +374,25 @@ fn logged(commands: Vec<Command>, log: &Path) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_newest_log_is_read() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        assert!(last_line(folder.path()).is_err());
+        for (run, text) in [
+            ("00000-a", "{\"loss\": 9, \"images_per_second\": 9}\n"),
+            (
+                "00001-b",
+                "{\"loss\": 2, \"images_per_second\": 3}\n\
+                 {\"loss\": 0.5, \"images_per_second\": 4}\n{\"validation_loss\": 1}\n",
+            ),
+        ] {
+            fs::create_dir(folder.path().join(run)).expect("created");
+            fs::write(folder.path().join(run).join("stats.jsonl"), text).expect("written");
+        }
+        let found = last_line(folder.path()).expect("a line");
+        assert_eq!([found.loss, found.images_per_second], [0.5, 4.0]);
+    }
 
     #[test]
     fn steps_have_names_of_their_own() {

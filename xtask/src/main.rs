@@ -26,7 +26,8 @@ cargo xtask test       set up what is missing, then run every check and every te
 cargo xtask setup      install, or name, what the checks, the page and its tests need
 cargo xtask site       build the page into dist/; --optimise makes it smaller, with wasm-opt,
                        --address A says where it will be, for the picture beside links to it
-cargo xtask device D   compare a GPU (D: cuda, vulkan or wgpu) with the CPU
+cargo xtask device D   compare a GPU (D: cuda, vulkan or wgpu) with the CPU; `fused` or `kernels` after
+                       it chooses one of the two ways to build the trainer
 cargo xtask gpu-day    all measurements of a GPU, in steps of ten minutes; --help lists them
 cargo xtask soak [M]   disturb a training run for M minutes (10): kill it, fill its disk, and so on
 cargo xtask bench      measure the built page in a browser: sizes, start, sampling
@@ -61,7 +62,12 @@ fn task() -> anyhow::Result<()> {
         ["firefox"] => firefox(),
         ["soak"] => soak("10"),
         ["soak", minutes] => soak(minutes),
-        ["device", kind @ ("cuda" | "vulkan" | "wgpu")] => device(kind),
+        ["device", kind @ ("cuda" | "vulkan" | "wgpu")] => {
+            device(kind, Build::Fused)?;
+            device(kind, Build::Kernels)
+        }
+        ["device", kind @ ("cuda" | "vulkan" | "wgpu"), "fused"] => device(kind, Build::Fused),
+        ["device", kind @ ("cuda" | "vulkan" | "wgpu"), "kernels"] => device(kind, Build::Kernels),
         ["manifest"] => run(workspace("test")
             .env("DIFFIT_UPDATE", "1")
             .args(["--lib", "the_manifest_is_that_of_the_files"])),
@@ -103,13 +109,26 @@ fn soak(minutes: &str) -> anyhow::Result<()> {
     run(workspace("test").env("DIFFIT_SOAK_MINUTES", minutes).args(test))
 }
 
+/// A way to build the trainer for a GPU.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Build {
+    /// With tensor operations that are fused at run time.
+    Fused,
+    /// With the network's own kernels.
+    Kernels,
+}
+
 /// Runs the tests that need a GPU.
-fn device(kind: &str) -> anyhow::Result<()> {
-    if kind == "wgpu" {
+fn device(kind: &str, build: Build) -> anyhow::Result<()> {
+    let features = match build {
+        Build::Fused => kind.to_string(),
+        Build::Kernels => gpu_day::with_kernels(kind),
+    };
+    if kind == "wgpu" && build == Build::Kernels {
         kernels()?;
     }
     let mut test = cargo();
-    test.env("DIFFIT_DEVICE", kind).args(["test", "--package", "trainer", "--features", kind]);
+    test.env("DIFFIT_DEVICE", kind).args(["test", "--package", "trainer", "--features", &features]);
     run(test.args(["--locked", "--test", "device", "--", "--ignored", "--test-threads=1"]))
 }
 
@@ -118,8 +137,8 @@ fn device(kind: &str) -> anyhow::Result<()> {
 fn kernels() -> anyhow::Result<()> {
     tools::vulkan()?;
     let mut test = cargo();
-    test.args(["test", "--package", "model", "--features", "cube", "--locked", "--lib", "--"]);
-    run(test.args(["--ignored", "--test-threads=1", "kernels::cube"]))
+    test.args(["test", "--package", "model", "--features", "cube,train", "--locked", "--lib"]);
+    run(test.args(["--", "--ignored", "--test-threads=1", "kernels::cube"]))
 }
 
 /// Runs an example of the tests.
@@ -200,8 +219,11 @@ impl Times {
 
 /// Type-checks the GPU features. The variable stops a build script from downloading LLVM.
 fn check_gpu_features() -> anyhow::Result<()> {
-    let features = ["check", "--package", "trainer", "--features", "wgpu,vulkan,cuda", "--locked"];
-    run(cargo().env("DOCS_RS", "1").args(features))
+    for features in ["wgpu,vulkan,cuda", "wgpu-plain,vulkan-plain,cuda-plain,kernels"] {
+        let check = ["check", "--package", "trainer", "--features", features, "--locked"];
+        run(cargo().env("DOCS_RS", "1").args(check))?;
+    }
+    Ok(())
 }
 
 /// Checks formatting.

@@ -3,12 +3,13 @@
 //!
 //! [`plain`] has a reference implementation of every operation, made of tensor operations, which
 //! runs on every backend. [`cpu`] has faster CPU kernels for the operations that take most of the
-//! time, and `cube` GPU kernels for those that a forward pass consists of. Normalisation and softmax
-//! are computed in `f32` even if the type of a map has fewer bits.
+//! time, and `cube` GPU kernels. `differentiable` makes operations with gradients of both.
+//! Normalisation and softmax are computed in `f32` even if the type of a map has fewer bits.
 
 pub(crate) mod cpu;
 #[cfg(feature = "cube")]
 mod cube;
+mod differentiable;
 pub(crate) mod plain;
 mod scramble;
 
@@ -175,6 +176,10 @@ impl DropoutKeys {
 pub(crate) fn dropout(x: Tensor<4>, p: f64, keys: DropoutKeys) -> Tensor<4> {
     if cpu::supports(&x) {
         return cpu::run(dropout_kernel(p, keys), [x.into()]);
+    }
+    #[cfg(all(feature = "cube", feature = "train"))]
+    if cube::supports(&x) {
+        return cube::dropout(x, dropout_kernel(p, keys));
     }
     let cpu::Dropout { keys, below, .. } = dropout_kernel(p, keys);
     plain::dropout(x, &keys, below, 1.0 / (1.0 - p))

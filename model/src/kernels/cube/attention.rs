@@ -1,12 +1,15 @@
 //! Attention in windows on a GPU.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
+use burn_cubecl::CubeBackend;
 use burn_cubecl::cubecl::{self, prelude::*};
+use burn_cubecl::tensor::CubeTensor;
 
-use super::{close, element, empty_like, grid, open};
+use super::{Input, dims, element, empty_like, grid};
+use crate::kernels::differentiable::{self, Differentiable};
 
 /// Queries of a work group, one for each unit.
-const QUERIES: usize = 64;
+pub(super) const QUERIES: usize = 64;
 /// Keys and values that are in shared memory at a time.
 const KEYS: usize = 16;
 /// Largest head: its keys and values must fit into 16 KiB, the least that WebGPU guarantees.
@@ -14,15 +17,15 @@ const LARGEST_HEAD: usize = 128;
 
 /// Compile-time arguments of [`attend`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Plan {
+pub(super) struct Plan {
     /// Side of a window, in tokens.
-    side: usize,
+    pub side: usize,
     /// Channels of a head.
-    d: usize,
+    pub d: usize,
     /// Presence of the time token's part of queries, keys and values.
-    time: bool,
+    pub time: bool,
     /// Queries of a work group.
-    units: usize,
+    pub units: usize,
 }
 
 /// Computes attention for up to [`QUERIES`] tokens of one head in one window, with an online
@@ -31,7 +34,7 @@ struct Plan {
 fn attend<F: Float>(
     qkv: &[F],
     time: &[F],
-    table: &[F],
+    table: &[f32],
     context: &mut [F],
     windows: u32,
     columns: u32,
@@ -119,7 +122,7 @@ fn attend<F: Float>(
                 let offset = (query_y + side - 1 - token / side) * (2 * side - 1) + query_x + side
                     - 1
                     - token % side;
-                let mut logit = f32::cast_from(table[offset * heads + head]);
+                let mut logit = table[offset * heads + head];
                 #[unroll]
                 for i in 0..d {
                     logit += q[i] * keys[j * d + i];
@@ -149,43 +152,110 @@ fn attend<F: Float>(
 }
 
 /// [`crate::kernels::window_attention`] in square windows, with the table of the position bias
-/// `[(2 side - 1)^2, heads]` instead of the bias. `None` if a head is too large.
+/// `[(2 side - 1)^2, heads]` instead of the bias. `None` if a head is too large, or on an autodiff
+/// device its gradient needs more shared memory than there is.
 pub(crate) fn window_attention(
     qkv: &Tensor<4>,
     time: Option<&Tensor<2>>,
     table: &Tensor<2>,
     side: usize,
 ) -> Option<Tensor<4>> {
-    let [b, h, w, c3] = qkv.dims();
+    let [_, _, _, c3] = qkv.dims();
     let heads = table.dims()[1];
-    let (c, d) = (c3 / 3, c3 / 3 / heads);
+    let d = c3 / 3 / heads;
+    let units = (side * side).min(QUERIES);
+    let kernel = Attention { heads, plan: Plan { side, d, time: time.is_some(), units } };
     if d > LARGEST_HEAD {
         return None;
     }
-    let dtype = qkv.dtype();
-    let qkv = open(qkv.clone());
-    let table = open(table.clone().cast(dtype));
-    let has_time = time.is_some();
-    let time = time.map_or_else(|| table.clone(), |time| open(time.clone().cast(dtype)));
-    let context = empty_like(&qkv, [b, h, w, c]);
-    let (rows, columns, n) = (h / side, w / side, side * side);
-    let units = n.min(QUERIES);
-    let (client, element) = (qkv.client.clone(), element(&qkv));
-    attend::launch(
-        &client,
-        grid(n.div_ceil(units) * heads, b * rows * columns),
-        CubeDim::new_1d(units as u32),
-        qkv.into_buffer_arg(),
-        time.into_buffer_arg(),
-        table.into_buffer_arg(),
-        context.clone().into_buffer_arg(),
-        (b * rows * columns) as u32,
-        columns as u32,
-        rows as u32,
-        heads as u32,
-        (d as f32).powf(-0.5),
-        Plan { side, d, time: has_time, units },
-        element,
-    );
-    Some(close(context))
+    #[cfg(feature = "train")]
+    if qkv.device().is_autodiff() && !super::attention_gradient::fits(&qkv.device(), &kernel.plan) {
+        return None;
+    }
+    let table = Input::from(table.clone().cast(DType::F32));
+    let time = match time {
+        Some(time) => time.clone().cast(qkv.dtype()).into(),
+        None => Input::from(qkv.clone()).absent(),
+    };
+    Some(differentiable::run(kernel, [qkv.clone().into(), time, table]))
+}
+
+/// Attention in windows.
+///
+/// Inputs: `qkv` `[B, H, W, 3 C]`, the time token's part `[B, 3 C]` or anything, and the table of the
+/// position bias, `[(2 side - 1)^2, heads]` in `f32`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attention {
+    pub heads: usize,
+    pub plan: Plan,
+}
+
+/// The windows of a map.
+#[derive(Clone, Copy)]
+pub(super) struct Windows {
+    /// In all pictures.
+    pub all: usize,
+    /// In a row.
+    pub columns: usize,
+    /// In a column.
+    pub rows: usize,
+}
+
+impl Attention {
+    /// The windows of the map.
+    pub fn windows(&self, qkv: &CubeTensor) -> Windows {
+        let [b, h, w, _] = dims(qkv);
+        let (rows, columns) = (h / self.plan.side, w / self.plan.side);
+        Windows { all: b * rows * columns, columns, rows }
+    }
+
+    /// Work groups for the tokens of a window.
+    pub fn blocks(&self) -> usize {
+        (self.plan.side * self.plan.side).div_ceil(self.plan.units)
+    }
+
+    /// The factor on queries.
+    pub fn scale(&self) -> f32 {
+        (self.plan.d as f32).powf(-0.5)
+    }
+}
+
+impl Differentiable<CubeBackend, 3> for Attention {
+    /// The inputs: the attention weights are computed again.
+    type Saved = [CubeTensor; 3];
+
+    fn forward(&self, inputs: [CubeTensor; 3], _keep: bool) -> (CubeTensor, Self::Saved) {
+        let [qkv, time, table] = inputs.clone();
+        let [b, h, w, c3] = dims(&qkv);
+        let context = empty_like(&qkv, [b, h, w, c3 / 3]);
+        let windows = self.windows(&qkv);
+        let (client, element) = (qkv.client.clone(), element(&qkv));
+        attend::launch(
+            &client,
+            grid(self.blocks() * self.heads, windows.all),
+            CubeDim::new_1d(self.plan.units as u32),
+            qkv.into_buffer_arg(),
+            time.into_buffer_arg(),
+            table.into_buffer_arg(),
+            context.clone().into_buffer_arg(),
+            windows.all as u32,
+            windows.columns as u32,
+            windows.rows as u32,
+            self.heads as u32,
+            self.scale(),
+            self.plan,
+            element,
+        );
+        (context, inputs)
+    }
+
+    #[cfg(feature = "train")]
+    fn backward(
+        &self,
+        inputs: [CubeTensor; 3],
+        grad: CubeTensor,
+        wanted: [bool; 3],
+    ) -> [Option<CubeTensor>; 3] {
+        self.gradients(inputs, grad, wanted)
+    }
 }

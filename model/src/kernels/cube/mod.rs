@@ -10,21 +10,44 @@
 //! | `norm` | group normalisation with Swish, layer normalisation |
 //! | `join` | two maps beside each other |
 //!
+//! With the feature `train` each has a backward pass, and there are more kernels:
+//!
+//! | module | contents |
+//! |---|---|
+//! | `product_gradient` | gradients of linear maps and convolutions, as products in register tiles |
+//! | `activation` | gradients of activations |
+//! | `attention_gradient` | gradients of attention |
+//! | `dropout` | dropout |
+//! | `sums` | sums over rows, in a fixed order |
+//!
 //! They compute the same functions as the implementations in [`crate::kernels::plain`], with sums
-//! in `f32` whatever the type of the tensors. None has a backward pass: on an autodiff device the
-//! plain operations run ([`supports`]).
+//! in `f32` whatever the type of the tensors. No sum depends on the order in which units run: the
+//! same inputs have the same gradients, bit for bit.
 
+#[cfg(feature = "train")]
+mod activation;
 mod attention;
+#[cfg(feature = "train")]
+mod attention_gradient;
+#[cfg(feature = "train")]
+mod dropout;
 mod join;
 mod norm;
 mod product;
+#[cfg(feature = "train")]
+mod product_gradient;
+#[cfg(feature = "train")]
+mod sums;
 
 pub(crate) use attention::window_attention;
+#[cfg(feature = "train")]
+pub(crate) use dropout::dropout;
 pub(crate) use join::join;
 pub(crate) use norm::{group_norm, layer_norm};
 pub(crate) use product::{conv3x3, linear, linear_supports};
 
 use burn::backend::DispatchDevice;
+use burn::backend::tensor::FloatTensor;
 use burn::tensor::{DType, Shape, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::cubecl::prelude::{CubeCount, ElemType};
@@ -32,29 +55,37 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
+use crate::kernels::differentiable::{self, kernel_backend};
+
+kernel_backend!(CubeBackend, into_contiguous);
+
+/// A tensor as an input of a kernel.
+type Input = differentiable::Input<CubeBackend>;
+
 /// Returns whether the kernels of this module accept `x`.
 pub(crate) fn supports<const D: usize>(x: &Tensor<D>) -> bool {
-    let device = x.device();
+    #[cfg(all(test, feature = "train"))]
+    if tests::PLAIN.get() {
+        return false;
+    }
     matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16)
-        && !device.is_autodiff()
-        && matches!(device.as_dispatch(), DispatchDevice::Cube(_))
+        && matches!(x.device().without_autodiff().as_dispatch(), DispatchDevice::Cube(_))
 }
 
-/// Returns the backend's tensor, with its values in row-major order.
-fn open<const D: usize>(tensor: Tensor<D>) -> CubeTensor {
-    let tensor = tensor.try_into_primitive::<CubeBackend>();
-    into_contiguous(tensor.expect("callers check with `supports`"))
-}
-
-/// Returns the tensor of the backend's tensor.
-fn close<const D: usize>(tensor: CubeTensor) -> Tensor<D> {
-    Tensor::from_primitive::<CubeBackend>(tensor)
+/// The dimensions of a tensor of rank `D`.
+fn dims<const D: usize>(tensor: &CubeTensor) -> [usize; D] {
+    tensor.meta.shape().dims()
 }
 
 /// A tensor of this shape, with any values, beside `other` and of its type.
 fn empty_like(other: &CubeTensor, shape: impl Into<Shape>) -> CubeTensor {
+    empty(other, shape, other.dtype)
+}
+
+/// A tensor of this shape and type, with any values, beside `other`.
+fn empty(other: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor {
     let (client, device) = (other.client.clone(), other.device.clone());
-    empty_device_contiguous_dtype(client, device, shape.into(), other.dtype)
+    empty_device_contiguous_dtype(client, device, shape.into(), dtype)
 }
 
 /// The type of a tensor's values, for a kernel.
@@ -70,5 +101,5 @@ fn grid(x: usize, y: usize) -> CubeCount {
     CubeCount::Static(x as u32, y.div_ceil(z) as u32, z as u32)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "train"))]
 mod tests;

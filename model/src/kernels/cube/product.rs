@@ -6,16 +6,18 @@
 //! is added to the product is added before it is written.
 
 use burn::tensor::{Shape, Tensor};
+use burn_cubecl::CubeBackend;
 use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
-use super::{close, element, empty_like, grid, open, supports};
+use super::{Input, dims, element, empty_like, grid, supports};
+use crate::kernels::differentiable::{self, Differentiable};
 use crate::kernels::{Activate, LinearMap};
 
 /// Values that a unit computes, in each dimension.
-const REGISTERS: usize = 4;
+pub(super) const REGISTERS: usize = 4;
 /// Columns of the left factor, and rows of the right one, that are in shared memory at a time.
-const DEPTH: usize = 16;
+pub(super) const DEPTH: usize = 16;
 
 /// Compile-time arguments of [`product`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,6 +79,36 @@ pub(super) fn swish_of(x: f32) -> f32 {
 fn gelu_of(x: f32) -> f32 {
     let u = (x + x * x * x * 0.044715f32) * 1.595_769_f32;
     x / (1.0f32 + (-u).min(80.0f32).exp())
+}
+
+/// Adds the product of two tiles in shared memory, `[DEPTH, pitch]` each, to the values of a unit:
+/// `REGISTERS` rows from `unit_row` on by `REGISTERS` columns from `unit_column` on.
+#[cube]
+pub(super) fn multiply(
+    left: &Shared<[f32]>,
+    right: &Shared<[f32]>,
+    sums: &mut Array<f32>,
+    unit_row: usize,
+    unit_column: usize,
+    #[comptime] left_pitch: usize,
+    #[comptime] right_pitch: usize,
+) {
+    for i in 0..comptime!(DEPTH) {
+        let mut row = Array::<f32>::new(comptime!(REGISTERS));
+        let mut column = Array::<f32>::new(comptime!(REGISTERS));
+        #[unroll]
+        for j in 0..comptime!(REGISTERS) {
+            row[j] = left[i * left_pitch + unit_row + j];
+            column[j] = right[i * right_pitch + unit_column + j];
+        }
+        #[unroll]
+        for r in 0..comptime!(REGISTERS) {
+            #[unroll]
+            for c in 0..comptime!(REGISTERS) {
+                sums[comptime!(r * REGISTERS + c)] += row[r] * column[c];
+            }
+        }
+    }
 }
 
 /// Computes a tile of `activation(left weight + bias) + extra_1 + extra_2`.
@@ -260,22 +292,7 @@ fn product<F: Float>(
             right[element] = value;
         }
         sync_cube();
-        for i in 0..comptime!(DEPTH) {
-            let mut row = Array::<f32>::new(comptime!(REGISTERS));
-            let mut column = Array::<f32>::new(comptime!(REGISTERS));
-            #[unroll]
-            for j in 0..comptime!(REGISTERS) {
-                row[j] = left[i * pitch + unit_row + j];
-                column[j] = right[i * tile_n + unit_column + j];
-            }
-            #[unroll]
-            for r in 0..comptime!(REGISTERS) {
-                #[unroll]
-                for c in 0..comptime!(REGISTERS) {
-                    sums[comptime!(r * REGISTERS + c)] += row[r] * column[c];
-                }
-            }
-        }
+        multiply(&left, &right, &mut sums, unit_row, unit_column, pitch, tile_n);
         sync_cube();
         depth += comptime!(DEPTH);
     }
@@ -310,11 +327,11 @@ fn product<F: Float>(
 }
 
 /// The tensors of a product, and the sizes of its matrices.
-struct Operands {
-    x: CubeTensor,
-    weight: CubeTensor,
-    bias: Option<CubeTensor>,
-    extra: Vec<CubeTensor>,
+struct Operands<'a> {
+    x: &'a CubeTensor,
+    weight: &'a CubeTensor,
+    bias: &'a CubeTensor,
+    extra: [&'a CubeTensor; 2],
     /// Height and width of the map that a convolution reads.
     map: [usize; 2],
     eps: f64,
@@ -323,22 +340,17 @@ struct Operands {
 
 fn run(operands: Operands, plan: Plan, shape: impl Into<Shape>) -> CubeTensor {
     let Operands { x, weight, bias, extra, map: [height, width], eps, sizes: [m, n, k] } = operands;
-    let y = empty_like(&x, shape);
-    let (client, element) = (x.client.clone(), element(&x));
-    // A kernel has all of its buffers, used or not.
-    let bias = bias.unwrap_or_else(|| weight.clone());
-    let mut extra = extra.into_iter();
-    let mut next = || extra.next().unwrap_or_else(|| weight.clone());
-    let (extra_1, extra_2) = (next(), next());
+    let y = empty_like(x, shape);
+    let [extra_1, extra_2] = extra;
     product::launch(
-        &client,
+        &x.client,
         grid(n.div_ceil(plan.tile[1]), m.div_ceil(plan.tile[0])),
         CubeDim::new_1d(plan.units() as u32),
-        x.into_buffer_arg(),
-        weight.into_buffer_arg(),
-        bias.into_buffer_arg(),
-        extra_1.into_buffer_arg(),
-        extra_2.into_buffer_arg(),
+        x.clone().into_buffer_arg(),
+        weight.clone().into_buffer_arg(),
+        bias.clone().into_buffer_arg(),
+        extra_1.clone().into_buffer_arg(),
+        extra_2.clone().into_buffer_arg(),
         y.clone().into_buffer_arg(),
         m as u32,
         n as u32,
@@ -347,14 +359,14 @@ fn run(operands: Operands, plan: Plan, shape: impl Into<Shape>) -> CubeTensor {
         width as u32,
         eps as f32,
         plan,
-        element,
+        element(x),
     );
     y
 }
 
 /// The tile of a product of this many rows and columns: large where that leaves enough of them for
 /// all of a GPU.
-fn tile(rows: usize, columns: usize) -> [usize; 2] {
+pub(super) fn tile(rows: usize, columns: usize) -> [usize; 2] {
     let large = [64, 64];
     if rows.div_ceil(large[0]) * columns.div_ceil(large[1]) >= 256 { large } else { [32, 32] }
 }
@@ -368,22 +380,120 @@ pub(crate) fn linear_supports(map: &LinearMap) -> bool {
 /// [`crate::kernels::linear`].
 pub(crate) fn linear(map: LinearMap) -> Tensor<2> {
     let LinearMap { x, norm, weight, bias, activation, adds } = map;
-    let ([m, k], [_, n], dtype) = (x.dims(), weight.dims(), x.dtype());
-    let left = if norm.is_some() { Left::Normed } else { Left::Rows };
-    let eps = norm.as_ref().map_or(0.0, |norm| norm.eps);
-    let adds: Vec<_> = adds.into_iter().map(open).collect();
-    let plan = Plan { tile: tile(m, n), left, bias: bias.is_some(), activation, adds: adds.len() };
-    let norm = norm.into_iter().flat_map(|norm| [norm.weight, norm.bias]);
-    let operands = Operands {
-        x: open(x),
-        weight: open(weight.cast(dtype)),
-        bias: bias.map(|bias| open(bias.cast(dtype))),
-        extra: norm.map(|values| open(values.cast(dtype))).chain(adds).collect(),
-        map: [1, 1],
-        eps,
-        sizes: [m, n, k],
+    let dtype = x.dtype();
+    let kernel = Linear {
+        norm: norm.as_ref().map(|norm| norm.eps),
+        bias: bias.is_some(),
+        activation,
+        adds: adds.len(),
     };
-    close(run(operands, plan, [m, n]))
+    let norm = norm.into_iter().flat_map(|norm| [norm.weight, norm.bias]);
+    let norm = norm.map(|values| Input::from(values.cast(dtype)));
+    let mut extra = norm.chain(adds.into_iter().map(Input::from));
+    let weight = Input::from(weight.cast(dtype));
+    // A kernel has all of its buffers, used or not.
+    let bias = bias.map_or_else(|| weight.absent(), |bias| bias.cast(dtype).into());
+    let mut next = || extra.next().unwrap_or_else(|| weight.absent());
+    let extra = [next(), next()];
+    let [first, second] = extra;
+    differentiable::run(kernel, [x.into(), weight, bias, first, second])
+}
+
+/// A linear map with what is around it.
+///
+/// Inputs: `x` `[rows, in]`, `weight` `[in, out]`, `bias` `[out]`, and two more: scale and shift of
+/// the normalisation, or what is added. Those that are not used are any tensors.
+#[derive(Clone, Copy, Debug)]
+struct Linear {
+    /// Epsilon of the normalisation, if there is one.
+    norm: Option<f64>,
+    bias: bool,
+    activation: Option<Activate>,
+    adds: usize,
+}
+
+impl Linear {
+    fn output(&self, [x, weight, bias, extra_1, extra_2]: [&CubeTensor; 5]) -> CubeTensor {
+        let ([m, k], [_, n]) = (dims(x), dims(weight));
+        let &Self { norm, bias: has_bias, activation, adds } = self;
+        let left = if norm.is_some() { Left::Normed } else { Left::Rows };
+        let plan = Plan { tile: tile(m, n), left, bias: has_bias, activation, adds };
+        let extra = [extra_1, extra_2];
+        let (eps, sizes) = (norm.unwrap_or_default(), [m, n, k]);
+        run(Operands { x, weight, bias, extra, map: [1, 1], eps, sizes }, plan, [m, n])
+    }
+}
+
+impl Differentiable<CubeBackend, 5> for Linear {
+    /// `x`, `weight`; `bias` where there is an activation; scale and shift of the normalisation.
+    /// The values before the activation and the normalised `x` are computed again.
+    type Saved = [Option<CubeTensor>; 5];
+
+    fn forward(&self, inputs: [CubeTensor; 5], _keep: bool) -> (CubeTensor, Self::Saved) {
+        let y = self.output(inputs.each_ref());
+        let norm = self.norm.is_some();
+        let kept = [true, true, self.bias && self.activation.is_some(), norm, norm];
+        let mut kept = kept.into_iter();
+        (y, inputs.map(|input| kept.next().unwrap_or(true).then_some(input)))
+    }
+
+    #[cfg(feature = "train")]
+    fn backward(
+        &self,
+        saved: Self::Saved,
+        grad: CubeTensor,
+        wanted: [bool; 5],
+    ) -> [Option<CubeTensor>; 5] {
+        use super::activation;
+        use super::norm::Normalise;
+        use super::product_gradient::{Map, input_gradient, weight_gradients};
+
+        let [x, weight, bias, scale, shift] = saved;
+        let (x, weight) = (x.expect("kept"), weight.expect("kept"));
+        let norm = self
+            .norm
+            .zip(scale.zip(shift))
+            .map(|(eps, (scale, shift))| (Normalise::layer(dims::<2>(&x)[1], eps), scale, shift));
+        let added = (0..2).map(|i| (norm.is_none() && i < self.adds).then(|| grad.clone()));
+        let mut added: Vec<_> = added.collect();
+        let grad = match self.activation {
+            Some(activation) => {
+                let plain = Self { activation: None, adds: 0, ..*self };
+                let bias = bias.as_ref().unwrap_or(&weight);
+                let (first, second) = match &norm {
+                    Some((_, scale, shift)) => (scale, shift),
+                    None => (&weight, &weight),
+                };
+                let before = plain.output([&x, &weight, bias, first, second]);
+                activation::gradient(activation, before, grad)
+            }
+            None => grad,
+        };
+        let [mut dweight, mut dbias] = [None, None];
+        if wanted[1] || wanted[2] {
+            let x = match &norm {
+                Some((norm, scale, shift)) => norm.output(x.clone(), scale.clone(), shift.clone()),
+                None => x.clone(),
+            };
+            let [weights, biases] =
+                weight_gradients(Map::Linear, x, grad.clone(), weight.meta.shape().clone());
+            (dweight, dbias) = (Some(weights), Some(biases));
+        }
+        let of_norm = norm.is_some() && (wanted[3] || wanted[4]);
+        let mut dx = None;
+        if wanted[0] || of_norm {
+            let gradient = input_gradient(Map::Linear, grad, weight, x.meta.shape().clone());
+            dx = Some(gradient);
+        }
+        if let (Some((norm, scale, shift)), Some(gradient)) = (norm, dx.clone()) {
+            let wanted = [wanted[0], wanted[3], wanted[4]];
+            let [of_x, of_scale, of_shift] = norm.gradients([x, scale, shift], gradient, wanted);
+            dx = of_x;
+            added = vec![of_scale, of_shift];
+        }
+        let second = added.pop().flatten();
+        [dx, dweight, dbias, added.pop().flatten(), second]
+    }
 }
 
 /// [`crate::kernels::conv3x3`], with the map enlarged first if so asked for.
@@ -394,21 +504,64 @@ pub(crate) fn conv3x3(
     stride: usize,
     enlarged: bool,
 ) -> Tensor<4> {
-    let [b, height, width, c_in] = x.dims();
-    let c_out = weight.dims()[0];
-    let factor = 1 + usize::from(enlarged);
-    let [h, w] = [height, width].map(|side| (side * factor).div_ceil(stride));
-    let (m, k) = (b * h * w, 9 * c_in);
-    let left = Left::Convolution { stride, enlarged };
-    let plan = Plan { tile: tile(m, c_out), left, bias: true, activation: None, adds: 0 };
-    let operands = Operands {
-        x: open(x),
-        weight: open(weight),
-        bias: Some(open(bias)),
-        extra: Vec::new(),
-        map: [height, width],
-        eps: 0.0,
-        sizes: [m, c_out, k],
-    };
-    close(run(operands, plan, [b, h, w, c_out]))
+    let kernel = Convolution { stride, enlarged };
+    differentiable::run(kernel, [x.into(), weight.into(), bias.into()])
+}
+
+/// A 3x3 convolution.
+///
+/// Inputs: `x` `[B, H, W, in]`, `weight` `[out, in, 3, 3]`, `bias` `[out]`.
+#[derive(Clone, Copy, Debug)]
+struct Convolution {
+    stride: usize,
+    enlarged: bool,
+}
+
+impl Differentiable<CubeBackend, 3> for Convolution {
+    /// `x` and `weight`.
+    type Saved = [CubeTensor; 2];
+
+    fn forward(
+        &self,
+        [x, weight, bias]: [CubeTensor; 3],
+        _keep: bool,
+    ) -> (CubeTensor, Self::Saved) {
+        let &Self { stride, enlarged } = self;
+        let [b, height, width, c_in] = dims(&x);
+        let [c_out, ..] = dims::<4>(&weight);
+        let factor = 1 + usize::from(enlarged);
+        let [h, w] = [height, width].map(|side| (side * factor).div_ceil(stride));
+        let (m, k) = (b * h * w, 9 * c_in);
+        let left = Left::Convolution { stride, enlarged };
+        let plan = Plan { tile: tile(m, c_out), left, bias: true, activation: None, adds: 0 };
+        let operands = Operands {
+            x: &x,
+            weight: &weight,
+            bias: &bias,
+            extra: [&weight, &weight],
+            map: [height, width],
+            eps: 0.0,
+            sizes: [m, c_out, k],
+        };
+        (run(operands, plan, [b, h, w, c_out]), [x, weight])
+    }
+
+    #[cfg(feature = "train")]
+    fn backward(
+        &self,
+        [x, weight]: [CubeTensor; 2],
+        grad: CubeTensor,
+        wanted: [bool; 3],
+    ) -> [Option<CubeTensor>; 3] {
+        use super::product_gradient::{Map, input_gradient, weight_gradients};
+
+        let &Self { stride, enlarged } = self;
+        let map = Map::Convolution { stride, enlarged };
+        let (of_x, of_weight) = (x.meta.shape().clone(), weight.meta.shape().clone());
+        let parameters =
+            (wanted[1] || wanted[2]).then(|| weight_gradients(map, x, grad.clone(), of_weight));
+        let dx = wanted[0].then(|| input_gradient(map, grad, weight, of_x));
+        let (dweight, dbias) = parameters.map(|[weight, bias]| (weight, bias)).unzip();
+        [dx, dweight, dbias]
+    }
 }

@@ -32,14 +32,16 @@ pub fn on_demand(data: &Dataset) {
     );
 }
 
-/// Returns the message about the compilation of kernels on a device, which happens in the first grid
-/// and steps. `None` for the CPU, whose kernels are part of the program.
+/// Returns the message about what a device computes with, and the compilation of kernels, which
+/// happens in the first grid and steps. `None` for the CPU, whose kernels are part of the program.
 pub fn compiling(device: DeviceKind) -> Option<String> {
     let name = device.to_possible_value().map(|value| value.get_name().to_string());
     (device != DeviceKind::Flex).then(|| {
         format!(
-            "compiling kernels for {}: the first grid and the first steps take longer, up to minutes",
-            name.unwrap_or_default()
+            "{} computes with {}; the first grid and the first steps take longer, up to minutes, \
+             because kernels are compiled",
+            name.unwrap_or_default(),
+            device.implementation()
         )
     })
 }
@@ -238,6 +240,7 @@ mod tests {
     fn compilation_is_announced_on_gpus() {
         assert_eq!(compiling(DeviceKind::Flex), None);
         let said = compiling(DeviceKind::Cuda).expect("a message");
-        assert!(said.starts_with("compiling kernels for cuda:"), "{said}");
+        let start = format!("cuda computes with {};", DeviceKind::Cuda.implementation());
+        assert!(said.starts_with(&start) && said.ends_with("kernels are compiled"), "{said}");
     }
 }
