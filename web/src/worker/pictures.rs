@@ -20,7 +20,7 @@ use web_time::Instant;
 
 use super::browser;
 use super::files::Autoencoder;
-use super::{Loaded, Trouble, Worker, is_latent, milliseconds, post, sentence};
+use super::{Loaded, Reply, Trouble, Worker, is_latent, milliseconds, sentence};
 use crate::adapter::Backend;
 use crate::protocol::{Attended, Decoding, Evaluated, Event, Look, Noise, Order};
 use crate::testing::Fault;
@@ -92,7 +92,7 @@ impl Maps {
 
 impl Worker {
     /// Makes the pictures of an order.
-    pub async fn generate(&self, run: u64, order: &Order, bytes: &[u8]) -> Result<(), Trouble> {
+    pub async fn generate(&self, reply: Reply, order: &Order, bytes: &[u8]) -> Result<(), Trouble> {
         let Some(loaded) = self.loaded.borrow().clone() else {
             return Err("No model is loaded yet.".into());
         };
@@ -107,7 +107,7 @@ impl Worker {
         // Guidance evaluates each picture twice.
         let at_once = if settings.guidance.is_some() { 2 * pictures } else { pictures };
         if let Err(message) = self.has_room(&loaded, autoencoder.as_deref(), at_once) {
-            post(&Event::TooMuch { message }, None);
+            reply.post(&Event::TooMuch { message }, None);
             return Ok(());
         }
         if let Some(Fault::Memory(most)) = self.fault.get()
@@ -115,7 +115,6 @@ impl Worker {
         {
             take_all_memory();
         }
-        self.cancelled.set(false);
         let started = Instant::now();
         let mut before = started;
         let mut counted = browser::gpu_work();
@@ -153,7 +152,7 @@ impl Worker {
                 Some(preview) => Some(preview.finish().await?),
                 None => None,
             };
-            if self.cancelled.get() {
+            if self.is_cancelled(reply) {
                 return Ok(ControlFlow::Break(()));
             }
             let now = browser::gpu_work();
@@ -162,7 +161,7 @@ impl Worker {
             // Until now, the page could ask for the attention of the previous run.
             if e.evaluation == 1 {
                 self.forget();
-                self.made.borrow_mut().run = run;
+                self.made.borrow_mut().run = reply.number;
             }
             let mut made = self.made.borrow_mut();
             if made.steps.len() == e.step {
@@ -173,27 +172,23 @@ impl Worker {
                     silence_time: settings.silence_time,
                 });
             }
-            if let Some((evaluated, pictures)) = ready {
-                let evaluated = Evaluated { milliseconds: milliseconds(before), ..evaluated };
-                before = Instant::now();
-                post(&Event::Evaluated(evaluated), Some(&pictures));
+            if let Some(preview) = ready {
+                preview.post(reply, &mut before);
             }
             Ok(ControlFlow::Continue(()))
         };
         let device = &loaded.place.device;
         let made = generate_from(&loaded.model, settings, start, device, on_step).await?;
         if let (Some(_), Some(preview)) = (&made, preview) {
-            let (evaluated, pictures) = preview.finish().await?;
-            let evaluated = Evaluated { milliseconds: milliseconds(before), ..evaluated };
-            post(&Event::Evaluated(evaluated), Some(&pictures));
+            preview.finish().await?.post(reply, &mut before);
         }
         let made = match (made, &autoencoder) {
-            (Some(latents), Some(autoencoder)) => self.decode(autoencoder, latents).await?,
+            (Some(latents), Some(autoencoder)) => self.decode(reply, autoencoder, latents).await?,
             (Some(pictures), None) => Some(rgb(pictures).await?),
             (None, _) => None,
         };
         match made {
-            None => post(&Event::Cancelled, None),
+            None => reply.post(&Event::Cancelled, None),
             Some((pictures, size)) => {
                 let done = Event::Done {
                     milliseconds: milliseconds(started),
@@ -202,7 +197,7 @@ impl Worker {
                     autoencoder: autoencoder.map(|autoencoder| autoencoder.info.sha256.clone()),
                     work,
                 };
-                post(&done, Some(&pictures));
+                reply.post(&done, Some(&pictures));
             }
         }
         Ok(())
@@ -213,20 +208,21 @@ impl Worker {
     /// `None` if the order was cancelled.
     async fn decode(
         &self,
+        reply: Reply,
         autoencoder: &Autoencoder,
         latents: Tensor<4>,
     ) -> Result<Option<(Vec<u8>, [usize; 2])>, Trouble> {
         let tiling = Tiling::default();
         let n = latents.dims()[0];
         let (mut bytes, mut size) = (Vec::new(), [0; 2]);
-        post(&Event::Decoding(Decoding { done: 0, of: 1 }), None);
+        reply.post(&Event::Decoding(Decoding { done: 0, of: 1 }), None);
         // Messages are sent and received while this waits.
         browser::next_task().await;
         for (i, latent) in latents.split(1, 0).into_iter().enumerate() {
             let on_step = async |done, of| -> Result<_, Trouble> {
-                post(&Event::Decoding(Decoding { done: i * of + done, of: n * of }), None);
+                reply.post(&Event::Decoding(Decoding { done: i * of + done, of: n * of }), None);
                 browser::next_task().await;
-                let stops = self.cancelled.get();
+                let stops = self.is_cancelled(reply);
                 Ok(if stops { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
             };
             let picture = autoencoder.vae.decode_tiled(latent, &tiling, on_step).await?;
@@ -261,12 +257,12 @@ impl Worker {
     }
 
     /// Computes the attention of a token and sends it to the page.
-    pub async fn attend(&self, look: Look) -> Result<(), Trouble> {
+    pub async fn attend(&self, reply: Reply, look: Look) -> Result<(), Trouble> {
         if self.fault.get() == Some(Fault::Rest) {
             self.lose_device();
         }
         if self.made.borrow().run != look.run {
-            post(&Event::Gone { run: look.run }, None);
+            reply.post(&Event::Gone { run: look.run }, None);
             return Ok(());
         }
         let Maps { maps, side, .. } = self.maps_of(look)?;
@@ -284,7 +280,7 @@ impl Worker {
         let attended =
             Attended { look, heads, side, window: maps.window, lengths: [part(0), part(3)] };
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        post(&Event::Attended(attended), Some(&bytes));
+        reply.post(&Event::Attended(attended), Some(&bytes));
         Ok(())
     }
 
@@ -348,10 +344,25 @@ impl Preview {
     }
 
     /// Waits for the pictures.
-    async fn finish(mut self) -> Result<(Evaluated, Vec<u8>), Trouble> {
+    async fn finish(mut self) -> Result<Finished, Trouble> {
         self.pictures.as_mut().await;
-        let pictures = self.pictures.as_mut().take_output().expect("taken once")?;
-        Ok((self.evaluated, pictures.0))
+        let (pictures, _) = self.pictures.as_mut().take_output().expect("taken once")?;
+        Ok(Finished { evaluated: self.evaluated, pictures })
+    }
+}
+
+/// The pictures of an evaluation.
+struct Finished {
+    evaluated: Evaluated,
+    pictures: Vec<u8>,
+}
+
+impl Finished {
+    /// Sends them to the page, with the time since the ones `before`.
+    fn post(mut self, reply: Reply, before: &mut Instant) {
+        self.evaluated.milliseconds = milliseconds(*before);
+        *before = Instant::now();
+        reply.post(&Event::Evaluated(self.evaluated), Some(&self.pictures));
     }
 }
 
