@@ -119,6 +119,7 @@ pub enum Event {
         /// Whether the worker has ended or has lost its device.
         fatal: bool,
     },
+}
 
 /// What a graphics processor is given to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,7 +16,8 @@ use web_sys::{Blob, FileReaderSync};
 use web_time::Instant;
 
 use super::browser::{fetch_blob, next_task};
-use super::{Loaded, Place, Reply, Trouble, Worker, build, is_latent, sentence};
+use super::build::build;
+use super::{Loaded, Place, Reply, Trouble, Worker, is_latent, sentence};
 use crate::manifest::{Entry, hex, is_plain};
 use crate::memory::Need;
 use crate::protocol::{AutoencoderInfo, Event};
