@@ -237,7 +237,8 @@ impl<'a> Params<'a> {
         self.specs.borrow_mut().push(spec);
         match values {
             Some(values) => {
-                let tensor = Tensor::from_data(TensorData::new(values, shape), self.device);
+                let data = TensorData::new(values, shape);
+                let tensor: Tensor<D> = Tensor::from_data(data, self.device);
                 let tensor = match self.source {
                     Source::StoredAs(_, dtype) => tensor.cast(*dtype),
                     _ => tensor,
