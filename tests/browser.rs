@@ -21,8 +21,12 @@ mod command;
 mod equations;
 #[path = "browser/inside.rs"]
 mod inside;
+#[path = "browser/recovery.rs"]
+mod recovery;
 #[path = "browser/train.rs"]
 mod train;
+#[path = "browser/update.rs"]
+mod update;
 #[path = "browser/visit.rs"]
 mod visit;
 
@@ -1545,51 +1549,6 @@ async fn keep(browser: &Browser) {
     browser.run::<bool>("location.reload(); return true").await;
     browser.wait("navigator.serviceWorker.controller", SOON).await;
     ready(browser, SOON).await;
-}
-
-/// A new version is announced, and comes when the visitor asks for it, not before.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the built page and Chromium"]
-async fn a_new_version_is_offered() {
-    let folder = copied();
-    let (site, browser) = (Site::serve(folder.path().to_owned()), Browser::start(Gpu::None).await);
-    browser.open(&format!("{}?backend=cpu{PLAIN}", site.url)).await;
-    ready(&browser, SOON).await;
-    keep(&browser).await;
-    let hidden = "document.getElementById('update').hidden";
-    assert!(browser.run::<bool>(&format!("return {hidden}")).await);
-
-    // Version B has another title.
-    let edit = |name: &str, change: &dyn Fn(&str) -> String| {
-        let path = folder.path().join(name);
-        let text = std::fs::read_to_string(&path).expect("a file of the page");
-        let changed = change(&text);
-        assert_ne!(text, changed, "{name}");
-        std::fs::write(path, changed).expect("written");
-    };
-    edit("index.html", &|html| html.replace("<title>", "<title>Version B of "));
-    edit("sw.js", &|script| {
-        let (before, version) = script.split_once("VERSION = \"").expect("a version");
-        let mut changed = format!("{before}VERSION = \"b{version}");
-        for path in ["index.html", "./"] {
-            let entry = format!("[\"{path}\",\"");
-            let (before, after) = changed.split_once(&entry).expect("a file with a hash");
-            let (_, after) = after.split_once('"').expect("a hash");
-            changed = format!("{before}{entry}\"{after}");
-        }
-        changed
-    });
-    browser
-        .run::<bool>("navigator.serviceWorker.ready.then((kept) => kept.update()); return true")
-        .await;
-    browser.wait(&format!("!{hidden}"), SOON).await;
-    let title = browser.run::<String>("return document.title").await;
-    assert!(!title.contains("Version B"), "{title}");
-    browser.click("#update button").await;
-    browser.wait("document.title.startsWith('Version B')", SOON).await;
-    ready(&browser, SOON).await;
-    assert!(browser.run::<bool>(&format!("return {hidden}")).await);
-    browser.close().await;
 }
 
 /// Workers have the policy of the page, and nothing is loaded from elsewhere.

@@ -47,14 +47,23 @@ const INTEGRITY = {};
 const SIZES = {};
 const checked = (file) => fetch(file, { integrity: INTEGRITY[file] ?? "" });
 
+// Tells the page about the progress. The page gives up a worker that is silent for long.
+const tell = (loaded, total) => {
+  self.postMessage([JSON.stringify({ event: { Program: { loaded, total } } })]);
+};
+
 // Loads the program, reports the progress to the page, and checks the hash. With `integrity`, the
 // browser would hand out nothing before the whole file is there, so there would be no progress.
 async function program(file) {
   const hash = INTEGRITY[file];
-  if (!hash || !self.crypto?.subtle) return checked(file);
+  const total = SIZES[file] ?? 1;
+  if (!hash || !self.crypto?.subtle) {
+    // Without TLS there is no way to compute a hash here.
+    const waiting = setInterval(tell, 10000, 0, total);
+    return checked(file).finally(() => clearInterval(waiting));
+  }
   const response = await fetch(file);
   if (!response.ok) throw new Error(`${file}: ${response.status}`);
-  const total = SIZES[file];
   const bytes = new Uint8Array(total);
   const reader = response.body.getReader();
   for (let loaded = 0, shown = 0; ; ) {
@@ -65,7 +74,7 @@ async function program(file) {
     loaded += value.length;
     if (loaded >= shown + total / 100 || loaded === total) {
       shown = loaded;
-      self.postMessage([JSON.stringify({ Program: { loaded, total } })]);
+      tell(loaded, total);
     }
   }
   const found = new Uint8Array(await crypto.subtle.digest("SHA-384", bytes));

@@ -10,15 +10,25 @@ const name = `diffit ${folder} ${VERSION}`;
 // send it; for others it is added here.
 const POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'";
 
+// Loads a file. If it has another hash, it is of another version: the browser may have kept it from
+// there, and otherwise nothing is cached.
+async function load(path, integrity) {
+  const answer = await fetch(path, { integrity }).catch(() => fetch(path, { integrity, cache: "reload" }));
+  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
+  // Browsers refuse to open a page from an answer that was redirected.
+  return answer.redirected ? copy(answer) : answer;
+}
+
 self.addEventListener("install", (event) => {
   const keep = async () => {
     const cache = await caches.open(name);
+    // The page has two addresses, and is loaded once: by the one that hosts do not redirect.
+    const page = FILES.find(([path]) => path === "./");
     const put = async ([path, integrity]) => {
-      // If a file has another hash, it is of another version, and nothing is cached.
-      const answer = await fetch(path, { integrity });
-      if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
-      // Browsers refuse to open a page from an answer that was redirected.
-      await cache.put(path, answer.redirected ? copy(answer) : answer);
+      if (path === "index.html" && page) return;
+      const answer = await load(path, integrity);
+      if (path === "./") await cache.put("index.html", answer.clone());
+      await cache.put(path, answer);
     };
     await Promise.all(FILES.map(put));
   };

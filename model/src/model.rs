@@ -63,6 +63,15 @@ impl Model {
         Self::from_values(weights.config().clone(), &|spec| weights.values(spec), device)
     }
 
+    /// A model with the weights of a weights file, stored and computed in another type, such as
+    /// `f16`: [`Model::stored_as`] and [`Model::computing_in`], but never in memory in `f32`.
+    pub fn from_weights_as(weights: &Weights, device: &Device, dtype: DType) -> Self {
+        let config = weights.config().clone();
+        let values = |spec: &TensorSpec| weights.values(spec);
+        let network = Network::new(&config.network, device, &Source::StoredAs(&values, dtype));
+        Self { config, network, compute: dtype }
+    }
+
     /// A model with a valid configuration and given parameters: `values` returns the values of a
     /// tensor in the order of the weights file.
     ///
@@ -210,6 +219,9 @@ mod tests {
             |model: &Model| pollster::block_on(model.answer(&device)).expect("the CPU backend");
         let off = answer(&model).deviation(&answer(&half));
         assert!(off > 0.0 && off < 1e-2, "off by {off}");
+        // It makes no difference when they are cast.
+        let loaded = Model::from_weights_as(&weights, &device, DType::F16);
+        assert_eq!(answer(&half).deviation(&answer(&loaded)), 0.0);
     }
 
     /// Parameters stored in 16 bits are cast to the type of the computation, in both networks.

@@ -22,6 +22,19 @@ pub enum Fault {
     Slow,
     /// A web page comes instead, as from a captive portal.
     WebPage,
+    /// The first half comes, and then nothing more for a long time.
+    Stuck,
+    /// The address of the folder is to be asked instead, as some hosts do for `index.html`.
+    Moved,
+}
+
+/// How a site is served.
+#[derive(Clone, Copy, Debug, Default)]
+struct Manner {
+    /// Whether the page accepts faults from its address.
+    marked: bool,
+    /// Whether browsers may keep what they were sent, for ten minutes.
+    kept: bool,
 }
 
 /// Serves a folder below a path of its own, so that a page that only works at the root is found
@@ -42,7 +55,7 @@ impl Site {
     ///
     /// If no port is free.
     pub fn serve(folder: PathBuf) -> Self {
-        Self::start(folder, false)
+        Self::start(folder, Manner::default())
     }
 
     /// Serves `folder` with a mark on the page by which it accepts faults from its address.
@@ -51,10 +64,19 @@ impl Site {
     ///
     /// If no port is free.
     pub fn serve_marked(folder: PathBuf) -> Self {
-        Self::start(folder, true)
+        Self::start(folder, Manner { marked: true, ..Manner::default() })
     }
 
-    fn start(folder: PathBuf, marked: bool) -> Self {
+    /// Serves `folder` as hosts do: browsers may keep what they were sent, for ten minutes.
+    ///
+    /// # Panics
+    ///
+    /// If no port is free.
+    pub fn serve_kept(folder: PathBuf) -> Self {
+        Self::start(folder, Manner { kept: true, ..Manner::default() })
+    }
+
+    fn start(folder: PathBuf, manner: Manner) -> Self {
         let server = Server::http("127.0.0.1:0").expect("a free port");
         let port = server.server_addr().to_ip().expect("an IP address").port();
         let (answers, fault) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(None)));
@@ -67,14 +89,30 @@ impl Site {
             for request in server.incoming_requests() {
                 let path = request.url().split(['?', '#']).next().unwrap_or_default().to_string();
                 let fault = fault.lock().expect("no other thread panicked").clone();
-                let slow = fault
-                    .as_ref()
-                    .is_some_and(|(ending, fault)| *fault == Fault::Slow && path.ends_with(ending));
-                let answer = answer(&folder, &path, fault, marked);
+                let meets = |kind| {
+                    let found = fault.as_ref();
+                    found.is_some_and(|(ending, fault)| *fault == kind && path.ends_with(ending))
+                };
+                let pace = match (meets(Fault::Slow), meets(Fault::Stuck)) {
+                    (true, _) => Pace::Slow,
+                    (_, true) => Pace::Stuck,
+                    _ => Pace::AtOnce,
+                };
+                if meets(Fault::Moved) {
+                    answers.lock().expect("no other thread panicked").push((path, 301));
+                    let _ = redirect(request);
+                    continue;
+                }
+                let answer = answer(&folder, &path, fault, manner.marked);
                 let status = if answer.is_some() { 200 } else { 404 };
                 answers.lock().expect("no other thread panicked").push((path, status));
                 // It fails where the browser has gone.
-                let _ = respond(request, answer, slow);
+                if pace == Pace::AtOnce {
+                    let _ = respond(request, answer, pace, manner.kept);
+                } else {
+                    // Others are answered meanwhile.
+                    thread::spawn(move || respond(request, answer, pace, manner.kept));
+                }
             }
         });
         site
@@ -85,33 +123,62 @@ impl Site {
 const PARTS: usize = 40;
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// The pause in an answer that is stuck: longer than any test waits.
+const LONG: Duration = Duration::from_secs(600);
+
 /// Not the root.
 const PREFIX: &str = "/some/folder/";
+
+/// How fast an answer is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    AtOnce,
+    Slow,
+    Stuck,
+}
+
+/// Sends the browser to the folder.
+fn redirect(request: Request) -> io::Result<()> {
+    let mut writer = request.into_writer();
+    write!(
+        writer,
+        "HTTP/1.1 301 Moved Permanently\r\nLocation: {PREFIX}\r\nContent-Length: 0\r\n\
+         Cache-Control: no-store\r\nConnection: close\r\n\r\n"
+    )?;
+    writer.flush()
+}
 
 /// Answers a request with a type and a content, or with 404, and asks the browser to close the
 /// connection. The server has a thread for each open connection and sometimes does not start one
 /// more; a request would then wait until another connection ends.
-fn respond(request: Request, answer: Option<(&str, Vec<u8>)>, slow: bool) -> io::Result<()> {
+fn respond(
+    request: Request,
+    answer: Option<(&str, Vec<u8>)>,
+    pace: Pace,
+    kept: bool,
+) -> io::Result<()> {
     let (status, kind, bytes) = match answer {
         Some((kind, bytes)) => ("200 OK", kind, bytes),
         None => ("404 Not Found", "text/plain", b"not found".to_vec()),
     };
     let mut writer = request.into_writer();
-    // The tests change what lies behind an address, hence `no-store`.
+    // Most tests change what lies behind an address, hence `no-store`.
+    let caching = if kept { "max-age=600" } else { "no-store" };
     write!(
         writer,
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
-         Cache-Control: no-store\r\nConnection: close\r\n\r\n",
+         Cache-Control: {caching}\r\nConnection: close\r\n\r\n",
         bytes.len()
     )?;
-    for part in
-        bytes.chunks(if slow { bytes.len().div_ceil(PARTS).max(1) } else { bytes.len().max(1) })
-    {
+    let (size, pause) = match pace {
+        Pace::AtOnce => (bytes.len(), Duration::ZERO),
+        Pace::Slow => (bytes.len().div_ceil(PARTS), PAUSE),
+        Pace::Stuck => (bytes.len().div_ceil(2), LONG),
+    };
+    for part in bytes.chunks(size.max(1)) {
         writer.write_all(part)?;
-        if slow {
-            writer.flush()?;
-            thread::sleep(PAUSE);
-        }
+        writer.flush()?;
+        thread::sleep(pause);
     }
     writer.flush()
 }
@@ -132,7 +199,7 @@ fn answer(
     }
     let fault = fault.filter(|(ending, _)| path.ends_with(ending)).map(|(_, fault)| fault);
     match fault {
-        None | Some(Fault::Slow) => {}
+        None | Some(Fault::Slow | Fault::Stuck | Fault::Moved) => {}
         Some(Fault::Missing) => return None,
         Some(Fault::Short) => bytes.truncate(bytes.len() / 2),
         Some(Fault::Flipped) => {

@@ -62,12 +62,10 @@ impl Numbers {
 /// Maximum deviation from the known answer in 16 bits.
 pub const HALF_TOLERANCE: f32 = 3e-2;
 
-/// Chooses the precision: 16 bits if the graphics processor supports them (`halves`) and the deviation
-/// from the known answer is within the tolerance; `missed` is `None` if it is not known.
-pub fn numbers(backend: Backend, halves: bool, missed: Option<f32>) -> Numbers {
-    let enough = missed.is_some_and(|missed| missed <= HALF_TOLERANCE);
-    let half = backend == Backend::WebGpu && halves && enough;
-    if half { Numbers::F16 } else { Numbers::F32 }
+/// Returns whether a model in 16 bits is accurate enough. `missed` is its deviation from the known
+/// answer; `None` if it could not be computed.
+pub fn halves_suffice(missed: Option<f32>) -> bool {
+    missed.is_some_and(|missed| missed <= HALF_TOLERANCE)
 }
 
 /// The chosen backend, with a note for the visitor.
@@ -161,18 +159,10 @@ mod tests {
     }
 
     #[test]
-    fn halves_are_used_where_they_are_there_and_exact_enough() {
-        let (gpu, cpu) = (Backend::WebGpu, Backend::Cpu);
-        assert_eq!(numbers(gpu, true, Some(HALF_TOLERANCE)), Numbers::F16);
-        for (backend, halves, missed) in [
-            (cpu, true, Some(0.0)),
-            (gpu, false, Some(0.0)),
-            (gpu, true, None),
-            (gpu, true, Some(0.04)),
-            (gpu, true, Some(f32::NAN)),
-            (gpu, true, Some(f32::INFINITY)),
-        ] {
-            assert_eq!(numbers(backend, halves, missed), Numbers::F32, "{backend:?} {missed:?}");
+    fn halves_are_used_where_they_are_exact_enough() {
+        assert!(halves_suffice(Some(0.0)) && halves_suffice(Some(HALF_TOLERANCE)));
+        for missed in [None, Some(0.04), Some(f32::NAN), Some(f32::INFINITY)] {
+            assert!(!halves_suffice(missed), "{missed:?}");
         }
         assert_eq!([Numbers::F16, Numbers::F32].map(Numbers::bytes), [2, 4]);
     }

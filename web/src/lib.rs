@@ -22,6 +22,7 @@ pub mod playground;
 pub mod plot;
 pub mod protocol;
 pub mod scene;
+pub mod session;
 pub mod survey;
 pub mod testing;
 pub mod tour;

@@ -1,7 +1,8 @@
 //! The queue of requests for attention.
 //!
 //! The worker computes attention from the steps of one run, its last. A request therefore carries the
-//! number of its run, and an answer counts only for that run.
+//! number of its run, and an answer counts only for that run. The [session](crate::session) sends the
+//! requests.
 
 use crate::protocol::{Look, Request, Scan};
 
@@ -16,7 +17,7 @@ pub enum Question {
 
 impl Question {
     /// Returns the run that it is about.
-    fn run(&self) -> u64 {
+    pub fn run(&self) -> u64 {
         match self {
             Question::Token(look) => look.run,
             Question::Blocks(scan) => scan.run,
@@ -40,8 +41,8 @@ pub struct Looks {
     wanted: Vec<Question>,
     /// Requests that were not sent yet, the next one last.
     waiting: Vec<Question>,
-    /// The request that the worker is processing.
-    sent: Option<Question>,
+    /// The request that the worker is processing, and the number of its message.
+    sent: Option<(u64, Question)>,
     /// The last run whose steps the worker does not have any more, or for which a request failed.
     /// Without this, a failing request would be repeated endlessly.
     gone: Option<u64>,
@@ -52,7 +53,7 @@ impl Looks {
     /// wait to be sent; earlier ones that were not sent are dropped.
     pub fn want(&mut self, looks: Vec<Question>, known: impl Fn(&Question) -> bool) {
         let asks = |look: &&Question| {
-            Some(**look) != self.sent
+            Some(**look) != self.sent()
                 && !known(look)
                 && self.gone.is_none_or(|gone| look.run() > gone)
         };
@@ -62,21 +63,29 @@ impl Looks {
         self.wanted = looks;
     }
 
-    /// Returns the next request to be sent, unless the worker is processing one.
+    /// Takes the next request to be sent, unless the worker is processing one.
     pub fn take_next(&mut self) -> Option<Question> {
-        if self.sent.is_some() {
-            return None;
-        }
-        self.sent = self.waiting.pop();
-        self.sent
+        if self.sent.is_some() { None } else { self.waiting.pop() }
     }
 
-    /// Takes note that the request that the worker was processing failed. Returns its run, for which
-    /// there will be no more requests.
-    pub fn fail(&mut self) -> Option<u64> {
-        let run = self.sent?.run();
-        self.lose(run);
-        Some(run)
+    /// Takes note that a request was sent under this number.
+    pub fn send(&mut self, number: u64, look: Question) {
+        self.sent = Some((number, look));
+    }
+
+    /// Returns the request that the worker is processing.
+    pub fn sent(&self) -> Option<Question> {
+        self.sent.map(|(_, look)| look)
+    }
+
+    /// Returns whether the worker is processing the request with this number.
+    pub fn is_sent(&self, number: u64) -> bool {
+        self.sent.is_some_and(|(sent, _)| sent == number)
+    }
+
+    /// Takes note that the request that was sent is answered.
+    pub fn answered(&mut self) {
+        self.sent = None;
     }
 
     /// Returns whether a request is shown.
@@ -84,24 +93,26 @@ impl Looks {
         self.wanted.contains(look)
     }
 
-    /// Takes note of an answer. Returns whether it is for `run`, the one whose pictures are shown.
-    pub fn answered(&mut self, look: &Question, run: Option<u64>) -> bool {
-        if self.sent == Some(*look) {
-            self.sent = None;
-        }
-        run == Some(look.run())
-    }
-
     /// Drops the requests that were not sent.
     pub fn forget(&mut self) {
         self.waiting.clear();
     }
 
-    /// Takes note that there will be no more answers for a run and those before it.
-    pub fn lose(&mut self, run: u64) {
+    /// Drops all requests, which are about pictures that are not shown any more.
+    pub fn forget_all(&mut self) {
+        self.waiting.clear();
+        self.wanted.clear();
+        self.sent = None;
+    }
+
+    /// Takes note that there will be no more answers for a run and those before it. Returns the last
+    /// run that this applies to.
+    pub fn lose(&mut self, run: u64) -> u64 {
         self.sent = None;
         self.waiting.clear();
-        self.gone = self.gone.max(Some(run));
+        let gone = self.gone.map_or(run, |gone| gone.max(run));
+        self.gone = Some(gone);
+        gone
     }
 }
 
@@ -122,42 +133,32 @@ mod tests {
         let mut looks = Looks::default();
         looks.want(vec![look(1, 0), look(1, 1), look(1, 2)], |known| *known == look(1, 1));
         assert_eq!(looks.take_next(), Some(look(1, 0)));
+        looks.send(7, look(1, 0));
         assert_eq!(looks.take_next(), None);
+        assert!(looks.is_sent(7) && !looks.is_sent(6));
         // What is being processed is not asked for again.
         looks.want(vec![look(1, 0), look(1, 5)], |_| false);
-        assert!(looks.answered(&look(1, 0), Some(1)));
+        looks.answered();
+        assert!(!looks.is_sent(7));
         assert_eq!((looks.take_next(), looks.take_next()), (Some(look(1, 5)), None));
         assert!(looks.wants(&look(1, 0)) && !looks.wants(&look(1, 2)));
-    }
-
-    #[test]
-    fn an_answer_for_another_run_is_dropped() {
-        let mut looks = Looks::default();
-        looks.want(vec![look(1, 0)], |_| false);
-        assert_eq!(looks.take_next(), Some(look(1, 0)));
-        // The pictures of run 2 have come in the meantime.
-        assert!(!looks.answered(&look(1, 0), Some(2)));
-        // The worker is free for requests of that run.
-        looks.want(vec![look(2, 0)], |_| false);
-        assert_eq!(looks.take_next(), Some(look(2, 0)));
-        assert!(looks.answered(&look(2, 0), Some(2)));
-        assert!(!looks.answered(&look(2, 0), None));
     }
 
     #[test]
     fn a_run_that_is_gone_is_not_asked_for_again() {
         let mut looks = Looks::default();
         looks.want(vec![look(3, 0), look(3, 1)], |_| false);
-        looks.take_next();
-        assert_eq!((looks.fail(), looks.fail()), (Some(3), None));
-        assert_eq!(looks.take_next(), None);
+        assert_eq!(looks.take_next(), Some(look(3, 0)));
+        looks.send(4, look(3, 0));
+        assert_eq!(looks.lose(3), 3);
+        assert_eq!((looks.sent(), looks.take_next()), (None, None));
         for step in 0..3 {
             looks.want(vec![look(3, step)], |_| false);
             assert_eq!(looks.take_next(), None);
         }
         // Earlier messages do not bring it back; the next run has its steps.
-        looks.lose(2);
+        assert_eq!(looks.lose(2), 3);
         looks.want(vec![look(3, 1), look(4, 0)], |_| false);
-        assert_eq!((looks.take_next(), looks.waiting.len()), (Some(look(4, 0)), 0));
+        assert_eq!((looks.take_next(), looks.take_next()), (Some(look(4, 0)), None));
     }
 }

@@ -31,6 +31,8 @@ pub struct Faults {
     pub fault: Option<Fault>,
     /// The memory limit of `?memory=20000000`, in bytes.
     pub memory: Option<u64>,
+    /// The time in milliseconds after which `?silence=2000` gives up a silent worker.
+    pub silence: Option<u64>,
     /// The time of the self-check that `?check=60000` pretends, in milliseconds.
     pub check: Option<f64>,
 }
@@ -61,6 +63,7 @@ impl Faults {
         Self {
             fault,
             memory: number("memory").and_then(|bytes| bytes.parse().ok()),
+            silence: number("silence").and_then(|time| time.parse().ok()),
             check: number("check").and_then(|time| time.parse().ok()),
         }
     }
@@ -81,6 +84,7 @@ mod tests {
             assert_eq!(Faults::read(query, true), Faults::default(), "{query}");
         }
         assert_eq!(Faults::read("?fault=2&memory=10000", true).memory, Some(10_000));
+        assert_eq!(Faults::read("?silence=2000", true).silence, Some(2000));
         assert_eq!(Faults::read("?check=6e4", true).check, Some(60_000.0));
     }
 

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
-use burn::tensor::{Device, Shape, Tensor, TensorData};
+use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 
 use crate::diffusion::noise::{Random, Stream};
 
@@ -124,6 +124,8 @@ pub(crate) enum Source<'a> {
     Random { seed: u64 },
     /// Stored values, in PyTorch's layout. Every tensor must exist and have the right shape.
     Stored(&'a dyn Fn(&TensorSpec) -> Vec<f32>),
+    /// The same, cast to another type one by one, so that the network is never in memory in `f32`.
+    StoredAs(&'a dyn Fn(&TensorSpec) -> Vec<f32>, DType),
     /// No values: the network is built for its shapes alone and cannot compute.
     Shapes,
 }
@@ -215,7 +217,7 @@ impl<'a> Params<'a> {
                 let shape = matrix.as_ref().map_or(&spec.shape[..], |matrix| &matrix[..]);
                 Some(init.values(shape, random))
             }
-            Source::Stored(values) => Some(values(spec)),
+            Source::Stored(values) | Source::StoredAs(values, _) => Some(values(spec)),
             Source::Shapes => None,
         }
     }
@@ -235,7 +237,12 @@ impl<'a> Params<'a> {
         self.specs.borrow_mut().push(spec);
         match values {
             Some(values) => {
-                let tensor = Tensor::from_data(TensorData::new(values, shape), self.device);
+                let data = TensorData::new(values, shape);
+                let tensor: Tensor<D> = Tensor::from_data(data, self.device);
+                let tensor = match self.source {
+                    Source::StoredAs(_, dtype) => tensor.cast(*dtype),
+                    _ => tensor,
+                };
                 let tracked = self.device.is_autodiff();
                 Param::initialized(id, if tracked { tensor.require_grad() } else { tensor })
             }

@@ -111,7 +111,7 @@ mod tests {
     fn default_configuration_has_the_published_size() {
         let config = VaeConfig::default();
         let specs = crate::vae::network::specs(&config, Names::New);
-        assert_eq!(specs.iter().map(crate::TensorSpec::len).sum::<usize>(), 83_653_863);
+        assert_eq!(config.parameters(), 83_653_863);
         assert_eq!((specs.len(), config.factor()), (248, 8));
     }
 

@@ -50,7 +50,7 @@ impl Vae {
     ) -> Result<Self, WeightsError> {
         let config = match config {
             Some(config) => config,
-            None => stored_config(tensors)?,
+            None => VaeConfig::of_file(tensors)?,
         };
         config.validate()?;
         let old = tensors.names().iter().any(|name| name.ends_with(".query.weight"));
@@ -68,11 +68,24 @@ impl Vae {
     }
 }
 
-/// Returns the configuration in a file's metadata, or Stable Diffusion's if there is none.
-fn stored_config(tensors: &TensorFile) -> Result<VaeConfig, WeightsError> {
-    match tensors.metadata().and_then(|metadata| metadata.get(KEY)) {
-        Some(text) => serde_json::from_str(text)
-            .map_err(|error| WeightsError::Metadata(format!("`{KEY}`: {error}"))),
-        None => Ok(VaeConfig::default()),
+impl VaeConfig {
+    /// The configuration in a file's metadata, or Stable Diffusion's if there is none.
+    ///
+    /// # Errors
+    ///
+    /// If the configuration is damaged or not valid.
+    pub fn of_file(tensors: &TensorFile) -> Result<Self, WeightsError> {
+        let config: Self = match tensors.metadata().and_then(|metadata| metadata.get(KEY)) {
+            Some(text) => serde_json::from_str(text)
+                .map_err(|error| WeightsError::Metadata(format!("`{KEY}`: {error}")))?,
+            None => Self::default(),
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Number of parameters of an autoencoder with this configuration, which has to be valid.
+    pub fn parameters(&self) -> usize {
+        specs(self, Names::New).iter().map(TensorSpec::len).sum()
     }
 }

@@ -14,6 +14,7 @@ use super::names::{Mixing, Names};
 use super::state::{Doing, Guide, State};
 use crate::explain;
 use crate::scene::{Game, Levels, Place, Slot, View, levels};
+use crate::session::Wanted;
 
 /// Number of previous seeds that are kept.
 const HISTORY: usize = 8;
@@ -149,11 +150,12 @@ pub fn Generate(state: State, engine: Engine) -> impl IntoView {
     let usable = move || state.ready.read().is_some() && *state.doing.read() != Doing::Broken;
     let resting = move || *state.doing.read() == Doing::Resting;
     let outdated = Signal::derive(move || resting() && state.outdated());
+    let stops = move || state.doing.read().can_be_cancelled();
     view! {
         <button
             type="submit" class="primary" class:outdated=outdated
             data-testid="generate"
-            disabled=Signal::derive(move || !usable() || !(resting() || *state.doing.read() == Doing::Generating))
+            disabled=Signal::derive(move || !usable() || !(resting() || stops()))
         >
             {move || if state.busy() { "Cancel" } else { "Generate" }}
         </button>
@@ -245,7 +247,8 @@ pub fn generate(state: State, engine: Engine) {
         history.truncate(HISTORY);
     });
     let link = scene.encode();
-    let beside = scene.order_beside(classes).map(|order| (order, Vec::new(), link.clone()));
-    let main = (order, bytes, link);
+    let beside = scene.order_beside(classes);
+    let beside = beside.map(|order| Wanted { order, bytes: Vec::new(), link: link.clone() });
+    let main = Wanted { order, bytes, link };
     engine.generate(beside.into_iter().chain([main]).collect());
 }

@@ -4,124 +4,21 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use leptos::prelude::*;
-use model::picture::{Origin, Rgb};
+use model::picture::Rgb;
 use web_sys::Element;
 use web_time::Instant;
 
 use crate::adapter::Backend;
 use crate::brush::Mask;
 use crate::manifest::Entry;
-use crate::names::caption;
 use crate::playground::track::Track;
 use crate::plot::Attention;
-use crate::protocol::{
-    AutoencoderInfo, Decoding, Evaluated, GpuWork, Look, Noise, Order, Ready, Scan, Surveyed,
-};
+use crate::protocol::{AutoencoderInfo, Decoding, Evaluated, GpuWork, Look, Ready, Scan, Surveyed};
 use crate::scene::{Scene, is_new, refused};
+pub use crate::session::{Doing, Frame, Run};
 
 /// Maximum duration of an evaluation, in milliseconds, for pictures to follow changes by themselves.
 const FAST: f64 = 150.0;
-
-/// The activity of the page.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Doing {
-    /// Loading the worker's program: bytes so far, total bytes.
-    Fetching(u64, u64),
-    /// Waiting for the worker, which is looking for a graphics processor.
-    Starting,
-    /// Downloading weights: bytes so far, total bytes.
-    Loading(u64, u64),
-    /// Running the self-check, or checking a file.
-    Checking,
-    /// Idle; the model is ready.
-    Resting,
-    /// Making pictures.
-    Generating,
-    /// Making pictures until the current evaluation is done.
-    Cancelling,
-    /// Stopped by a failure.
-    Broken,
-}
-
-impl Doing {
-    /// Returns the name in `data-state`, for tests and styles.
-    pub fn word(&self) -> &'static str {
-        match self {
-            Doing::Starting | Doing::Fetching(..) => "starting",
-            Doing::Loading(..) => "loading",
-            Doing::Checking => "checking",
-            Doing::Resting => "ready",
-            Doing::Generating => "generating",
-            Doing::Cancelling => "cancelling",
-            Doing::Broken => "broken",
-        }
-    }
-}
-
-/// The pictures at one noise level.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Frame {
-    /// The noise level.
-    pub sigma: f64,
-    /// The noisy pictures.
-    pub noisy: Vec<Rgb>,
-    /// The denoised pictures.
-    pub guess: Vec<Rgb>,
-    /// Whether the pictures show three channels of latents.
-    pub latent: bool,
-}
-
-/// The pictures of an order, at every step so far.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Run {
-    /// The number of the run, by which the worker knows its steps.
-    pub number: u64,
-    /// The order.
-    pub order: Order,
-    /// The link to the scene at the time of the order.
-    pub link: String,
-    /// A frame for each step so far, and one for the final pictures.
-    pub frames: Vec<Arc<Frame>>,
-    /// Total time in milliseconds and evaluations, once the order is done.
-    pub finished: Option<(f64, usize)>,
-    /// SHA-256 of the autoencoder that decoded latents, if one did.
-    pub autoencoder: Option<String>,
-}
-
-impl Run {
-    /// Returns the settings that are saved with the pictures.
-    pub fn origin(&self, ready: &Ready) -> Origin {
-        Origin {
-            model: ready.card.name.clone(),
-            weights_sha256: ready.sha256.clone(),
-            vae_sha256: self.autoencoder.clone(),
-            seeds: self.order.noises.iter().map(Noise::seed).collect(),
-            settings: self.order.settings.clone(),
-            page: Some(self.link.clone()),
-        }
-    }
-
-    /// Returns the caption of each picture, from the names of the model's classes; nothing if the
-    /// pictures have no class.
-    pub fn captions(&self, names: &[String]) -> Vec<String> {
-        let seeds: Vec<u64> = self.order.noises.iter().map(Noise::seed).collect();
-        let labels = self.order.settings.labels_of(&seeds);
-        labels.iter().map(|label| caption(names, label)).collect()
-    }
-
-    /// Returns the noise levels of all steps, including those to come.
-    pub fn sigmas(&self) -> Vec<f64> {
-        let most = self.order.guide.map_or(f64::MAX, |guide| guide.sigma);
-        let settings = &self.order.settings;
-        let sigmas = settings.schedule.sigmas_within(0.0..=most, settings.steps);
-        // Settings that the worker refuses have no levels.
-        let mut sigmas = sigmas.unwrap_or_default();
-        for (sigma, frame) in sigmas.iter_mut().zip(&self.frames) {
-            *sigma = frame.sigma;
-        }
-        sigmas
-    }
-}
 
 /// The picture that sampling starts from, in the size of the model's pictures.
 #[derive(Clone, Debug, PartialEq)]
@@ -277,9 +174,10 @@ impl State {
         }
     }
 
-    /// Returns whether pictures are being made.
+    /// Returns whether pictures are being made, or a file is being opened.
     pub fn busy(self) -> bool {
-        matches!(*self.doing.read(), Doing::Generating | Doing::Cancelling)
+        let doing = self.doing.read();
+        doing.can_be_cancelled() || *doing == Doing::Cancelling
     }
 
     /// Returns the selected frame, if there is one.

@@ -20,6 +20,10 @@ pub fn Status(state: State, engine: Engine) -> impl IntoView {
         Doing::Loading(loaded, total) => {
             format!("Loading the model: {} of {} MB", megabytes(*loaded), megabytes(*total))
         }
+        Doing::Opening(Some((loaded, total))) => {
+            format!("Reading the file: {} of {} MB", megabytes(*loaded), megabytes(*total))
+        }
+        Doing::Opening(None) => "Checking the file …".into(),
         Doing::Checking => "Checking the model, and that this device computes correctly …".into(),
         Doing::Resting => match state.run.read().as_ref().map(|run| run.finished) {
             None if state.progress.read().is_some() => "Cancelled.".into(),
@@ -53,9 +57,9 @@ pub fn Status(state: State, engine: Engine) -> impl IntoView {
         Doing::Broken => "Something went wrong.".into(),
     };
     let part = move || match &*state.doing.read() {
-        Doing::Fetching(loaded, total) | Doing::Loading(loaded, total) => {
-            Some(*loaded as f64 / (*total).max(1) as f64)
-        }
+        Doing::Fetching(loaded, total)
+        | Doing::Loading(loaded, total)
+        | Doing::Opening(Some((loaded, total))) => Some(*loaded as f64 / (*total).max(1) as f64),
         Doing::Generating | Doing::Cancelling if state.decoding.read().is_some() => {
             state.decoding.get().map(|decoding| decoding.done as f64 / decoding.of.max(1) as f64)
         }

@@ -127,10 +127,3 @@ fn cell(value: Option<f32>, most: f32) -> AnyView {
     }
     .into_any()
 }
-
-/// Keeps an answer of the worker.
-pub fn keep(state: State, surveyed: crate::protocol::Surveyed) {
-    state.surveyed.update(|known| {
-        known.insert(surveyed.scan, Arc::new(surveyed));
-    });
-}

@@ -83,27 +83,57 @@ pub async fn fetch(url: &str, expected: u64, progress: impl Fn(u64)) -> Result<V
     download(url, |part, _| {
         bytes.extend(part.to_vec());
         progress(bytes.len() as u64);
+        true
     })
     .await?;
     Ok(bytes)
 }
 
 /// Downloads a file without loading it into the program's memory. `progress` is called with the
-/// bytes so far and the total, if the server sends it.
-pub async fn fetch_blob(url: &str, progress: impl Fn(u64, u64)) -> Result<Blob, Trouble> {
-    let (parts, mut loaded) = (Array::new(), 0);
-    download(url, |part, total| {
+/// bytes so far and the total, if the server sends it, and returns whether to go on; if not, there is
+/// no file.
+///
+/// Browsers keep blobs outside of the memory of pages and workers, and move large ones to the disk.
+/// Parts are therefore put into blobs as they arrive, and a blob of blobs does not copy them.
+pub async fn fetch_blob(
+    url: &str,
+    progress: impl Fn(u64, u64) -> bool,
+) -> Result<Option<Blob>, Trouble> {
+    const PIECE: u32 = 4 << 20;
+    let full = |_| Trouble::from("This browser has no space for the file.");
+    let (mut pieces, mut parts) = (Vec::new(), Array::new());
+    let (mut loaded, mut waiting, mut failure) = (0, 0, None);
+    let whole = download(url, |part, total| {
         loaded += u64::from(part.length());
-        progress(loaded, total.max(loaded));
+        waiting += part.length();
         parts.push(&part);
+        if waiting >= PIECE {
+            match Blob::new_with_u8_array_sequence(&parts) {
+                Ok(piece) => pieces.push(piece),
+                Err(error) => failure = Some(error),
+            }
+            (parts, waiting) = (Array::new(), 0);
+        }
+        failure.is_none() && progress(loaded, total.max(loaded))
     })
     .await?;
-    Blob::new_with_u8_array_sequence(&parts)
-        .map_err(|_| "This browser has no space for the file.".into())
+    if let Some(error) = failure {
+        return Err(full(error));
+    }
+    if !whole {
+        return Ok(None);
+    }
+    pieces.push(Blob::new_with_u8_array_sequence(&parts).map_err(full)?);
+    let pieces: Array = pieces.into_iter().collect();
+    Blob::new_with_blob_sequence(&pieces).map(Some).map_err(full)
 }
 
-/// Downloads a file. `take` is called with each part, and the size that the server sends, or 0.
-async fn download(url: &str, mut take: impl FnMut(Uint8Array, u64)) -> Result<(), Trouble> {
+/// Downloads a file. `take` is called with each part, and the size that the server sends, or 0, and
+/// returns whether to go on. Returns whether it is whole.
+async fn download(
+    url: &str,
+    mut take: impl FnMut(Uint8Array, u64) -> bool,
+) -> Result<bool, Trouble> {
     let name = url.rsplit('/').next().unwrap_or(url).to_string();
     let failed = |_| format!("{name} could not be downloaded. Check the network connection.");
     let response = JsFuture::from(scope().fetch_with_str(url)).await.map_err(failed)?;
@@ -119,14 +149,17 @@ async fn download(url: &str, mut take: impl FnMut(Uint8Array, u64)) -> Result<()
     let body = response.body().ok_or_else(|| failed(JsValue::NULL))?;
     let mut stream = wasm_streams::ReadableStream::from_raw(body.unchecked_into()).into_stream();
     let mut loaded = 0;
+    // The rest of the download ends with the stream.
     while let Some(part) = stream.next().await {
         let part =
             part.map_err(|_| format!("The download of {name} stopped after {loaded} bytes."))?;
         let part = Uint8Array::new(&part);
         loaded += part.length();
-        take(part, total);
+        if !take(part, total) {
+            return Ok(false);
+        }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Returns the device that `compute.js` has recorded, once the runtime has requested one.

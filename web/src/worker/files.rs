@@ -9,17 +9,32 @@ use std::rc::Rc;
 use js_sys::{ArrayBuffer, Uint8Array};
 use model::config::ModelConfig;
 use model::tensor_file::{Bytes, Kind, TensorFile};
-use model::vae::{Tiling, Vae};
+use model::vae::{Tiling, Vae, VaeConfig};
 use model::weights::{Weights, shape_of};
 use sha2::{Digest, Sha256};
 use web_sys::{Blob, FileReaderSync};
 use web_time::Instant;
 
-use super::browser::fetch_blob;
-use super::{Loaded, Place, Trouble, Worker, build, is_latent, post, sentence};
+use super::browser::{fetch_blob, next_task};
+use super::build::build;
+use super::{Loaded, Place, Reply, Trouble, Worker, is_latent, sentence};
 use crate::manifest::{Entry, hex, is_plain};
 use crate::memory::Need;
 use crate::protocol::{AutoencoderInfo, Event};
+
+/// Why a file is not opened.
+pub enum Stop {
+    /// It was cancelled.
+    Cancelled,
+    /// It cannot be used.
+    Trouble(Trouble),
+}
+
+impl From<Trouble> for Stop {
+    fn from(trouble: Trouble) -> Self {
+        Stop::Trouble(trouble)
+    }
+}
 
 /// A file, read in parts.
 struct FileBytes {
@@ -70,28 +85,32 @@ impl Autoencoder {
 
     /// Returns the memory that decoding takes. Encoding takes more only for pictures larger than a
     /// tile.
-    fn need(vae: &Vae, side: usize) -> Need {
+    fn need(config: &VaeConfig, side: usize) -> Need {
         let tile = side.min(Tiling::default().side);
-        Need::of(vae.parameters(), 4, vae.config.largest_map(tile), 1)
+        Need::of(config.parameters(), 4, config.largest_map(tile), 1)
     }
 
     /// Checks that it decodes the latents of a model.
     fn fits(&self, model: &ModelConfig) -> Result<(), Trouble> {
-        let [channels, side, _] = model.image_shape();
-        let (own, factor) = (self.info.channels, self.info.factor);
-        if own != channels {
-            return Err(format!(
-                "The autoencoder {} does not fit this model: its latents have {own} channels, but \
-                 those of the model have {channels}.",
-                self.info.file
-            ));
-        }
-        if side * factor > MOST_PIXELS {
-            let side = side * factor;
-            return Err(format!("Pictures of {side} pixels a side are too large for this page."));
-        }
-        Ok(())
+        fits(&self.info.file, &self.vae.config, model)
     }
+}
+
+/// Checks that an autoencoder decodes the latents of a model.
+fn fits(file: &str, config: &VaeConfig, model: &ModelConfig) -> Result<(), Trouble> {
+    let [channels, side, _] = model.image_shape();
+    let (own, factor) = (config.latent_channels, config.factor());
+    if own != channels {
+        return Err(format!(
+            "The autoencoder {file} does not fit this model: its latents have {own} channels, but \
+             those of the model have {channels}."
+        ));
+    }
+    if side * factor > MOST_PIXELS {
+        let side = side * factor;
+        return Err(format!("Pictures of {side} pixels a side are too large for this page."));
+    }
+    Ok(())
 }
 
 /// Maximum side of a picture in pixels.
@@ -99,74 +118,93 @@ const MOST_PIXELS: usize = 4096;
 
 impl Worker {
     /// Opens a file in the folder of the shipped weights.
-    pub async fn fetch(&self, base: &str, name: String) -> Result<(), Trouble> {
+    pub async fn fetch(&self, reply: Reply, base: &str, name: String) -> Result<(), Stop> {
         if !is_plain(&name) {
-            return Err(format!("{name} is not the name of a file in the folder of the weights."));
+            let message = "It is not the name of a file in the folder of the weights.";
+            return Err(Trouble::from(message).into());
         }
         let file = fetch_blob(&format!("{base}weights/{name}"), |loaded, total| {
-            post(&Event::Loading { loaded, total }, None);
+            reply.post(&Event::Loading { loaded, total }, None);
+            !self.is_cancelled(reply)
         })
         .await?;
-        self.open(name, file).await
+        // From here on, nothing is said while the file is read and computed with.
+        reply.post(&Event::Checking, None);
+        self.open(reply, name, file.ok_or(Stop::Cancelled)?).await
     }
 
     /// Opens a file: weights or an autoencoder.
-    pub async fn open(&self, name: String, file: Blob) -> Result<(), Trouble> {
+    pub async fn open(&self, reply: Reply, name: String, file: Blob) -> Result<(), Stop> {
         let started = Instant::now();
         let Some(now) = self.loaded.borrow().clone() else {
-            return Err("The page is not ready yet.".into());
+            return Err(Trouble::from("The page is not ready yet.").into());
         };
         let tensors = TensorFile::open(FileBytes::new(&file)?).map_err(sentence)?;
         match tensors.kind() {
-            Kind::Autoencoder => {
-                let vae = Vae::from_file(&tensors, None, &now.place.device).map_err(sentence)?;
-                self.open_autoencoder(&now, vae, name, file).await
-            }
-            Kind::Model => self.open_model(&now, tensors, name, &file, started).await,
+            Kind::Autoencoder => self.open_autoencoder(reply, &now, &tensors, name, &file).await,
+            Kind::Model => self.open_model(reply, &now, tensors, name, &file, started).await,
         }
     }
 
     async fn open_model(
         &self,
+        reply: Reply,
         now: &Loaded,
         tensors: TensorFile<'_>,
         name: String,
         file: &Blob,
         started: Instant,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), Stop> {
         let weights = Weights::from_file(tensors).map_err(sentence)?;
         let config = weights.config();
         let place = &now.place;
         let channels = config.image_shape()[0];
         if !is_latent(config) && channels != 3 && channels != 1 {
-            return Err(format!(
-                "A model of {channels} channels makes pictures that cannot be shown."
-            ));
+            let message =
+                format!("A model of {channels} channels makes pictures that cannot be shown.");
+            return Err(message.into());
         }
         // Both models are in memory until the new one has passed its self-check.
         let both = shape_of(config).parameter_count() + now.model.network.parameter_count();
-        if let Some(lack) = self.room(place).lacks(Need::of(both, 4, config.largest_map(), 1)) {
-            return Err(format!("{name} is too large to be used here. {lack}"));
-        }
-        let entry = entry(name, file).await?;
-        post(&Event::Checking, None);
+        self.fits_in(place, Need::of(both, 4, config.largest_map(), 1))?;
+        let entry = self.entry(reply, name, file).await?;
+        reply.post(&Event::Checking, None);
+        self.pause(reply).await?;
         let mut built = build(&weights, place).await;
+        self.pause(reply).await?;
         if let Some(autoencoder) = &*self.autoencoder.borrow()
             && is_latent(config)
         {
             built.note = autoencoder.fits(config).err().or(built.note);
         }
-        self.take(built, place.clone(), &weights, &entry, started)
+        Ok(self.take(reply, built, place.clone(), &weights, &entry, started)?)
     }
 
     async fn open_autoencoder(
         &self,
+        reply: Reply,
         now: &Loaded,
-        vae: Vae,
+        tensors: &TensorFile<'_>,
         name: String,
-        file: Blob,
-    ) -> Result<(), Trouble> {
-        let Entry { file: name, bytes, sha256 } = entry(name, &file).await?;
+        file: &Blob,
+    ) -> Result<(), Stop> {
+        let config = VaeConfig::of_file(tensors).map_err(sentence)?;
+        if !matches!(config.image_channels, 1 | 3) {
+            return Err(Trouble::from("It makes pictures that cannot be shown.").into());
+        }
+        // It is used together with a model of latents only. With another one, it is in memory too.
+        let model = &now.model.config;
+        if is_latent(model) {
+            fits(&name, &config, model)?;
+        }
+        let need = Autoencoder::need(&config, model.image_shape()[1]);
+        let need = if is_latent(model) { need } else { Need { largest: 0, ..need } };
+        self.fits_in(&now.place, self.need(now, 1).and(need))?;
+        let Entry { file: name, bytes, sha256 } = self.entry(reply, name, file).await?;
+        reply.post(&Event::Checking, None);
+        self.pause(reply).await?;
+        let vae = Vae::from_file(tensors, Some(config), &now.place.device).map_err(sentence)?;
+        self.pause(reply).await?;
         let info = AutoencoderInfo {
             file: name,
             sha256,
@@ -175,18 +213,40 @@ impl Worker {
             channels: vae.config.latent_channels,
             factor: vae.config.factor(),
         };
-        if !matches!(vae.config.image_channels, 1 | 3) {
-            return Err(format!("{} makes pictures that cannot be shown.", info.file));
-        }
-        let autoencoder = Autoencoder { vae, info, place: now.place.clone(), file };
-        if is_latent(&now.model.config) {
-            autoencoder.fits(&now.model.config)?;
-            self.has_room(now, Some(&autoencoder), 1)?;
-        }
+        let (place, file) = (now.place.clone(), file.clone());
+        let autoencoder = Autoencoder { vae, info, place, file };
         let event = Event::Autoencoder(autoencoder.info.clone());
         self.autoencoder.replace(Some(Rc::new(autoencoder)));
-        post(&event, None);
+        reply.post(&event, None);
         Ok(())
+    }
+
+    /// Checks that there is enough memory to open a file.
+    fn fits_in(&self, place: &Place, need: Need) -> Result<(), Trouble> {
+        let lack = self.room(place).lacks(need);
+        lack.map_or(Ok(()), |lack| Err(format!("It is too large to be used here. {lack}")))
+    }
+
+    /// Lets messages arrive. Returns whether one of them cancels the request.
+    async fn pause(&self, reply: Reply) -> Result<(), Stop> {
+        next_task().await;
+        if self.is_cancelled(reply) { Err(Stop::Cancelled) } else { Ok(()) }
+    }
+
+    /// Computes the size and the hash of a file.
+    async fn entry(&self, reply: Reply, name: String, file: &Blob) -> Result<Entry, Stop> {
+        const PART: u64 = 16 << 20;
+        let bytes = FileBytes::new(file)?;
+        let (total, mut hash) = (bytes.size(), Sha256::new());
+        let mut loaded = 0;
+        while loaded < total {
+            let end = total.min(loaded + PART);
+            hash.update(bytes.read(loaded..end).map_err(sentence)?);
+            loaded = end;
+            reply.post(&Event::Loading { loaded, total }, None);
+            self.pause(reply).await?;
+        }
+        Ok(Entry { file: name, bytes: total, sha256: hex(&hash.finalize()) })
     }
 
     /// Returns the autoencoder for a model's latents, if there is one. It is built again if the device
@@ -215,27 +275,18 @@ impl Worker {
         autoencoder: Option<&Autoencoder>,
         pictures: usize,
     ) -> Result<(), Trouble> {
-        let config = &loaded.model.config;
-        let parameters = loaded.model.network.parameter_count();
-        let mut need = Need::of(parameters, loaded.numbers.bytes(), config.largest_map(), pictures);
+        let mut need = self.need(loaded, pictures);
         if let Some(autoencoder) = autoencoder {
-            need = need.and(Autoencoder::need(&autoencoder.vae, config.image_shape()[1]));
+            let side = loaded.model.config.image_shape()[1];
+            need = need.and(Autoencoder::need(&autoencoder.vae.config, side));
         }
         self.room(&loaded.place).lacks(need).map_or(Ok(()), Err)
     }
-}
 
-/// Computes the size and the hash of a file.
-async fn entry(name: String, file: &Blob) -> Result<Entry, Trouble> {
-    const PART: u64 = 16 << 20;
-    let bytes = FileBytes::new(file)?;
-    let (total, mut hash) = (bytes.size(), Sha256::new());
-    let mut loaded = 0;
-    while loaded < total {
-        let end = total.min(loaded + PART);
-        hash.update(bytes.read(loaded..end).map_err(|why| format!("{name}: {why}."))?);
-        loaded = end;
-        post(&Event::Loading { loaded, total }, None);
+    /// Returns the memory that a number of pictures at a time take.
+    fn need(&self, loaded: &Loaded, pictures: usize) -> Need {
+        let parameters = loaded.model.network.parameter_count();
+        let largest = loaded.model.config.largest_map();
+        Need::of(parameters, loaded.numbers.bytes(), largest, pictures)
     }
-    Ok(Entry { file: name, bytes: total, sha256: hex(&hash.finalize()) })
 }

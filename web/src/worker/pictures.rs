@@ -1,4 +1,4 @@
-//! Sampling, and the attention of its steps.
+//! Sampling.
 
 use std::future::poll_fn;
 use std::ops::ControlFlow;
@@ -9,90 +9,26 @@ use burn::tensor::{Tensor, TensorData};
 use futures::future::{MaybeDone, maybe_done};
 use model::generate::{Reference, Start, generate_from};
 use model::image::from_bytes;
-use model::label::Label;
-use model::network::AttentionMaps;
 use model::noise::{between, start_noise};
 use model::picture::Rgb;
 use model::sampler::Evaluation;
 use model::vae::Tiling;
-use model::{Denoiser, Model};
 use web_time::Instant;
 
+use super::attention::Step;
 use super::browser;
 use super::files::Autoencoder;
-use super::{Loaded, Trouble, Worker, is_latent, milliseconds, post, sentence};
+use super::{Loaded, Reply, Trouble, Worker, is_latent, milliseconds, sentence};
 use crate::adapter::Backend;
-use crate::protocol::{Attended, Decoding, Evaluated, Event, Look, Noise, Order};
+use crate::protocol::{Decoding, Evaluated, Event, Noise, Order};
 use crate::testing::Fault;
 
 /// Maximum number of pictures at a time: more could exceed the size limit of a browser's buffers.
 const MOST_PICTURES: usize = 64;
 
-/// Maximum size of the attention maps that are kept, besides the last one. A map of 1024 tokens with
-/// 16 heads takes 64 MiB.
-const MAPS: usize = 256 << 20;
-
-/// The inputs of the network at a step.
-#[derive(Clone)]
-pub struct Step {
-    x: Tensor<4>,
-    pub sigma: f64,
-    labels: Vec<Label>,
-    silence_time: bool,
-}
-
-impl Step {
-    /// Returns the noisy picture with this number and the denoiser of its step; `None` if there is no
-    /// such picture.
-    pub fn picture<'a>(
-        &self,
-        model: &'a Model,
-        picture: usize,
-    ) -> Option<(Tensor<4>, Denoiser<'a>)> {
-        if picture >= self.x.dims()[0] {
-            return None;
-        }
-        let denoiser = Denoiser {
-            labels: self.labels.get(picture).cloned().into_iter().collect(),
-            silence_time: self.silence_time,
-            ..Denoiser::new(model)
-        };
-        Some((self.x.clone().narrow(0, picture, 1), denoiser))
-    }
-}
-
-/// The steps of a run.
-#[derive(Default)]
-pub struct Made {
-    /// The number of the run.
-    pub run: u64,
-    pub steps: Vec<Step>,
-}
-
-/// The attention maps of a block at a step, which stay on the device. The page is sent single rows.
-#[derive(Clone)]
-pub struct Maps {
-    /// The request that they were computed for. The token is ignored.
-    look: Look,
-    maps: AttentionMaps,
-    side: usize,
-}
-
-impl Maps {
-    /// Returns whether they include the answer to a request.
-    fn answer(&self, look: &Look) -> bool {
-        Look { token: self.look.token, ..*look } == self.look
-    }
-
-    /// Returns the size of the attention maps in bytes.
-    fn bytes(&self) -> usize {
-        4 * self.maps.weights.dims().iter().product::<usize>()
-    }
-}
-
 impl Worker {
     /// Makes the pictures of an order.
-    pub async fn generate(&self, run: u64, order: &Order, bytes: &[u8]) -> Result<(), Trouble> {
+    pub async fn generate(&self, reply: Reply, order: &Order, bytes: &[u8]) -> Result<(), Trouble> {
         let Some(loaded) = self.loaded.borrow().clone() else {
             return Err("No model is loaded yet.".into());
         };
@@ -107,7 +43,7 @@ impl Worker {
         // Guidance evaluates each picture twice.
         let at_once = if settings.guidance.is_some() { 2 * pictures } else { pictures };
         if let Err(message) = self.has_room(&loaded, autoencoder.as_deref(), at_once) {
-            post(&Event::TooMuch { message }, None);
+            reply.post(&Event::TooMuch { message }, None);
             return Ok(());
         }
         if let Some(Fault::Memory(most)) = self.fault.get()
@@ -115,7 +51,6 @@ impl Worker {
         {
             take_all_memory();
         }
-        self.cancelled.set(false);
         let started = Instant::now();
         let mut before = started;
         let mut counted = browser::gpu_work();
@@ -153,7 +88,7 @@ impl Worker {
                 Some(preview) => Some(preview.finish().await?),
                 None => None,
             };
-            if self.cancelled.get() {
+            if self.is_cancelled(reply) {
                 return Ok(ControlFlow::Break(()));
             }
             let now = browser::gpu_work();
@@ -162,7 +97,7 @@ impl Worker {
             // Until now, the page could ask for the attention of the previous run.
             if e.evaluation == 1 {
                 self.forget();
-                self.made.borrow_mut().run = run;
+                self.made.borrow_mut().run = reply.number;
             }
             let mut made = self.made.borrow_mut();
             if made.steps.len() == e.step {
@@ -173,27 +108,23 @@ impl Worker {
                     silence_time: settings.silence_time,
                 });
             }
-            if let Some((evaluated, pictures)) = ready {
-                let evaluated = Evaluated { milliseconds: milliseconds(before), ..evaluated };
-                before = Instant::now();
-                post(&Event::Evaluated(evaluated), Some(&pictures));
+            if let Some(preview) = ready {
+                preview.post(reply, &mut before);
             }
             Ok(ControlFlow::Continue(()))
         };
         let device = &loaded.place.device;
         let made = generate_from(&loaded.model, settings, start, device, on_step).await?;
         if let (Some(_), Some(preview)) = (&made, preview) {
-            let (evaluated, pictures) = preview.finish().await?;
-            let evaluated = Evaluated { milliseconds: milliseconds(before), ..evaluated };
-            post(&Event::Evaluated(evaluated), Some(&pictures));
+            preview.finish().await?.post(reply, &mut before);
         }
         let made = match (made, &autoencoder) {
-            (Some(latents), Some(autoencoder)) => self.decode(autoencoder, latents).await?,
+            (Some(latents), Some(autoencoder)) => self.decode(reply, autoencoder, latents).await?,
             (Some(pictures), None) => Some(rgb(pictures).await?),
             (None, _) => None,
         };
         match made {
-            None => post(&Event::Cancelled, None),
+            None => reply.post(&Event::Cancelled, None),
             Some((pictures, size)) => {
                 let done = Event::Done {
                     milliseconds: milliseconds(started),
@@ -202,7 +133,7 @@ impl Worker {
                     autoencoder: autoencoder.map(|autoencoder| autoencoder.info.sha256.clone()),
                     work,
                 };
-                post(&done, Some(&pictures));
+                reply.post(&done, Some(&pictures));
             }
         }
         Ok(())
@@ -213,20 +144,21 @@ impl Worker {
     /// `None` if the order was cancelled.
     async fn decode(
         &self,
+        reply: Reply,
         autoencoder: &Autoencoder,
         latents: Tensor<4>,
     ) -> Result<Option<(Vec<u8>, [usize; 2])>, Trouble> {
         let tiling = Tiling::default();
         let n = latents.dims()[0];
         let (mut bytes, mut size) = (Vec::new(), [0; 2]);
-        post(&Event::Decoding(Decoding { done: 0, of: 1 }), None);
+        reply.post(&Event::Decoding(Decoding { done: 0, of: 1 }), None);
         // Messages are sent and received while this waits.
         browser::next_task().await;
         for (i, latent) in latents.split(1, 0).into_iter().enumerate() {
             let on_step = async |done, of| -> Result<_, Trouble> {
-                post(&Event::Decoding(Decoding { done: i * of + done, of: n * of }), None);
+                reply.post(&Event::Decoding(Decoding { done: i * of + done, of: n * of }), None);
                 browser::next_task().await;
-                let stops = self.cancelled.get();
+                let stops = self.is_cancelled(reply);
                 Ok(if stops { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
             };
             let picture = autoencoder.vae.decode_tiled(latent, &tiling, on_step).await?;
@@ -247,73 +179,11 @@ impl Worker {
     }
 
     /// Loses the device, once.
-    fn lose_device(&self) {
+    pub fn lose_device(&self) {
         self.fault.set(None);
         if !browser::lose() {
             panic!("the device was lost on purpose");
         }
-    }
-
-    /// Forgets the steps of the last run.
-    pub fn forget(&self) {
-        *self.made.borrow_mut() = Made::default();
-        self.maps.borrow_mut().clear();
-    }
-
-    /// Computes the attention of a token and sends it to the page.
-    pub async fn attend(&self, look: Look) -> Result<(), Trouble> {
-        if self.fault.get() == Some(Fault::Rest) {
-            self.lose_device();
-        }
-        if self.made.borrow().run != look.run {
-            post(&Event::Gone { run: look.run }, None);
-            return Ok(());
-        }
-        let Maps { maps, side, .. } = self.maps_of(look)?;
-        let Some([window, row]) = look.row(side, maps.window) else {
-            return Err("The block has no such token.".into());
-        };
-        let heads = maps.weights.dims()[2];
-        // [1, windows, heads, N, N] -> [1, 1, heads, 1, N]
-        let weights = maps.weights.narrow(1, window, 1).narrow(3, row, 1);
-        let mut values = read(weights).await?;
-        // [1, heads, N, N] -> [1, heads, 1, N]
-        values.extend(read(maps.bias.narrow(2, row, 1)).await?);
-        let lengths = read(maps.lengths).await?;
-        let part = |i: usize| [lengths[i], lengths[i + 1], lengths[i + 2]];
-        let attended =
-            Attended { look, heads, side, window: maps.window, lengths: [part(0), part(3)] };
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        post(&Event::Attended(attended), Some(&bytes));
-        Ok(())
-    }
-
-    /// Returns the attention maps of a block at a step, by another forward pass unless they are still
-    /// there: moving the token takes none.
-    fn maps_of(&self, look: Look) -> Result<Maps, Trouble> {
-        let mut kept = self.maps.borrow_mut();
-        if let Some(place) = kept.iter().position(|maps| maps.answer(&look)) {
-            let maps = kept.remove(place);
-            kept.push(maps.clone());
-            return Ok(maps);
-        }
-        let step = self.made.borrow().steps.get(look.step).cloned();
-        let (Some(loaded), Some(step)) = (self.loaded.borrow().clone(), step) else {
-            return Err("There is no attention yet. Make a picture first.".into());
-        };
-        let blocks = loaded.model.network.blocks();
-        let picture = step.picture(&loaded.model, look.picture);
-        let (Some(block), Some((x, denoiser))) = (blocks.get(look.block), picture) else {
-            return Err("There is no such block or picture.".into());
-        };
-        let maps = denoiser.attention(x, &[step.sigma], look.block);
-        let maps = maps.ok_or("This block has no attention.")?;
-        let maps = Maps { look, maps, side: block.side };
-        kept.push(maps.clone());
-        while kept.len() > 1 && kept.iter().map(Maps::bytes).sum::<usize>() > MAPS {
-            kept.remove(0);
-        }
-        Ok(maps)
     }
 }
 
@@ -348,10 +218,25 @@ impl Preview {
     }
 
     /// Waits for the pictures.
-    async fn finish(mut self) -> Result<(Evaluated, Vec<u8>), Trouble> {
+    async fn finish(mut self) -> Result<Finished, Trouble> {
         self.pictures.as_mut().await;
-        let pictures = self.pictures.as_mut().take_output().expect("taken once")?;
-        Ok((self.evaluated, pictures.0))
+        let (pictures, _) = self.pictures.as_mut().take_output().expect("taken once")?;
+        Ok(Finished { evaluated: self.evaluated, pictures })
+    }
+}
+
+/// The pictures of an evaluation.
+struct Finished {
+    evaluated: Evaluated,
+    pictures: Vec<u8>,
+}
+
+impl Finished {
+    /// Sends them to the page, with the time since the ones `before`.
+    fn post(mut self, reply: Reply, before: &mut Instant) {
+        self.evaluated.milliseconds = milliseconds(*before);
+        *before = Instant::now();
+        reply.post(&Event::Evaluated(self.evaluated), Some(&self.pictures));
     }
 }
 

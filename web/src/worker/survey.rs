@@ -5,15 +5,15 @@ use model::Denoiser;
 use model::network::AttentionMaps;
 
 use super::pictures::read;
-use super::{Trouble, Worker, post};
+use super::{Reply, Trouble, Worker};
 use crate::protocol::{Event, Reading, Scan, Surveyed};
 
 impl Worker {
     /// Summarises the attention of all blocks at a step by two forward passes, one with the time token
     /// and one without, and sends it to the page.
-    pub async fn survey(&self, scan: Scan) -> Result<(), Trouble> {
+    pub async fn survey(&self, reply: Reply, scan: Scan) -> Result<(), Trouble> {
         if self.made.borrow().run != scan.run {
-            post(&Event::Gone { run: scan.run }, None);
+            reply.post(&Event::Gone { run: scan.run }, None);
             return Ok(());
         }
         let step = self.made.borrow().steps.get(scan.step).cloned();
@@ -40,7 +40,7 @@ impl Worker {
             passes.push(readings);
         }
         let blocks = passes[0].iter().zip(&passes[1]).map(|(on, off)| Some([(*on)?, (*off)?]));
-        post(&Event::Surveyed(Surveyed { scan, blocks: blocks.collect() }), None);
+        reply.post(&Event::Surveyed(Surveyed { scan, blocks: blocks.collect() }), None);
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use web_time::Instant;
 
 use super::browser::next_task;
-use super::{Trouble, Worker, milliseconds, post};
+use super::{Reply, Trouble, Worker, milliseconds};
 use crate::lesson::run::Training;
 use crate::lesson::{Learned, Lesson, MOST_STEPS};
 use crate::protocol::Event;
@@ -30,43 +30,42 @@ pub struct Pupil {
 
 impl Pupil {
     /// Sends the progress.
-    fn report(&mut self) {
+    fn report(&mut self, reply: Reply) {
         let learned = Learned {
             run: self.run,
             step: self.training.steps(),
             losses: std::mem::take(&mut self.losses),
             milliseconds: self.spent,
         };
-        post(&Event::Learned(learned), None);
+        reply.post(&Event::Learned(learned), None);
     }
 
     /// Makes samples and sends them.
-    async fn sample(&self) -> Result<(), Trouble> {
+    async fn sample(&self, reply: Reply) -> Result<(), Trouble> {
         let pictures = self.training.samples().await?;
-        post(&Event::Sampled { run: self.run, step: self.training.steps() }, Some(&pictures));
+        reply.post(&Event::Sampled { run: self.run, step: self.training.steps() }, Some(&pictures));
         Ok(())
     }
 }
 
 impl Worker {
     /// Begins a training run.
-    pub async fn train(&self, lesson: Lesson, bytes: &[u8]) -> Result<(), Trouble> {
+    pub async fn train(&self, reply: Reply, lesson: Lesson, bytes: &[u8]) -> Result<(), Trouble> {
         let (run, steps) = (lesson.run, lesson.steps);
         let training = Training::new(lesson, bytes)?;
         let pupil = Pupil { run, training, spent: 0.0, losses: Vec::new() };
-        pupil.sample().await?;
+        pupil.sample(reply).await?;
         self.pupil.replace(Some(pupil));
-        self.go_on(run, steps).await
+        self.go_on(reply, run, steps).await
     }
 
     /// Goes on with the training run, until it has taken this many steps or is stopped.
-    pub async fn go_on(&self, run: u64, steps: usize) -> Result<(), Trouble> {
-        self.cancelled.set(false);
+    pub async fn go_on(&self, reply: Reply, run: u64, steps: usize) -> Result<(), Trouble> {
         let mut last = Instant::now();
         let (mut reported, mut sampled, mut sampling) = (0.0, 0.0, 0.0);
         loop {
             let mut pupil = self.pupil_of(run)?;
-            let done = pupil.training.steps() >= steps.min(MOST_STEPS) || self.cancelled.get();
+            let done = pupil.training.steps() >= steps.min(MOST_STEPS) || self.is_cancelled(reply);
             if !done {
                 self.fail_in_training(pupil.training.steps());
                 pupil.losses.push(pupil.training.step()?);
@@ -75,17 +74,17 @@ impl Worker {
             pupil.spent += milliseconds(last);
             last = now;
             if done || pupil.spent - reported > REPORTS {
-                pupil.report();
+                pupil.report(reply);
                 reported = pupil.spent;
             }
             if done || pupil.spent - sampled > SAMPLES.max(SAMPLING * sampling) {
-                pupil.sample().await?;
+                pupil.sample(reply).await?;
                 sampling = milliseconds(last);
                 sampled = pupil.spent + sampling;
             }
             self.pupil.replace(Some(pupil));
             if done {
-                post(&Event::Paused { run }, None);
+                reply.post(&Event::Paused { run }, None);
                 return Ok(());
             }
             // Messages are received while this waits.
@@ -94,12 +93,12 @@ impl Worker {
     }
 
     /// Sends the weights file of the training run.
-    pub async fn weights(&self, run: u64) -> Result<(), Trouble> {
+    pub async fn weights(&self, reply: Reply, run: u64) -> Result<(), Trouble> {
         let pupil = self.pupil_of(run)?;
         let file = pupil.training.file(pupil.spent / 1e3).await;
         let step = pupil.training.steps();
         self.pupil.replace(Some(pupil));
-        post(&Event::Weights { run, step }, Some(&file?));
+        reply.post(&Event::Weights { run, step }, Some(&file?));
         Ok(())
     }
 

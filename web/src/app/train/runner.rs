@@ -4,11 +4,12 @@ use leptos::prelude::*;
 use model::picture::Rgb;
 use web_sys::{ErrorEvent, MessageEvent, Worker};
 
-use crate::app::engine::{faults, pictures, start_worker};
+use crate::app::engine::{faults, start_worker};
 use crate::lesson::curve::Curve;
 use crate::lesson::{Learned, Lesson, MOST_PICTURES, SIDE, STEPS, class_name};
 use crate::memory::is_shortage;
-use crate::protocol::{Event, Request, carry};
+use crate::protocol::{Event, Message, Report, Request, VERSION, carry};
+use crate::session::pictures;
 
 /// The activity of the worker that trains.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,6 +53,9 @@ pub struct Runner {
     generation: StoredValue<usize>,
     /// The number of the run. Messages about earlier runs are ignored.
     run: StoredValue<u64>,
+    /// The number of the last request, and of the last one to train.
+    number: StoredValue<u64>,
+    training: StoredValue<u64>,
     /// The bytes of the training pictures and the options, once the worker is there.
     waiting: StoredValue<Option<(Lesson, Vec<u8>)>>,
     /// What to do with the weights file.
@@ -89,6 +93,8 @@ impl Runner {
             worker: StoredValue::new_local(None),
             generation: StoredValue::new(0),
             run: StoredValue::new(0),
+            number: StoredValue::new(0),
+            training: StoredValue::new(0),
             waiting: StoredValue::new(None),
             wanted: StoredValue::new(None),
             examples: RwSignal::new(Vec::new()),
@@ -175,13 +181,13 @@ impl Runner {
         };
         self.phase.set(Phase::Running);
         self.said.set("Training has started.".into());
-        self.send(&Request::Train { lesson, fault: faults().fault }, Some(&bytes));
+        self.send(Request::Train { lesson, fault: faults().fault }, Some(&bytes));
     }
 
     /// Stops after the current step.
     pub fn stop(self) {
         self.phase.set(Phase::Stopping);
-        self.send(&Request::Cancel, None);
+        self.post(&Message { number: self.training.get_value(), request: Request::Cancel }, None);
     }
 
     /// Goes on with the run.
@@ -196,13 +202,13 @@ impl Runner {
         self.trouble.set(None);
         self.phase.set(Phase::Running);
         self.said.set("Training goes on.".into());
-        self.send(&Request::GoOn { run: self.run.get_value(), steps: target }, None);
+        self.send(Request::GoOn { run: self.run.get_value(), steps: target }, None);
     }
 
     /// Requests the weights file of the run.
     pub fn write(self, wanted: Use) {
         self.wanted.set_value(Some(wanted));
-        self.send(&Request::Weights { run: self.run.get_value() }, None);
+        self.send(Request::Weights { run: self.run.get_value() }, None);
     }
 
     fn start_worker(self) {
@@ -211,8 +217,9 @@ impl Runner {
         let generation = self.generation.get_value();
         let current = move || runner.generation.get_value() == generation;
         let on_message = move |message: MessageEvent| {
-            if let Some((event, bytes)) = carry::unpack(message.data()).filter(|_| current()) {
-                runner.heard(event, &bytes);
+            let message = carry::unpack::<Report>(message.data());
+            if let Some((report, bytes)) = message.filter(|_| current()) {
+                runner.heard(report.event, &bytes);
             }
         };
         let on_error = move |event: ErrorEvent| {
@@ -242,7 +249,11 @@ impl Runner {
             Event::Program { loaded, total } => {
                 self.phase.set(Phase::Loading(loaded as f64 / total.max(1) as f64));
             }
-            Event::Hello => self.send_lesson(),
+            Event::Hello { version } if version != VERSION => self.fail(
+                "This page and the program that trains are of different versions. Reload the page."
+                    .into(),
+            ),
+            Event::Hello { .. } => self.send_lesson(),
             Event::Learned(learned) if current(learned.run) => {
                 self.curve.update(|curve| {
                     learned.losses.iter().for_each(|loss| curve.push(*loss));
@@ -284,8 +295,16 @@ impl Runner {
         self.trouble.set(Some(message));
     }
 
-    fn send(self, request: &Request, bytes: Option<&[u8]>) {
-        let (message, moved) = carry::pack(request, bytes);
+    fn send(self, request: Request, bytes: Option<&[u8]>) {
+        self.number.update_value(|number| *number += 1);
+        if !matches!(request, Request::Weights { .. }) {
+            self.training.set_value(self.number.get_value());
+        }
+        self.post(&Message { number: self.number.get_value(), request }, bytes);
+    }
+
+    fn post(self, message: &Message, bytes: Option<&[u8]>) {
+        let (message, moved) = carry::pack(message, bytes);
         self.worker.with_value(|worker| {
             if let Some(worker) = worker {
                 // It fails only for values that cannot be cloned; text and bytes can.
