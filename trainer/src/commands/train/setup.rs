@@ -15,7 +15,7 @@ use super::saves::Saves;
 use super::session::{Intervals, Session};
 use crate::args::{TrainArgs, VaeArgs};
 use crate::config::TrainConfig;
-use crate::data::dataset::{Dataset, Opening};
+use crate::data::dataset::{Dataset, Difference, Opening};
 use crate::data::loader::Loader;
 use crate::learner::nodes::Nodes;
 use crate::learner::step::Learner;
@@ -181,19 +181,25 @@ fn describe_data(progress: &mut Progress, data: &Dataset, moved: bool) -> anyhow
     );
     let fingerprint = data.fingerprint();
     if let (Some(found), Some(known)) = (&fingerprint, &progress.fingerprint) {
-        let difference = match (found.images, known.images) {
-            (found, known) if found != known => format!("they are {found} images, not {known}"),
-            _ if found.sha256.is_none() || known.sha256.is_none() => {
-                "the names of the images, their order or their classes differ".into()
-            }
-            _ => "images, their order or their classes differ".into(),
-        };
-        ensure!(
-            found.matches(known),
-            "{}: not the data that this run was trained on so far: {difference}; start a new run, or \
-             use --data with the original data",
-            progress.config.data.display()
-        );
+        if let Some(difference) = found.difference(known) {
+            let difference = match difference {
+                Difference::Count => {
+                    format!("they are {} images, not {}", found.images, known.images)
+                }
+                Difference::Values => "images, their order or their classes differ".into(),
+                Difference::Names => {
+                    "the names of the images, their order or their classes differ".into()
+                }
+                Difference::Stored => {
+                    "images were replaced: the sizes or checksums of their files differ".into()
+                }
+            };
+            bail!(
+                "{}: not the data that this run was trained on so far: {difference}; start a new run, \
+                 or use --data with the original data",
+                progress.config.data.display()
+            );
+        }
     }
     if moved && progress.images > 0 && fingerprint.is_some() && progress.fingerprint.is_none() {
         warn("--data is not checked: the checkpoint is of a version without fingerprints of data");
