@@ -344,7 +344,7 @@ fn hash_of_stored(index: &Index) -> Option<String> {
     let known = |listed: &Listed| match listed.stored {
         Stored::Unknown => None,
         Stored::Size(size) => Some(("sizes", size)),
-        Stored::Page(size) => Some(("pages", size.into())),
+        Stored::Page(size) => Some(("pages", size)),
         Stored::Crc(crc) => Some(("crc32", crc.into())),
     };
     let (kind, _) = known(index.images.first()?)?;

@@ -25,8 +25,8 @@ pub enum Stored {
     Unknown,
     /// Number of bytes of its file.
     Size(u64),
-    /// Number of bytes of the compressed page that it is in.
-    Page(u32),
+    /// Number of bytes of the compressed page that it is in, with the values that the page refers to.
+    Page(u64),
     /// CRC-32 of its values.
     Crc(u32),
 }

@@ -3,7 +3,8 @@
 //! A column `image` or `img` has the bytes of PNG or JPEG files, alone or in a struct `{bytes, path}`. A
 //! column `label` or `fine_label` has numbers of classes, whose names are in the metadata `huggingface`.
 //!
-//! A column is stored in pages of mostly 1 MB or 100 images, each of which is decompressed as a whole. When
+//! A column is stored in pages of mostly 1 MB or 100 images, each of which is decompressed as a whole, with
+//! the dictionary that it may refer to, of mostly up to 1 MB. When
 //! a file is opened, only the headers of the pages and the labels are read. For an image, its page is read
 //! and decompressed, and the last pages stay in memory up to [`CACHE`]: one pass in order reads each page
 //! once, but in the random order of training about every image takes a page.
@@ -178,7 +179,7 @@ impl Found {
                 self.pages.push(ImagePage { place, chunk: self.chunks.len(), first, rows });
                 for row in row..row + rows {
                     let name = format!("{name}#{row}").into();
-                    let stored = Stored::Page(place.length());
+                    let stored = Stored::Page(chunk.stored(place));
                     self.images.push(Listed { name, class: None, problem: None, stored });
                 }
                 row += rows;

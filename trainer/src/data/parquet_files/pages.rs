@@ -47,14 +47,13 @@ pub struct Place {
     uncompressed: u32,
 }
 
-impl Place {
-    /// Returns the number of bytes in the file.
-    pub fn length(&self) -> u32 {
-        self.length
-    }
-}
-
 impl Chunk {
+    /// Returns the number of bytes in the file of a page and of the values that it refers to.
+    pub fn stored(&self, page: Place) -> u64 {
+        let dictionary = self.dictionary.map_or(0, |place| place.length);
+        u64::from(page.length) + u64::from(dictionary)
+    }
+
     /// Returns the memory in bytes for a page of `rows` values, with the values that it refers to.
     pub fn memory(&self, page: Place, rows: usize) -> u64 {
         let dictionary = self.dictionary.map_or(0, |place| place.uncompressed);

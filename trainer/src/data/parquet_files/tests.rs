@@ -290,9 +290,9 @@ fn files_of_pyarrow_are_read() {
         let names = if labelled { "cat dog fox" } else { "" };
         assert_eq!((images.len(), &*classes.names.join(" ")), (24, names), "{name}");
         assert_eq!(note.is_some(), name == "snappy", "{name}");
-        for i in 0..24 {
+        for (i, listed) in images.iter().enumerate() {
             let class = i as u32 * 7 % 3;
-            assert_eq!(images[i].class, labelled.then_some(class), "{name}: {i}");
+            assert_eq!(listed.class, labelled.then_some(class), "{name}: {i}");
             assert_eq!(source.image(i).expect("whole").rgb, want(class, i as u32), "{name}: {i}");
         }
     }
