@@ -27,7 +27,8 @@ mod with_the_feature {
 
     use std::collections::HashMap;
     use std::fs;
-    use std::io::Write;
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
     use std::path::{Path, PathBuf};
     use std::sync::{Arc, Mutex};
 
@@ -87,6 +88,54 @@ mod with_the_feature {
         port
     }
 
+    /// Starts the server with large files. It closes the connection after each answer, whole or not.
+    fn serve_store(
+        asked: Arc<Mutex<Vec<Asked>>>,
+        files: HashMap<String, Vec<u8>>,
+        fault: Arc<Mutex<Fault>>,
+    ) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("a connection");
+                let mut lines = BufReader::new(stream.try_clone().expect("the same")).lines();
+                let first = lines.next().expect("a request").expect("text");
+                let mut parts = first.split(' ');
+                let (method, path) =
+                    (parts.next().expect("a method"), parts.next().expect("a path"));
+                let headers: HashMap<String, String> = lines
+                    .map(|line| line.expect("text"))
+                    .take_while(|line| !line.is_empty())
+                    .filter_map(|line| {
+                        let (name, value) = line.split_once(": ")?;
+                        Some((name.to_ascii_lowercase(), value.to_string()))
+                    })
+                    .collect();
+                let of = |name: &str| headers.get(name).cloned();
+                let request = (method.into(), path.into(), of("range"), of("authorization"));
+                asked.lock().expect("no thread panicked").push(request);
+                let from = of("range").and_then(|range| {
+                    range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok()
+                });
+                let mut body = files[path.trim_start_matches('/')][from.unwrap_or(0)..].to_vec();
+                let length = body.len();
+                match *fault.lock().expect("no thread panicked") {
+                    Fault::None => {}
+                    Fault::Cut(at) => body.truncate(at),
+                    Fault::Flipped => body[length / 2] ^= 1,
+                }
+                let status = if from.is_some() { "206 Partial Content" } else { "200 OK" };
+                let head = format!(
+                    "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+                );
+                // It fails where the program has gone.
+                let _ = stream.write_all(&[head.as_bytes(), &body].concat());
+            }
+        });
+        port
+    }
+
     impl Hub {
         /// Serves files of the model repository `owner/repo` and the dataset repository `owner/data`, the
         /// latter ones by their paths after `datasets/`.
@@ -97,28 +146,7 @@ mod with_the_feature {
                 <(Arc<Mutex<Vec<Asked>>>, Arc<Mutex<Vec<Asked>>>)>::default();
             let fault = Arc::new(Mutex::new(Fault::None));
             let (stored, faulty) = (files.clone(), fault.clone());
-            let store = serve(asked_store.clone(), move |request| {
-                let bytes = stored[request.url().trim_start_matches('/')].clone();
-                let (_, _, range, _) = noted(&request);
-                let from = range.and_then(|range| {
-                    range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok()
-                });
-                let mut body = bytes[from.unwrap_or(0)..].to_vec();
-                let length = body.len();
-                match *faulty.lock().expect("no thread panicked") {
-                    Fault::None => {}
-                    Fault::Cut(at) => body.truncate(at),
-                    Fault::Flipped => body[length / 2] ^= 1,
-                }
-                let status = if from.is_some() { "206 Partial Content" } else { "200 OK" };
-                let mut writer = request.into_writer();
-                let head = format!(
-                    "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
-                );
-                let _ = writer.write_all(head.as_bytes());
-                let _ = writer.write_all(&body);
-                let _ = writer.flush();
-            });
+            let store = serve_store(asked_store.clone(), stored, faulty);
             let port = serve(asked.clone(), move |request| {
                 let answered = answer(&files, &request, store);
                 let empty = || Response::from_data(Vec::new()).with_status_code(404);
