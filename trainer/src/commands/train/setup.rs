@@ -180,26 +180,24 @@ fn describe_data(progress: &mut Progress, data: &Dataset, moved: bool) -> anyhow
         progress.config.data.display()
     );
     let fingerprint = data.fingerprint();
-    if let (Some(found), Some(known)) = (&fingerprint, &progress.fingerprint) {
-        if let Some(difference) = found.difference(known) {
-            let difference = match difference {
-                Difference::Count => {
-                    format!("they are {} images, not {}", found.images, known.images)
-                }
-                Difference::Values => "images, their order or their classes differ".into(),
-                Difference::Names => {
-                    "the names of the images, their order or their classes differ".into()
-                }
-                Difference::Stored => {
-                    "images were replaced: the sizes or checksums of their files differ".into()
-                }
-            };
-            bail!(
-                "{}: not the data that this run was trained on so far: {difference}; start a new run, \
-                 or use --data with the original data",
-                progress.config.data.display()
-            );
-        }
+    if let (Some(found), Some(known)) = (&fingerprint, &progress.fingerprint)
+        && let Some(difference) = found.difference(known)
+    {
+        let difference = match difference {
+            Difference::Count => format!("they are {} images, not {}", found.images, known.images),
+            Difference::Values => "images, their order or their classes differ".into(),
+            Difference::Names => {
+                "the names of the images, their order or their classes differ".into()
+            }
+            Difference::Stored => {
+                "images were replaced: the sizes or checksums of their files differ".into()
+            }
+        };
+        bail!(
+            "{}: not the data that this run was trained on so far: {difference}; start a new run, or \
+             use --data with the original data",
+            progress.config.data.display()
+        );
     }
     if moved && progress.images > 0 && fingerprint.is_some() && progress.fingerprint.is_none() {
         warn("--data is not checked: the checkpoint is of a version without fingerprints of data");
