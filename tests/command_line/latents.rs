@@ -444,3 +444,78 @@ fn latents_are_trained_on_and_sampled_with_guidance() {
     fs::write(&latents, &bytes[..bytes.len() - 7]).expect("cut");
     refused(&from[2..], "it may be truncated");
 }
+
+/// Files of a limited size are parts of the same dataset, and an interruption changes nothing.
+#[test]
+fn pictures_are_encoded_to_files_of_a_limited_size() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let [vae, sizes, pictures] = small_autoencoder_and_pictures(folder.path());
+    let path = |name: &str| folder.path().join(name);
+    let encode = |output: &str, more: &[&str]| {
+        let data = ["data", "encode", "--data", text(&pictures), "--size", "32"];
+        let vae = ["--vae", text(&vae), "--vae-config", text(&sizes), "--batch", "3"];
+        let output = path(output);
+        let args = [&data[..], &vae, &["-o", text(&output)], more].concat();
+        let output = trainer().args(args).output().expect("it runs");
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).expect("text");
+        (output.status.code(), said)
+    };
+    let works = |output: &str, more: &[&str]| {
+        let (code, said) = encode(output, more);
+        assert_eq!(code, Some(0), "{said}");
+        said
+    };
+    works("whole.latents", &[]);
+    // The moments of an image take 4 KB.
+    let limit = 40_000;
+    let said = works("parts", &["--shard-size", &limit.to_string()]);
+    let names = |folder: &Path| {
+        let entries = fs::read_dir(folder).expect("a folder");
+        let mut names: Vec<String> =
+            entries.map(|e| e.expect("entry").file_name().into_string().expect("text")).collect();
+        names.sort();
+        names
+    };
+    let parts = names(&path("parts"));
+    let want = [
+        "part-00001-of-00003.latents",
+        "part-00002-of-00003.latents",
+        "part-00003-of-00003.latents",
+    ];
+    assert_eq!(parts, want);
+    assert!(said.contains("of 24 images in 3 files"), "{said}");
+    for name in &parts {
+        let size = fs::metadata(path("parts").join(name)).expect("there").len();
+        assert!((limit / 2..=limit).contains(&size), "{name}: {size} bytes");
+    }
+    let moments = |path: &Path| Tensors::open(path).get("moments").1;
+    let joined: Vec<f64> =
+        parts.iter().flat_map(|name| moments(&path("parts").join(name))).collect();
+    assert_close("moments", &joined, &moments(&path("whole.latents")), 1e-6);
+    assert!(run(&["data", "check", text(&path("parts"))]).contains("latents     24,"));
+
+    // Interrupted in the second file.
+    let bytes = |folder: &str, name: &str| fs::read(path(folder).join(name)).expect("there");
+    fs::create_dir(path("again")).expect("made");
+    fs::write(path("again").join(&parts[0]), bytes("parts", &parts[0])).expect("written");
+    let second = bytes("parts", &parts[1]);
+    let partial = path("again").join(format!("{}.partial", parts[1]));
+    fs::write(&partial, &second[..second.len() - 20]).expect("written");
+    let said = works("again", &["--shard-size", &limit.to_string()]);
+    assert!(said.contains("resuming after 8 images"), "{said}");
+    assert_eq!(names(&path("again")), parts);
+    for name in &parts {
+        assert!(bytes("again", name) == bytes("parts", name), "{name} differs");
+    }
+    assert!(works("again", &["--shard-size", "40000"]).contains("these 24 images"));
+
+    for (output, more, message) in [
+        ("parts", &["--shard-size", "20000"][..], "is of another encoding than this one in"),
+        ("other", &["--shard-size", "100"], "a file with one image takes"),
+        ("whole.latents", &["--shard-size", "1MB"], "cannot make the folder"),
+    ] {
+        let (code, said) = encode(output, more);
+        assert!(code == Some(1) && said.contains(message), "{more:?}: {said}");
+    }
+    assert_eq!(encode("other", &["--shard-size", "1MB", "--shard", "1/2"]).0, Some(2));
+}

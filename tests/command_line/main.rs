@@ -7,6 +7,7 @@ mod compare;
 mod data;
 mod earlier;
 mod errors;
+mod hub;
 mod latents;
 mod many;
 mod memory;

@@ -71,6 +71,47 @@ fn write_tar(path: &Path, pictures: &[(String, Vec<u8>)]) {
     fs::write(path, tar).expect("written");
 }
 
+/// Writes pictures of a class as a Parquet file, with a page for every few of them.
+fn write_parquet(path: &Path, pictures: &[(String, Vec<u8>)]) {
+    use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
+    use parquet::file::metadata::KeyValue;
+    use parquet::file::properties::WriterProperties;
+    use parquet::file::writer::SerializedFileWriter;
+    use parquet::schema::parser::parse_message_type;
+    let schema = "message m {
+        optional group image { optional binary bytes; optional binary path (utf8); }
+        optional int64 label;
+    }";
+    let schema = parse_message_type(schema).expect("a schema").into();
+    let names = r#"{"info": {"features": {"label": {"names": ["cats", "dogs"]}}}}"#;
+    let names = KeyValue::new("huggingface".to_string(), names.to_string());
+    let properties = WriterProperties::builder()
+        .set_data_page_row_count_limit(5)
+        .set_write_batch_size(1)
+        .set_dictionary_enabled(false)
+        .set_compression(parquet::basic::Compression::SNAPPY)
+        .set_key_value_metadata(Some(vec![names]))
+        .build();
+    let file = File::create(path).expect("made");
+    let mut file = SerializedFileWriter::new(file, schema, properties.into()).expect("made");
+    let files: Vec<ByteArray> = pictures.iter().map(|(_, bytes)| bytes.clone().into()).collect();
+    let labels: Vec<i64> =
+        pictures.iter().map(|(name, _)| i64::from(name.starts_with("dogs"))).collect();
+    let mut group = file.next_row_group().expect("made");
+    let levels = |level| vec![level; pictures.len()];
+    let mut column = group.next_column().expect("made").expect("the images");
+    column.typed::<ByteArrayType>().write_batch(&files, Some(&levels(2)), None).expect("written");
+    column.close().expect("written");
+    let mut column = group.next_column().expect("made").expect("the paths");
+    column.typed::<ByteArrayType>().write_batch(&[], Some(&levels(1)), None).expect("written");
+    column.close().expect("written");
+    let mut column = group.next_column().expect("made").expect("the classes");
+    column.typed::<Int64Type>().write_batch(&labels, Some(&levels(1)), None).expect("written");
+    column.close().expect("written");
+    group.close().expect("written");
+    file.close().expect("written");
+}
+
 /// Writes an `--options` file of a very small network of two classes.
 fn options(folder: &Path) -> String {
     let path = folder.join("options.json");
@@ -110,8 +151,15 @@ fn every_format_gives_the_same_run_whether_in_memory_or_not() {
     fs::create_dir(path("shards")).expect("made");
     write_tar(&path("shards/000.tar"), &pictures[..10]);
     write_tar(&path("shards/001.tar"), &pictures[10..]);
+    write_parquet(&path("one.parquet"), &pictures);
+    fs::create_dir_all(path("parquet/data")).expect("made");
+    write_parquet(&path("parquet/data/train-00000-of-00002.parquet"), &pictures[..10]);
+    write_parquet(&path("parquet/data/train-00001-of-00002.parquet"), &pictures[10..]);
+    write_parquet(&path("parquet/data/test-00000-of-00001.parquet"), &pictures[..2]);
     let want = train(folder.path(), "memory", &path("folder"), &[]);
-    for name in ["folder", "stored.zip", "deflated.zip", "one.tar", "shards"] {
+    let formats =
+        ["folder", "stored.zip", "deflated.zip", "one.tar", "shards", "one.parquet", "parquet"];
+    for name in formats {
         let more = ["--data-memory", FEW, "--validate", "0"];
         let found = train(folder.path(), name, &path(name), &more);
         assert!(found == want, "{name}");
@@ -120,7 +168,11 @@ fn every_format_gives_the_same_run_whether_in_memory_or_not() {
             assert!(said.contains(part), "{name}: {said:?} does not say {part:?}");
         }
     }
-    assert!(train(folder.path(), "tar in memory", &path("one.tar"), &[]) == want);
+    for name in ["one.tar", "parquet"] {
+        assert!(train(folder.path(), &format!("{name} in memory"), &path(name), &[]) == want);
+    }
+    let said = run(&["data", "check", text(&path("parquet"))]);
+    assert!(said.contains("read        the split `train`; 1 file of test left out"), "{said}");
 
     // A run can be resumed with more or less memory, but not on other data.
     let resume = |out: &str, duration, memory| -> Vec<String> {
@@ -133,11 +185,76 @@ fn every_format_gives_the_same_run_whether_in_memory_or_not() {
         latest(&only_run(&path("runs").join(out)))
     };
     assert!(go_on("memory", "64", "0") == go_on("folder", "64", "1GB"));
-    assert!(go_on("memory", "80", "1GB") == go_on("folder", "80", FEW));
+    let want = go_on("memory", "80", "1GB");
+    assert!(go_on("folder", "80", FEW) == want);
+    go_on("parquet", "64", "0");
+    assert!(go_on("parquet", "80", FEW) == want);
     fs::rename(path("folder/cats/03.png"), path("folder/cats/3.png")).expect("renamed");
     let args = resume("folder", "96", "0");
     let error = fails(&args.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(error.contains("not the data that this run was trained on so far"), "{error}");
+}
+
+/// Images that are not in memory are not read when a run is resumed.
+#[test]
+fn replaced_images_are_noticed_by_their_sizes() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let pictures = pictures(&[(32, 32)]);
+    let path = |name: &str| folder.path().join(name);
+    let mut replaced = pictures.clone();
+    replaced[3].1 = picture(32, ImageFormat::Png);
+    assert_ne!(replaced[3].1.len(), pictures[3].1.len());
+    write_folder(&path("folder"), &pictures);
+    write_zip(&path("data.zip"), &pictures, CompressionMethod::Deflated);
+    write_parquet(&path("data.parquet"), &pictures);
+    for name in ["folder", "data.zip", "data.parquet"] {
+        train(folder.path(), name, &path(name), &["--data-memory", "0"]);
+    }
+    write_folder(&path("folder"), &replaced);
+    write_zip(&path("data.zip"), &replaced, CompressionMethod::Deflated);
+    write_parquet(&path("data.parquet"), &replaced);
+    for name in ["folder", "data.zip", "data.parquet"] {
+        let run_folder = only_run(&path("runs").join(name));
+        let args = ["train", "--resume", text(&run_folder), "--grid", "0", "--duration", "48"];
+        let error = fails(&[&args[..], &["--data-memory", "0"]].concat());
+        assert!(error.contains("images were replaced: the sizes or checksums"), "{name}: {error}");
+    }
+    // The same images in an archive of another format are the same data, whatever is known of them.
+    write_zip(&path("same.zip"), &pictures, CompressionMethod::Stored);
+    let run_folder = only_run(&path("runs/folder"));
+    let args = ["train", "--resume", text(&run_folder), "--grid", "0", "--duration", "48"];
+    run(&[&args[..], &["--data-memory", "0", "--data", text(&path("same.zip"))]].concat());
+}
+
+/// The images of a CIFAR archive take 31 MB as they are unpacked.
+#[cfg(target_os = "linux")]
+#[test]
+fn archives_of_cifar_take_little_memory() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let write = |name: &str, batches: usize| {
+        let path = folder.path().join(name);
+        let file = File::create(&path).expect("made");
+        let mut gz = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+        let record = |i: u32| [&[(i % 10) as u8][..], &[7; 3_072]].concat();
+        let batch: Vec<u8> = (0..10_000).flat_map(record).collect();
+        for number in 1..=batches {
+            let name = format!("cifar-10-batches-bin/data_batch_{number}.bin");
+            gz.write_all(&member(&name, &batch)).expect("written");
+        }
+        gz.write_all(&[0; 1_024]).expect("written");
+        gz.finish().expect("written");
+        path
+    };
+    let options = options(folder.path());
+    let train = |data: &Path| {
+        let out = folder.path().join("runs");
+        let args = ["train", "--preset", "tiny", "--options", &options, "--data", text(data)];
+        let rest = ["--data-memory", "1MB", "--grid", "0", "--duration", "8", "--out", text(&out)];
+        peak(&[&args[..], &rest].concat())
+    };
+    // Of five batches, 123 MB more would be in memory.
+    let [one, five] = [write("one.tar.gz", 1), write("five.tar.gz", 5)].map(|path| train(&path));
+    assert!(five < one + 60, "{five} MB, but {one} MB for one batch");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod config;
 mod data;
 mod device;
 mod files;
+mod hub;
 mod learner;
 mod logging;
 mod memory;
@@ -40,7 +41,17 @@ fn main() -> ExitCode {
     memory::keep_freed_memory();
     memory::explain_out_of_memory();
     logging::start();
-    let result = match Args::read(std::env::args_os()).command.unwrap_or_default() {
+    let command = Args::read(std::env::args_os()).command.unwrap_or_default();
+    run(command).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs a command.
+fn run(mut command: Command) -> anyhow::Result<ExitCode> {
+    command.resolve_links()?;
+    match command {
         Command::Train(args) => train::run(args),
         Command::Sample(args) => sample::run(args),
         Command::Export(args) => export::run(args).map(|()| ExitCode::SUCCESS),
@@ -78,9 +89,5 @@ fn main() -> ExitCode {
         Command::Data(DataCommand::Fetch(args)) => {
             datasets::fetch::run(args).map(|()| ExitCode::SUCCESS)
         }
-    };
-    result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
-        ExitCode::FAILURE
-    })
+    }
 }

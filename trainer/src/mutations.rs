@@ -150,6 +150,18 @@ fn archives_of_cifar() {
     });
 }
 
+/// Files that PyArrow wrote: with the defaults, with dictionaries and pages of version 2, and plain ones.
+#[test]
+fn parquet_files() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("x.parquet");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/parquet");
+    let names = ["snappy/data/train-00000-of-00002", "zstd/train", "plain/x"];
+    let valid = names
+        .map(|name| std::fs::read(golden.join(format!("{name}.parquet"))).expect("a golden file"));
+    check(&valid, 3_000, (64, MB), |bytes| read_images(&path, bytes));
+}
+
 #[test]
 fn latent_datasets() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -17,8 +17,8 @@ use shell::{cargo, output, run};
 use site::Options;
 
 /// The features of all builds of the workspace, so that nothing is built twice: the trainer with
-/// image quality metrics.
-const FEATURES: [&str; 2] = ["--features", "trainer/metrics"];
+/// image quality metrics and links to the Hugging Face Hub.
+const FEATURES: [&str; 2] = ["--features", "trainer/metrics,trainer/hub"];
 
 const USAGE: &str = "\
 cargo xtask check      the fast checks: formatting, clippy, unit tests, documentation

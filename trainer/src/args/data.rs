@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::compute::DeviceArgs;
-use super::parse::{Shard, shard};
+use super::parse::{Shard, bytes, shard};
 use super::weights::PrecisionKind;
 
 #[derive(Subcommand)]
@@ -25,8 +25,8 @@ pub enum DataCommand {
 /// Flags of `trainer data check`.
 #[derive(Args, Clone)]
 pub struct CheckArgs {
-    /// Folder or zip of PNG or JPEG files, WebDataset's tar files (one, or a folder of them), CIFAR-10
-    /// archive, latent dataset (a file, or the folder of its parts), or `emoji` for the embedded emoji
+    /// Folder or zip of PNG or JPEG files, WebDataset's tar files or Parquet files of Hugging Face
+    /// datasets (one, or a folder of them), CIFAR-10 archive, latent dataset (a file, or the folder of its parts), or `emoji` for the embedded emoji
     /// dataset.
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
@@ -51,8 +51,8 @@ pub struct FetchArgs {
 /// Flags of `trainer data encode`.
 #[derive(Args, Clone)]
 pub struct EncodeArgs {
-    /// Folder or zip of PNG or JPEG files, WebDataset's tar files (one, or a folder of them), CIFAR-10
-    /// archive, or `emoji` for the embedded emoji dataset.
+    /// Folder or zip of PNG or JPEG files, WebDataset's tar files or Parquet files of Hugging Face
+    /// datasets (one, or a folder of them), CIFAR-10 archive, or `emoji` for the embedded emoji dataset.
     #[arg(long, value_name = "PATH")]
     pub data: PathBuf,
     /// Autoencoder that encodes the images.
@@ -69,8 +69,8 @@ pub struct EncodeArgs {
     /// Images of other sizes are center-cropped to a square and resized.
     #[arg(long, value_name = "PIXELS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub size: u32,
-    /// Latent dataset to write.
-    #[arg(long, short, value_name = "FILE")]
+    /// Latent dataset to write: a file, or with --shard-size a folder.
+    #[arg(long, short, value_name = "FILE|FOLDER")]
     pub output: PathBuf,
     /// Number format of the latents.
     ///
@@ -83,6 +83,11 @@ pub struct EncodeArgs {
     /// *.latents, into one folder, and use the folder as the dataset.
     #[arg(long, value_name = "PART/PARTS", value_parser = shard)]
     pub shard: Option<Shard>,
+    /// Write files of at most this size, such as 2GB, to the folder OUTPUT.
+    ///
+    /// The folder is the dataset. An interrupted encoding continues with the file that is not complete.
+    #[arg(long, value_name = "BYTES", value_parser = bytes, conflicts_with = "shard")]
+    pub shard_size: Option<u64>,
     /// Overwrite an existing file, or a partial file of another encoding.
     #[arg(long)]
     pub overwrite: bool,

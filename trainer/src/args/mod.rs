@@ -4,6 +4,7 @@ mod compare;
 mod compute;
 mod data;
 mod defaults;
+mod links;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod parse;

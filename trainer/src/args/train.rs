@@ -85,9 +85,11 @@ pub struct TrainArgs {
 pub struct RecipeArgs {
     /// Training data.
     ///
-    /// A folder or zip of PNG or JPEG files, WebDataset's tar files (one, or a folder of them), a
-    /// CIFAR-10 archive, a latent dataset (a file, or the folder of its parts), or `emoji` for the
-    /// embedded emoji dataset, which is the default. With --resume, the new place of the same data.
+    /// A folder or zip of PNG or JPEG files, WebDataset's tar files or Parquet files of Hugging Face
+    /// datasets (one, or a folder of them), a CIFAR-10 archive, a latent dataset (a file, or the folder
+    /// of its parts), a link hf://datasets/OWNER/REPO/PATH to the Hugging Face Hub (with the crate
+    /// feature `hub`), or `emoji` for the embedded emoji dataset, which is the default. With --resume,
+    /// the new place of the same data.
     #[arg(help_heading = DATA, long, value_name = "PATH")]
     pub data: Option<PathBuf>,
     /// Center-crop images of other sizes to a square, and resize them to the model's resolution.

@@ -262,7 +262,7 @@ fn nearest_images(
     }
     let data = Dataset::open(path, &config.model, config.resize)?;
     let progress = &checkpoint.progress;
-    let differs = |known| data.fingerprint().is_some_and(|found| !found.matches(known));
+    let differs = |known| data.fingerprint().is_some_and(|found| found.difference(known).is_some());
     if progress.fingerprint.as_ref().is_some_and(differs) {
         bail!("the data at {} is not that of the run", path.display());
     }

@@ -4,15 +4,17 @@
 //! instructions are skipped, and only the labels and the image data are extracted.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
 
+use flate2::Crc;
 use flate2::read::GzDecoder;
 
 use super::decode::DecodedImage;
 use super::error::DataError;
-use super::item::{Index, Listed};
+use super::item::{Index, Listed, Stored};
 use super::source::{Format, Source};
+use crate::files::at::Bytes;
 
 const SIDE: usize = 32;
 const PIXELS: usize = SIDE * SIDE;
@@ -20,7 +22,7 @@ const PIXELS: usize = SIDE * SIDE;
 const BYTES: usize = 3 * PIXELS;
 
 /// Maximum size of a file in the archive. A batch file has 30 MB.
-const MAX_FILE: u64 = 256 << 20;
+const MAX_FILE: u64 = 64 << 20;
 
 const CLASSES: [&str; 10] =
     ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
@@ -34,10 +36,13 @@ pub const FORMAT: Format = Format {
     },
 };
 
-/// The training images, all of which are in memory: a place in a compressed archive cannot be read
-/// without all before it.
+/// The training images. They are unpacked to a temporary file, since a place in a compressed archive cannot
+/// be read without all before it. One file of the archive is in memory at a time.
 struct Cifar {
-    images: Vec<DecodedImage>,
+    /// The colour planes of all images, in the order of the archive.
+    planes: Bytes,
+    /// Offset of each image in the file.
+    offsets: Vec<u64>,
     index: Index,
 }
 
@@ -47,19 +52,36 @@ impl Source for Cifar {
     }
 
     fn image(&self, i: usize) -> Result<DecodedImage, String> {
-        Ok(self.images[i].clone())
+        let planes = self.planes.read(self.offsets[i], BYTES);
+        let planes = planes.map_err(|e| format!("the temporary file cannot be read ({e})"))?;
+        let rgb = (0..BYTES).map(|i| planes[i % 3 * PIXELS + i / 3]).collect();
+        Ok(DecodedImage { width: SIDE, height: SIDE, rgb })
     }
 
-    fn size(&self, i: usize) -> Result<[usize; 2], String> {
-        Ok([self.images[i].width, self.images[i].height])
+    fn size(&self, _: usize) -> Result<[usize; 2], String> {
+        Ok([SIDE; 2])
     }
 }
+
+/// The images of a file of the archive: their classes, and their colour planes.
+type Batch<'a> = Vec<(u8, &'a [u8])>;
 
 /// Reads the training images of the Python or the binary version.
 fn read(path: &Path) -> Result<Cifar, DataError> {
     let file = File::open(path).map_err(|e| DataError::io(path, e))?;
     let mut tar = tar::Archive::new(GzDecoder::new(file));
-    let mut batches = Vec::new();
+    let unpacked = |e: std::io::Error| {
+        let folder = std::env::temp_dir();
+        let reason = "the variable TMPDIR chooses another folder";
+        DataError::archive(
+            path,
+            format!("cannot be unpacked to {} ({e}); {reason}", folder.display()),
+        )
+    };
+    let mut planes = tempfile::tempfile().map_err(unpacked)?;
+    let mut offset = 0;
+    // Classes, offsets and checksums of images by the names of their files.
+    let mut batches: Vec<(String, Vec<(u8, u64, u32)>)> = Vec::new();
     let damaged = |e: std::io::Error| DataError::archive(path, format!("damaged ({e})"));
     for entry in tar.entries().map_err(damaged)? {
         let entry = entry.map_err(damaged)?;
@@ -80,8 +102,16 @@ fn read(path: &Path) -> Result<Cifar, DataError> {
         } else {
             pickled(&bytes)
         };
-        let images =
+        let parsed =
             parsed.map_err(|reason| DataError::archive(path, format!("{name}: {reason}")))?;
+        let mut images = Vec::with_capacity(parsed.len());
+        for (class, image) in parsed {
+            planes.write_all(image).map_err(unpacked)?;
+            let mut crc = Crc::new();
+            crc.update(image);
+            images.push((class, offset, crc.sum()));
+            offset += BYTES as u64;
+        }
         batches.push((file, images));
     }
     if batches.is_empty() {
@@ -92,49 +122,38 @@ fn read(path: &Path) -> Result<Cifar, DataError> {
     }
     batches.sort_by(|a, b| a.0.cmp(&b.0));
     let classes = CLASSES.map(String::from).to_vec().into();
-    let mut cifar = Cifar { images: Vec::new(), index: Index { images: Vec::new(), classes } };
+    let mut index = Index { images: Vec::new(), classes, note: None };
+    let mut offsets = Vec::new();
     for (file, images) in batches {
-        for (i, (class, image)) in images.into_iter().enumerate() {
-            let name = format!("{file}#{i}").into();
-            cifar.index.images.push(Listed { name, class: Some(class), problem: None });
-            cifar.images.push(image);
+        for (i, (class, offset, crc)) in images.into_iter().enumerate() {
+            let (name, class) = (format!("{file}#{i}").into(), Some(class.into()));
+            index.images.push(Listed { name, class, problem: None, stored: Stored::Crc(crc) });
+            offsets.push(offset);
         }
     }
-    Ok(cifar)
+    Ok(Cifar { planes: Bytes::File(planes), offsets, index })
 }
 
-/// Makes images from classes and colour planes.
-fn images(classes: &[u8], planes: &[u8]) -> Result<Vec<(u32, DecodedImage)>, String> {
-    if planes.len() != classes.len() * BYTES {
-        return Err(format!("{} labels and {} bytes of images", classes.len(), planes.len()));
+/// Checks classes.
+fn check_classes(images: Batch) -> Result<Batch, String> {
+    match images.iter().find(|(class, _)| usize::from(*class) >= CLASSES.len()) {
+        Some((class, _)) => Err(format!("invalid label {class}, not 0 to 9")),
+        None => Ok(images),
     }
-    classes
-        .iter()
-        .zip(planes.chunks_exact(BYTES))
-        .map(|(&class, planes)| {
-            if usize::from(class) >= CLASSES.len() {
-                return Err(format!("invalid label {class}, not 0 to 9"));
-            }
-            let rgb = (0..BYTES).map(|i| planes[i % 3 * PIXELS + i / 3]).collect();
-            Ok((class.into(), DecodedImage { width: SIDE, height: SIDE, rgb }))
-        })
-        .collect()
 }
 
 /// Parses a batch of the binary version: records of a label and an image.
-fn binary(bytes: &[u8]) -> Result<Vec<(u32, DecodedImage)>, String> {
+fn binary(bytes: &[u8]) -> Result<Batch<'_>, String> {
     if bytes.is_empty() || !bytes.len().is_multiple_of(1 + BYTES) {
         return Err(format!("{} bytes are not a whole number of records; truncated?", bytes.len()));
     }
     let records = bytes.chunks_exact(1 + BYTES);
-    let classes: Vec<u8> = records.clone().map(|record| record[0]).collect();
-    let planes: Vec<u8> = records.flat_map(|record| &record[1..]).copied().collect();
-    images(&classes, &planes)
+    check_classes(records.map(|record| (record[0], &record[1..])).collect())
 }
 
 /// Parses a batch of the Python version: a pickled dictionary with `labels`, a list of small
 /// integers, and `data`, an array whose bytes are one long string in the pickle.
-fn pickled(bytes: &[u8]) -> Result<Vec<(u32, DecodedImage)>, String> {
+fn pickled(bytes: &[u8]) -> Result<Batch<'_>, String> {
     let mut data: Option<&[u8]> = None;
     let mut labels = Vec::new();
     let mut key: &[u8] = b"";
@@ -153,7 +172,11 @@ fn pickled(bytes: &[u8]) -> Result<Vec<(u32, DecodedImage)>, String> {
             Step::Small(_) | Step::Other => {}
         }
     }
-    images(&labels, data.ok_or("no image array")?)
+    let planes = data.ok_or("no image array")?;
+    if planes.len() != labels.len() * BYTES {
+        return Err(format!("{} labels and {} bytes of images", labels.len(), planes.len()));
+    }
+    check_classes(labels.into_iter().zip(planes.chunks_exact(BYTES)).collect())
 }
 
 /// A pickle instruction, as far as it matters here.
@@ -264,7 +287,6 @@ impl<'a> Iterator for Pickle<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
     /// `n` images whose bytes depend on their positions.
     fn planes(n: usize) -> Vec<u8> {
@@ -332,13 +354,17 @@ mod tests {
             ("cifar-10-batches-bin/batches.meta.txt", b"airplane".to_vec()),
         ]);
         let [a, b] = [python, binary].map(|file| read(file.path()).expect("a good archive"));
-        assert_eq!((a.images.len(), b.images.len()), (15, 15));
-        for (i, (pa, pb)) in a.images.iter().zip(&b.images).enumerate() {
-            let [class, other] = [&a, &b].map(|cifar| cifar.index.images[i].class);
-            assert_eq!((class, &pa.rgb), (other, &pb.rgb));
+        assert_eq!((a.index.images.len(), b.index.images.len()), (15, 15));
+        for i in 0..15 {
+            let [one, other] = [&a, &b].map(|cifar| {
+                let Listed { class, stored, .. } = cifar.index.images[i];
+                (class, stored, cifar.image(i).expect("unpacked").rgb)
+            });
+            assert_eq!(one, other);
         }
         // The second pixel's green is byte PIXELS + 1 of the planes.
-        assert_eq!(a.images[0].rgb[4], planes(1)[PIXELS + 1]);
+        assert_eq!(a.image(0).expect("unpacked").rgb[4], planes(1)[PIXELS + 1]);
+        assert_eq!(a.image(0).expect("unpacked").rgb, a.image(12).expect("unpacked").rgb);
         assert_eq!(a.index.images[11].class, Some(1));
     }
 

@@ -11,7 +11,7 @@ use model::card::ClassGroup;
 use serde::Deserialize;
 
 use super::error::DataError;
-use super::item::{Classes, Index, Listed};
+use super::item::{Classes, Index, Listed, Stored};
 
 /// Name of the file with classes.
 pub const FILE: &str = "dataset.json";
@@ -35,22 +35,29 @@ pub fn is_image(name: &str) -> bool {
     [".png", ".jpg", ".jpeg"].iter().any(|ending| name.ends_with(ending))
 }
 
-/// Makes the index of images from their names and the content of `dataset.json`, if there is one.
+/// Makes the index of images from their names with what is known of their files, and from the content of
+/// `dataset.json`, if there is one.
 ///
 /// # Errors
 ///
 /// If `dataset.json` is invalid.
-pub fn index(path: &Path, names: Vec<String>, json: Option<Vec<u8>>) -> Result<Index, DataError> {
+pub fn index(
+    path: &Path,
+    files: Vec<(String, Stored)>,
+    json: Option<Vec<u8>>,
+) -> Result<Index, DataError> {
+    let (names, stored): (Vec<String>, Vec<Stored>) = files.into_iter().unzip();
     let (labels, classes) = match json {
         Some(json) => listed(path, &names, &json)?,
         None => folders(&names),
     };
-    let images = names.into_iter().enumerate().map(|(i, name)| Listed {
+    let images = names.into_iter().zip(stored).enumerate().map(|(i, (name, stored))| Listed {
         name: name.into(),
         class: labels.get(i).copied(),
         problem: None,
+        stored,
     });
-    Ok(Index { images: images.collect(), classes })
+    Ok(Index { images: images.collect(), classes, note: None })
 }
 
 /// Returns the classes that are folders, and those of all images: top-level folders are classes if

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::augment::mirror_x;
 use super::error::DataError;
-use super::item::{Classes, Index, Listed};
+use super::item::{Classes, Index, Listed, Stored};
 use super::latents::{Latents, Origin};
 use super::on_demand::{OnDemand, pixels};
 use super::source::{self, Source, Unusable, is_latents};
@@ -40,16 +40,44 @@ pub struct Fingerprint {
     /// checkpoints of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub names_sha256: Option<String>,
+    /// SHA-256 of what is known of the stored images without reading them, in the order of training, after
+    /// the name of what that is. `None` if nothing is, and in checkpoints of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored: Option<String>,
+}
+
+/// What differs between datasets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// The number of images.
+    Count,
+    /// The values of images, their order or their classes.
+    Values,
+    /// The names of images, their order or their classes.
+    Names,
+    /// The sizes or checksums of stored images.
+    Stored,
 }
 
 impl Fingerprint {
-    /// Returns whether two fingerprints can be of the same images. Their names are compared if the
-    /// images of one were not in memory.
-    pub fn matches(&self, other: &Self) -> bool {
-        let same = |a: &Option<String>, b: &Option<String>| Some(a.as_ref()? == b.as_ref()?);
-        let values = same(&self.sha256, &other.sha256);
-        let names = || same(&self.names_sha256, &other.names_sha256);
-        self.images == other.images && values.or_else(names).unwrap_or(true)
+    /// Returns what differs if two fingerprints cannot be of the same images. If the images of one were
+    /// not in memory, their names are compared, and their sizes or checksums if both are known: those of
+    /// the same files in an archive of another format may not be.
+    pub fn difference(&self, other: &Self) -> Option<Difference> {
+        let differ = |a: &Option<String>, b: &Option<String>| Some(a.as_ref()? != b.as_ref()?);
+        let kind = |stored: &Option<String>| Some(stored.as_ref()?.split_once(':')?.0.to_string());
+        if self.images != other.images {
+            return Some(Difference::Count);
+        }
+        if let Some(differ) = differ(&self.sha256, &other.sha256) {
+            return differ.then_some(Difference::Values);
+        }
+        if differ(&self.names_sha256, &other.names_sha256) == Some(true) {
+            return Some(Difference::Names);
+        }
+        let comparable = kind(&self.stored) == kind(&other.stored);
+        let changed = comparable && differ(&self.stored, &other.stored) == Some(true);
+        changed.then_some(Difference::Stored)
     }
 
     /// Adds what is known from the fingerprint of an earlier part of the run.
@@ -59,6 +87,7 @@ impl Fingerprint {
             images: self.images,
             sha256: self.sha256.or_else(|| earlier(|f| &f.sha256)),
             names_sha256: self.names_sha256.or_else(|| earlier(|f| &f.names_sha256)),
+            stored: self.stored.or_else(|| earlier(|f| &f.stored)),
         }
     }
 }
@@ -87,6 +116,10 @@ pub struct Dataset {
     store: Store,
     /// SHA-256 of names and classes of images.
     names_sha256: Option<String>,
+    /// What is known of the stored images without reading them, as in [`Fingerprint`].
+    stored: Option<String>,
+    /// What is read of the data and what is not, if there was a choice.
+    pub note: Option<String>,
     /// Class of each image; empty if `class_names` is.
     classes: Vec<Option<u32>>,
 }
@@ -123,7 +156,7 @@ impl Dataset {
         opening: Opening,
     ) -> Result<Self, DataError> {
         let shape = model.image_shape();
-        let mut names_sha256 = None;
+        let (mut names_sha256, mut stored, mut note) = (None, None, None);
         let (store, mut classes, mut class_names) = if is_latents(path) {
             let latents = Latents::open(path)?;
             if latents.shape != shape {
@@ -147,6 +180,8 @@ impl Dataset {
             let labels: Vec<_> = source.index().images.iter().map(|listed| listed.class).collect();
             let names = source.index().classes.clone();
             names_sha256 = Some(hash_of_names(source.index()));
+            stored = hash_of_stored(source.index());
+            note.clone_from(&source.index().note);
             let store = if size <= opening.memory {
                 Store::Images(read_all(path, &*source, shape, resize, opening)?)
             } else {
@@ -162,7 +197,7 @@ impl Dataset {
         } else if found > known {
             return Err(DataError::Classes { path: path.to_owned(), found, known });
         }
-        Ok(Self { shape, store, names_sha256, class_names, classes })
+        Ok(Self { shape, store, names_sha256, stored, note, class_names, classes })
     }
 
     /// Returns the number of images.
@@ -220,7 +255,8 @@ impl Dataset {
             Store::OnDemand(_) => None,
             Store::Latents(_) => return None,
         };
-        Some(Fingerprint { images: self.len(), sha256, names_sha256: self.names_sha256.clone() })
+        let (names_sha256, stored) = (self.names_sha256.clone(), self.stored.clone());
+        Some(Fingerprint { images: self.len(), sha256, names_sha256, stored })
     }
 
     fn hash_of_values(&self, images: &[Vec<u8>]) -> String {
@@ -302,6 +338,24 @@ fn hash_of_names(index: &Index) -> String {
     hex(&hasher.finalize())
 }
 
+/// Returns the hash of what is known of stored images, after the name of what that is. `None` if it is not
+/// the same for all.
+fn hash_of_stored(index: &Index) -> Option<String> {
+    let known = |listed: &Listed| match listed.stored {
+        Stored::Unknown => None,
+        Stored::Size(size) => Some(("sizes", size)),
+        Stored::Page(size) => Some(("pages", size)),
+        Stored::Crc(crc) => Some(("crc32", crc.into())),
+    };
+    let (kind, _) = known(index.images.first()?)?;
+    let mut hasher = Sha256::new();
+    for listed in &index.images {
+        let (_, value) = known(listed).filter(|(other, _)| *other == kind)?;
+        hasher.update(u64::to_le_bytes(value));
+    }
+    Some(format!("{kind}:{}", hex(&hasher.finalize())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,18 +391,37 @@ mod tests {
     #[test]
     fn fingerprints_match_if_what_both_have_is_equal() {
         let [all, few] = [u64::MAX, 0].map(|memory| emoji(memory).fingerprint().expect("images"));
-        assert!(all.sha256.is_some() && few.sha256.is_none() && all.matches(&few));
+        assert!(all.sha256.is_some() && few.sha256.is_none());
+        assert_eq!(all.difference(&few), None);
         let other = |text: &str| Some(text.to_string());
         let values = Fingerprint { sha256: other("x"), ..all.clone() };
         let names = Fingerprint { names_sha256: other("x"), ..all.clone() };
-        // Names are compared only without values.
-        assert!(!values.matches(&all) && names.matches(&all));
-        assert!(values.matches(&few) && !names.matches(&few));
-        assert!(!all.matches(&Fingerprint { images: 7, ..all.clone() }));
-        // Of an earlier version.
-        let earlier = r#"{"images": 1911, "sha256": "x"}"#;
-        let earlier: Fingerprint = serde_json::from_str(earlier).expect("it is read");
-        assert!(!all.matches(&earlier) && few.matches(&earlier));
+        let sizes = Fingerprint { stored: other("sizes:x"), ..all.clone() };
+        let sums = Fingerprint { stored: other("crc32:x"), ..all.clone() };
+        // Names and sizes are compared only without values, sizes not with checksums.
+        for (one, with_all, with_few) in [
+            (&values, Some(Difference::Values), None),
+            (&names, None, Some(Difference::Names)),
+            (&sizes, None, Some(Difference::Stored)),
+            (&sums, None, None),
+        ] {
+            assert_eq!(
+                [one.difference(&all), one.difference(&few)],
+                [with_all, with_few],
+                "{one:?}"
+            );
+        }
+        let more = Fingerprint { images: 7, ..all.clone() };
+        assert_eq!(all.difference(&more), Some(Difference::Count));
+        // Of earlier versions.
+        let read = |json: &str| serde_json::from_str::<Fingerprint>(json).expect("it is read");
+        let earlier = read(r#"{"images": 1911, "sha256": "x"}"#);
+        assert_eq!(all.difference(&earlier), Some(Difference::Values));
+        assert_eq!(few.difference(&earlier), None);
+        let earlier = read(r#"{"images": 1911, "names_sha256": "x"}"#);
+        assert_eq!(few.difference(&earlier), Some(Difference::Names));
+        let earlier = Fingerprint { names_sha256: few.names_sha256.clone(), ..earlier };
+        assert_eq!(few.difference(&earlier), None);
         assert_eq!(few.clone().or(Some(&all)), all);
         assert_eq!(few.clone().or(None), few);
     }

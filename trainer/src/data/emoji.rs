@@ -31,7 +31,7 @@ mod tests {
     fn every_embedded_image_can_be_used() {
         let emoji =
             crate::data::source::open(EMBEDDED_DATA.as_ref(), false).expect("the archive is whole");
-        let Index { images, classes: Classes { names, groups } } = emoji.index();
+        let Index { images, classes: Classes { names, groups }, .. } = emoji.index();
         assert_eq!(images.len(), 1911);
         assert_eq!((names.len(), groups.len()), (1911, 10));
         // Each class is in one group and has one image.

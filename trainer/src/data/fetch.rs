@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::files::hash::sha256_of_file;
+use crate::files::lock::try_lock;
 
 /// A file to download.
 pub struct Download {
@@ -60,6 +61,33 @@ pub enum FetchError {
         /// Expected SHA-256.
         expected: String,
     },
+    /// The size of the downloaded file is wrong.
+    #[error("{url}: the downloaded file has {found} bytes, not {expected}; it was deleted")]
+    Size {
+        /// URL.
+        url: String,
+        /// Size of the downloaded file in bytes.
+        found: u64,
+        /// Expected size in bytes.
+        expected: u64,
+    },
+    /// Another process downloads the file.
+    #[error("{0}: another process is downloading this file")]
+    Busy(PathBuf),
+}
+
+/// A file on a server.
+pub struct Remote<'a> {
+    /// URL.
+    pub url: &'a str,
+    /// Name for the progress bar.
+    pub name: &'a str,
+    /// SHA-256, if it is known.
+    pub sha256: Option<&'a str>,
+    /// Size in bytes.
+    pub size: u64,
+    /// Token for the server of the URL. Servers that it redirects to do not get it.
+    pub token: Option<&'a str>,
 }
 
 /// Downloads a file to `folder` and returns its path. Skips a complete file and resumes a partial
@@ -71,52 +99,81 @@ pub enum FetchError {
 pub fn fetch(download: &Download, url: &str, folder: &Path) -> Result<PathBuf, FetchError> {
     let whole = folder.join(download.file);
     let part = folder.join(format!("{}.part", download.file));
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |source| FetchError::Io { path, source }
-    };
     std::fs::create_dir_all(folder).map_err(io(folder))?;
     if whole.exists() && sha256_of_file(&whole).map_err(io(&whole))? == download.sha256 {
         return Ok(whole);
     }
-    let mut file = OpenOptions::new().create(true).append(true).open(&part).map_err(io(&part))?;
-    let have = file.metadata().map_err(io(&part))?.len();
-    if have < download.size {
-        transfer(download, url, have, &mut file, &part)?;
-    }
-    file.sync_all().map_err(io(&part))?;
-    let found = sha256_of_file(&part).map_err(io(&part))?;
-    if found != download.sha256 {
-        std::fs::remove_file(&part).map_err(io(&part))?;
-        let expected = download.sha256.to_string();
-        return Err(FetchError::Hash { url: url.to_string(), found, expected });
-    }
-    std::fs::rename(&part, &whole).map_err(io(&whole))?;
+    let (name, sha256) = (download.file, Some(download.sha256));
+    let remote = Remote { url, name, sha256, size: download.size, token: None };
+    fetch_to(&remote, &part, &whole)?;
     Ok(whole)
 }
 
+/// Downloads a file to `part`, of which there may be a beginning, and renames it to `whole`.
+///
+/// # Errors
+///
+/// If the download fails, the file cannot be written, another process writes it, or its size or hash is
+/// wrong.
+pub fn fetch_to(remote: &Remote, part: &Path, whole: &Path) -> Result<(), FetchError> {
+    let mut file = OpenOptions::new().create(true).append(true).open(part).map_err(io(part))?;
+    if !try_lock(&file).map_err(io(part))? {
+        return Err(FetchError::Busy(part.to_owned()));
+    }
+    let have = file.metadata().map_err(io(part))?.len();
+    if have < remote.size {
+        transfer(remote, have, &mut file, part)?;
+    }
+    file.sync_all().map_err(io(part))?;
+    if let Err(error) = check(remote, &file, part) {
+        std::fs::remove_file(part).map_err(io(part))?;
+        return Err(error);
+    }
+    std::fs::rename(part, whole).map_err(io(whole))
+}
+
+/// Checks the size of a complete file, and its hash if that is known.
+fn check(remote: &Remote, file: &File, path: &Path) -> Result<(), FetchError> {
+    let url = remote.url.to_string();
+    if let Some(expected) = remote.sha256 {
+        let found = sha256_of_file(path).map_err(io(path))?;
+        let expected = expected.to_string();
+        return if found == expected {
+            Ok(())
+        } else {
+            Err(FetchError::Hash { url, found, expected })
+        };
+    }
+    let (found, expected) = (file.metadata().map_err(io(path))?.len(), remote.size);
+    if found == expected { Ok(()) } else { Err(FetchError::Size { url, found, expected }) }
+}
+
+/// Returns what makes an error of the system one of a file.
+fn io(path: &Path) -> impl Fn(std::io::Error) -> FetchError {
+    let path = path.to_owned();
+    move |source| FetchError::Io { path: path.clone(), source }
+}
+
 /// Downloads the rest of `file`, which has `have` bytes.
-fn transfer(
-    download: &Download,
-    url: &str,
-    have: u64,
-    file: &mut File,
-    part: &Path,
-) -> Result<(), FetchError> {
-    let network = |reason: String| FetchError::Network { url: url.to_string(), reason };
+fn transfer(remote: &Remote, have: u64, file: &mut File, part: &Path) -> Result<(), FetchError> {
+    let network = |reason: String| FetchError::Network { url: remote.url.to_string(), reason };
     let io = |source| FetchError::Io { path: part.to_owned(), source };
-    let mut request = ureq::get(url);
+    // By default, headers with a token are not sent to where a server redirects to.
+    let mut request = ureq::get(remote.url);
     if have > 0 {
         request = request.header("Range", format!("bytes={have}-"));
     }
+    if let Some(token) = remote.token {
+        request = request.header("Authorization", format!("Bearer {token}"));
+    }
     let mut response = request.call().map_err(|e| network(e.to_string()))?;
-    let bar = ProgressBar::new(download.size).with_style(
+    let bar = ProgressBar::new(remote.size).with_style(
         ProgressStyle::with_template(
             "{msg} {bytes}/{total_bytes} {wide_bar} {bytes_per_sec} {eta}",
         )
         .expect("a valid template"),
     );
-    bar.set_message(download.file);
+    bar.set_message(remote.name.to_string());
     if response.status().as_u16() == 206 {
         bar.set_position(have);
     } else {
@@ -124,7 +181,7 @@ fn transfer(
         file.set_len(0).and_then(|()| file.rewind()).map_err(io)?;
     }
     // A server cannot fill the disk: one byte too many suffices for the hash to fail.
-    let mut body = response.body_mut().as_reader().take(download.size + 1);
+    let mut body = response.body_mut().as_reader().take(remote.size + 1);
     let mut buffer = vec![0; 1 << 16];
     loop {
         let n = body.read(&mut buffer).map_err(|e| network(e.to_string()))?;
@@ -136,11 +193,8 @@ fn transfer(
     }
     let arrived = file.metadata().map_err(io)?.len();
     bar.finish_and_clear();
-    if arrived < download.size {
-        return Err(network(format!(
-            "connection closed after {arrived} of {} bytes",
-            download.size
-        )));
+    if arrived < remote.size {
+        return Err(network(format!("connection closed after {arrived} of {} bytes", remote.size)));
     }
     Ok(())
 }

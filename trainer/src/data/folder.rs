@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::classes::{self, is_image};
 use super::decode::{DecodedImage, MAX_FILE, check_file};
 use super::error::DataError;
-use super::item::{Index, Listed};
+use super::item::{Index, Listed, Stored};
 use super::slow_bar::{SlowBar, Unit};
 use super::source::{Candidate, Format, Source};
 
@@ -35,7 +35,10 @@ impl Folder {
                     let path = entry.path().strip_prefix(root).expect("it lies below the root");
                     match path.to_str() {
                         Some(name) if is_image(name) => {
-                            names.push(name.replace('\\', "/"));
+                            // Whoever opens an unreadable file reports the error.
+                            let size = entry.metadata().map(|metadata| metadata.len());
+                            let stored = size.map_or(Stored::Unknown, Stored::Size);
+                            names.push((name.replace('\\', "/"), stored));
                             bar.advance(names.len() as u64);
                         }
                         Some(_) => {}
@@ -65,7 +68,7 @@ impl Folder {
         };
         let found = classes::index(root, names, json)?;
         images.extend(found.images);
-        let index = Index { images, classes: found.classes };
+        let index = Index { images, classes: found.classes, note: None };
         Ok(Box::new(Self { root: root.to_owned(), index }))
     }
 
@@ -83,7 +86,7 @@ impl Folder {
 /// Lists a file that cannot be read.
 fn unreadable(path: &Path, reason: &str) -> Listed {
     let name = path.to_string_lossy().into();
-    Listed { name, class: None, problem: Some(reason.into()) }
+    Listed { name, class: None, problem: Some(reason.into()), stored: Stored::Unknown }
 }
 
 impl Source for Folder {

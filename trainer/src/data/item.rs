@@ -14,6 +14,21 @@ pub struct Listed {
     pub class: Option<u32>,
     /// Reason why it cannot be read, if that is known without reading it.
     pub problem: Option<Box<str>>,
+    /// What tells without reading it whether it is still the same.
+    pub stored: Stored,
+}
+
+/// What is known of a stored image without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// Nothing.
+    Unknown,
+    /// Number of bytes of its file.
+    Size(u64),
+    /// Number of bytes of the compressed page that it is in, with the values that the page refers to.
+    Page(u64),
+    /// CRC-32 of its values.
+    Crc(u32),
 }
 
 /// All images of a dataset, in the order of training.
@@ -23,6 +38,8 @@ pub struct Index {
     pub images: Vec<Listed>,
     /// Classes; empty if there are none.
     pub classes: Classes,
+    /// What is read and what is not, if there was a choice.
+    pub note: Option<String>,
 }
 
 /// An image of a dataset, usable or not.

@@ -20,6 +20,7 @@ pub mod item;
 pub mod latents;
 pub mod loader;
 pub mod on_demand;
+pub mod parquet_files;
 pub mod slow_bar;
 pub mod source;
 pub mod statistics;

@@ -12,11 +12,17 @@ use super::error::DataError;
 use super::item::{Classes, Index, Item, Visitor};
 use super::latents::Latents;
 use super::slow_bar::{SlowBar, Unit};
-use super::{cifar, emoji, folder, tar_shards, zip_file};
+use super::{cifar, emoji, folder, parquet_files, tar_shards, zip_file};
 
 /// The formats, in the order in which they are tried.
-const FORMATS: &[Format] =
-    &[emoji::FORMAT, tar_shards::FORMAT, folder::FORMAT, zip_file::FORMAT, cifar::FORMAT];
+const FORMATS: &[Format] = &[
+    emoji::FORMAT,
+    tar_shards::FORMAT,
+    parquet_files::FORMAT,
+    folder::FORMAT,
+    zip_file::FORMAT,
+    cifar::FORMAT,
+];
 
 /// Images of which a list is in memory, and which are read when they are needed, from several threads
 /// at a time.
@@ -168,24 +174,23 @@ fn first_bytes(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
     Ok(start)
 }
 
-/// Passes every image of a dataset with its class to `take`, and returns the classes. `take`
-/// returns the reason if it cannot use an image.
+/// Passes every image of an open dataset with its class to `take`, which returns the reason if it cannot
+/// use an image. `path` is that of the dataset, for messages.
 ///
 /// # Errors
 ///
 /// If there are no images, or some cannot be used.
 pub fn read_usable(
     path: &Path,
+    source: &dyn Source,
     mut take: impl FnMut(DecodedImage, Option<u32>) -> Result<(), String>,
-) -> Result<Classes, DataError> {
+) -> Result<(), DataError> {
     let mut unusable = Unusable::default();
-    let source = open(path, true)?;
-    visit_all(&*source, Some("reading"), &mut |Item { name, image, class }| {
+    visit_all(source, Some("reading"), &mut |Item { name, image, class }| {
         unusable.note(&name, image.and_then(|image| take(image, class)));
         ControlFlow::Continue(())
     });
-    unusable.check(path)?;
-    Ok(source.index().classes.clone())
+    unusable.check(path)
 }
 
 /// Images that cannot be used, and the number of all.

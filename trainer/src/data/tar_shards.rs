@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::classes::{by_name, by_number, is_image};
 use super::decode::{DecodedImage, MAX_FILE, check_file};
 use super::error::DataError;
-use super::item::{Classes, Index, Listed};
+use super::item::{Classes, Index, Listed, Stored};
 use super::slow_bar::{SlowBar, Unit};
 use super::source::{Candidate, Format, Source};
 use crate::files::at::{Bytes, Forward};
@@ -89,7 +89,7 @@ fn open(candidate: &Candidate, shards: Vec<PathBuf>) -> Result<Box<dyn Source>, 
         listed.class = classes.get(i).copied();
         listed
     });
-    let index = Index { images: images.collect(), classes: names };
+    let index = Index { images: images.collect(), classes: names, note: None };
     Ok(Box::new(TarShards { shards, places, index }))
 }
 
@@ -155,7 +155,7 @@ impl Found {
                     None
                 };
                 let name = format!("{prefix}{name}").into();
-                self.images.push(Listed { name, class: None, problem });
+                self.images.push(Listed { name, class: None, problem, stored: Stored::Size(size) });
                 self.places.push(Place { shard, offset, size });
             } else if let Some(rank) = LABELS.iter().position(|known| *known == extension) {
                 let wrong = |reason: String| {
@@ -313,7 +313,7 @@ mod tests {
     /// Returns names and classes of the images, and the names of the classes.
     fn listed(path: &Path) -> Result<(Vec<(String, Option<u32>)>, Vec<String>), String> {
         let source = source::open(path, false).map_err(|e| e.to_string())?;
-        let Index { images, classes } = source.index();
+        let Index { images, classes, .. } = source.index();
         let images = images.iter().map(|listed| (listed.name.to_string(), listed.class));
         Ok((images.collect(), classes.names.clone()))
     }

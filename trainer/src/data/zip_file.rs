@@ -11,7 +11,7 @@ use zip::{CompressionMethod, ZipArchive};
 use super::classes::{self, is_image};
 use super::decode::{DecodedImage, MAX_FILE};
 use super::error::DataError;
-use super::item::Index;
+use super::item::{Index, Stored};
 use super::source::{Format, Source};
 use crate::files::at::Bytes;
 
@@ -70,8 +70,9 @@ pub fn open(path: &Path, bytes: Bytes) -> Result<Box<dyn Source>, DataError> {
             .map_err(|reason| DataError::Labels { path: path.to_owned(), reason })
     });
     let json = json.transpose()?;
-    let (names, entries): (Vec<String>, Vec<Entry>) = found.into_iter().unzip();
-    let index = classes::index(path, names, json)?;
+    let listed = |(name, entry): (String, Entry)| ((name, Stored::Size(entry.size)), entry);
+    let (files, entries): (Vec<_>, Vec<Entry>) = found.into_iter().map(listed).unzip();
+    let index = classes::index(path, files, json)?;
     Ok(Box::new(ZipFile { bytes, entries, index }))
 }
 

@@ -34,6 +34,9 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     }
     println!("{}", args.path.display());
     println!("  images      {}", statistics.usable());
+    if let Some(note) = &source.index().note {
+        println!("  read        {note}");
+    }
     for ((width, height), count) in &statistics.sizes {
         println!("  {:<11} {count}", format!("{width}x{height}"));
     }

@@ -64,6 +64,9 @@ pub fn introduction(
         config.batch,
         config.seed
     );
+    if let Some(note) = &data.note {
+        print_message!("of the data is read: {note}");
+    }
     let [c, h, w] = config.model.image_shape();
     let kind = if data.latents_of().is_some() { "latents" } else { "images" };
     let classes = match &progress.classes[..] {

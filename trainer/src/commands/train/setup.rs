@@ -15,7 +15,7 @@ use super::saves::Saves;
 use super::session::{Intervals, Session};
 use crate::args::{TrainArgs, VaeArgs};
 use crate::config::TrainConfig;
-use crate::data::dataset::{Dataset, Opening};
+use crate::data::dataset::{Dataset, Difference, Opening};
 use crate::data::loader::Loader;
 use crate::learner::nodes::Nodes;
 use crate::learner::step::Learner;
@@ -181,16 +181,20 @@ fn describe_data(progress: &mut Progress, data: &Dataset, moved: bool) -> anyhow
         progress.config.data.display()
     );
     let fingerprint = data.fingerprint();
-    if let (Some(found), Some(known)) = (&fingerprint, &progress.fingerprint) {
-        let difference = match (found.images, known.images) {
-            (found, known) if found != known => format!("they are {found} images, not {known}"),
-            _ if found.sha256.is_none() || known.sha256.is_none() => {
+    if let (Some(found), Some(known)) = (&fingerprint, &progress.fingerprint)
+        && let Some(difference) = found.difference(known)
+    {
+        let difference = match difference {
+            Difference::Count => format!("they are {} images, not {}", found.images, known.images),
+            Difference::Values => "images, their order or their classes differ".into(),
+            Difference::Names => {
                 "the names of the images, their order or their classes differ".into()
             }
-            _ => "images, their order or their classes differ".into(),
+            Difference::Stored => {
+                "images were replaced: the sizes or checksums of their files differ".into()
+            }
         };
-        ensure!(
-            found.matches(known),
+        bail!(
             "{}: not the data that this run was trained on so far: {difference}; start a new run, or \
              use --data with the original data",
             progress.config.data.display()
