@@ -19,9 +19,9 @@ use super::parse::{Shard, shard};
 /// Flags of `trainer sample`.
 #[derive(Args, Clone)]
 pub struct SampleArgs {
-    /// Weights file, checkpoint or run folder.
+    /// Weights file, checkpoint or run folder, or a link hf://OWNER/REPO/PATH to the Hugging Face Hub.
     ///
-    /// The default is the shipped weights.
+    /// Links need the crate feature `hub`. The default is the shipped weights.
     #[arg(help_heading = "Model", long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
     /// Seeds, one image each, such as 0-63,100.
