@@ -145,7 +145,7 @@ impl Session {
             Input::Open { file, name } => self.open(file, name),
             Input::Choose => self.choose(),
             Input::Again => self.again(),
-            Input::Explore(exploration) => self.explorations.ask(exploration),
+            Input::Explore(exploration) => self.explorations.ask(*exploration),
             Input::Heard { worker, report, bytes } if self.worker == Some(worker) => {
                 self.hear(report, &bytes);
             }
