@@ -203,7 +203,7 @@ async fn an_index_that_is_redirected_is_kept_as_a_page() {
     }
     browser
         .run::<bool>(
-            "caches.open('x').then(() => caches.match('./index.html')).then((page) => {
+            "caches.match('./index.html').then((page) => {
                window.redirected = page.redirected });
              return true",
         )

@@ -1,7 +1,5 @@
 //! The survey of all blocks at several noise levels, in the view "Look inside".
 
-use std::sync::Arc;
-
 use leptos::prelude::*;
 use wasm_bindgen::JsCast;
 use web_sys::Element;

@@ -39,7 +39,7 @@ pub enum Input {
     /// The visitor wants to try again after a failure.
     Again,
     /// The panels of the playground are to be computed.
-    Explore(Exploration),
+    Explore(Box<Exploration>),
     /// A worker has sent a message.
     Heard {
         /// The number of the worker.

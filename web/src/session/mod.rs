@@ -2,7 +2,7 @@
 //! what follows from it. It has no browser: [`Session::step`] takes what has happened and returns what
 //! is to be done, which `app/engine/` does.
 //!
-//! The worker has one task at a time ([`Task`]), and beside it at most one request for attention and
+//! The worker has one task at a time (`Task`), and beside it at most one request for attention and
 //! one of the playground. Every request has a number, and so has every worker; what is not about the
 //! present task of the present worker is dropped.
 //!
@@ -17,7 +17,7 @@
 //!
 //! "Next" is, in this order: the files that a worker had that is gone, the orders, the files that the
 //! visitor has opened since, rest. A worker that ends in any task is replaced, and everything that it
-//! was given is given to the next one, except what has ended two of them ([`recovery`](self)).
+//! was given is given to the next one, except what has ended two of them.
 
 mod attention;
 mod effect;
@@ -145,7 +145,7 @@ impl Session {
             Input::Open { file, name } => self.open(file, name),
             Input::Choose => self.choose(),
             Input::Again => self.again(),
-            Input::Explore(exploration) => self.explorations.ask(exploration),
+            Input::Explore(exploration) => self.explorations.ask(*exploration),
             Input::Heard { worker, report, bytes } if self.worker == Some(worker) => {
                 self.hear(report, &bytes);
             }

@@ -36,6 +36,12 @@ impl From<Trouble> for Stop {
     }
 }
 
+impl From<&str> for Stop {
+    fn from(trouble: &str) -> Self {
+        Stop::Trouble(trouble.into())
+    }
+}
+
 /// A file, read in parts.
 struct FileBytes {
     file: Blob,
@@ -120,8 +126,7 @@ impl Worker {
     /// Opens a file in the folder of the shipped weights.
     pub async fn fetch(&self, reply: Reply, base: &str, name: String) -> Result<(), Stop> {
         if !is_plain(&name) {
-            let message = "It is not the name of a file in the folder of the weights.";
-            return Err(Trouble::from(message).into());
+            return Err("It is not the name of a file in the folder of the weights.".into());
         }
         let file = fetch_blob(&format!("{base}weights/{name}"), |loaded, total| {
             reply.post(&Event::Loading { loaded, total }, None);
@@ -137,7 +142,7 @@ impl Worker {
     pub async fn open(&self, reply: Reply, name: String, file: Blob) -> Result<(), Stop> {
         let started = Instant::now();
         let Some(now) = self.loaded.borrow().clone() else {
-            return Err(Trouble::from("The page is not ready yet.").into());
+            return Err("The page is not ready yet.".into());
         };
         let tensors = TensorFile::open(FileBytes::new(&file)?).map_err(sentence)?;
         match tensors.kind() {
@@ -190,7 +195,7 @@ impl Worker {
     ) -> Result<(), Stop> {
         let config = VaeConfig::of_file(tensors).map_err(sentence)?;
         if !matches!(config.image_channels, 1 | 3) {
-            return Err(Trouble::from("It makes pictures that cannot be shown.").into());
+            return Err("It makes pictures that cannot be shown.".into());
         }
         // It is used together with a model of latents only. With another one, it is in memory too.
         let model = &now.model.config;

@@ -118,7 +118,7 @@ impl Engine {
 
     /// Computes the panels of the playground.
     pub fn explore(self, exploration: Exploration) {
-        self.step(Input::Explore(exploration));
+        self.step(Input::Explore(Box::new(exploration)));
     }
 
     /// Does what follows from what has happened.

@@ -285,7 +285,7 @@ impl Page {
     pub fn explore(&mut self, seed: u64) {
         let panels = [0, 1].map(|_| Settings::default());
         let points = PointSet::ALL[0].0;
-        self.step(Input::Explore(Exploration { points, seed, panels }));
+        self.step(Input::Explore(Box::new(Exploration { points, seed, panels })));
     }
 
     /// Checks that the pictures of the last order are there.

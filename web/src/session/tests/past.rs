@@ -2,7 +2,8 @@
 
 use super::fake::{Mail, Mishap};
 use super::page::{Page, wanted};
-use crate::protocol::{Event, Report, Request};
+use crate::looks::Question;
+use crate::protocol::{Event, Look, Report, Request};
 use crate::session::{Doing, Input};
 
 /// Cancelled before the first evaluation arrives: the pictures before stay, and so does their
@@ -88,6 +89,28 @@ fn attention_that_is_overtaken_by_an_order_is_dropped() {
         page.pump();
         assert_eq!(page.rows.len(), 1);
     }
+}
+
+/// The pictures that are shown are the only ones to ask about, and an answer that is lost does not keep
+/// the next ones from being asked about.
+#[test]
+fn attention_begins_anew_with_each_run() {
+    let mut page = Page::with_pictures();
+    let run = page.run.as_ref().expect("a run").number;
+    page.ask(0);
+    page.work(0);
+    page.mail.clear();
+    page.generate(1);
+    page.pump();
+    let asked = |page: &Page| {
+        page.sent.iter().filter(|message| matches!(message.request, Request::Attend(_))).count()
+    };
+    let look = Look { run, step: 0, picture: 0, block: 1, token: [0, 0] };
+    page.step(Input::Ask { questions: vec![Question::Token(look)], known: Vec::new() });
+    assert_eq!(asked(&page), 1);
+    page.ask(0);
+    page.pump();
+    assert_eq!((asked(&page), page.rows.len()), (2, 1));
 }
 
 /// It once ended the orders as well.
