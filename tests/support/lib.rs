@@ -15,8 +15,7 @@ pub mod server;
 
 /// The seeds and the classes of the page's recording, `www/record.jpg`, which are those that a visit
 /// starts with.
-pub const RECORDED: (std::ops::RangeInclusive<u64>, &str) =
-    (20..=23, "cat,rainbow,rocket,cactus");
+pub const RECORDED: (std::ops::RangeInclusive<u64>, &str) = (20..=23, "cat,rainbow,rocket,cactus");
 
 /// The root of the repository.
 pub fn root() -> &'static Path {

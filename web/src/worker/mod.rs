@@ -152,7 +152,7 @@ impl Worker {
             Request::Open { name } => {
                 let opened = match file {
                     Some(file) => self.open(reply, name, file).await,
-                    None => Err("It could not be read.".into()),
+                    None => Err(Trouble::from("It could not be read.").into()),
                 };
                 reply.ends_opening(opened);
                 Ok(())
