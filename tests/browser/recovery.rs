@@ -46,9 +46,11 @@ async fn a_worker_that_does_not_answer_leads_to_advice() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the built page and Chromium"]
 async fn a_download_that_stops_leads_to_advice() {
-    let (site, browser) = (marked_site(), Browser::start(Gpu::None).await);
+    let site = marked_site();
     let set = |fault| *site.fault.lock().expect("no thread panicked") = fault;
     for ending in ["tiny-emoji.safetensors", "cpu_bg.wasm"] {
+        // Each in a browser of its own: this one keeps the files once the page is ready.
+        let browser = Browser::start(Gpu::None).await;
         set(Some((ending, Fault::Stuck)));
         browser.open(&format!("{}?backend=cpu&silence=3000{PLAIN}", site.url)).await;
         is(&browser, "broken", SOON).await;
@@ -58,8 +60,10 @@ async fn a_download_that_stops_leads_to_advice() {
         set(None);
         browser.click("[data-testid=again]").await;
         ready(&browser, SOON).await;
+        browser.close().await;
     }
     // What takes long but goes on is waited for.
+    let browser = Browser::start(Gpu::None).await;
     set(Some(("tiny-emoji.safetensors", Fault::Slow)));
     browser.open(&format!("{}?backend=cpu&silence=1000&again{PLAIN}", site.url)).await;
     ready(&browser, SOON).await;

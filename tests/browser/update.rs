@@ -44,6 +44,8 @@ fn change(folder: &Path, name: &str, change: impl Fn(Vec<u8>) -> Vec<u8>) {
 
 /// Makes the page another version: all three programs, their start script, and the page are others.
 fn upgrade(folder: &Path) {
+    // The service worker's list has the hash of the page before any change of it.
+    let listed_page = std::fs::read(folder.join("index.html")).expect("the page");
     // WebAssembly files may end with sections of any name.
     let section = |mut bytes: Vec<u8>| {
         bytes.extend(b"\0\x02\x01b");
@@ -71,7 +73,7 @@ fn upgrade(folder: &Path) {
     assert_ne!(old, new);
     std::fs::rename(folder.join(&old), folder.join(&new)).expect("renamed");
     let page = std::fs::read(folder.join("index.html")).expect("the page");
-    let html = String::from_utf8(page.clone()).expect("a text").replace(&old, &new);
+    let html = String::from_utf8(page).expect("a text").replace(&old, &new);
     let html = html.replace("<title>", "<title>Version B of ");
     std::fs::write(folder.join("index.html"), &html).expect("written");
     let keeper = folder.join("sw.js");
@@ -81,7 +83,7 @@ fn upgrade(folder: &Path) {
     let (listed, _) = listed.split_once('"').expect("a hash");
     let listed = listed.to_string();
     replace(&keeper, &listed, &integrity(&before));
-    replace(&keeper, &integrity(&page), &integrity(html.as_bytes()));
+    replace(&keeper, &integrity(&listed_page), &integrity(html.as_bytes()));
     replace(&keeper, "VERSION = \"", "VERSION = \"b");
 }
 

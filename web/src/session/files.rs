@@ -20,7 +20,8 @@ pub struct Own {
 /// The files to be opened and those in use.
 #[derive(Clone, Debug, Default)]
 pub struct Files {
-    /// Files that a worker had which is gone, the next one first.
+    /// Files to be opened before anything else, the next one first: those that the address names, and
+    /// those that a worker had which is gone.
     again: VecDeque<Own>,
     /// Files to be opened once the worker is idle, the next one first.
     waiting: VecDeque<Own>,
@@ -34,7 +35,7 @@ impl Files {
     /// The files that the page's address names.
     pub fn named(names: &[String]) -> Self {
         let own = |name: &String| Own { file: None, name: name.clone(), ends: 0 };
-        Self { waiting: names.iter().map(own).collect(), ..Self::default() }
+        Self { again: names.iter().map(own).collect(), ..Self::default() }
     }
 
     /// Adds a file to be opened.
@@ -42,7 +43,7 @@ impl Files {
         self.waiting.push_back(Own { file: Some(file), name, ends: 0 });
     }
 
-    /// Takes the next file that the worker before had.
+    /// Takes the next file to be opened before anything else.
     pub fn next_again(&mut self) -> Option<Own> {
         self.again.pop_front()
     }

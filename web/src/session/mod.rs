@@ -15,8 +15,8 @@
 //! | resting | an empty queue | the next order, file or model |
 //! | broken | a failure that would only repeat itself | "Try again", another model |
 //!
-//! "Next" is, in this order: the files that a worker had that is gone, the orders, the files that the
-//! visitor has opened since, rest. A worker that ends in any task is replaced, and everything that it
+//! "Next" is, in this order: the files that the address names or that a worker had that is gone, the
+//! orders, the files that the visitor has opened since, rest. A worker that ends in any task is replaced, and everything that it
 //! was given is given to the next one, except what has ended two of them.
 
 mod attention;
@@ -213,8 +213,8 @@ impl Session {
         }
     }
 
-    /// Goes on with the queue after a task is done: first the files that the worker before had, since
-    /// the orders use them; then the orders; then the files that were opened meanwhile.
+    /// Goes on with the queue after a task is done: first the files that the address names or the worker
+    /// before had, since the orders use them; then the orders; then the files that were opened meanwhile.
     fn go_on(&mut self) {
         self.task = Task::Resting;
         if let Some(own) = self.files.next_again() {
