@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 
+use crate::FEATURES;
 use crate::shell::{cargo, line};
 
 /// Time limit of a step in seconds. A command that runs longer is interrupted, as by Ctrl-C, which
@@ -186,7 +187,7 @@ fn steps(sizes: &Sizes, data: &str) -> Vec<Step> {
     let mut list = vec![Step {
         name: "build",
         shows: "the trainer with fused kernels",
-        commands: vec![build(if gpu { device } else { "trainer/metrics" })],
+        commands: vec![build(if gpu { device } else { FEATURES[1] })],
     }];
     let xtask = |args: &[&str]| {
         let mut xtask = Command::new(std::env::current_exe().unwrap_or_else(|_| "xtask".into()));
@@ -255,7 +256,7 @@ fn steps(sizes: &Sizes, data: &str) -> Vec<Step> {
         ),
     ];
     for (name, shows, features) in builds {
-        let built = build(if gpu { &features } else { "trainer/metrics" });
+        let built = build(if gpu { &features } else { FEATURES[1] });
         let measured = bench(if gpu { "64" } else { "2" }, &["--only", "training"]);
         let trained = train("f32", &compared_run(name), &(compared * batch).to_string());
         list.push(Step { name, shows, commands: vec![built, measured, trained] });
