@@ -106,7 +106,7 @@ async fn opening_a_file_can_be_cancelled() {
     browser.close().await;
 }
 
-/// What it takes is known from its sizes, before anything is built: this one has no weights at all.
+/// Opens an autoencoder without weights: the sizes tell what it takes before anything is built.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the built page and Chromium"]
 async fn an_autoencoder_that_is_too_large_is_not_built() {

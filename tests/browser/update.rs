@@ -95,7 +95,7 @@ fn listed(folder: &Path) -> Vec<(String, String)> {
     serde_json::from_str(list).expect("a list of pairs")
 }
 
-/// Whether the page has all files of the list, with these hashes, from wherever it gets them.
+/// Returns whether the page has all files of the list, with these hashes, from wherever it gets them.
 async fn has_all(browser: &Browser, files: &[(String, String)]) -> bool {
     let files = serde_json::to_string(files).expect("plain data");
     let script = format!(

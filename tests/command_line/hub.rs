@@ -44,7 +44,7 @@ mod with_the_feature {
     /// A request: method, path, range and token.
     type Asked = (String, String, Option<String>, Option<String>);
 
-    /// What a server does wrong.
+    /// Fault of a server.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     enum Fault {
         None,

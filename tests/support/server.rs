@@ -28,12 +28,12 @@ pub enum Fault {
     Moved,
 }
 
-/// How a site is served.
+/// Options of a site.
 #[derive(Clone, Copy, Debug, Default)]
 struct Manner {
-    /// Whether the page accepts faults from its address.
+    /// The page accepts faults from its address.
     marked: bool,
-    /// Whether browsers may keep what they were sent, for ten minutes.
+    /// Browsers may keep what they were sent, for ten minutes.
     kept: bool,
 }
 
@@ -129,7 +129,7 @@ const LONG: Duration = Duration::from_secs(600);
 /// Not the root.
 const PREFIX: &str = "/some/folder/";
 
-/// How fast an answer is sent.
+/// Pace of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pace {
     AtOnce,

@@ -75,7 +75,7 @@ pub(super) use kernel_backend;
 pub(crate) trait Differentiable<B: KernelBackend, const N: usize>:
     Clone + Debug + Send + 'static
 {
-    /// What the backward pass uses: inputs, and intermediate results.
+    /// Inputs and intermediate results that the backward pass uses.
     type Saved: Clone + Debug + Send + 'static;
 
     /// Returns the output and what the backward pass uses. Without `keep` the latter is dropped and

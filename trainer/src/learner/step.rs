@@ -4,7 +4,7 @@
 //! with a copy of the model on its own device. The result is that of the whole batch, up to the
 //! order in which sums are rounded.
 
-use std::ops::{AddAssign, Range};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -30,13 +30,6 @@ pub struct StepTimes {
     pub gradients: Duration,
     /// Clipping, the optimizer and the moving averages. On a GPU, the time to queue them.
     pub update: Duration,
-}
-
-impl AddAssign for StepTimes {
-    fn add_assign(&mut self, other: Self) {
-        self.gradients += other.gradients;
-        self.update += other.update;
-    }
 }
 
 /// A model in training.
@@ -202,11 +195,12 @@ impl Learner {
         let network = &self.workers[0].model.network;
         let norm = norm(network, &sums[0]);
         let taken = loss.is_finite() && norm.is_finite();
-        let gradients = started.elapsed();
+        self.times.gradients += started.elapsed();
         if taken {
+            let started = Instant::now();
             self.update(sums, norm, config, images);
+            self.times.update += started.elapsed();
         }
-        self.times += StepTimes { gradients, update: started.elapsed() - gradients };
         Ok(Step { loss, losses, norm, taken })
     }
 
