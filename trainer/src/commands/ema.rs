@@ -29,7 +29,7 @@ const LARGE_RESIDUAL: f64 = 0.1;
 pub fn run(args: EmaArgs) -> anyhow::Result<()> {
     let output = args.output.display();
     ensure!(
-        args.overwrite || !args.output.exists(),
+        args.overwrite || !args.output.is_file(),
         "{output} exists; use --overwrite to replace it"
     );
     let profile = Profile::of_std(args.std).with_context(|| {

@@ -16,7 +16,7 @@ use crate::weights::save::save;
 /// If the weights cannot be read or the file cannot be written.
 pub fn run(args: ExportArgs) -> anyhow::Result<()> {
     ensure!(
-        args.overwrite || !args.output.exists(),
+        args.overwrite || !args.output.is_file(),
         "{} exists; use --overwrite to replace it",
         args.output.display()
     );

@@ -9,6 +9,10 @@ pub const TEMPORARY_PREFIX: &str = ".writing-";
 
 /// Writes a file atomically: to a temporary file in the same folder, which is synced and renamed.
 ///
+/// A link is followed: the file that it names is written. What is not a regular file, such as
+/// `/dev/null` or a pipe, is written to as it is, and not atomically: a renamed file would take its
+/// place.
+///
 /// # Errors
 ///
 /// If the file cannot be written. The old file, if any, is then unchanged.
@@ -25,6 +29,11 @@ pub fn write_with(
     path: &Path,
     content: impl FnOnce(&mut File) -> std::io::Result<()>,
 ) -> std::io::Result<()> {
+    let resolved = fs::canonicalize(path);
+    let path = resolved.as_deref().unwrap_or(path);
+    if fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+        return content(&mut File::options().write(true).open(path)?);
+    }
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
@@ -99,6 +108,30 @@ mod tests {
         write(&path, b"new").expect("written");
         assert_eq!(fs::read(&path).expect("there"), b"new");
         assert_eq!(fs::read_dir(folder.path()).expect("there").count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_and_pipes_stay() {
+        use std::os::unix::fs::{FileTypeExt, symlink};
+
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        fs::write(&file, b"old").expect("written");
+        symlink("file", &link).expect("made");
+        write(&link, b"new").expect("written");
+        assert_eq!(fs::read(&file).expect("there"), b"new");
+        assert!(fs::symlink_metadata(&link).expect("there").is_symlink());
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
+        assert!(made.success());
+        let reader = {
+            let pipe = pipe.clone();
+            std::thread::spawn(move || fs::read(pipe).expect("read"))
+        };
+        write(&pipe, b"new").expect("written");
+        assert!(fs::metadata(&pipe).expect("there").file_type().is_fifo());
+        assert_eq!(reader.join().expect("it ends"), b"new");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::files::atomic::write;
 pub fn run(args: ReferenceArgs) -> anyhow::Result<()> {
     let output = args.output.display();
     ensure!(
-        args.overwrite || !args.output.exists(),
+        args.overwrite || !args.output.is_file(),
         "{output} exists; use --overwrite to replace it"
     );
     let device = args.device.device.open()?;
