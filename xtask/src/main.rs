@@ -137,8 +137,8 @@ fn device(kind: &str, build: Build) -> anyhow::Result<()> {
 fn kernels() -> anyhow::Result<()> {
     tools::vulkan()?;
     let mut test = cargo();
-    test.args(["test", "--package", "model", "--features", "cube,train", "--locked", "--lib"]);
-    run(test.args(["--", "--ignored", "--test-threads=1", "kernels::cube"]))
+    test.args(["test", "--profile", "kernels", "--package", "model", "--features", "cube,train"]);
+    run(test.args(["--locked", "--lib", "--", "--ignored", "--test-threads=1", "kernels::cube"]))
 }
 
 /// Runs an example of the tests.

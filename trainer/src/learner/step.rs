@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use burn::optim::{AdamConfig, AdamWConfig, GradientsParams};
 use burn::tensor::{Bytes, DType, Device};
-use model::gradients::{clip, norm};
+use model::gradients::norm;
 pub use model::state::Step;
 use model::{Model, ema};
 
@@ -32,14 +32,35 @@ pub struct StepTimes {
     pub update: Duration,
 }
 
+/// The decay of a moving average.
+#[derive(Clone, Copy, Debug)]
+enum Rule {
+    /// The half-life of the recipe.
+    HalfLife,
+    /// A power-function profile.
+    Power(Profile),
+}
+
+impl Rule {
+    /// Returns the decay rate of a step after `images` images.
+    fn beta(self, config: &TrainConfig, images: u64) -> f64 {
+        match self {
+            Self::HalfLife => config.ema_beta(images),
+            Self::Power(profile) => {
+                let batch = config.batch as u64;
+                profile.beta(images + batch, batch)
+            }
+        }
+    }
+}
+
 /// A model in training.
 pub struct Learner {
     /// One worker per device, all with the same weights.
     workers: Vec<Worker>,
-    /// Moving average of the weights, on the first device.
-    ema: Model,
-    /// Moving averages with power-function profiles, on the first device; usually none.
-    averages: Vec<(Profile, Model)>,
+    /// Moving averages of the weights, on the first device: the one of the recipe, then those with
+    /// power-function profiles, usually none.
+    averages: Vec<(Rule, Model)>,
     /// Connection to the other machines, if there are any.
     nodes: Option<Nodes>,
     /// Time of the steps since it was last taken.
@@ -98,15 +119,16 @@ impl Learner {
         let ema = ema(&devices[0])?;
         // The first step replaces these.
         let profiles = config.profile_stds().iter().filter_map(|std| Profile::of_std(*std));
-        let averages = profiles.map(|profile| (profile, ema.clone())).collect();
-        Ok(Self { workers, ema, averages, nodes, times: StepTimes::default() })
+        let powers: Vec<_> = profiles.map(|profile| (Rule::Power(profile), ema.clone())).collect();
+        let averages = std::iter::once((Rule::HalfLife, ema)).chain(powers).collect();
+        Ok(Self { workers, averages, nodes, times: StepTimes::default() })
     }
 
     /// Restores the moving averages with power-function profiles, in the order of the recipe.
     /// `model` returns each by its number, on a device.
     pub fn restore_averages(&mut self, model: impl Fn(usize, &Device) -> Model) {
         let device = self.workers[0].device.clone().inner();
-        for (i, (_, average)) in self.averages.iter_mut().enumerate() {
+        for (i, (_, average)) in self.averages.iter_mut().skip(1).enumerate() {
             *average = model(i, &device);
         }
     }
@@ -130,7 +152,7 @@ impl Learner {
     pub fn learned(&self) -> Learned {
         let averages = self.averages().cloned().collect();
         let Worker { model, optimizer, .. } = &self.workers[0];
-        Learned::new(model, &self.ema, averages, optimizer)
+        Learned::new(model, self.ema(), averages, optimizer)
     }
 
     /// Returns the trained model.
@@ -140,12 +162,12 @@ impl Learner {
 
     /// Returns the moving average of the model.
     pub fn ema(&self) -> &Model {
-        &self.ema
+        &self.averages[0].1
     }
 
     /// Returns the moving averages with power-function profiles, in the order of the recipe.
     pub fn averages(&self) -> impl ExactSizeIterator<Item = &Model> {
-        self.averages.iter().map(|(_, average)| average)
+        self.averages[1..].iter().map(|(_, average)| average)
     }
 
     /// Returns the connection to the other machines, if there are any.
@@ -241,24 +263,22 @@ impl Learner {
         Ok((sums.into_iter().map(replace).collect(), loss, losses))
     }
 
-    /// Clips the gradients and updates the weights and their moving average.
+    /// Clips the gradients and updates the weights and their moving averages.
+    ///
+    /// Workers and averages are taken apart for it: a tensor is changed in place if nothing else
+    /// holds it.
     fn update(&mut self, sums: Vec<GradientsParams>, norm: f64, config: &TrainConfig, images: u64) {
         let lr = config.lr(images);
-        for (worker, sum) in self.workers.iter_mut().zip(sums) {
-            let network = worker.model.network.clone();
-            let sum = match config.clip {
-                Some(limit) => clip(&network, sum, norm, limit),
-                None => sum,
-            };
-            worker.model.network = worker.optimizer.step(lr, network, sum);
-        }
+        let workers = std::mem::take(&mut self.workers).into_iter().zip(sums);
+        let updated = workers.map(|(worker, sum)| worker.update(sum, norm, config.clip, lr));
+        self.workers = updated.collect();
         let network = &self.workers[0].model.network;
-        self.ema.network = ema::update(self.ema.network.clone(), network, config.ema_beta(images));
-        let batch = config.batch as u64;
-        for (profile, average) in &mut self.averages {
-            let beta = profile.beta(images + batch, batch);
-            average.network = ema::update(average.network.clone(), network, beta);
-        }
+        let averages = std::mem::take(&mut self.averages).into_iter();
+        let moved = averages.map(|(rule, mut average)| {
+            average.network = ema::update(average.network, network, rule.beta(config, images));
+            (rule, average)
+        });
+        self.averages = moved.collect();
     }
 }
 

@@ -4,6 +4,7 @@ use anyhow::Context;
 use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
 use model::examples::Examples;
+use model::gradients::clip;
 use model::label::Label;
 use model::recompute::Recompute;
 use model::{Conditioning, Model};
@@ -99,6 +100,17 @@ impl Worker {
             }));
         }
         (accumulator.grads(), losses)
+    }
+
+    /// Clips a gradient of global norm `norm` and updates the weights with it.
+    pub fn update(mut self, sum: GradientsParams, norm: f64, limit: Option<f64>, lr: f64) -> Self {
+        let network = self.model.network;
+        let sum = match limit {
+            Some(limit) => clip(&network, sum, norm, limit),
+            None => sum,
+        };
+        self.model.network = self.optimizer.step(lr, network, sum);
+        self
     }
 
     /// Computes the gradient of a micro-batch. Returns the losses, and passes the gradient to
