@@ -8,10 +8,17 @@ document.getElementById("whole").addEventListener("click", (event) => {
   whole.searchParams.delete("embed");
   event.currentTarget.href = whole;
 });
+// The program is started once something is on the screen, since to start it takes longer than to show
+// the page. Browsers do not paint a page in the background.
+const painted = new Promise((resolve) => {
+  requestAnimationFrame(() => setTimeout(resolve));
+  setTimeout(resolve, 500);
+});
 const { js, wasm } = document.querySelector("script[data-js]").dataset;
 const address = (file) => new URL(file, document.baseURI);
 const integrity = (file) => document.querySelector(`link[href$="${file}"]`)?.integrity ?? "";
 try {
+  await painted;
   const { default: init } = await import(address(js));
   const module = fetch(address(wasm), { integrity: integrity(wasm) });
   await init({ module_or_path: module });

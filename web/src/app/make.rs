@@ -6,6 +6,7 @@ use leptos::prelude::*;
 use model::settings::Settings;
 use web_time::Instant;
 
+use super::after_frame;
 use super::controls::Controls;
 use super::engine::Engine;
 use super::explain::Explain;
@@ -157,7 +158,7 @@ pub fn Generate(state: State, engine: Engine) -> impl IntoView {
             data-testid="generate"
             disabled=Signal::derive(move || !usable() || !(resting() || stops()))
         >
-            {move || if state.busy() { "Cancel" } else { "Generate" }}
+            {move || if state.busy() || state.pressed.get() { "Cancel" } else { "Generate" }}
         </button>
         <Show when=move || *state.doing.read() == Doing::Broken>
             <button type="button" class="plain" data-testid="again" on:click=move |_| engine.again()>"Try again"</button>
@@ -165,7 +166,8 @@ pub fn Generate(state: State, engine: Engine) -> impl IntoView {
     }
 }
 
-/// Makes the pictures of the scene, or cancels.
+/// Makes the pictures of the scene, or cancels. To begin takes longer than a click may stay unanswered
+/// on a slow device, so the button and the status answer first.
 pub fn submit(event: leptos::ev::SubmitEvent, state: State, engine: Engine) {
     event.prevent_default();
     if untrack(|| state.busy()) {
@@ -177,10 +179,17 @@ pub fn submit(event: leptos::ev::SubmitEvent, state: State, engine: Engine) {
         }
         return;
     }
-    if state.rolls.get_untracked() && state.run.read_untracked().is_some() {
-        state.scene.update(|scene| scene.seed = dice(state));
+    if state.pressed.get_untracked() {
+        return;
     }
-    generate(state, engine);
+    state.pressed.set(true);
+    after_frame(move || {
+        if state.rolls.get_untracked() && state.run.read_untracked().is_some() {
+            state.scene.update(|scene| scene.seed = dice(state));
+        }
+        generate(state, engine);
+        state.pressed.set(false);
+    });
 }
 
 /// Maximum time between leaving the field of the class and clicking on the button.

@@ -106,6 +106,9 @@ pub struct State {
     /// The time at which pictures were last made because their classes had changed. Written by the
     /// controls.
     pub followed: StoredValue<Option<Instant>>,
+    /// Whether the button was pressed and the frame that shows it is not on the screen yet. Written by
+    /// the button.
+    pub pressed: RwSignal<bool>,
     /// Whether each order draws a new seed. Written by the controls.
     pub rolls: RwSignal<bool>,
     /// Previous seeds, the last one first. Written by the controls.
@@ -163,6 +166,7 @@ impl State {
             at: RwSignal::new(0),
             enlarged: RwSignal::new(None),
             followed: StoredValue::new(None),
+            pressed: RwSignal::new(false),
             rolls: RwSignal::new(false),
             history: RwSignal::new(Vec::new()),
             class_problem: RwSignal::new(None),
@@ -172,6 +176,11 @@ impl State {
             survey: RwSignal::new(false),
             guide: RwSignal::new(None),
         }
+    }
+
+    /// Returns the name of the activity in `data-state`. That of a pressed button begins at once.
+    pub fn word(self) -> &'static str {
+        if self.pressed.get() { Doing::Generating.word() } else { self.doing.read().word() }
     }
 
     /// Returns whether pictures are being made, or a file is being opened.
