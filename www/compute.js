@@ -30,6 +30,15 @@ counted.forEach(([type, name], i) => {
     return result;
   };
 });
+const queue = self.GPUQueue?.prototype;
+if (queue && sleepy) {
+  const { onSubmittedWorkDone } = queue;
+  queue.onSubmittedWorkDone = function () {
+    const result = onSubmittedWorkDone.call(this);
+    keepAwake(result);
+    return result;
+  };
+}
 
 // Firefox looks for finished work every 100 ms, and when it is given some: so it is given none, often.
 // https://bugzilla.mozilla.org/show_bug.cgi?id=1870699

@@ -10,7 +10,7 @@ use super::after_frame;
 use super::controls::Controls;
 use super::engine::Engine;
 use super::explain::Explain;
-use super::fields::{Choice, Number};
+use super::fields::{Choice, Number, switch_field};
 use super::names::{Mixing, Names};
 use super::state::{Doing, Guide, State};
 use crate::explain;
@@ -43,6 +43,7 @@ pub fn Make(state: State) -> impl IntoView {
                 on_change=move |count| state.scene.update(|scene| scene.count = count)
             />
             <Mixing state/>
+            <Previews state/>
             <Seed state/>
             <details class="more">
                 <summary data-testid="more">"Sampler and noise levels"</summary>
@@ -53,6 +54,19 @@ pub fn Make(state: State) -> impl IntoView {
             </details>
         </div>
     }
+}
+
+/// The switch of the pictures on the way.
+#[component]
+pub fn Previews(state: State) -> impl IntoView {
+    let help = "Off, only the finished pictures are shown, which are the same. That saves a graphics \
+                processor the time to send the others.";
+    switch_field(
+        "previews".into(),
+        ["Show the pictures on the way", help],
+        Signal::derive(move || state.scene.read().previews),
+        Box::new(move |on| state.scene.update(|scene| scene.previews = on)),
+    )
 }
 
 /// The seed: number, dice, lock, previous seeds.

@@ -13,7 +13,9 @@ use crate::brush::Mask;
 use crate::manifest::Entry;
 use crate::playground::track::Track;
 use crate::plot::Attention;
-use crate::protocol::{AutoencoderInfo, Decoding, Evaluated, GpuWork, Look, Ready, Scan, Surveyed};
+use crate::protocol::{
+    AutoencoderInfo, Decoding, Evaluated, GpuWork, Look, Order, Ready, Scan, Surveyed,
+};
 use crate::scene::{Scene, is_new, refused};
 pub use crate::session::{Doing, Frame, Run};
 
@@ -230,7 +232,8 @@ impl State {
     /// Returns whether the pictures are not those of the scene any more.
     pub fn outdated(self) -> bool {
         let order = self.scene.read().order(self.classes());
-        self.run.read().as_ref().is_some_and(|run| run.order != order)
+        let run = self.run.read();
+        run.as_ref().is_some_and(|run| run.order != Order { previews: run.order.previews, ..order })
     }
 
     /// Returns whether the attention of the pictures is not available, since the worker was started

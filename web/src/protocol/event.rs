@@ -45,8 +45,8 @@ pub enum Event {
     Checking,
     /// The model is ready.
     Ready(Box<Ready>),
-    /// An evaluation is done. The pictures are attached as RGB: the noisy ones, scaled to unit
-    /// variance, then the denoised ones.
+    /// An evaluation is done. With previews, the pictures are attached as RGB: the noisy ones, scaled to
+    /// unit variance, then the denoised ones.
     Evaluated(Evaluated),
     /// The progress of decoding latents.
     Decoding(Decoding),

@@ -84,6 +84,9 @@ pub struct Order {
     pub settings: Settings,
     /// The picture that sampling starts from.
     pub guide: Option<Guide>,
+    /// Whether the pictures of every evaluation are sent, besides the finished ones. They do not change
+    /// the finished ones. A graphics processor waits for each to be read.
+    pub previews: bool,
 }
 
 /// Initial noise.

@@ -176,6 +176,20 @@ pub fn gpu_work() -> Option<GpuWork> {
     Some(GpuWork { dispatches: count(0), writes: count(1), reads: count(2), submissions: count(3) })
 }
 
+/// Waits until the graphics processor has done what it was given. Returns at once if there is none, and if
+/// it is lost, which is noticed elsewhere.
+pub async fn gpu_is_done() {
+    let wait = |device: JsValue| {
+        let queue = Reflect::get(&device, &"queue".into()).ok()?;
+        let done: Function =
+            Reflect::get(&queue, &"onSubmittedWorkDone".into()).ok()?.dyn_into().ok()?;
+        done.call0(&queue).ok()
+    };
+    if let Some(promise) = device().and_then(wait) {
+        let _ = JsFuture::from(Promise::resolve(&promise)).await;
+    }
+}
+
 /// Waits until the graphics processor is lost, and returns the browser's message. Waits for ever if
 /// there is none.
 pub async fn lost() -> String {

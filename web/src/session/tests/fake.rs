@@ -205,7 +205,8 @@ impl Fake {
                     sigma: 1.0,
                     milliseconds: 1.0,
                 };
-                (Event::Evaluated(evaluated), vec![0; 6 * n], false)
+                let pictures = if order.previews { n } else { 0 };
+                (Event::Evaluated(evaluated), vec![0; 6 * pictures], false)
             }
             Request::Attend(look) if look.run != self.made => {
                 (Event::Gone { run: look.run }, Vec::new(), true)

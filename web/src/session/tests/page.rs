@@ -310,6 +310,7 @@ impl Page {
 /// The order with this number.
 pub fn wanted(i: usize) -> Wanted {
     let settings = Settings { steps: STEPS, ..Settings::default() };
-    let order = Order { noises: vec![Noise::Seed(i as u64); 4], settings, guide: None };
+    let order =
+        Order { noises: vec![Noise::Seed(i as u64); 4], settings, guide: None, previews: true };
     Wanted { order, bytes: Vec::new(), link: String::new() }
 }
