@@ -25,6 +25,8 @@ mod inside;
 mod previews;
 #[path = "browser/recovery.rs"]
 mod recovery;
+#[path = "browser/successor.rs"]
+mod successor;
 #[path = "browser/train.rs"]
 mod train;
 #[path = "browser/update.rs"]

@@ -269,6 +269,7 @@ pub fn generate(state: State, engine: Engine) {
         history.insert(0, scene.seed);
         history.truncate(HISTORY);
     });
+    state.wait.set(None);
     let link = scene.encode();
     let beside = scene.order_beside(classes);
     let beside = beside.map(|order| Wanted { order, bytes: Vec::new(), link: link.clone() });

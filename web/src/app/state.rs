@@ -59,6 +59,9 @@ pub struct State {
     pub note: RwSignal<Option<String>>,
     /// The last error message.
     pub trouble: RwSignal<Option<String>>,
+    /// Whether a worker for the graphics processor is ready to make the next pictures, in place of the
+    /// one for the processor.
+    pub waits: RwSignal<bool>,
     /// The shipped models.
     pub models: RwSignal<Vec<Entry>>,
     /// The model.
@@ -146,6 +149,7 @@ impl State {
             device: RwSignal::new(None),
             note: RwSignal::new(None),
             trouble: RwSignal::new(None),
+            waits: RwSignal::new(false),
             models: RwSignal::new(Vec::new()),
             ready,
             names: Memo::new(names),

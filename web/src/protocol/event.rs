@@ -31,6 +31,9 @@ pub enum Event {
         adapter: Option<String>,
         /// The reason, if it is not the expected one.
         note: Option<String>,
+        /// Whether there is a graphics processor that the program for them can use, which this one is
+        /// not.
+        graphics: bool,
     },
     /// The list of the shipped models.
     Models(Vec<Entry>),

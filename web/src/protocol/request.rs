@@ -73,6 +73,8 @@ pub struct Start {
     pub fault: Option<Fault>,
     /// The memory limit of a test, in bytes.
     pub memory: Option<u64>,
+    /// Whether a test takes a graphics processor that is emulated in software for a real one.
+    pub software: bool,
 }
 
 /// An order for pictures.
