@@ -6,7 +6,7 @@ use std::time::Duration;
 use leptos::prelude::*;
 use web_sys::{ErrorEvent, MessageEvent};
 
-use super::browser::{faults, start_worker};
+use super::browser::{faults, first_worker, start_worker};
 use super::{Engine, SILENCE};
 use crate::looks::Question;
 use crate::protocol::{Message, Request, carry};
@@ -86,7 +86,10 @@ impl Engine {
             event.prevent_default();
             self.step(Input::Ended { worker, message: event.message() });
         };
-        let started = start_worker(if processor { "cpu" } else { "" }, on_message, on_error);
+        let model = self.state.scene.read_untracked().model.clone();
+        let first = if processor { first_worker(on_message, on_error) } else { None };
+        let name = if processor { "cpu" } else { "" };
+        let started = first.or_else(|| start_worker(name, Some(&model), on_message, on_error));
         let started = started.ok_or(worker)?;
         self.workers.update_value(|workers| {
             workers.insert(worker, started);
