@@ -42,8 +42,8 @@ pub fn Make(state: State) -> impl IntoView {
                 value=Signal::derive(move || state.scene.read().count)
                 on_change=move |count| state.scene.update(|scene| scene.count = count)
             />
-            <Mixing state/>
             <Previews state/>
+            <Mixing state/>
             <Seed state/>
             <details class="more">
                 <summary data-testid="more">"Sampler and noise levels"</summary>

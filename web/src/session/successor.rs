@@ -124,8 +124,8 @@ impl Session {
         }
     }
 
-    /// Goes on with the successor: starts it, has it open the next part of what is
-    /// in use, or changes over to it.
+    /// Goes on with the successor: starts it, has it open the next part of what is in use, or changes
+    /// over to it.
     pub(super) fn go_on_successor(&mut self) {
         if self.task == Task::Broken && self.successor().is_some() {
             self.stop_successor(Graphics::Unknown);
@@ -142,7 +142,7 @@ impl Session {
                 self.change_over();
             }
         }
-        let waits = self.has_all_successor();
+        let waits = self.successor_has_all();
         if self.waits != waits {
             self.waits = waits;
             self.show(Show::Waits(waits));
@@ -158,7 +158,7 @@ impl Session {
     }
 
     /// Returns whether the successor has opened all that is in use.
-    fn has_all_successor(&self) -> bool {
+    fn successor_has_all(&self) -> bool {
         let Some(successor) = self.successor() else { return false };
         let models = successor.ready.as_ref().zip(self.model.as_ref());
         successor.request.is_none()
@@ -168,7 +168,7 @@ impl Session {
 
     /// Has the successor open the next part, if it is idle and has not all.
     fn open_successor(&mut self) {
-        let (parts, complete) = (self.parts(), self.has_all_successor());
+        let (parts, complete) = (self.parts(), self.successor_has_all());
         let Some(successor) = self.successor_mut() else { return };
         if complete || !successor.listens || successor.request.is_some() {
             return;
@@ -257,10 +257,9 @@ impl Session {
         self.refuse_graphics(&format!("{what} ({message})."));
     }
 
-    /// Changes over to the successor, if it has all that is in use and nothing is
-    /// being done.
+    /// Changes over to the successor, if it has all that is in use and nothing is being done.
     pub(super) fn change_over(&mut self) {
-        if self.task != Task::Resting || !self.has_all_successor() {
+        if self.task != Task::Resting || !self.successor_has_all() {
             return;
         }
         let Graphics::Tried(successor) = std::mem::replace(&mut self.graphics, Graphics::InUse)
