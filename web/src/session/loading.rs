@@ -123,7 +123,7 @@ impl Session {
     }
 
     /// Takes note that a model is ready.
-    fn ready(&mut self, ready: Ready) {
+    pub(super) fn ready(&mut self, ready: Ready) {
         self.show(Show::Device(ready.backend, self.adapter.clone()));
         if ready.note.is_some() {
             self.show(Show::Note(ready.note.clone()));
