@@ -131,10 +131,6 @@ async function fetchModelAhead(wanted) {
   if (/^[\w-][\w.-]*$/.test(file)) await fetchAhead(file);
 }
 
-const wanted = /^#model=([\w.-]*)$/.exec(self.location.hash)?.[1];
-// The program reports what goes wrong when it takes the answer.
-if (wanted !== undefined) fetchModelAhead(wanted).catch(() => {});
-
 // Returns whether the browser has a graphics processor to offer.
 const hasAdapter = async () => {
   try {
@@ -149,6 +145,10 @@ const hasAdapter = async () => {
   // importScripts has no integrity check, so the script is fetched and checked first.
   await checked(`./${name}.js`);
   importScripts(`./${name}.js`);
+  // Not before: nothing that arrives is read until the script is there. The program reports what goes
+  // wrong when it takes the answer.
+  const wanted = /^#model=([\w.-]*)$/.exec(self.location.hash)?.[1];
+  if (wanted !== undefined) fetchModelAhead(wanted).catch(() => {});
   const worker = await wasm_bindgen({ module_or_path: program(`./${name}_bg.wasm`) });
   // Constructors of the program, once; web/build.rs says why it is done here.
   worker.__wasm_call_ctors();
