@@ -21,8 +21,12 @@ mod command;
 mod equations;
 #[path = "browser/inside.rs"]
 mod inside;
+#[path = "browser/previews.rs"]
+mod previews;
 #[path = "browser/recovery.rs"]
 mod recovery;
+#[path = "browser/successor.rs"]
+mod successor;
 #[path = "browser/train.rs"]
 mod train;
 #[path = "browser/update.rs"]
@@ -450,6 +454,14 @@ async fn webgpu_makes_the_pictures_of_the_command_line() {
     // The preview.
     assert_eq!(reads, 1, "{work}");
     assert!(submissions <= 20, "{work}");
+    // Without previews nothing is read before the finished picture, which is the same.
+    view(&browser, "form").await;
+    browser.click("#previews").await;
+    make(&browser, (3, 1, 2, "euler"), LATE).await;
+    assert_eq!(canvas(&browser, "canvas").await, shown);
+    view(&browser, "about").await;
+    let work = browser.text("[data-testid=work]").await;
+    assert!(work.contains(" 0 reads"), "{work}");
     browser.close().await;
 }
 

@@ -30,6 +30,15 @@ counted.forEach(([type, name], i) => {
     return result;
   };
 });
+const queue = self.GPUQueue?.prototype;
+if (queue && sleepy) {
+  const { onSubmittedWorkDone } = queue;
+  queue.onSubmittedWorkDone = function () {
+    const result = onSubmittedWorkDone.call(this);
+    keepAwake(result);
+    return result;
+  };
+}
 
 // Firefox looks for finished work every 100 ms, and when it is given some: so it is given none, often.
 // https://bugzilla.mozilla.org/show_bug.cgi?id=1870699
@@ -82,6 +91,46 @@ async function program(file) {
   return bytes;
 }
 
+// What the program will ask for first, the list of models and the model, is downloaded while the program
+// itself still is: behind `#model=`, this script's address names the model, or nothing for the first one.
+// The program takes each answer once.
+const ahead = new Map();
+self.takeAhead = (url) => {
+  const answer = ahead.get(url);
+  ahead.delete(url);
+  return answer;
+};
+
+// Starts a download that does not wait for somebody to read it.
+function fetchAhead(name) {
+  const { href } = new URL(`weights/${name}`, self.location);
+  const answer = fetch(href).then((answer) => {
+    if (!answer.ok || !answer.body) return answer;
+    const reader = answer.body.getReader();
+    const pump = async (controller) => {
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) return controller.close();
+        controller.enqueue(value);
+      }
+    };
+    const body = new ReadableStream({
+      start(controller) {
+        pump(controller).catch((error) => controller.error(error));
+      },
+    });
+    return new Response(body, { status: answer.status, headers: answer.headers });
+  });
+  ahead.set(href, answer);
+  return answer;
+}
+
+async function fetchModelAhead(wanted) {
+  const { models } = await (await fetchAhead("manifest.json")).clone().json();
+  const { file } = models.find(({ file }) => file === wanted) ?? models[0];
+  if (/^[\w-][\w.-]*$/.test(file)) await fetchAhead(file);
+}
+
 // Returns whether the browser has a graphics processor to offer.
 const hasAdapter = async () => {
   try {
@@ -96,6 +145,10 @@ const hasAdapter = async () => {
   // importScripts has no integrity check, so the script is fetched and checked first.
   await checked(`./${name}.js`);
   importScripts(`./${name}.js`);
+  // Not before: nothing that arrives is read until the script is there. The program reports what goes
+  // wrong when it takes the answer.
+  const wanted = /^#model=([\w.-]*)$/.exec(self.location.hash)?.[1];
+  if (wanted !== undefined) fetchModelAhead(wanted).catch(() => {});
   const worker = await wasm_bindgen({ module_or_path: program(`./${name}_bg.wasm`) });
   // Constructors of the program, once; web/build.rs says why it is done here.
   worker.__wasm_call_ctors();

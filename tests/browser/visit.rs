@@ -84,7 +84,17 @@ async fn live_pictures_take_the_place_of_the_recording() {
     // The step that was chosen before stays.
     browser.run::<bool>("document.querySelectorAll('.reel input')[4].click(); return true").await;
     assert_eq!(browser.run::<String>(&format!("return {AT}.trim()")).await, "3");
-    browser.wait(&format!("{status}?.startsWith('Loading the model')"), SOON).await;
+    // The model is downloaded meanwhile.
+    let asked = || {
+        let answers = site.answers.lock().expect("no thread panicked");
+        answers.iter().any(|(path, _)| path.ends_with("tiny-emoji.safetensors"))
+    };
+    let started = std::time::Instant::now();
+    while !asked() {
+        assert!(started.elapsed() < SOON);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(browser.text("[data-testid=status]").await.starts_with("Loading the program"));
     done(&browser, SOON).await;
     assert!(!browser.run::<bool>(&format!("return Boolean({shown})")).await);
     assert_eq!(captions(&browser).await, ["cat", "rainbow", "rocket", "cactus"]);

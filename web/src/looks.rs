@@ -53,9 +53,7 @@ impl Looks {
     /// wait to be sent; earlier ones that were not sent are dropped.
     pub fn want(&mut self, looks: Vec<Question>, known: impl Fn(&Question) -> bool) {
         let asks = |look: &&Question| {
-            Some(**look) != self.sent()
-                && !known(look)
-                && self.gone.is_none_or(|gone| look.run() > gone)
+            Some(**look) != self.sent() && !known(look) && !self.is_gone(look.run())
         };
         let mut waiting: Vec<Question> = looks.iter().filter(asks).copied().collect();
         waiting.reverse();
@@ -86,6 +84,11 @@ impl Looks {
     /// Takes note that the request that was sent is answered.
     pub fn answered(&mut self) {
         self.sent = None;
+    }
+
+    /// Returns whether there will be no more answers for a run.
+    pub fn is_gone(&self, run: u64) -> bool {
+        self.gone.is_some_and(|gone| run <= gone)
     }
 
     /// Returns whether a request is shown.

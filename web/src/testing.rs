@@ -31,6 +31,8 @@ pub struct Faults {
     pub fault: Option<Fault>,
     /// The memory limit of `?memory=20000000`, in bytes.
     pub memory: Option<u64>,
+    /// Whether `?software` takes a graphics processor that is emulated in software for a real one.
+    pub software: bool,
     /// The time in milliseconds after which `?silence=2000` gives up a silent worker.
     pub silence: Option<u64>,
     /// The time of the self-check that `?check=60000` pretends, in milliseconds.
@@ -62,6 +64,7 @@ impl Faults {
         let number = |name: &str| value(name).map(|(_, number)| number);
         Self {
             fault,
+            software: query.trim_start_matches('?').split('&').any(|pair| pair == "software"),
             memory: number("memory").and_then(|bytes| bytes.parse().ok()),
             silence: number("silence").and_then(|time| time.parse().ok()),
             check: number("check").and_then(|time| time.parse().ok()),
@@ -86,6 +89,8 @@ mod tests {
         assert_eq!(Faults::read("?fault=2&memory=10000", true).memory, Some(10_000));
         assert_eq!(Faults::read("?silence=2000", true).silence, Some(2000));
         assert_eq!(Faults::read("?check=6e4", true).check, Some(60_000.0));
+        assert!(Faults::read("?a=1&software", true).software);
+        assert!(!Faults::read("?software", false).software);
     }
 
     #[test]

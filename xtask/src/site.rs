@@ -141,6 +141,11 @@ fn seal(dist: &Path, address: Option<&str>) -> anyhow::Result<()> {
 
     let page = dist.join("index.html");
     let html = std::fs::read_to_string(&page).context("dist/index.html")?;
+    let (html, style) = inline_styles(&html, dist)?;
+    let html = allow_style(&html, &style).context("index.html")?;
+    let headers = dist.join("_headers");
+    let policy = std::fs::read_to_string(&headers).context("dist/_headers")?;
+    std::fs::write(&headers, allow_style(&policy, &style).context("_headers")?)?;
     let marked =
         html.replacen("<html", &format!("<html data-offline data-compute=\"./{name}\""), 1);
     ensure!(marked != html, "index.html has no <html> element");
@@ -169,6 +174,36 @@ fn seal(dist: &Path, address: Option<&str>) -> anyhow::Result<()> {
     fill_in(&keeper, &keeper, "FILES = []", &format!("FILES = {files}"))?;
     println!("dist/: version {version}, {} files", list.len() - 1);
     Ok(())
+}
+
+/// Moves the style sheets into the page: a browser shows nothing before it has all of them. Returns the
+/// page and the hash of its style element.
+fn inline_styles(html: &str, dist: &Path) -> anyhow::Result<(String, String)> {
+    const START: &str = "<link rel=\"stylesheet\" href=\"./";
+    let mut parts = html.split(START);
+    let mut page = parts.next().unwrap_or_default().to_string();
+    let (mut css, mut after) = (String::new(), String::new());
+    for part in parts {
+        let (address, rest) = part.split_once('"').context("an address that does not end")?;
+        let (_, rest) = rest.split_once('>').context("a link that does not end")?;
+        let sheet = dist.join(address);
+        css += &std::fs::read_to_string(&sheet).with_context(|| address.to_string())?;
+        std::fs::remove_file(&sheet).with_context(|| address.to_string())?;
+        after += rest;
+    }
+    ensure!(!css.is_empty(), "index.html has no style sheets");
+    ensure!(!css.contains("</"), "a style sheet would end the style element");
+    page += &format!("<style>{css}</style>{after}");
+    Ok((page, integrity(css.as_bytes())))
+}
+
+/// Adds the style element with this hash to the content security policy in a text. No other inline style
+/// is allowed.
+fn allow_style(text: &str, hash: &str) -> anyhow::Result<String> {
+    let rest = "default-src 'self'; ";
+    let allowed = text.replacen(rest, &format!("{rest}style-src 'self' '{hash}'; "), 1);
+    ensure!(allowed != text, "no content security policy");
+    Ok(allowed)
 }
 
 /// Returns the page with whole addresses for other sites, which show its picture beside a link to it.
@@ -308,6 +343,50 @@ mod tests {
         );
         assert_eq!(sign(html, folder.path()).expect("signed"), want);
         assert!(sign("<script src=\"./b.js\">", folder.path()).is_err());
+    }
+
+    #[test]
+    fn style_sheets_become_a_part_of_the_page() {
+        let folder = tempfile::TempDir::new().expect("a folder");
+        let sheet = |name: &str, css: &str| {
+            std::fs::write(folder.path().join(name), css).expect("written");
+        };
+        let html = "<head><meta content=\"default-src 'self'; object-src 'none'\">\
+                    <link rel=\"stylesheet\" href=\"./a.css\" integrity=\"x\"/>\
+                    <link rel=\"stylesheet\" href=\"./b.css\"/><link rel=\"icon\" href=\"./c.svg\">";
+        sheet("a.css", "a {}\n");
+        sheet("b.css", "b > a {}\n");
+        let (inlined, hash) = inline_styles(html, folder.path()).expect("two sheets");
+        let want = "<head><meta content=\"default-src 'self'; object-src 'none'\">\
+                    <style>a {}\nb > a {}\n</style><link rel=\"icon\" href=\"./c.svg\">";
+        assert_eq!(inlined, want);
+        assert_eq!(hash, integrity(b"a {}\nb > a {}\n"));
+        // The files are not a part of the page any more.
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
+        let allowed = allow_style(&inlined, &hash).expect("a policy");
+        let policy = format!("default-src 'self'; style-src 'self' '{hash}'; object-src 'none'");
+        assert!(allowed.contains(&policy) && !allowed.contains("unsafe"), "{allowed}");
+        assert!(allow_style("<head>", &hash).is_err());
+        assert!(inline_styles("<head>", folder.path()).is_err());
+        assert!(inline_styles(html, folder.path()).is_err(), "the files are gone");
+        sheet("a.css", "a { content: \"</style>\" }");
+        sheet("b.css", "b {}");
+        assert!(inline_styles(html, folder.path()).is_err());
+    }
+
+    /// Hosts that send `_headers` send the policy that the page has.
+    #[test]
+    fn the_page_and_the_headers_have_one_policy() {
+        let html = std::fs::read_to_string("../www/index.html").expect("the page");
+        let headers = std::fs::read_to_string("../www/_headers").expect("the headers");
+        let policy = |text: &str, start: &str| {
+            let (_, rest) = text.split_once(start).expect("a policy");
+            rest.split(['"', '\n']).next().unwrap_or_default().to_string()
+        };
+        let allowed = |text: &str| allow_style(text, "sha384-x").expect("a policy");
+        let page = policy(&allowed(&html), "content=\"default-src");
+        assert_eq!(page, policy(&allowed(&headers), "Content-Security-Policy: default-src"));
+        assert!(page.contains("'sha384-x'") && !page.contains("unsafe-inline"), "{page}");
     }
 
     #[test]

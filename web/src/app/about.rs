@@ -70,6 +70,9 @@ fn Understand() -> impl IntoView {
 fn Machine(state: State) -> impl IntoView {
     let device = move || match state.device.get() {
         None => "…".into(),
+        Some((Backend::Cpu, _)) if state.waits.get() => {
+            "processor (WebAssembly); WebGPU from the next pictures on".into()
+        }
         Some((Backend::Cpu, _)) => "processor (WebAssembly)".into(),
         Some((Backend::WebGpu, adapter)) => {
             format!("WebGPU: {}", adapter.unwrap_or_else(|| "unnamed".into()))

@@ -31,7 +31,8 @@ fn attention(state: State) -> Option<Arc<plot::Attention>> {
 
 /// Returns the denoised picture that the attention is shown for.
 fn picture(state: State) -> Option<Rgb> {
-    state.frame()?.guess.get(state.picture()).cloned()
+    let run = state.run.read();
+    run.as_ref()?.background(state.at.get(), state.picture()).cloned()
 }
 
 /// Returns the steps of the strip.
@@ -297,7 +298,7 @@ pub fn Strip(state: State) -> impl IntoView {
         let look = Look { step, ..state.look()? };
         let attention = state.attention.read().get(&look).cloned()?;
         let run = state.run.read();
-        let guess = run.as_ref()?.frames.get(step)?.guess.get(look.picture)?;
+        let guess = run.as_ref()?.background(step, look.picture)?;
         Some(attention.heat(guess, state.scene.read().head))
     };
     let sigma = move |step: usize| {

@@ -253,7 +253,7 @@ fn save(state: State, kind: Kind) {
         }
         Kind::Strip => strip(&run, enlarged.unwrap_or(0)).to_png(Some(&origin)).ok(),
         Kind::Animation => {
-            let frames = run.frames.iter().filter_map(|frame| composed(&frame.guess, enlarged));
+            let frames = run.pictured().filter_map(|frame| composed(&frame.guess, enlarged));
             let frames = level(frames.collect());
             let times = times(&frames, TIMES);
             let frames: Vec<Rgb> = frames.iter().map(|picture| picture.enlarged(times)).collect();
@@ -272,12 +272,13 @@ fn save(state: State, kind: Kind) {
     }
 }
 
-/// Returns the steps of one picture side by side: noisy above, denoised below.
+/// Returns the steps of one picture side by side, as far as there are previews: noisy above, denoised
+/// below.
 fn strip(run: &Run, picture: usize) -> Rgb {
-    let frames = run.frames.len();
-    let count = STRIP.min(frames);
-    let places = (0..count).map(|i| i * (frames - 1) / (count - 1).max(1));
-    let frames: Vec<&Frame> = places.map(|place| &*run.frames[place]).collect();
+    let all: Vec<&Frame> = run.pictured().collect();
+    let count = STRIP.min(all.len());
+    let places = (0..count).map(|i| i * (all.len() - 1) / (count - 1).max(1));
+    let frames: Vec<&Frame> = places.map(|place| all[place]).collect();
     let row = |pick: fn(&Frame) -> &Vec<Rgb>| {
         frames.iter().filter_map(move |frame| pick(frame).get(picture).cloned())
     };

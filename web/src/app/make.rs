@@ -6,10 +6,11 @@ use leptos::prelude::*;
 use model::settings::Settings;
 use web_time::Instant;
 
+use super::after_frame;
 use super::controls::Controls;
 use super::engine::Engine;
 use super::explain::Explain;
-use super::fields::{Choice, Number};
+use super::fields::{Choice, Number, switch_field};
 use super::names::{Mixing, Names};
 use super::state::{Doing, Guide, State};
 use crate::explain;
@@ -41,6 +42,7 @@ pub fn Make(state: State) -> impl IntoView {
                 value=Signal::derive(move || state.scene.read().count)
                 on_change=move |count| state.scene.update(|scene| scene.count = count)
             />
+            <Previews state/>
             <Mixing state/>
             <Seed state/>
             <details class="more">
@@ -52,6 +54,19 @@ pub fn Make(state: State) -> impl IntoView {
             </details>
         </div>
     }
+}
+
+/// The switch of the pictures on the way.
+#[component]
+pub fn Previews(state: State) -> impl IntoView {
+    let help = "Off, only the finished pictures are shown, which are the same. That saves a graphics \
+                processor the time to send the others.";
+    switch_field(
+        "previews".into(),
+        ["Show the pictures on the way", help],
+        Signal::derive(move || state.scene.read().previews),
+        Box::new(move |on| state.scene.update(|scene| scene.previews = on)),
+    )
 }
 
 /// The seed: number, dice, lock, previous seeds.
@@ -157,7 +172,7 @@ pub fn Generate(state: State, engine: Engine) -> impl IntoView {
             data-testid="generate"
             disabled=Signal::derive(move || !usable() || !(resting() || stops()))
         >
-            {move || if state.busy() { "Cancel" } else { "Generate" }}
+            {move || if state.busy() || state.pressed.get() { "Cancel" } else { "Generate" }}
         </button>
         <Show when=move || *state.doing.read() == Doing::Broken>
             <button type="button" class="plain" data-testid="again" on:click=move |_| engine.again()>"Try again"</button>
@@ -165,7 +180,8 @@ pub fn Generate(state: State, engine: Engine) -> impl IntoView {
     }
 }
 
-/// Makes the pictures of the scene, or cancels.
+/// Makes the pictures of the scene, or cancels. To begin takes longer than a click may stay unanswered
+/// on a slow device, so the button and the status answer first.
 pub fn submit(event: leptos::ev::SubmitEvent, state: State, engine: Engine) {
     event.prevent_default();
     if untrack(|| state.busy()) {
@@ -177,10 +193,17 @@ pub fn submit(event: leptos::ev::SubmitEvent, state: State, engine: Engine) {
         }
         return;
     }
-    if state.rolls.get_untracked() && state.run.read_untracked().is_some() {
-        state.scene.update(|scene| scene.seed = dice(state));
+    if state.pressed.get_untracked() {
+        return;
     }
-    generate(state, engine);
+    state.pressed.set(true);
+    after_frame(move || {
+        if state.rolls.get_untracked() && state.run.read_untracked().is_some() {
+            state.scene.update(|scene| scene.seed = dice(state));
+        }
+        generate(state, engine);
+        state.pressed.set(false);
+    });
 }
 
 /// Maximum time between leaving the field of the class and clicking on the button.
@@ -246,6 +269,7 @@ pub fn generate(state: State, engine: Engine) {
         history.insert(0, scene.seed);
         history.truncate(HISTORY);
     });
+    state.wait.set(None);
     let link = scene.encode();
     let beside = scene.order_beside(classes);
     let beside = beside.map(|order| Wanted { order, bytes: Vec::new(), link: link.clone() });

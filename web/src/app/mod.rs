@@ -77,6 +77,12 @@ const VIEWS: [(View, &str); 6] = [
     (View::About, "About"),
 ];
 
+/// Does something once the next frame is on the screen.
+fn after_frame(action: impl Fn() + 'static) {
+    // A callback of a frame runs before it is painted, a timeout of that callback after it.
+    request_animation_frame(move || set_timeout(action, Duration::ZERO));
+}
+
 /// Returns a signal that follows a view once the next frame is on the screen. To build a view takes
 /// longer than a click may stay unanswered on a slow device; the tab is marked at once.
 fn after_paint(view: Memo<View>) -> ReadSignal<View> {
@@ -88,8 +94,7 @@ fn after_paint(view: Memo<View>) -> ReadSignal<View> {
     };
     Effect::new(move || {
         if view.get() != shown.get_untracked() {
-            // A callback of a frame runs before it is painted, a timeout of that callback after it.
-            request_animation_frame(move || set_timeout(follow, Duration::ZERO));
+            after_frame(follow);
         }
     });
     shown
@@ -139,7 +144,7 @@ fn App(
     });
     view! {
         <main
-            data-state=Signal::derive(move || state.doing.read().word()) data-view=Signal::derive(move || name_of(&View::ALL, view.get()))
+            data-state=Signal::derive(move || state.word()) data-view=Signal::derive(move || name_of(&View::ALL, view.get()))
             data-tour=tour
         >
             <header>

@@ -6,7 +6,7 @@ use super::controls::Controls;
 use super::engine::Engine;
 use super::explain::Explain;
 use super::fields::{Choice, Number};
-use super::make::{Generate, HowMade, Seed};
+use super::make::{Generate, HowMade, Previews, Seed};
 use super::names::{Mixing, Names};
 use super::paint::GuidePicture;
 use super::state::State;
@@ -104,6 +104,7 @@ pub fn Play(state: State, engine: Engine) -> impl IntoView {
             />
             <Names state/>
             <Mixing state/>
+            <Previews state/>
             <Seed state/>
             {fields}
             <Generate state engine/>

@@ -103,7 +103,9 @@ fn Beside(state: State) -> impl IntoView {
         let (run, beside) = (run.as_ref()?, beside.as_ref()?);
         let part = state.at.get() as f64 / run.order.settings.steps as f64;
         let at = (part * beside.order.settings.steps as f64).round() as usize;
-        composed(&beside.frames.get(at).or(beside.frames.last())?.guess, None)
+        // Without previews, it is finished before the other begins.
+        let frame = beside.frames.get(at).filter(|frame| frame.has_pictures());
+        composed(&frame.or(beside.frames.last())?.guess, None)
     });
     let label = move || match &*state.beside.read() {
         Some(run) => {
@@ -186,11 +188,14 @@ fn Tiles(
             count => format!(" {} of {count}", i + 1),
         };
         let enlarge = format!("Enlarge picture{of}");
+        // Before the first frame, the pictures of the run before stay.
+        let unseen = Memo::new(move |_| state.frame().is_some_and(|frame| !frame.has_pictures()));
         let label = Signal::derive(move || {
             let place = state.frame().map_or(String::new(), |frame| level(frame.sigma));
             let run = state.run.read();
             let made = run.as_ref().map(|run| described(run, i, &captions.read()));
-            format!("{what}{of} {place}: {}", made.unwrap_or_default())
+            let unseen = if unseen.get() { " (not shown: previews are off)" } else { "" };
+            format!("{what}{of} {place}{unseen}: {}", made.unwrap_or_default())
         });
         let enlarge = Signal::derive(move || match caption.read().as_str() {
             "" => enlarge.clone(),
@@ -207,7 +212,7 @@ fn Tiles(
         });
         view! {
             <div class="tile">
-                <div class="frame"><Picture picture label name/>{over}{back}</div>
+                <div class="frame" class:unseen=unseen><Picture picture label name/>{over}{back}</div>
                 // The captions of the noisy pictures are invisible. They align both sides.
                 <p class="name" aria-hidden=noisy.then_some("true") title=caption hidden=nameless>{caption}</p>
             </div>

@@ -13,7 +13,9 @@ use crate::brush::Mask;
 use crate::manifest::Entry;
 use crate::playground::track::Track;
 use crate::plot::Attention;
-use crate::protocol::{AutoencoderInfo, Decoding, Evaluated, GpuWork, Look, Ready, Scan, Surveyed};
+use crate::protocol::{
+    AutoencoderInfo, Decoding, Evaluated, GpuWork, Look, Order, Ready, Scan, Surveyed,
+};
 use crate::scene::{Scene, is_new, refused};
 pub use crate::session::{Doing, Frame, Run};
 
@@ -57,6 +59,9 @@ pub struct State {
     pub note: RwSignal<Option<String>>,
     /// The last error message.
     pub trouble: RwSignal<Option<String>>,
+    /// Whether a worker for the graphics processor is ready to make the next pictures, in place of the
+    /// one for the processor.
+    pub waits: RwSignal<bool>,
     /// The shipped models.
     pub models: RwSignal<Vec<Entry>>,
     /// The model.
@@ -106,6 +111,9 @@ pub struct State {
     /// The time at which pictures were last made because their classes had changed. Written by the
     /// controls.
     pub followed: StoredValue<Option<Instant>>,
+    /// Whether the button was pressed and the frame that shows it is not on the screen yet. Written by
+    /// the button.
+    pub pressed: RwSignal<bool>,
     /// Whether each order draws a new seed. Written by the controls.
     pub rolls: RwSignal<bool>,
     /// Previous seeds, the last one first. Written by the controls.
@@ -141,6 +149,7 @@ impl State {
             device: RwSignal::new(None),
             note: RwSignal::new(None),
             trouble: RwSignal::new(None),
+            waits: RwSignal::new(false),
             models: RwSignal::new(Vec::new()),
             ready,
             names: Memo::new(names),
@@ -163,6 +172,7 @@ impl State {
             at: RwSignal::new(0),
             enlarged: RwSignal::new(None),
             followed: StoredValue::new(None),
+            pressed: RwSignal::new(false),
             rolls: RwSignal::new(false),
             history: RwSignal::new(Vec::new()),
             class_problem: RwSignal::new(None),
@@ -172,6 +182,11 @@ impl State {
             survey: RwSignal::new(false),
             guide: RwSignal::new(None),
         }
+    }
+
+    /// Returns the name of the activity in `data-state`. That of a pressed button begins at once.
+    pub fn word(self) -> &'static str {
+        if self.pressed.get() { Doing::Generating.word() } else { self.doing.read().word() }
     }
 
     /// Returns whether pictures are being made, or a file is being opened.
@@ -221,7 +236,8 @@ impl State {
     /// Returns whether the pictures are not those of the scene any more.
     pub fn outdated(self) -> bool {
         let order = self.scene.read().order(self.classes());
-        self.run.read().as_ref().is_some_and(|run| run.order != order)
+        let run = self.run.read();
+        run.as_ref().is_some_and(|run| run.order != Order { previews: run.order.previews, ..order })
     }
 
     /// Returns whether the attention of the pictures is not available, since the worker was started

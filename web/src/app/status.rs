@@ -9,10 +9,14 @@ use super::make::generate;
 use super::state::{Doing, State};
 use crate::scene::View;
 
+/// The status line before the first evaluation.
+const NOISE: &str = "Drawing the initial noise …";
+
 /// The status line, the progress bar, and messages. Screen readers get starts and ends only.
 #[component]
 pub fn Status(state: State, engine: Engine) -> impl IntoView {
     let text = move || match &*state.doing.read() {
+        _ if state.pressed.get() => NOISE.to_string(),
         Doing::Fetching(loaded, total) => {
             format!("Loading the program: {:.0} %", 100.0 * *loaded as f64 / (*total).max(1) as f64)
         }
@@ -42,7 +46,7 @@ pub fn Status(state: State, engine: Engine) -> impl IntoView {
             format!("Decoding latents: layer {} of {}", decoding.done, decoding.of)
         }
         Doing::Generating => state.progress.read().as_ref().map_or_else(
-            || "Drawing the initial noise …".into(),
+            || NOISE.into(),
             |p| {
                 let left = p.milliseconds * (p.evaluations - p.evaluation) as f64;
                 format!(

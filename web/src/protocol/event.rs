@@ -31,6 +31,9 @@ pub enum Event {
         adapter: Option<String>,
         /// The reason, if it is not the expected one.
         note: Option<String>,
+        /// Whether there is a graphics processor that the program for them can use, which this one is
+        /// not.
+        graphics: bool,
     },
     /// The list of the shipped models.
     Models(Vec<Entry>),
@@ -45,8 +48,8 @@ pub enum Event {
     Checking,
     /// The model is ready.
     Ready(Box<Ready>),
-    /// An evaluation is done. The pictures are attached as RGB: the noisy ones, scaled to unit
-    /// variance, then the denoised ones.
+    /// An evaluation is done. With previews, the pictures are attached as RGB: the noisy ones, scaled to
+    /// unit variance, then the denoised ones.
     Evaluated(Evaluated),
     /// The progress of decoding latents.
     Decoding(Decoding),

@@ -73,6 +73,8 @@ pub struct Start {
     pub fault: Option<Fault>,
     /// The memory limit of a test, in bytes.
     pub memory: Option<u64>,
+    /// Whether a test takes a graphics processor that is emulated in software for a real one.
+    pub software: bool,
 }
 
 /// An order for pictures.
@@ -84,6 +86,9 @@ pub struct Order {
     pub settings: Settings,
     /// The picture that sampling starts from.
     pub guide: Option<Guide>,
+    /// Whether the pictures of every evaluation are sent, besides the finished ones. They do not change
+    /// the finished ones. A graphics processor waits for each to be read.
+    pub previews: bool,
 }
 
 /// Initial noise.

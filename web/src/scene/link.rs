@@ -73,7 +73,7 @@ static FIRST: [Part; 4] = [
 ];
 
 /// Parts that links write after the settings, and before those to compare with.
-static REST: [Part; 10] = [
+static REST: [Part; 11] = [
     Part {
         name: "block",
         get: |scene| scene.block.to_string(),
@@ -118,6 +118,11 @@ static REST: [Part; 10] = [
         name: "sigma",
         get: |scene| scene.sigma.to_string(),
         set: |scene, text| set(&mut scene.sigma, number(text, range::SIGMA)),
+    },
+    Part {
+        name: "previews",
+        get: |scene| scene.previews.to_string(),
+        set: |scene, text| set(&mut scene.previews, parsed(text)),
     },
     Part {
         name: "data",
@@ -380,6 +385,27 @@ mod tests {
     }
 
     #[test]
+    fn a_link_can_switch_previews_off() {
+        let without = Scene { previews: false, ..Scene::decode("seed=5") };
+        assert_eq!(without.encode(), "seed=5&previews=false");
+        assert_eq!(Scene::decode("#seed=5&previews=false"), without);
+        // Links of earlier versions, and what makes no sense.
+        for link in ["seed=5", "seed=5&previews=true", "seed=5&previews=0", "seed=5&previews="] {
+            assert_eq!(Scene::decode(link), Scene::decode("seed=5"), "{link}");
+        }
+        // The order differs in nothing else, and neither does what is compared with it.
+        let scene = Scene { view: View::Play, game: Game::Compare, ..without };
+        let with = Scene { previews: true, ..scene.clone() };
+        for (off, on) in [
+            (scene.order(5), with.order(5)),
+            (scene.order_beside(5).expect("two"), with.order_beside(5).expect("two")),
+        ] {
+            assert!(!off.previews && on.previews);
+            assert_eq!(crate::protocol::Order { previews: true, ..off }, on);
+        }
+    }
+
+    #[test]
     fn every_field_is_kept_within_its_range() {
         let settings = |link: &str| Scene::decode(link).settings;
         assert_eq!(settings("steps=0").steps, 1);
@@ -451,13 +477,13 @@ mod tests {
             settings in settings(false), beside in settings(true), playground in playgrounds(),
             classes in proptest::option::of(proptest::collection::vec(labels(), 0..=12)),
             block in range::PART, head in proptest::option::of(range::PART), token: [u8; 2],
-            sigma in range::SIGMA, tour in 0..=STOPS,
+            sigma in range::SIGMA, previews: bool, tour in 0..=STOPS,
         ) -> Scene {
             let classes: Vec<Label> = classes.unwrap_or_else(|| settings.classes.clone());
             Scene {
                 view: View::ALL[view].0, model, game: Game::ALL[game].0, seed, others,
                 count: COUNTS[count], settings: Settings { classes, ..settings },
-                beside, block, head, token, sigma, tour, playground,
+                beside, block, head, token, sigma, previews, tour, playground,
             }
         }
     }

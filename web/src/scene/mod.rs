@@ -128,6 +128,8 @@ pub struct Scene {
     pub sigma: f64,
     /// The settings to compare with.
     pub beside: Settings,
+    /// Whether the pictures on the way are shown. The finished ones do not depend on it.
+    pub previews: bool,
     /// The stop of the tour, counted from 1; 0 without it.
     pub tour: usize,
     /// What the view [`View::Playground`] shows, besides the seed.
@@ -182,6 +184,7 @@ impl Default for Scene {
             game: Game::Between,
             others: [144, 148, 151],
             sigma: 2.0,
+            previews: true,
             tour: 0,
             playground: Playground::default(),
         }
@@ -255,7 +258,7 @@ impl Scene {
             (View::Play, Game::Compare) => (vec![Noise::Seed(self.seed)], None),
             _ => (self.seeds(), None),
         };
-        Order { noises, settings, guide }
+        Order { noises, settings, guide, previews: self.previews }
     }
 
     /// Returns the order for the settings to compare with, in a comparison.

@@ -89,10 +89,15 @@ pub enum Effect {
         /// Whether it is the one for processors.
         processor: bool,
     },
-    /// End the worker.
-    Stop,
-    /// Send a message to the worker. The page adds the scene's model to a request to start.
+    /// End a worker.
+    Stop {
+        /// Its number.
+        worker: u64,
+    },
+    /// Send a message to a worker. The page adds the scene's model to a request to start.
     Post {
+        /// The number of the worker.
+        worker: u64,
         /// The message.
         message: Message,
         /// What is attached.
@@ -157,4 +162,5 @@ pub enum Show {
     NothingBeside,
     Work(Option<GpuWork>),
     Gone(u64),
+    Waits(bool),
 }

@@ -1,6 +1,7 @@
 //! Loading the model, and opening files.
 
 use super::files::Own;
+use super::successor::Graphics;
 use super::task::{Stage, Task};
 use super::{Attached, Effect, InUse, STARTS, Session, Show};
 use crate::adapter::Backend;
@@ -11,11 +12,15 @@ impl Session {
     /// Starts a worker.
     pub(super) fn start_worker(&mut self) {
         self.starts += 1;
+        if self.starts >= STARTS && matches!(self.graphics, Graphics::InUse) {
+            self.graphics = Graphics::Refused;
+        }
         let worker = self.count();
         self.worker = Some(worker);
         self.listens = false;
         self.task = Task::Starting(None);
-        let processor = self.wish() == Some(Backend::Cpu);
+        let small = self.starts_small() && !matches!(self.graphics, Graphics::InUse);
+        let processor = small || self.wish() == Some(Backend::Cpu);
         self.effects.push(Effect::Start { worker, processor });
     }
 
@@ -52,6 +57,7 @@ impl Session {
             plain: self.starts > 1,
             fault,
             memory: self.setup.memory,
+            software: self.setup.software,
         };
         let number = self.post(Request::Start(start), Attached::Nothing);
         self.task = Task::Loading { number, stage: Stage::Waiting };
@@ -62,6 +68,7 @@ impl Session {
         if !matches!(self.task, Task::Resting | Task::Broken) {
             return;
         }
+        self.change_over();
         self.files.weights = None;
         self.show(Show::Trouble(None));
         if self.listens {
@@ -75,7 +82,10 @@ impl Session {
     /// Takes note of a message about the model that is being loaded.
     pub(super) fn loads(&mut self, event: Event) {
         match event {
-            Event::Chosen { backend, adapter, note } => {
+            Event::Chosen { backend, adapter, note, graphics } => {
+                if graphics {
+                    self.find_graphics();
+                }
                 self.adapter = adapter.clone();
                 self.show(Show::Device(backend, adapter));
                 // The note on a lost device stays visible.
@@ -113,7 +123,7 @@ impl Session {
     }
 
     /// Takes note that a model is ready.
-    fn ready(&mut self, ready: Ready) {
+    pub(super) fn ready(&mut self, ready: Ready) {
         self.show(Show::Device(ready.backend, self.adapter.clone()));
         if ready.note.is_some() {
             self.show(Show::Note(ready.note.clone()));
@@ -135,6 +145,7 @@ impl Session {
 
     /// Opens a file once the worker is idle: weights or an autoencoder.
     pub(super) fn open(&mut self, file: u64, name: String) {
+        self.change_over();
         self.files.add(file, name);
         if self.task == Task::Resting {
             self.go_on();

@@ -27,6 +27,7 @@ mod loading;
 mod orders;
 mod recovery;
 mod run;
+mod successor;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ use exploring::Explorations;
 use files::Files;
 pub use orders::Wanted;
 pub use run::{Frame, Run, pictures};
+use successor::Graphics;
 pub use task::Doing;
 use task::Task;
 
@@ -61,6 +63,8 @@ pub struct Setup {
     pub fault: Option<Fault>,
     /// The memory limit of a test, in bytes.
     pub memory: Option<u64>,
+    /// Whether a test takes a graphics processor that is emulated in software for a real one.
+    pub software: bool,
 }
 
 /// What the page knows of the model in use.
@@ -81,7 +85,7 @@ pub struct Session {
     /// The activity that is shown.
     doing: Doing,
     task: Task,
-    /// The number of the worker, if there is one.
+    /// The number of the worker in use, if there is one.
     worker: Option<u64>,
     /// Whether the worker's program is running. Messages that are sent before are lost.
     listens: bool,
@@ -103,6 +107,9 @@ pub struct Session {
     loaded: bool,
     /// The name of the graphics processor.
     adapter: Option<String>,
+    graphics: Graphics,
+    /// Whether a worker for the graphics processor waits to be used, as it is shown.
+    waits: bool,
     /// The number of the run whose pictures are shown, and the number of its frames.
     shown: Option<(u64, usize)>,
     looks: Looks,
@@ -129,6 +136,8 @@ impl Session {
             model: None,
             loaded: false,
             adapter: None,
+            graphics: Graphics::default(),
+            waits: false,
             shown: None,
             looks: Looks::default(),
             explorations: Explorations::default(),
@@ -150,18 +159,31 @@ impl Session {
                 self.hear(report, &bytes);
             }
             Input::Ended { worker, message } if self.worker == Some(worker) => self.ended(message),
+            Input::Heard { worker, report, .. } if self.is_successor(worker) => {
+                self.hear_successor(report);
+            }
+            Input::Ended { worker, message } if self.is_successor(worker) => {
+                self.ended_successor(&message);
+            }
+            Input::Unsupported { worker } if self.is_successor(worker) => {
+                self.ended_successor("this browser starts no second worker");
+            }
             Input::Unsupported { worker } if self.worker == Some(worker) => {
                 self.give_up(
                     "This browser does not support web workers, which compute the pictures.",
                 );
             }
             Input::Silence { watch } if self.watch == Some(watch) => self.silence(),
+            Input::Silence { watch } if self.successor().is_some_and(|b| b.is_watched(watch)) => {
+                self.silence_successor();
+            }
             // Of a worker that is gone, or of a watch that is over.
             Input::Heard { .. }
             | Input::Ended { .. }
             | Input::Unsupported { .. }
             | Input::Silence { .. } => {}
         }
+        self.go_on_successor();
         self.look_on();
         self.explore_on();
         self.keep_watch();
@@ -235,10 +257,16 @@ impl Session {
         self.number
     }
 
-    /// Sends a request to the worker. Returns its number.
+    /// Sends a request to the worker in use. Returns its number.
     fn post(&mut self, request: Request, attached: Attached) -> u64 {
+        // There is one, or there is nothing to ask for.
+        self.post_to(self.worker.unwrap_or_default(), request, attached)
+    }
+
+    /// Sends a request to a worker. Returns its number.
+    fn post_to(&mut self, worker: u64, request: Request, attached: Attached) -> u64 {
         let number = self.count();
-        self.effects.push(Effect::Post { message: Message { number, request }, attached });
+        self.effects.push(Effect::Post { worker, message: Message { number, request }, attached });
         number
     }
 

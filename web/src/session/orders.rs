@@ -22,6 +22,7 @@ impl Session {
         if self.task != Task::Resting || orders.is_empty() {
             return;
         }
+        self.change_over();
         self.show(Show::Trouble(None));
         self.show(Show::Progress(None));
         self.show(Show::Decoding(None));
@@ -62,7 +63,8 @@ impl Session {
             _ => return,
         };
         let message = crate::protocol::Message { number, request: Request::Cancel };
-        self.effects.push(Effect::Post { message, attached: Attached::Nothing });
+        let worker = self.worker.unwrap_or_default();
+        self.effects.push(Effect::Post { worker, message, attached: Attached::Nothing });
     }
 
     /// Takes note of a message about the order that was sent.

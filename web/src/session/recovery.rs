@@ -90,8 +90,8 @@ impl Session {
 
     /// Ends the worker. Returns what it was doing.
     fn stop(&mut self) -> Task {
-        if self.worker.take().is_some() {
-            self.effects.push(Effect::Stop);
+        if let Some(worker) = self.worker.take() {
+            self.effects.push(Effect::Stop { worker });
         }
         (self.listens, self.loaded) = (false, false);
         self.explorations.lose();

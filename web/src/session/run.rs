@@ -7,7 +7,7 @@ use model::picture::{Origin, Rgb};
 use crate::names::caption;
 use crate::protocol::{Noise, Order, Ready};
 
-/// The pictures at one noise level.
+/// The pictures at one noise level. Without previews, there are none before the finished ones.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Frame {
     /// The noise level.
@@ -18,6 +18,13 @@ pub struct Frame {
     pub guess: Vec<Rgb>,
     /// Whether the pictures show three channels of latents.
     pub latent: bool,
+}
+
+impl Frame {
+    /// Returns whether there are pictures.
+    pub fn has_pictures(&self) -> bool {
+        !self.guess.is_empty()
+    }
 }
 
 /// The pictures of an order, at every step so far.
@@ -48,6 +55,18 @@ impl Run {
             settings: self.order.settings.clone(),
             page: Some(self.link.clone()),
         }
+    }
+
+    /// Returns the denoised picture of a step to show something on, such as attention: the finished one
+    /// if there was no preview.
+    pub fn background(&self, step: usize, picture: usize) -> Option<&Rgb> {
+        let frame = self.frames.get(step).filter(|frame| frame.has_pictures());
+        frame.or(self.frames.last())?.guess.get(picture)
+    }
+
+    /// Returns the frames that have pictures.
+    pub fn pictured(&self) -> impl Iterator<Item = &Frame> {
+        self.frames.iter().map(|frame| &**frame).filter(|frame| frame.has_pictures())
     }
 
     /// Returns the caption of each picture, from the names of the model's classes; nothing if the

@@ -128,6 +128,12 @@ pub async fn fetch_blob(
     Blob::new_with_blob_sequence(&pieces).map(Some).map_err(full)
 }
 
+/// Returns the answer that `compute.js` has requested in advance, if it has.
+fn taken_ahead(url: &str) -> Option<Promise> {
+    let take: Function = Reflect::get(&scope(), &"takeAhead".into()).ok()?.dyn_into().ok()?;
+    take.call1(&scope(), &url.into()).ok()?.dyn_into().ok()
+}
+
 /// Downloads a file. `take` is called with each part, and the size that the server sends, or 0, and
 /// returns whether to go on. Returns whether it is whole.
 async fn download(
@@ -136,7 +142,8 @@ async fn download(
 ) -> Result<bool, Trouble> {
     let name = url.rsplit('/').next().unwrap_or(url).to_string();
     let failed = |_| format!("{name} could not be downloaded. Check the network connection.");
-    let response = JsFuture::from(scope().fetch_with_str(url)).await.map_err(failed)?;
+    let answer = taken_ahead(url).unwrap_or_else(|| scope().fetch_with_str(url));
+    let response = JsFuture::from(answer).await.map_err(failed)?;
     let response: Response = response.dyn_into().map_err(failed)?;
     if !response.ok() {
         return Err(format!(
@@ -174,6 +181,20 @@ pub fn gpu_work() -> Option<GpuWork> {
     let counts: Array = Reflect::get(&scope(), &"gpuWork".into()).ok()?.dyn_into().ok()?;
     let count = |i| counts.get(i).as_f64().map_or(0, |count| count as u32);
     Some(GpuWork { dispatches: count(0), writes: count(1), reads: count(2), submissions: count(3) })
+}
+
+/// Waits until the graphics processor has done what it was given. Returns at once if there is none, and if
+/// it is lost, which is noticed elsewhere.
+pub async fn gpu_is_done() {
+    let wait = |device: JsValue| {
+        let queue = Reflect::get(&device, &"queue".into()).ok()?;
+        let done: Function =
+            Reflect::get(&queue, &"onSubmittedWorkDone".into()).ok()?.dyn_into().ok()?;
+        done.call0(&queue).ok()
+    };
+    if let Some(promise) = device().and_then(wait) {
+        let _ = JsFuture::from(Promise::resolve(&promise)).await;
+    }
 }
 
 /// Waits until the graphics processor is lost, and returns the browser's message. Waits for ever if

@@ -10,22 +10,29 @@ use web_time::Instant;
 use super::browser::{self, fetch, find_adapter};
 use super::build::{Built, build};
 use super::{Loaded, Place, Reply, Trouble, Worker, is_latent, milliseconds, say, sentence};
-use crate::adapter::{Backend, Choice, choose};
+use crate::adapter::{Adapter, Backend, Choice, choose};
 use crate::manifest::{Entry, Manifest};
 use crate::protocol::{Block, Event, Ready, Start, Usual};
 
 impl Worker {
     /// Finds a device, loads a model and checks it.
     pub async fn load(&self, reply: Reply, start: Start, started: Instant) -> Result<(), Trouble> {
-        let Start { base, model, wish, plain, .. } = start;
-        let found = find_adapter().await;
+        let Start { base, model, wish, plain, software, .. } = start;
+        let real = |found: Adapter| Adapter { software: found.software && !software, ..found };
+        let found = find_adapter().await.map(real);
         let Choice { mut backend, mut note } = choose(wish, &found);
+        // A visit starts with the program for processors.
+        let graphics = cfg!(not(feature = "gpu")) && wish.is_none() && backend == Backend::WebGpu;
+        if graphics {
+            backend = Backend::Cpu;
+        }
         let halves = !plain && found.as_ref().is_ok_and(|adapter| adapter.halves);
         reply.post(
             &Event::Chosen {
                 backend,
                 adapter: found.ok().map(|adapter| adapter.name),
                 note: note.clone(),
+                graphics,
             },
             None,
         );

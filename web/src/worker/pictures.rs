@@ -32,7 +32,7 @@ impl Worker {
         let Some(loaded) = self.loaded.borrow().clone() else {
             return Err("No model is loaded yet.".into());
         };
-        let Order { noises, settings, guide } = order;
+        let Order { noises, settings, guide, previews } = order;
         settings.validate().map_err(sentence)?;
         settings.validate_for(&loaded.model.config).map_err(sentence)?;
         let pictures = noises.len();
@@ -55,7 +55,7 @@ impl Worker {
         let mut before = started;
         let mut counted = browser::gpu_work();
         let mut work = None;
-        let mut preview: Option<Preview> = None;
+        let mut pending: Option<Pending> = None;
         let shape = loaded.model.config.image_shape();
         let size = shape.iter().product();
         let seeds: Vec<u64> = noises.iter().map(Noise::seed).collect();
@@ -70,10 +70,18 @@ impl Worker {
         };
         let on_step = async |e: Evaluation<'_>| -> Result<ControlFlow<()>, Trouble> {
             self.fail_on_purpose(e.evaluation);
-            // The noisy pictures are scaled to unit variance for display.
-            let scale = 1.0 / e.sigma.hypot(1.0);
-            let both = Tensor::cat(vec![e.x.clone() * scale, e.denoised.clone()], 0);
-            let now = Preview::start(both, &e).await;
+            let pictures: Reading = if *previews {
+                // The noisy pictures are scaled to unit variance for display.
+                let scale = 1.0 / e.sigma.hypot(1.0);
+                let both = Tensor::cat(vec![e.x.clone() * scale, e.denoised.clone()], 0);
+                Box::pin(async move { Ok(rgb(both).await?.0) })
+            } else {
+                Box::pin(async {
+                    browser::gpu_is_done().await;
+                    Ok(Vec::new())
+                })
+            };
+            let now = Pending::start(pictures, &e).await;
             // Reading the pictures waits for the evaluation. Messages are handled meanwhile. A
             // graphics processor computes meanwhile too: it has been given this evaluation when
             // the pictures of the one before are read.
@@ -82,10 +90,10 @@ impl Worker {
                     browser::next_task().await;
                     Some(now)
                 }
-                Backend::WebGpu => preview.replace(now),
+                Backend::WebGpu => pending.replace(now),
             };
             let ready = match ready {
-                Some(preview) => Some(preview.finish().await?),
+                Some(pending) => Some(pending.finish().await?),
                 None => None,
             };
             if self.is_cancelled(reply) {
@@ -108,15 +116,15 @@ impl Worker {
                     silence_time: settings.silence_time,
                 });
             }
-            if let Some(preview) = ready {
-                preview.post(reply, &mut before);
+            if let Some(finished) = ready {
+                finished.post(reply, &mut before);
             }
             Ok(ControlFlow::Continue(()))
         };
         let device = &loaded.place.device;
         let made = generate_from(&loaded.model, settings, start, device, on_step).await?;
-        if let (Some(_), Some(preview)) = (&made, preview) {
-            preview.finish().await?.post(reply, &mut before);
+        if let (Some(_), Some(pending)) = (&made, pending) {
+            pending.finish().await?.post(reply, &mut before);
         }
         let made = match (made, &autoencoder) {
             (Some(latents), Some(autoencoder)) => self.decode(reply, autoencoder, latents).await?,
@@ -187,20 +195,20 @@ impl Worker {
     }
 }
 
-/// Pictures that are being read: their bytes and their size.
-type Reading = Pin<Box<dyn Future<Output = Result<(Vec<u8>, [usize; 2]), Trouble>>>>;
+/// The bytes of pictures that are being read; none without previews, once the evaluation is done.
+type Reading = Pin<Box<dyn Future<Output = Result<Vec<u8>, Trouble>>>>;
 
-/// The pictures of an evaluation that are being read.
-struct Preview {
+/// An evaluation that the device was given, and its pictures, which are being read.
+struct Pending {
     evaluated: Evaluated,
     pictures: Pin<Box<MaybeDone<Reading>>>,
 }
 
-impl Preview {
+impl Pending {
     /// Starts to read pictures: what was asked of the device before is done first, and what is asked
     /// of it later does not delay them.
-    async fn start(pictures: Tensor<4>, e: &Evaluation<'_>) -> Self {
-        let mut pictures = Box::pin(maybe_done(Box::pin(rgb(pictures)) as Reading));
+    async fn start(pictures: Reading, e: &Evaluation<'_>) -> Self {
+        let mut pictures = Box::pin(maybe_done(pictures));
         poll_fn(|context| {
             let _ = pictures.as_mut().poll(context);
             Poll::Ready(())
@@ -220,12 +228,12 @@ impl Preview {
     /// Waits for the pictures.
     async fn finish(mut self) -> Result<Finished, Trouble> {
         self.pictures.as_mut().await;
-        let (pictures, _) = self.pictures.as_mut().take_output().expect("taken once")?;
+        let pictures = self.pictures.as_mut().take_output().expect("taken once")?;
         Ok(Finished { evaluated: self.evaluated, pictures })
     }
 }
 
-/// The pictures of an evaluation.
+/// An evaluation that is done, and its pictures.
 struct Finished {
     evaluated: Evaluated,
     pictures: Vec<u8>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use leptos::prelude::*;
 use web_sys::{ErrorEvent, MessageEvent};
 
-use super::browser::{faults, start_worker};
+use super::browser::{faults, first_worker, start_worker};
 use super::{Engine, SILENCE};
 use crate::looks::Question;
 use crate::protocol::{Message, Request, carry};
@@ -23,12 +23,12 @@ impl Engine {
         let state = self.state;
         match effect {
             Effect::Start { worker, processor } => return self.start_worker(worker, processor),
-            Effect::Stop => self.worker.update_value(|worker| {
-                if let Some(worker) = worker.take() {
+            Effect::Stop { worker } => self.workers.update_value(|workers| {
+                if let Some(worker) = workers.remove(&worker) {
                     worker.terminate();
                 }
             }),
-            Effect::Post { message, attached } => self.post(message, attached),
+            Effect::Post { worker, message, attached } => self.post(worker, message, attached),
             Effect::Watch(watch) => {
                 let time = faults().silence.map_or(SILENCE, Duration::from_millis);
                 set_timeout(move || self.step(Input::Silence { watch }), time);
@@ -86,13 +86,18 @@ impl Engine {
             event.prevent_default();
             self.step(Input::Ended { worker, message: event.message() });
         };
-        let started = start_worker(if processor { "cpu" } else { "" }, on_message, on_error);
-        let missing = started.is_none();
-        self.worker.set_value(started);
-        if missing { Err(worker) } else { Ok(()) }
+        let model = self.state.scene.read_untracked().model.clone();
+        let first = if processor { first_worker(on_message, on_error) } else { None };
+        let name = if processor { "cpu" } else { "" };
+        let started = first.or_else(|| start_worker(name, Some(&model), on_message, on_error));
+        let started = started.ok_or(worker)?;
+        self.workers.update_value(|workers| {
+            workers.insert(worker, started);
+        });
+        Ok(())
     }
 
-    fn post(self, mut message: Message, attached: Attached) {
+    fn post(self, worker: u64, mut message: Message, attached: Attached) {
         if let Request::Start(start) = &mut message.request {
             start.model = Some(self.state.scene.read_untracked().model.clone());
         }
@@ -104,8 +109,8 @@ impl Engine {
                 carry::pack_file(&message, file.as_ref())
             }
         };
-        self.worker.with_value(|worker| {
-            if let Some(worker) = worker {
+        self.workers.with_value(|workers| {
+            if let Some(worker) = workers.get(&worker) {
                 // It fails only for values that cannot be cloned; text, bytes and files can.
                 let _ = worker.post_message_with_transfer(&message, &moved);
             }
@@ -135,6 +140,7 @@ impl Engine {
             Show::NothingBeside => state.beside.set(None),
             Show::Work(work) => state.work.set(work),
             Show::Gone(run) => state.gone.set(Some(run)),
+            Show::Waits(waits) => state.waits.set(waits),
         }
     }
 

@@ -32,7 +32,8 @@ const SILENCE: Duration = Duration::from_secs(60);
 pub struct Engine {
     state: State,
     session: StoredValue<Session>,
-    worker: StoredValue<Option<Worker>, LocalStorage>,
+    /// The worker in use, and one that is to take its place, by their numbers in the session.
+    workers: StoredValue<HashMap<u64, Worker>, LocalStorage>,
     /// The files that the visitor opened, by their numbers in the session.
     files: StoredValue<HashMap<u64, File>, LocalStorage>,
     /// The number of the last file.
@@ -47,18 +48,19 @@ impl Engine {
     /// Starts the worker, which finds a device and loads a model.
     pub fn start(state: State) -> Self {
         let query = query();
-        let Faults { fault, memory, .. } = faults();
+        let Faults { fault, memory, software, .. } = faults();
         let setup = Setup {
             base: folder(),
             wish: Backend::wish(&query),
             files: ["weights", "vae"].iter().filter_map(|word| named(&query, word)).collect(),
             fault,
             memory,
+            software,
         };
         let engine = Self {
             state,
             session: StoredValue::new(Session::new(setup)),
-            worker: StoredValue::new_local(None),
+            workers: StoredValue::new_local(HashMap::new()),
             files: StoredValue::new_local(HashMap::new()),
             count: StoredValue::new(0),
             at: StoredValue::new(None),

@@ -50,6 +50,13 @@ impl Engine {
                     scene.settings.classes = begins;
                 }
             }),
+            // A visitor was asked to wait for another device.
+            Some(before)
+                if before.backend != ready.backend && state.wait.get_untracked().is_some() =>
+            {
+                state.wait.set(None);
+                state.draws.set(state.scene.read_untracked().view != View::About);
+            }
             Some(_) => {}
         }
         self.settled.set_value(Some(ready));

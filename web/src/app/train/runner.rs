@@ -235,7 +235,7 @@ impl Runner {
                 });
             }
         };
-        let worker = start_worker("cpu", on_message, on_error);
+        let worker = start_worker("cpu", None, on_message, on_error);
         if worker.is_none() {
             self.fail("This browser does not support web workers, which train.".into());
         }

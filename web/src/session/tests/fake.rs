@@ -57,15 +57,31 @@ pub enum Mail {
     Error(String),
 }
 
+/// What a worker finds on its machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Machine {
+    /// No graphics processor.
+    Plain,
+    /// A graphics processor.
+    Graphics,
+    /// A graphics processor that computes wrong results.
+    Wrong,
+}
+
 /// The worker.
 #[derive(Clone, Debug)]
 pub struct Fake {
     pub number: u64,
     /// Whether its program never runs.
     pub mute: bool,
+    /// Whether its program is the one for processors.
+    pub processor: bool,
+    machine: Machine,
     said: usize,
     dead: bool,
-    has_model: bool,
+    /// The names of the model and the autoencoder that it has.
+    pub model: Option<String>,
+    pub autoencoder: Option<String>,
     /// The run whose steps it has.
     made: u64,
     jobs: Vec<Job>,
@@ -74,13 +90,16 @@ pub struct Fake {
 }
 
 impl Fake {
-    pub fn new(number: u64, mute: bool) -> Self {
+    pub fn new(number: u64, processor: bool, machine: Machine, mute: bool) -> Self {
         Self {
             number,
             mute,
+            processor,
+            machine,
             said: 0,
             dead: false,
-            has_model: false,
+            model: None,
+            autoencoder: None,
             made: 0,
             jobs: Vec::new(),
             swallowed: Vec::new(),
@@ -142,35 +161,54 @@ impl Fake {
     /// Returns the next message about a request, and whether it is the last one.
     fn answer(&mut self, job: &Job) -> (Event, Vec<u8>, bool) {
         let failed = |message: &str| Event::Failed { message: message.into(), fatal: false };
+        let backend = match (self.processor, self.machine) {
+            (false, Machine::Graphics) => Backend::WebGpu,
+            _ => Backend::Cpu,
+        };
         match &job.request {
             Request::Start(_) => {
+                let there = self.machine != Machine::Plain;
+                let wrong = !self.processor && self.machine == Machine::Wrong;
+                let note = wrong.then(|| "wrong results".to_string());
                 let event = match job.sent {
-                    0 => Event::Chosen { backend: Backend::Cpu, adapter: None, note: None },
+                    0 => Event::Chosen {
+                        backend: if self.processor || !there {
+                            Backend::Cpu
+                        } else {
+                            Backend::WebGpu
+                        },
+                        adapter: there.then(|| "adapter".into()),
+                        note: None,
+                        graphics: self.processor && there,
+                    },
                     1 => Event::Models(Vec::new()),
                     2 => Event::Loading { loaded: 1, total: 2 },
                     3 => Event::Checking,
                     _ => {
-                        (self.has_model, self.made) = (true, 0);
-                        Event::Ready(Box::new(ready("shipped")))
+                        (self.model, self.made) = (Some("shipped".into()), 0);
+                        Event::Ready(Box::new(Ready { backend, note, ..ready("shipped") }))
                     }
                 };
                 (event, Vec::new(), job.sent == 4)
             }
             Request::Open { name } | Request::Fetch { name, .. } => {
-                assert!(self.has_model, "the file is opened beside a model");
+                assert!(self.model.is_some(), "the file is opened beside a model");
                 let event = match job.sent {
                     _ if job.cancelled => Event::Cancelled,
                     0 => Event::Loading { loaded: 1, total: 2 },
                     1 => Event::Checking,
                     _ if name.starts_with("model") => {
-                        self.made = 0;
-                        Event::Ready(Box::new(ready(name)))
+                        (self.model, self.made) = (Some(name.clone()), 0);
+                        Event::Ready(Box::new(Ready { backend, ..ready(name) }))
                     }
                     _ if name.starts_with("latent") => {
-                        self.made = 0;
-                        Event::Ready(Box::new(Ready { latent: Some(4), ..ready(name) }))
+                        (self.model, self.made) = (Some(name.clone()), 0);
+                        Event::Ready(Box::new(Ready { backend, latent: Some(4), ..ready(name) }))
                     }
-                    _ if name.starts_with("vae") => Event::Autoencoder(autoencoder(name)),
+                    _ if name.starts_with("vae") => {
+                        self.autoencoder = Some(name.clone());
+                        Event::Autoencoder(autoencoder(name))
+                    }
                     _ if name.starts_with("kill") => {
                         Event::Failed { message: "killed".into(), fatal: true }
                     }
@@ -179,7 +217,7 @@ impl Fake {
                 (event, Vec::new(), job.cancelled || job.sent == 2)
             }
             Request::Generate(order) => {
-                if !self.has_model {
+                if self.model.is_none() {
                     return (failed("No model is loaded yet."), Vec::new(), true);
                 }
                 if job.cancelled {
@@ -205,7 +243,8 @@ impl Fake {
                     sigma: 1.0,
                     milliseconds: 1.0,
                 };
-                (Event::Evaluated(evaluated), vec![0; 6 * n], false)
+                let pictures = if order.previews { n } else { 0 };
+                (Event::Evaluated(evaluated), vec![0; 6 * pictures], false)
             }
             Request::Attend(look) if look.run != self.made => {
                 (Event::Gone { run: look.run }, Vec::new(), true)

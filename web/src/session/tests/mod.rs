@@ -4,3 +4,4 @@ mod fake;
 mod page;
 mod past;
 mod properties;
+mod successor;

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use model::settings::Settings;
 
-use super::fake::{Fake, Mail, Mishap, STEPS};
+use super::fake::{Fake, Machine, Mail, Mishap, STEPS};
 use crate::looks::Question;
 use crate::playground::{Exploration, PointSet};
 use crate::protocol::{Event, Look, Message, Noise, Order, Report, Request};
@@ -15,14 +15,26 @@ use crate::session::{Attached, Doing, Effect, Input, Run, Session, Setup, Show, 
 /// The page.
 pub struct Page {
     pub session: Session,
-    /// The present worker.
+    /// The worker in use.
     pub worker: Option<Fake>,
+    /// The one that is to take its place.
+    pub successor: Option<Fake>,
+    /// What workers find here.
+    pub machine: Machine,
+    /// How often the page changed over.
+    pub changes: usize,
+    /// Whether the one before had the steps of the pictures that are shown.
+    lost: bool,
+    /// Whether the successor waits to be used, as it is shown.
+    pub waits: bool,
     /// Workers that were ended, of which messages may still arrive.
     pub ghosts: Vec<Fake>,
     /// Messages on their way to the page.
     pub mail: VecDeque<(u64, Mail)>,
-    /// Whether the next workers are silent.
+    /// Whether the next workers in use are silent.
     pub mute: bool,
+    /// Whether the next successors are silent.
+    pub mute_successor: bool,
     pub doing: Doing,
     pub trouble: Option<String>,
     pub note: Option<String>,
@@ -36,7 +48,7 @@ pub struct Page {
     pub forgotten: usize,
     /// All requests that were sent.
     pub sent: Vec<Message>,
-    watch: Option<u64>,
+    watches: Vec<u64>,
     cancelled: HashSet<u64>,
     /// How many workers ended while they opened a file.
     ends: HashMap<u64, usize>,
@@ -50,9 +62,15 @@ impl Page {
         let mut page = Self {
             session: Session::new(Setup { files, ..Setup::default() }),
             worker: None,
+            successor: None,
+            machine: Machine::Plain,
+            changes: 0,
+            lost: false,
+            waits: false,
             ghosts: Vec::new(),
             mail: VecDeque::new(),
             mute: false,
+            mute_successor: false,
             doing: Doing::Starting,
             trouble: None,
             note: None,
@@ -64,7 +82,7 @@ impl Page {
             explored: None,
             forgotten: 0,
             sent: Vec::new(),
-            watch: None,
+            watches: Vec::new(),
             cancelled: HashSet::new(),
             ends: HashMap::new(),
             files: 0,
@@ -78,6 +96,17 @@ impl Page {
         let mut page = Self::new(&[]);
         page.pump();
         assert_eq!(page.doing, Doing::Resting);
+        page
+    }
+
+    /// A page on a machine with a graphics processor or one that is wrong, whose worker was started
+    /// there.
+    pub fn on(machine: Machine, files: &[&str]) -> Self {
+        let mut page = Self::new(files);
+        page.machine = machine;
+        if let Some(worker) = page.worker.take() {
+            page.worker = Some(Fake::new(worker.number, worker.processor, machine, worker.mute));
+        }
         page
     }
 
@@ -98,37 +127,92 @@ impl Page {
         if matches!(input, Input::Cancel) {
             self.cancelled.extend(drawing);
         }
+        let begins = matches!(input, Input::Generate(_) | Input::Open { .. } | Input::Choose);
+        let rests = match &input {
+            // The last message of a task brings the page to rest, and then it changes over.
+            Input::Heard { .. } => true,
+            _ => self.doing == Doing::Resting,
+        };
+        let (changes, model) = (self.changes, self.session.model.clone());
         let effects = self.session.step(input);
         assert!(effects.len() < 40, "endless: {effects:?}");
         for effect in effects {
             self.carry_out(effect);
         }
+        if self.changes > changes {
+            assert!(rests, "it changes over while something is done");
+            assert!(begins || !self.lost, "steps of pictures are lost");
+            if begins {
+                assert_eq!(self.session.model, model, "another model");
+            }
+        }
         self.check();
+    }
+
+    /// The page has changed over: the other worker has all that the one before had.
+    fn changed(&mut self) {
+        self.changes += 1;
+        self.lost = self.run.as_ref().is_some_and(|run| run.number > self.gone);
+        let (old, new) = (self.ghosts.last(), self.worker.as_ref());
+        let (old, new) = (old.expect("one before"), new.expect("one after"));
+        assert!(old.processor && !new.processor);
+        assert_eq!(old.model, new.model);
+        // One that the visitor's files have taken the place of may be there still.
+        if old.autoencoder.is_some() {
+            assert_eq!(old.autoencoder, new.autoencoder);
+        }
     }
 
     fn carry_out(&mut self, effect: Effect) {
         let shown = self.run.as_ref().map(|run| run.number);
         match effect {
-            Effect::Start { worker, .. } => {
-                assert!(self.worker.is_none(), "two workers");
-                self.worker = Some(Fake::new(worker, self.mute));
+            Effect::Start { worker, processor } if self.session.is_successor(worker) => {
+                assert!(self.successor.is_none() && self.worker.is_some(), "three workers");
+                let successor = Fake::new(worker, processor, self.machine, self.mute_successor);
+                self.successor = Some(successor);
             }
-            Effect::Stop => self.ghosts.extend(self.worker.take()),
-            Effect::Post { message, attached } => {
+            Effect::Start { worker, processor } => {
+                assert!(self.worker.is_none(), "two workers");
+                self.worker = Some(Fake::new(worker, processor, self.machine, self.mute));
+            }
+            Effect::Stop { worker } => {
+                if self.successor.as_ref().is_some_and(|other| other.number == worker) {
+                    self.ghosts.extend(self.successor.take());
+                    return;
+                }
+                assert_eq!(self.worker.as_ref().map(|other| other.number), Some(worker));
+                self.ghosts.extend(self.worker.take());
+                let next = self.successor.take();
+                if next.as_ref().map(|next| next.number) == self.session.worker && next.is_some() {
+                    self.worker = next;
+                    self.changed();
+                } else {
+                    self.successor = next;
+                }
+            }
+            Effect::Post { worker, message, attached } => {
                 if let Attached::File(file) = attached {
                     assert!(self.ends.get(&file).is_none_or(|&ends| ends < 2), "a third time");
                     assert!(self.session.needs(file), "the file is let go");
                 }
+                let successor = self.successor.as_mut().filter(|other| other.number == worker);
+                if let Some(successor) = successor {
+                    successor.take(message, &attached);
+                    return;
+                }
                 self.sent.push(message.clone());
-                self.worker.as_mut().expect("a worker").take(message, &attached);
+                let used = self.worker.as_mut().expect("a worker");
+                assert_eq!(used.number, worker);
+                used.take(message, &attached);
             }
-            Effect::Watch(watch) => self.watch = Some(watch),
+            Effect::Watch(watch) => self.watches.push(watch),
             Effect::Show(show) => match show {
                 Show::Doing(doing) => self.doing = doing,
                 Show::Trouble(trouble) => self.trouble = trouble,
                 Show::Note(note) => self.note = note,
                 Show::Smaller(smaller) => self.smaller = smaller,
                 Show::NothingBeside => self.beside = None,
+                Show::Waits(waits) => self.waits = waits,
                 Show::Gone(run) => {
                     assert!(run >= self.gone);
                     self.gone = run;
@@ -174,7 +258,10 @@ impl Page {
     fn check(&self) {
         let Session { task, orders, listens, loaded, worker, .. } = &self.session;
         assert_eq!(self.doing, task.doing());
-        assert_eq!(worker.is_some(), self.worker.is_some());
+        assert_eq!(*worker, self.worker.as_ref().map(|worker| worker.number));
+        let successor = self.session.successor().map(|successor| successor.worker);
+        assert_eq!(successor, self.successor.as_ref().map(|worker| worker.number));
+        assert!(*task != Task::Broken || successor.is_none(), "a second worker for nothing");
         assert_eq!(task.must_be_heard(), self.session.watch.is_some());
         match task {
             Task::Broken => assert!(self.trouble.is_some(), "broken for no reason"),
@@ -220,6 +307,20 @@ impl Page {
         }
     }
 
+    /// The successor sends its next message about one of its requests.
+    pub fn work_successor(&mut self, which: usize) {
+        if let Some(successor) = &mut self.successor {
+            successor.go_on(which, &mut self.mail);
+        }
+    }
+
+    /// Something goes wrong in the successor.
+    pub fn suffer_successor(&mut self, mishap: Mishap, which: usize) {
+        if let Some(successor) = &mut self.successor {
+            successor.suffer(mishap, which, &mut self.mail);
+        }
+    }
+
     /// Something goes wrong in the worker.
     pub fn suffer(&mut self, mishap: Mishap, which: usize) {
         if let Some(worker) = &mut self.worker {
@@ -227,22 +328,24 @@ impl Page {
         }
     }
 
-    /// The time of the watch is over.
+    /// The time of all watches is over.
     pub fn wait(&mut self) {
-        if let Some(watch) = self.watch.take() {
+        for watch in std::mem::take(&mut self.watches) {
             self.step(Input::Silence { watch });
         }
     }
 
-    /// Lets the worker and the time go on until nothing happens any more.
+    /// Lets the workers and the time go on until nothing happens any more.
     pub fn pump(&mut self) {
         for _ in 0..10_000 {
             self.work(0);
+            self.work_successor(0);
+            let idles = |worker: &Option<Fake>| worker.as_ref().is_none_or(Fake::idles);
             if !self.mail.is_empty() {
                 self.deliver();
-            } else if self.worker.as_ref().is_none_or(Fake::idles) {
+            } else if idles(&self.worker) && idles(&self.successor) {
                 // The second time, nothing was heard in between.
-                if self.session.watch.is_none() {
+                if self.watches.is_empty() {
                     return;
                 }
                 self.wait();
@@ -310,6 +413,7 @@ impl Page {
 /// The order with this number.
 pub fn wanted(i: usize) -> Wanted {
     let settings = Settings { steps: STEPS, ..Settings::default() };
-    let order = Order { noises: vec![Noise::Seed(i as u64); 4], settings, guide: None };
+    let order =
+        Order { noises: vec![Noise::Seed(i as u64); 4], settings, guide: None, previews: true };
     Wanted { order, bytes: Vec::new(), link: String::new() }
 }

@@ -1,6 +1,6 @@
 //! Sequences of events that went wrong once, or nearly.
 
-use super::fake::{Mail, Mishap};
+use super::fake::{Mail, Mishap, STEPS};
 use super::page::{Page, wanted};
 use crate::looks::Question;
 use crate::protocol::{Event, Look, Report, Request};
@@ -353,6 +353,26 @@ fn the_playground_waits_for_nothing() {
     let computed =
         page.sent.iter().filter(|message| matches!(message.request, Request::Explore(_)));
     assert_eq!((page.explored, computed.count()), (Some(6), 3));
+}
+
+/// The steps are there all the same, without pictures: their attention can be asked for.
+#[test]
+fn an_order_without_previews_shows_its_last_pictures() {
+    let mut page = Page::ready();
+    let mut order = wanted(0);
+    order.order.previews = false;
+    page.step(Input::Generate(vec![order]));
+    page.pump();
+    page.shows_pictures();
+    let run = page.run.as_ref().expect("a run");
+    let (last, steps) = run.frames.split_last().expect("frames");
+    assert!(steps.len() == STEPS && steps.iter().all(|frame| !frame.has_pictures()));
+    assert!(steps.iter().all(|frame| frame.sigma == 1.0));
+    assert_eq!((last.guess.len(), run.pictured().count()), (4, 1));
+    assert_eq!(run.background(0, 3), last.guess.get(3));
+    page.ask(0);
+    page.pump();
+    assert_eq!(page.rows.len(), 1);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::fake::Mishap;
+use super::fake::{Machine, Mishap};
 use super::page::Page;
 use crate::session::task::Task;
 use crate::session::{Doing, Input};
@@ -29,19 +29,26 @@ enum Act {
     Wait,
     /// The next workers are silent, or not.
     Mute(bool),
+    /// The successor sends a message about one of its requests.
+    WorkSuccessor(usize),
+    MishapSuccessor(Mishap, usize),
+    /// The next successors are silent, or not.
+    MuteSuccessor(bool),
 }
 
 const FILES: [&str; 5] = ["model", "latent", "vae", "bad", "kill"];
 
 fn act() -> impl Strategy<Value = Act> {
-    let mishap = prop::sample::select(vec![
-        Mishap::Panic,
-        Mishap::Shortage,
-        Mishap::Error,
-        Mishap::Failure,
-        Mishap::NoRoom,
-        Mishap::Silence,
-    ]);
+    let mishap = || {
+        prop::sample::select(vec![
+            Mishap::Panic,
+            Mishap::Shortage,
+            Mishap::Error,
+            Mishap::Failure,
+            Mishap::NoRoom,
+            Mishap::Silence,
+        ])
+    };
     prop_oneof![
         3 => (1usize..3).prop_map(Act::Generate),
         2 => Just(Act::Cancel),
@@ -54,9 +61,12 @@ fn act() -> impl Strategy<Value = Act> {
         20 => Just(Act::Deliver),
         2 => Just(Act::Repeat),
         1 => (0usize..4).prop_map(Act::Haunt),
-        2 => (mishap, 0usize..4).prop_map(|(mishap, which)| Act::Mishap(mishap, which)),
+        2 => (mishap(), 0usize..4).prop_map(|(mishap, which)| Act::Mishap(mishap, which)),
         1 => Just(Act::Wait),
         1 => prop::bool::weighted(0.3).prop_map(Act::Mute),
+        10 => (0usize..4).prop_map(Act::WorkSuccessor),
+        1 => (mishap(), 0usize..4).prop_map(|(mishap, which)| Act::MishapSuccessor(mishap, which)),
+        1 => prop::bool::weighted(0.3).prop_map(Act::MuteSuccessor),
     ]
 }
 
@@ -75,19 +85,23 @@ fn apply(page: &mut Page, act: &Act) {
         Act::Deliver => page.deliver(),
         Act::Repeat => page.mail.extend(page.mail.back().cloned()),
         Act::Haunt(which) => {
-            if let Some(ghost) = page.ghosts.last_mut() {
-                ghost.go_on(which, &mut page.mail);
+            let ghosts = page.ghosts.len();
+            if ghosts > 0 {
+                page.ghosts[ghosts - 1 - which % ghosts].go_on(which, &mut page.mail);
             }
         }
         Act::Mishap(mishap, which) => page.suffer(mishap, which),
         Act::Wait => page.wait(),
         Act::Mute(mute) => page.mute = mute,
+        Act::WorkSuccessor(which) => page.work_successor(which),
+        Act::MishapSuccessor(mishap, which) => page.suffer_successor(mishap, which),
+        Act::MuteSuccessor(mute) => page.mute_successor = mute,
     }
 }
 
 /// From here on, the worker answers everything. Brings the page to rest as a visitor would.
 fn calm(page: &mut Page) {
-    page.mute = false;
+    (page.mute, page.mute_successor) = (false, false);
     page.pump();
     let swallowed = page.worker.as_ref().is_some_and(|worker| !worker.swallowed.is_empty());
     let rests = matches!(page.doing, Doing::Resting | Doing::Broken);
@@ -109,14 +123,16 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     /// [`Page`] checks every step: one order at a time, frames and attention of the run that is shown
-    /// only, nothing after a cancellation, no file that has ended two workers, and a task that agrees
-    /// with the queue and with what is shown.
+    /// only, nothing after a cancellation, no file that has ended two workers, a task that agrees
+    /// with the queue and with what is shown, and a successor that takes over at rest only, with all that
+    /// is in use.
     #[test]
     fn whatever_happens_there_are_pictures_in_the_end(
+        machine in prop::sample::select(vec![Machine::Plain, Machine::Graphics, Machine::Wrong]),
         named in prop::collection::vec(prop::sample::select(FILES.to_vec()), 0..2),
         acts in prop::collection::vec(act(), 0..120),
     ) {
-        let mut page = Page::new(&named);
+        let mut page = Page::on(machine, &named);
         let mut asked = None;
         for act in &acts {
             apply(&mut page, act);
@@ -129,6 +145,7 @@ proptest! {
         page.pump();
         page.shows_pictures();
         prop_assert!(page.beside.is_some());
+        prop_assert!(machine == Machine::Graphics || page.changes == 0);
         // The worker has their steps.
         page.ask(7);
         page.pump();
@@ -173,6 +190,57 @@ proptest! {
         page.generate(1);
         page.pump();
         page.shows_pictures();
+    }
+
+    /// A successor that goes wrong at any message changes nothing but the note, which is said once. One
+    /// that does not takes over between two orders.
+    #[test]
+    fn a_successor_takes_over_or_nothing_changes(
+        orders in 0usize..3,
+        at in 0usize..8,
+        mishap in prop::option::of(prop::sample::select(vec![
+            Mishap::Panic, Mishap::Error, Mishap::Shortage, Mishap::Failure, Mishap::Silence,
+        ])),
+        late in 0usize..9,
+    ) {
+        let mut page = Page::on(Machine::Graphics, &[]);
+        page.pump_until(|page| page.doing == Doing::Resting);
+        page.generate(orders);
+        for _ in 0..at {
+            page.work_successor(0);
+            page.work(0);
+            page.deliver();
+            page.deliver();
+        }
+        let changed = page.changes;
+        if let Some(mishap) = mishap {
+            page.suffer_successor(mishap, 0);
+        }
+        page.pump();
+        prop_assert_eq!(&page.doing, &Doing::Resting);
+        prop_assert_eq!(&page.trouble, &None);
+        let refused = page.note.clone().is_some_and(|note| note.contains("not used"));
+        prop_assert!(page.changes <= 1 && !(refused && page.changes > changed));
+        for _ in 0..late {
+            for ghost in &mut page.ghosts {
+                ghost.go_on(0, &mut page.mail);
+            }
+        }
+        page.generate(1);
+        page.pump();
+        page.shows_pictures();
+        let processor = page.worker.as_ref().is_some_and(|worker| worker.processor);
+        prop_assert_eq!(processor, page.changes == 0);
+        // It is not tried again, and not mentioned again.
+        if refused {
+            page.note = None;
+            page.suffer(Mishap::Panic, 0);
+            page.pump();
+            prop_assert!(page.successor.is_none() && page.changes == 0);
+            prop_assert!(!page.note.clone().is_some_and(|note| note.contains("not used")));
+        } else if mishap.is_none() {
+            prop_assert_eq!(page.changes, 1);
+        }
     }
 
     /// With a worker that never answers, time alone does not end what may take long.
