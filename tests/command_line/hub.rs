@@ -8,17 +8,19 @@ use tests::trainer;
 #[test]
 fn links_need_the_feature() {
     let folder = TempDir::new().expect("a temporary folder");
-    let assert = trainer()
-        .args(["info", "hf://owner/repo/a.safetensors"])
-        .env("HF_HOME", folder.path())
-        .assert()
-        .code(1);
-    let said = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
-    assert!(
-        said.contains("hf://owner/repo/a.safetensors: this program was built without"),
-        "{said}"
-    );
-    assert!(said.contains("--features hub"), "{said}");
+    for args in [
+        &["info", "hf://owner/repo/a.safetensors"][..],
+        &["train", "--dry-run", "--options", "hf://owner/repo/a.safetensors"],
+        &["train", "--metric", "fid", "--reference", "hf://owner/repo/a.safetensors"],
+    ] {
+        let assert = trainer().args(args).env("HF_HOME", folder.path()).assert().code(1);
+        let said = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+        assert!(
+            said.contains("hf://owner/repo/a.safetensors: this program was built without"),
+            "{said}"
+        );
+        assert!(said.contains("--features hub"), "{said}");
+    }
 }
 
 #[cfg(feature = "hub")]
@@ -27,11 +29,12 @@ mod with_the_feature {
 
     use std::collections::HashMap;
     use std::fs;
-    use std::io::{BufRead, BufReader, Write};
+    use std::io::{BufRead, BufReader, Read, Write};
     use std::net::TcpListener;
     use std::path::{Path, PathBuf};
     use std::sync::{Arc, Mutex};
 
+    use sha1::Sha1;
     use sha2::{Digest, Sha256};
     use tests::root;
     use tiny_http::{Header, Method, Request, Response, Server};
@@ -50,6 +53,8 @@ mod with_the_feature {
         None,
         /// The connection ends after this many bytes.
         Cut(usize),
+        /// Nothing comes after this many bytes, and the connection stays open.
+        Stalled(usize),
         /// One bit is another.
         Flipped,
     }
@@ -120,9 +125,10 @@ mod with_the_feature {
                 });
                 let mut body = files[path.trim_start_matches('/')][from.unwrap_or(0)..].to_vec();
                 let length = body.len();
-                match *fault.lock().expect("no thread panicked") {
+                let fault = *fault.lock().expect("no thread panicked");
+                match fault {
                     Fault::None => {}
-                    Fault::Cut(at) => body.truncate(at),
+                    Fault::Cut(at) | Fault::Stalled(at) => body.truncate(at),
                     Fault::Flipped => body[length / 2] ^= 1,
                 }
                 let status = if from.is_some() { "206 Partial Content" } else { "200 OK" };
@@ -131,6 +137,10 @@ mod with_the_feature {
                 );
                 // It fails where the program has gone.
                 let _ = stream.write_all(&[head.as_bytes(), &body].concat());
+                if matches!(fault, Fault::Stalled(_)) {
+                    // Until the program goes.
+                    let _ = stream.read_to_end(&mut Vec::new());
+                }
             }
         });
         port
@@ -146,9 +156,10 @@ mod with_the_feature {
                 <(Arc<Mutex<Vec<Asked>>>, Arc<Mutex<Vec<Asked>>>)>::default();
             let fault = Arc::new(Mutex::new(Fault::None));
             let (stored, faulty) = (files.clone(), fault.clone());
-            let store = serve_store(asked_store.clone(), stored, faulty);
+            let store = serve_store(asked_store.clone(), stored, faulty.clone());
             let port = serve(asked.clone(), move |request| {
-                let answered = answer(&files, &request, store);
+                let fault = *faulty.lock().expect("no thread panicked");
+                let answered = answer(&files, &request, store, fault);
                 let empty = || Response::from_data(Vec::new()).with_status_code(404);
                 request.respond(answered.unwrap_or_else(empty)).expect("answered");
             });
@@ -202,11 +213,12 @@ mod with_the_feature {
         }
     }
 
-    /// Answers as the Hub does.
+    /// Answers as the Hub does: with files that end with `.json`, and with the place of others.
     fn answer(
         files: &HashMap<String, Vec<u8>>,
         request: &Request,
         store: u16,
+        fault: Fault,
     ) -> Option<Response<std::io::Cursor<Vec<u8>>>> {
         let url = request.url();
         if let Some(rest) = url.strip_prefix("/api/datasets/owner/data/revision/") {
@@ -232,7 +244,18 @@ mod with_the_feature {
         let known = ["main", "v1", COMMIT].contains(&revision);
         let name = format!("{kind}{name}");
         let bytes = files.get(&name).filter(|_| known)?;
-        let hash: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!([Method::Get, Method::Head].contains(request.method()));
+        if name.ends_with(".json") {
+            let blob = [format!("blob {}\0", bytes.len()).as_bytes(), bytes].concat();
+            let (hash, mut bytes) = (hex(&Sha1::digest(blob)), bytes.clone());
+            if fault == Fault::Flipped {
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 1;
+            }
+            let small = Response::from_data(bytes).with_header(header("X-Repo-Commit", COMMIT));
+            return Some(small.with_header(header("ETag", &format!("\"{hash}\""))));
+        }
+        let hash = hex(&Sha256::digest(bytes));
         // As by another name, so that nothing with a token may go there.
         let place = format!("http://localhost:{store}/{name}");
         let redirect = Response::from_data(Vec::new())
@@ -242,8 +265,11 @@ mod with_the_feature {
             .with_header(header("X-Linked-Etag", &format!("\"{hash}\"")))
             .with_header(header("X-Linked-Size", &bytes.len().to_string()))
             .with_header(header("ETag", "\"0\""));
-        assert!([Method::Get, Method::Head].contains(request.method()));
         Some(redirect)
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     fn golden(name: &str) -> Vec<u8> {
@@ -325,6 +351,90 @@ mod with_the_feature {
     }
 
     #[test]
+    fn stalled_downloads_end_and_are_resumed() {
+        let (hub, weights) = with_weights();
+        hub.set(Fault::Stalled(1_000));
+        let patience = [("HF_HUB_DOWNLOAD_TIMEOUT", "1")];
+        let (code, said) = hub.run(&["info", LINK], &patience);
+        let kept = format!("nothing arrived for 1s; 1000 of {} bytes are kept in ", weights.len());
+        assert!(code == Some(1) && said.contains(LINK) && said.contains(&kept), "{said}");
+        assert!(said.contains("run the same command again to resume"), "{said}");
+        hub.set(Fault::None);
+        hub.requests();
+        hub.works(&["info", LINK]);
+        let [_, store] = hub.requests();
+        assert_eq!(store[0].2, Some("bytes=1000-".into()));
+        for wrong in ["0", "x"] {
+            let (code, said) = hub.run(&["info", LINK], &[("HF_HUB_DOWNLOAD_TIMEOUT", wrong)]);
+            let message = format!("HF_HUB_DOWNLOAD_TIMEOUT is `{wrong}`, not a number of seconds");
+            assert!(code == Some(1) && said.contains(&message), "{said}");
+        }
+        // The Hub itself does not answer.
+        let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let endpoint = format!("http://{}", silent.local_addr().expect("an address"));
+        let more = [patience[0], ("HF_ENDPOINT", &endpoint[..])];
+        let (code, said) = hub.run(&["info", "hf://owner/repo/other.safetensors"], &more);
+        assert!(code == Some(1) && said.contains("nothing arrived for 1s"), "{said}");
+    }
+
+    const SMALL: &str = r#"{"batch": 8, "model": {"network": {"channels": [32], "blocks": [1],
+        "window": {"size": 8}, "time": {"channels": 8, "width": 8}}}}"#;
+
+    #[test]
+    fn small_files_are_compared_with_their_git_hash() {
+        let hub = Hub::serve(&[("options.json", SMALL.as_bytes().to_vec())]);
+        let args = ["train", "--preset", "tiny", "--options", "hf://owner/repo/options.json"];
+        let args = [&args[..], &["--data", "emoji", "--dry-run"]].concat();
+        hub.set(Fault::Flipped);
+        hub.fails(&args, "has the Git hash ");
+        hub.fails(&args, "it was deleted");
+        assert_eq!(hub.blobs(), Vec::<PathBuf>::new());
+        hub.set(Fault::None);
+        let said = hub.works(&args);
+        assert!(said.contains("batch                                    8 "), "{said}");
+        assert_eq!(hub.blobs().len(), 1);
+    }
+
+    /// Options that take the path of a file take a link, and so do the options in a file.
+    #[test]
+    fn options_references_and_networks_are_taken_from_links() {
+        let parquet = golden("parquet/zstd/train.parquet");
+        let options = SMALL.replacen('{', r#"{"data": "hf://datasets/owner/data", "#, 1);
+        let hub = Hub::serve(&[
+            ("options.json", options.into_bytes()),
+            ("r.npz", golden("numpy.npz")),
+            ("n.pth", golden("legacy.pth")),
+            ("datasets/train.parquet", parquet),
+        ]);
+        let out = hub.home.path().join("runs");
+        let args = ["train", "--preset", "tiny", "--options", "hf://owner/repo/options.json"];
+        let more = ["--resize", "--grid", "0", "--duration", "16", "--out", text(&out)];
+        hub.works(&[&args[..], &more].concat());
+        let options = fs::read_to_string(crate::support::only_run(&out).join("options.json"));
+        let place = format!("datasets--owner--data/snapshots/{COMMIT}");
+        assert!(options.expect("there").contains(&place));
+        let network = ["--features", "lite0", "--allow-unknown-network", "--network"];
+        let network = [&network[..], &["hf://owner/repo/n.pth"]].concat();
+        let images = root().join("tests/golden/numpy.npz");
+        let reference = ["--reference", "hf://owner/repo/r.npz"];
+        let evaluate = ["evaluate", "--images", text(&images)];
+        let metrics = ["metrics", "reference", "--data", "emoji", "-o", "x.npz"];
+        let quality = ["train", "--out", text(&out), "--metric", "fid"];
+        let place = format!("models--owner--repo/snapshots/{COMMIT}/n.pth");
+        for args in [
+            [&evaluate[..], &reference, &network].concat(),
+            [&metrics[..], &network].concat(),
+            [&quality[..], &reference, &network].concat(),
+        ] {
+            hub.fails(&args, &place);
+            hub.fails(&args, "these are not the weights of this network");
+        }
+        let absent = ["--reference", "hf://owner/repo/absent.npz"];
+        let args = [&evaluate[..], &absent, &network].concat();
+        hub.fails(&args, "there is no such repository, revision or file");
+    }
+
+    #[test]
     fn the_token_is_for_the_endpoint_only() {
         let (hub, _) = with_weights();
         assert_eq!(hub.run(&["info", LINK], &[("HF_TOKEN", TOKEN)]).0, Some(0));
@@ -388,9 +498,7 @@ mod with_the_feature {
         // Training takes a link, and is resumed from the cache.
         let out = hub.home.path().join("runs");
         let options = hub.home.path().join("options.json");
-        let small = r#"{"batch": 8, "model": {"network": {"channels": [32], "blocks": [1],
-            "window": {"size": 8}, "time": {"channels": 8, "width": 8}}}}"#;
-        fs::write(&options, small).expect("written");
+        fs::write(&options, SMALL).expect("written");
         hub.requests();
         let args =
             ["train", "--preset", "tiny", "--options", text(&options), "--resize", "--grid", "0"];

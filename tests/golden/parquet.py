@@ -1,7 +1,8 @@
 """Writes tests/golden/parquet/: small datasets as the Hugging Face Hub has them.
 
 Needs PyArrow and Pillow. The files are those of two splits in two shards (snappy), of one split with
-dictionaries, version 2 pages and an index of pages (zstd), and of plain bytes without classes (plain).
+dictionaries, version 2 pages and an index of pages (zstd), of plain bytes without classes (plain), with
+pages of both versions (gzip), and compressed in ways that are not read (brotli, lz4).
 """
 
 import io
@@ -62,3 +63,8 @@ write(
 )
 plain = pa.table({"image": pa.array([picture(i) for i in range(24)], pa.binary())})
 write("plain/x.parquet", plain, compression="none", use_dictionary=False)
+pages = {"compression": "gzip", "data_page_size": 300, "write_batch_size": 4}
+write("gzip/train-00000-of-00002.parquet", table(range(0, 14)), **pages)
+write("gzip/train-00001-of-00002.parquet", table(range(14, 24)), data_page_version="2.0", **pages)
+for compression in ["brotli", "lz4"]:
+    write(f"{compression}/x.parquet", table(range(0, 1)), compression=compression)

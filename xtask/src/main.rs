@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod emoji;
+mod fuzz;
 mod gpu_day;
 mod shell;
 mod site;
@@ -30,6 +31,8 @@ cargo xtask device D   compare a GPU (D: cuda, vulkan or wgpu) with the CPU; `fu
                        it chooses one of the two ways to build the trainer
 cargo xtask gpu-day    all measurements of a GPU, in steps of ten minutes; --help lists them
 cargo xtask soak [M]   disturb a training run for M minutes (10): kill it, fill its disk, and so on
+cargo xtask fuzz [T] [S]  damage files in search of panics, with the fuzz target T or all, for S seconds
+                       each (60)
 cargo xtask bench      measure the built page in a browser: sizes, start, sampling
 cargo xtask firefox    use the built page in Firefox; needs firefox-esr, Node.js and npm
 cargo xtask manifest   write www/weights/manifest.json for the files beside it
@@ -62,6 +65,7 @@ fn task() -> anyhow::Result<()> {
         ["firefox"] => firefox(),
         ["soak"] => soak("10"),
         ["soak", minutes] => soak(minutes),
+        ["fuzz", ref args @ ..] => fuzz::fuzz(args),
         ["device", kind @ ("cuda" | "vulkan" | "wgpu")] => {
             device(kind, Build::Fused)?;
             device(kind, Build::Kernels)
@@ -228,7 +232,9 @@ fn check_gpu_features() -> anyhow::Result<()> {
 
 /// Checks formatting.
 fn format() -> anyhow::Result<()> {
-    run(cargo().args(["fmt", "--all", "--check"]))
+    run(cargo().args(["fmt", "--all", "--check"]))?;
+    // A workspace of its own.
+    run(cargo().args(["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))
 }
 
 /// Checks spelling, as configured in `_typos.toml`.

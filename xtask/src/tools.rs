@@ -12,6 +12,7 @@ use crate::shell::{cargo, find, output, run};
 const TARGET: &str = "wasm32-unknown-unknown";
 const TRUNK: &str = "0.21.14";
 const AXE: &str = "axe-core@4.10.3";
+const CARGO_FUZZ: &str = "0.13.2";
 /// Packages of PyPI with their versions and hashes.
 const WHEELS: &str = "xtask/requirements.txt";
 const WHEELS_FOLDER: &str = "target/tools/python";
@@ -51,6 +52,11 @@ fn wasm_target() -> anyhow::Result<Wasm> {
         ("CARGO_UNSTABLE_BUILD_STD", "std,panic_abort".into()),
         ("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "wasm-ld-19".into()),
     ])
+}
+
+/// Installs the program that builds and runs fuzz targets.
+pub fn cargo_fuzz() -> anyhow::Result<()> {
+    cargo_tool("cargo-fuzz", "cargo-fuzz", CARGO_FUZZ, true)
 }
 
 /// Returns the path of the spelling checker.
@@ -111,7 +117,7 @@ fn cargo_tool(program: &str, package: &str, version: &str, locked: bool) -> anyh
     install.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
     install.env("CARGO_PROFILE_RELEASE_LTO", "off");
     install.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
-    run(&mut install).with_context(|| format!("{package} {version} is needed to build the page"))
+    run(&mut install).with_context(|| format!("{package} {version} is needed"))
 }
 
 /// Installs Chromium and its driver.

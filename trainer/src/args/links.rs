@@ -8,7 +8,7 @@ use super::{Command, DataCommand};
 use crate::hub::resolve;
 
 impl Command {
-    /// Replaces the links among the paths of weights, autoencoders and data by paths of files in the cache.
+    /// Replaces the links among the paths of files that are read by paths of files in the cache.
     ///
     /// # Errors
     ///
@@ -22,13 +22,16 @@ impl Command {
                 {
                     *from = path.to_string_lossy().into_owned();
                 }
+                paths.extend(&mut args.options);
                 paths.extend(&mut args.recipe.data);
                 paths.extend(&mut args.recipe.validation_data);
-                paths.extend(&mut args.output.vae.vae);
+                paths.extend(&mut args.quality.reference);
+                paths.extend(&mut args.quality.network.network);
+                paths.extend(args.output.vae.paths());
             }
             Self::Sample(args) => {
                 paths.extend(&mut args.weights);
-                paths.extend(&mut args.vae.vae);
+                paths.extend(args.vae.paths());
             }
             Self::Denoise(args) => paths.extend(&mut args.weights),
             Self::Info(args) => paths.extend(&mut args.model),
@@ -39,15 +42,23 @@ impl Command {
                 paths.extend(&mut args.validation_data);
             }
             Self::Data(DataCommand::Check(args)) => paths.push(&mut args.path),
-            Self::Data(DataCommand::Encode(args)) => paths.extend([&mut args.data, &mut args.vae]),
-            #[cfg(feature = "metrics")]
-            Self::Evaluate(args) => {
-                paths.extend(&mut args.weights);
-                paths.extend(&mut args.images);
-                paths.extend(&mut args.vae.vae);
+            Self::Data(DataCommand::Encode(args)) => {
+                paths.extend([&mut args.data, &mut args.vae]);
+                paths.extend(&mut args.vae_config);
             }
             #[cfg(feature = "metrics")]
-            Self::Metrics(MetricsCommand::Reference(args)) => paths.push(&mut args.data),
+            Self::Evaluate(args) => {
+                paths.push(&mut args.reference);
+                paths.extend(&mut args.network.network);
+                paths.extend(&mut args.weights);
+                paths.extend(&mut args.images);
+                paths.extend(args.vae.paths());
+            }
+            #[cfg(feature = "metrics")]
+            Self::Metrics(MetricsCommand::Reference(args)) => {
+                paths.push(&mut args.data);
+                paths.extend(&mut args.network.network);
+            }
             _ => {}
         }
         for path in paths {

@@ -127,6 +127,13 @@ pub struct VaeArgs {
     pub vae_config: Option<PathBuf>,
 }
 
+impl VaeArgs {
+    /// Returns the paths that are given.
+    pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        [&mut self.vae, &mut self.vae_config].into_iter().flatten()
+    }
+}
+
 /// Classes and classifier-free guidance.
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Classes and guidance")]

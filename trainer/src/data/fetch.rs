@@ -3,11 +3,21 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use ureq::config::ConfigBuilder;
+use ureq::typestate::AgentScope;
+use ureq::{Agent, Timeout};
 
-use crate::files::hash::sha256_of_file;
+use crate::files::hash::{git_blob_of_file, sha256_of_file};
 use crate::files::lock::try_lock;
+
+/// Time without a byte from a server after which it is given up.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Time for a connection to a server.
+const CONNECT: Duration = Duration::from_secs(30);
 
 /// A file to download.
 pub struct Download {
@@ -51,14 +61,33 @@ pub enum FetchError {
         /// Reason.
         reason: String,
     },
+    /// The server sends nothing more.
+    #[error(
+        "{url}: nothing arrived for {patience:?}; {kept} of {size} bytes are kept in {part}; run the same \
+         command again to resume"
+    )]
+    Stalled {
+        /// URL.
+        url: String,
+        /// Time without a byte.
+        patience: Duration,
+        /// Number of bytes that arrived, in this and in earlier downloads.
+        kept: u64,
+        /// Size of the file in bytes.
+        size: u64,
+        /// The partial file.
+        part: PathBuf,
+    },
     /// The hash of the downloaded file is wrong.
-    #[error("{url}: the downloaded file has SHA-256 {found}, not {expected}; it was deleted")]
+    #[error("{url}: the downloaded file has {kind} {found}, not {expected}; it was deleted")]
     Hash {
         /// URL.
         url: String,
-        /// SHA-256 of the downloaded file.
+        /// Kind of the hash.
+        kind: &'static str,
+        /// Hash of the downloaded file.
         found: String,
-        /// Expected SHA-256.
+        /// Expected hash.
         expected: String,
     },
     /// The size of the downloaded file is wrong.
@@ -82,12 +111,28 @@ pub struct Remote<'a> {
     pub url: &'a str,
     /// Name for the progress bar.
     pub name: &'a str,
-    /// SHA-256, if it is known.
-    pub sha256: Option<&'a str>,
+    /// Hash, if it is known.
+    pub hash: Option<Hash<'a>>,
     /// Size in bytes.
     pub size: u64,
     /// Token for the server of the URL. Servers that it redirects to do not get it.
     pub token: Option<&'a str>,
+    /// Time without a byte after which the server is given up.
+    pub patience: Duration,
+}
+
+/// Hash of a file, in hexadecimal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hash<'a> {
+    /// SHA-256.
+    Sha256(&'a str),
+    /// SHA-1 of the file as a blob of Git.
+    GitBlob(&'a str),
+}
+
+/// Returns the settings of requests: nobody waits without end.
+pub fn agent(patience: Duration) -> ConfigBuilder<AgentScope> {
+    Agent::config_builder().timeout_connect(Some(CONNECT)).timeout_per_read(Some(patience))
 }
 
 /// Downloads a file to `folder` and returns its path. Skips a complete file and resumes a partial
@@ -103,8 +148,8 @@ pub fn fetch(download: &Download, url: &str, folder: &Path) -> Result<PathBuf, F
     if whole.exists() && sha256_of_file(&whole).map_err(io(&whole))? == download.sha256 {
         return Ok(whole);
     }
-    let (name, sha256) = (download.file, Some(download.sha256));
-    let remote = Remote { url, name, sha256, size: download.size, token: None };
+    let (name, hash) = (download.file, Some(Hash::Sha256(download.sha256)));
+    let remote = Remote { url, name, hash, size: download.size, token: None, patience: PATIENCE };
     fetch_to(&remote, &part, &whole)?;
     Ok(whole)
 }
@@ -132,20 +177,20 @@ pub fn fetch_to(remote: &Remote, part: &Path, whole: &Path) -> Result<(), FetchE
     std::fs::rename(part, whole).map_err(io(whole))
 }
 
-/// Checks the size of a complete file, and its hash if that is known.
+/// Checks the hash of a complete file, or its size if the hash is not known.
 fn check(remote: &Remote, file: &File, path: &Path) -> Result<(), FetchError> {
     let url = remote.url.to_string();
-    if let Some(expected) = remote.sha256 {
-        let found = sha256_of_file(path).map_err(io(path))?;
-        let expected = expected.to_string();
-        return if found == expected {
-            Ok(())
-        } else {
-            Err(FetchError::Hash { url, found, expected })
-        };
-    }
-    let (found, expected) = (file.metadata().map_err(io(path))?.len(), remote.size);
-    if found == expected { Ok(()) } else { Err(FetchError::Size { url, found, expected }) }
+    let (kind, found, expected) = match remote.hash {
+        Some(Hash::Sha256(expected)) => ("SHA-256", sha256_of_file(path), expected),
+        Some(Hash::GitBlob(expected)) => ("the Git hash", git_blob_of_file(path), expected),
+        None => {
+            let (found, expected) = (file.metadata().map_err(io(path))?.len(), remote.size);
+            let wrong = FetchError::Size { url, found, expected };
+            return if found == expected { Ok(()) } else { Err(wrong) };
+        }
+    };
+    let (found, expected) = (found.map_err(io(path))?, expected.to_string());
+    if found == expected { Ok(()) } else { Err(FetchError::Hash { url, kind, found, expected }) }
 }
 
 /// Returns what makes an error of the system one of a file.
@@ -158,15 +203,27 @@ fn io(path: &Path) -> impl Fn(std::io::Error) -> FetchError {
 fn transfer(remote: &Remote, have: u64, file: &mut File, part: &Path) -> Result<(), FetchError> {
     let network = |reason: String| FetchError::Network { url: remote.url.to_string(), reason };
     let io = |source| FetchError::Io { path: part.to_owned(), source };
+    let failed = |error: ureq::Error, file: &File| match error {
+        ureq::Error::Timeout(Timeout::PerRead) => FetchError::Stalled {
+            url: remote.url.to_string(),
+            patience: remote.patience,
+            kept: file.metadata().map_or(have, |metadata| metadata.len()),
+            size: remote.size,
+            part: part.to_owned(),
+        },
+        error => network(error.to_string()),
+    };
     // By default, headers with a token are not sent to where a server redirects to.
-    let mut request = ureq::get(remote.url);
+    let mut request = Agent::from(agent(remote.patience).build()).get(remote.url);
+    // A range is one of the bytes that are sent.
+    request = request.header("Accept-Encoding", "identity");
     if have > 0 {
         request = request.header("Range", format!("bytes={have}-"));
     }
     if let Some(token) = remote.token {
         request = request.header("Authorization", format!("Bearer {token}"));
     }
-    let mut response = request.call().map_err(|e| network(e.to_string()))?;
+    let mut response = request.call().map_err(|e| failed(e, file))?;
     let bar = ProgressBar::new(remote.size).with_style(
         ProgressStyle::with_template(
             "{msg} {bytes}/{total_bytes} {wide_bar} {bytes_per_sec} {eta}",
@@ -184,7 +241,7 @@ fn transfer(remote: &Remote, have: u64, file: &mut File, part: &Path) -> Result<
     let mut body = response.body_mut().as_reader().take(remote.size + 1);
     let mut buffer = vec![0; 1 << 16];
     loop {
-        let n = body.read(&mut buffer).map_err(|e| network(e.to_string()))?;
+        let n = body.read(&mut buffer).map_err(|e| failed(e.into(), file))?;
         if n == 0 {
             break;
         }
@@ -201,6 +258,7 @@ fn transfer(remote: &Remote, have: u64, file: &mut File, part: &Path) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
     use std::sync::{Arc, Mutex};
 
     use tiny_http::{Header, Response, Server};
@@ -279,5 +337,101 @@ mod tests {
 
         let error = fetch(&DOWNLOAD, "http://127.0.0.1:1/x", folder.path()).expect_err("nobody");
         assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
+    }
+
+    /// Accepts connections, and sends nothing but the start of an answer until the other side has gone.
+    fn serve_and_stall(start: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}/fox.txt", listener.local_addr().expect("an address"));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("a connection");
+                stream.write_all(start.as_bytes()).expect("sent");
+                // The request, and then its end.
+                let _ = stream.read_to_end(&mut Vec::new());
+            }
+        });
+        url
+    }
+
+    #[test]
+    fn a_stalled_download_is_given_up_and_resumed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (part, whole) = (folder.path().join("fox.part"), folder.path().join("fox.txt"));
+        let patience = Duration::from_millis(100);
+        let fetch_from = |url: &str| {
+            let hash = Some(Hash::Sha256(DOWNLOAD.sha256));
+            let remote = Remote { url, name: "fox", hash, size: 43, token: None, patience };
+            fetch_to(&remote, &part, &whole)
+        };
+        for (start, have, kept) in [
+            // Nothing at all, a part of the headers, the headers, and a part of the file.
+            ("", 0, 0),
+            ("", 7, 7),
+            ("HTTP/1.1 206 Partial", 7, 7),
+            ("HTTP/1.1 206 Partial Content\r\nContent-Length: 36\r\n\r\n", 7, 7),
+            ("HTTP/1.1 206 Partial Content\r\nContent-Length: 36\r\n\r\nck brown", 7, 15),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 43\r\n\r\nThe quick", 7, 9),
+        ] {
+            std::fs::write(&part, &CONTENTS[..have]).expect("written");
+            let url = serve_and_stall(start);
+            let error = fetch_from(&url).expect_err("stalled").to_string();
+            let name = part.display();
+            let want = format!(
+                "{url}: nothing arrived for 100ms; {kept} of 43 bytes are kept in {name}; run the same \
+                 command again to resume"
+            );
+            assert_eq!(error, want, "{start:?}");
+            assert_eq!(std::fs::read(&part).expect("kept"), &CONTENTS[..kept]);
+        }
+        let (url, ranges) = serve(CONTENTS, true);
+        fetch_from(&url).expect("resumed");
+        assert_eq!(std::fs::read(&whole).expect("there"), CONTENTS);
+        assert_eq!(*ranges.lock().expect("no thread panicked"), ["bytes=9-"]);
+    }
+
+    /// A server that is slow, but not as slow as that.
+    #[test]
+    fn a_slow_download_is_not_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}/fox.txt", listener.local_addr().expect("an address"));
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", CONTENTS.len());
+            stream.write_all(head.as_bytes()).expect("sent");
+            for part in CONTENTS.chunks(5) {
+                std::thread::sleep(Duration::from_millis(200));
+                stream.write_all(part).expect("sent");
+            }
+        });
+        let folder = tempfile::tempdir().expect("a folder");
+        let (part, whole) = (folder.path().join("fox.part"), folder.path().join("fox.txt"));
+        // Longer than any pause, but shorter than all of them together.
+        let patience = Duration::from_millis(1_500);
+        let remote = Remote { url: &url, name: "fox", hash: None, size: 43, token: None, patience };
+        fetch_to(&remote, &part, &whole).expect("fetched");
+        assert_eq!(std::fs::read(&whole).expect("there"), CONTENTS);
+    }
+
+    /// `git hash-object` has this hash for the file.
+    #[test]
+    fn a_changed_byte_of_a_file_with_a_git_hash_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (part, whole) = (folder.path().join("fox.part"), folder.path().join("fox.txt"));
+        let hash = Some(Hash::GitBlob("ff3bb63948b4b24796d2acd259915f2a9d972638"));
+        for (contents, is_right) in
+            [(CONTENTS, true), (b"The quick brown fox jumps over the lazy dig", false)]
+        {
+            let (url, _) = serve(contents, false);
+            let remote =
+                Remote { url: &url, name: "fox", hash, size: 43, token: None, patience: PATIENCE };
+            let fetched = fetch_to(&remote, &part, &whole);
+            assert_eq!(fetched.is_ok(), is_right);
+            if let Err(error) = fetched {
+                assert!(error.to_string().contains("has the Git hash "), "{error}");
+                assert!(!part.exists());
+            }
+        }
+        assert_eq!(std::fs::read(&whole).expect("the first one"), CONTENTS);
     }
 }

@@ -1,4 +1,5 @@
-//! Links to files on the Hugging Face Hub, in place of paths: `hf://owner/repo/path@revision`.
+//! Links to files on the Hugging Face Hub, in place of paths: `hf://owner/repo/path@revision`, or the address
+//! of a file's page.
 //!
 //! Before a command runs, each link on its command line is replaced by the path of the file in the cache that
 //! all programs for the Hub share, where it is downloaded first if it is not there. A file that is there
@@ -7,12 +8,15 @@
 #[cfg(feature = "hub")]
 mod cache;
 #[cfg(feature = "hub")]
-mod remote;
+pub mod remote;
 
 use std::path::{Path, PathBuf};
 
 /// What a link starts with.
 const SCHEME: &str = "hf://";
+
+/// What the address of a page of the Hub starts with.
+const PAGES: &str = "https://huggingface.co/";
 
 /// Kind of a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,20 +43,27 @@ pub struct Link {
 }
 
 impl Link {
-    /// Reads a link. `None` if the text is no link.
+    /// Reads a link, or the address of a page or a file of the Hub. `None` if the text is neither.
     ///
     /// # Errors
     ///
     /// If it is none to a file or folder of a repository.
     pub fn parse(text: &str) -> Option<Result<Self, String>> {
-        text.strip_prefix(SCHEME).map(Self::parse_rest)
+        if let Some(rest) = text.strip_prefix(SCHEME) {
+            return Some(Self::parse_rest(rest));
+        }
+        if let Some(rest) = text.strip_prefix(PAGES) {
+            return Some(Self::parse_address(rest));
+        }
+        let other = ["https://", "http://"].iter().any(|scheme| text.starts_with(scheme));
+        other.then(|| {
+            Err(format!("only files of {PAGES} are downloaded: download it, and give its path"))
+        })
     }
 
+    /// Reads what follows the scheme of a link.
     fn parse_rest(text: &str) -> Result<Self, String> {
-        let (kind, text) = match text.strip_prefix("datasets/") {
-            Some(rest) => (Kind::Dataset, rest),
-            None => (Kind::Model, text),
-        };
+        let (kind, text) = of_kind(text);
         let (before, after) = text.split_once('@').map_or((text, None), |(b, a)| (b, Some(a)));
         let mut parts = before.splitn(3, '/');
         let (owner, name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -67,6 +78,35 @@ impl Link {
                 (after[end..].trim_start_matches('/'), &after[..end])
             }
         };
+        Self::new(kind, [owner, name], revision, path)
+    }
+
+    /// Reads what follows the server in the address of a page, as a browser shows it, or of a file:
+    /// `owner/repo/resolve/revision/path`.
+    fn parse_address(text: &str) -> Result<Self, String> {
+        let text = text.split(['?', '#']).next().unwrap_or_default();
+        let (kind, text) = of_kind(text);
+        let mut parts = text.splitn(5, '/');
+        let mut part = || parts.next().unwrap_or_default();
+        let (repo, view, revision, path) = ([part(), part()], part(), part(), part());
+        match view {
+            "" if revision.is_empty() => Self::new(kind, repo, "main", ""),
+            "blob" | "resolve" | "tree" => {
+                Self::new(kind, repo, &revision.replace("%2F", "/"), path)
+            }
+            _ => Err(format!(
+                "this is not the address of a file: expected {PAGES}OWNER/REPO/resolve/REVISION/PATH"
+            )),
+        }
+    }
+
+    /// Makes a link of its parts.
+    fn new(
+        kind: Kind,
+        [owner, name]: [&str; 2],
+        revision: &str,
+        path: &str,
+    ) -> Result<Self, String> {
         let plain = |text: &str| {
             let known = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
             !text.is_empty() && text.chars().all(known) && !text.chars().all(|c| c == '.')
@@ -95,6 +135,14 @@ impl Link {
             path: trimmed.into(),
             is_folder,
         })
+    }
+}
+
+/// Returns the kind of a repository, and what follows it in a link.
+fn of_kind(text: &str) -> (Kind, &str) {
+    match text.strip_prefix("datasets/") {
+        Some(rest) => (Kind::Dataset, rest),
+        None => (Kind::Model, text),
     }
 }
 
@@ -160,10 +208,24 @@ mod tests {
                 link(Dataset, "refs/convert/parquet", "default/train/0000.parquet", false),
             ),
             ("hf://datasets/o-1/r.x@abc", link(Dataset, "abc", "", true)),
+            // As a browser shows them.
+            (
+                "https://huggingface.co/o-1/r.x/blob/main/a/b.safetensors",
+                link(Model, "main", "a/b.safetensors", false),
+            ),
+            (
+                "https://huggingface.co/o-1/r.x/resolve/v1.0/b.json?download=true",
+                link(Model, "v1.0", "b.json", false),
+            ),
+            ("https://huggingface.co/datasets/o-1/r.x", link(Dataset, "main", "", true)),
+            (
+                "https://huggingface.co/datasets/o-1/r.x/tree/refs%2Fconvert%2Fparquet/default/train",
+                link(Dataset, "refs/convert/parquet", "default/train", true),
+            ),
         ] {
             assert_eq!(Link::parse(text), Some(Ok(want)), "{text}");
         }
-        for path in ["emoji", "data/x.zip", "hf:/o/r/f", "https://huggingface.co/o/r"] {
+        for path in ["emoji", "data/x.zip", "hf:/o/r/f", "https:/x.zip"] {
             assert_eq!(Link::parse(path), None, "{path}");
         }
     }
@@ -184,6 +246,13 @@ mod tests {
             "hf://o/r/f@a b",
             "hf://datasets/o",
             "hf://o o/r/f",
+            "https://huggingface.co/",
+            "https://huggingface.co/o/r/discussions/3",
+            "https://huggingface.co/o/r/resolve",
+            "https://huggingface.co/o/r/resolve/main/../x",
+            "https://huggingface.co/o/r/resolve/..%2Fx/y.zip",
+            "https://example.org/x.zip",
+            "http://huggingface.co/o/r/resolve/main/x.zip",
         ] {
             assert!(matches!(Link::parse(text), Some(Err(_))), "{text}");
         }

@@ -4,16 +4,17 @@
 //! does not check hashes. Its cache is used.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
-use ureq::Agent;
 use ureq::http::{HeaderMap, StatusCode};
+use ureq::{Agent, Timeout};
 
 use super::cache::{self, Cached};
 use super::{Kind, Link, is_safe};
 use crate::data::classes::is_image;
-use crate::data::fetch::{Remote, fetch_to};
+use crate::data::fetch::{Hash, PATIENCE, Remote, agent, fetch_to};
 use crate::data::parquet_files::splits;
 use crate::run::report::print_message;
 
@@ -59,20 +60,23 @@ struct Hub {
     offline: bool,
     cache: hf_hub::Cache,
     agent: Agent,
+    /// Time without a byte after which the server is given up.
+    patience: Duration,
 }
 
 /// A file as the Hub describes it.
 #[derive(Debug, PartialEq, Eq)]
 struct Described {
     commit: String,
-    /// Hash by which the cache knows the file. That of a large file is its SHA-256.
+    /// Hash by which the cache knows the file. That of a large file is its SHA-256, and that of a small
+    /// one the hash that Git has for it.
     hash: String,
     size: u64,
 }
 
 /// The list of a repository's files.
 #[derive(Deserialize)]
-struct Listing {
+pub struct Listing {
     sha: String,
     siblings: Vec<Sibling>,
 }
@@ -89,16 +93,26 @@ impl Hub {
         let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.into());
         let token = variable("HF_TOKEN").or_else(|| cache.token());
         let offline = variable("HF_HUB_OFFLINE").is_some_and(|value| value != "0");
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .timeout_connect(Some(std::time::Duration::from_secs(30)));
+        // As the Hub's own programs have it.
+        let patience = match variable("HF_HUB_DOWNLOAD_TIMEOUT") {
+            None => PATIENCE,
+            Some(text) => {
+                let seconds = text.trim().parse::<u64>().ok().filter(|seconds| *seconds > 0);
+                Duration::from_secs(seconds.with_context(|| {
+                    format!(
+                        "HF_HUB_DOWNLOAD_TIMEOUT is `{text}`, not a number of seconds from 1 on"
+                    )
+                })?)
+            }
+        };
+        let config = agent(patience).http_status_as_error(false).max_redirects(0);
         Ok(Self {
             endpoint: endpoint.trim().trim_end_matches('/').to_string(),
             token: token.map(|token| token.trim().to_string()),
             offline,
             cache,
             agent: config.build().into(),
+            patience,
         })
     }
 
@@ -121,7 +135,8 @@ impl Hub {
             if let Some(token) = &self.token {
                 request = request.header("Authorization", format!("Bearer {token}"));
             }
-            let response = request.call().with_context(|| url.clone())?;
+            let response = request.call().map_err(|error| self.explained(error));
+            let response = response.with_context(|| url.clone())?;
             let status = response.status();
             // A repository that was renamed. Files on another server are left to the download.
             let moved = header(response.headers(), "location").filter(|to| to.starts_with('/'));
@@ -131,6 +146,19 @@ impl Hub {
             }
         }
         bail!("{}{path}: too many redirects", self.endpoint)
+    }
+
+    /// Returns why there is no answer.
+    fn explained(&self, error: ureq::Error) -> anyhow::Error {
+        match error {
+            ureq::Error::Timeout(Timeout::PerRead) => {
+                anyhow::anyhow!(
+                    "nothing arrived for {:?}; run the same command again",
+                    self.patience
+                )
+            }
+            error => error.into(),
+        }
     }
 
     /// Describes a file.
@@ -155,9 +183,14 @@ impl Hub {
         let [blob, part] = cached.blob(&hash)?;
         if !blob.exists() {
             let url = format!("{}{path}", self.endpoint);
-            let sha256 = (hash.len() == 64).then_some(&hash[..]);
-            let token = self.token.as_deref();
-            fetch_to(&Remote { url: &url, name, sha256, size, token }, &part, &blob)?;
+            let known = match hash.len() {
+                64 => Some(Hash::Sha256(&hash)),
+                40 => Some(Hash::GitBlob(&hash)),
+                _ => None,
+            };
+            let (token, patience) = (self.token.as_deref(), self.patience);
+            let remote = Remote { url: &url, name, hash: known, size, token, patience };
+            fetch_to(&remote, &part, &blob)?;
         }
         Ok((cached.link(&commit, name, &blob)?, commit))
     }
@@ -166,7 +199,7 @@ impl Hub {
     fn folder(&self, link: &Link, cached: &Cached) -> anyhow::Result<PathBuf> {
         if let Some(commit) = cached.commit()
             && let Ok(text) = std::fs::read(cached.listing(&commit))
-            && let Ok(listing) = serde_json::from_slice::<Listing>(&text)
+            && let Ok(listing) = Listing::parse(&text)
             && listing.sha == commit
             && let Ok((names, _)) = listing.chosen(&link.path)
             && names.iter().all(|name| cached.file(&commit, name).exists())
@@ -177,10 +210,11 @@ impl Hub {
         let kind = if link.kind == Kind::Dataset { "datasets" } else { "models" };
         let path = format!("/api/{kind}/{}/revision/{revision}", link.repo);
         let mut response = self.request(link, &path, false)?;
-        let text = response.body_mut().with_config().limit(MAX_LISTING).read_to_vec()?;
-        let listing: Listing =
-            serde_json::from_slice(&text).with_context(|| format!("{}{path}", self.endpoint))?;
-        ensure!(is_hash(&listing.sha), "{}{path}: its commit is no hash", self.endpoint);
+        let text = response.body_mut().with_config().limit(MAX_LISTING).read_to_vec();
+        let text = text
+            .map_err(|error| self.explained(error))
+            .with_context(|| format!("{}{path}", self.endpoint))?;
+        let listing = Listing::parse(&text).with_context(|| format!("{}{path}", self.endpoint))?;
         let (names, note) = listing.chosen(&link.path)?;
         if let Some(note) = note {
             print_message!("of {} is downloaded: {note}", link.repo);
@@ -217,8 +251,23 @@ impl Described {
 }
 
 impl Listing {
+    /// Reads the Hub's answer.
+    ///
+    /// # Errors
+    ///
+    /// If it is no list, or its commit is no hash.
+    pub fn parse(text: &[u8]) -> anyhow::Result<Self> {
+        let listing: Self = serde_json::from_slice(text)?;
+        ensure!(is_hash(&listing.sha), "its commit is no hash");
+        Ok(listing)
+    }
+
     /// Returns the names of the files in a folder that belong to its dataset, and what is left out.
-    fn chosen(&self, folder: &str) -> anyhow::Result<(Vec<String>, Option<String>)> {
+    ///
+    /// # Errors
+    ///
+    /// If there are none, or one that leads elsewhere, or files are missing by their names.
+    pub fn chosen(&self, folder: &str) -> anyhow::Result<(Vec<String>, Option<String>)> {
         let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
         let within = |sibling: &Sibling| {
             let name = sibling.rfilename.strip_prefix(&prefix)?;

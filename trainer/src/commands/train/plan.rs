@@ -18,6 +18,7 @@ use crate::config::{ClassVectors, EMBEDDED_DATA, TrainConfig};
 use crate::data::class_vectors;
 use crate::data::dataset::Dataset;
 use crate::files::hash::sha256;
+use crate::hub::resolve;
 use crate::learner::nodes::Nodes;
 use crate::learner::step::Learner;
 use crate::memory;
@@ -128,7 +129,7 @@ impl Plan {
         if config.from_sha256 != fingerprint {
             options.add("--from", json!({ "from_sha256": fingerprint }));
         }
-        let config = with_absolute_paths(options.config()?);
+        let config = with_found_paths(options.config()?)?;
         let data = config.data.file_stem().unwrap_or_default().to_string_lossy();
         let label = format!("{name}-{data}-batch{}", config.batch);
         let without_data = without_data.then(|| name.to_string());
@@ -146,7 +147,7 @@ impl Plan {
         options.add("flags", recipe_json(&args.recipe));
         let mut config = options.config()?;
         if args.recipe.data.is_some() || args.recipe.validation_data.is_some() {
-            config = with_absolute_paths(config);
+            config = with_found_paths(config)?;
         }
         ensure!(
             config.held_out() == checkpoint.progress.config.held_out(),
@@ -337,15 +338,18 @@ impl Plan {
     }
 }
 
-/// Returns a recipe whose datasets are found from any folder.
-fn with_absolute_paths(mut config: TrainConfig) -> TrainConfig {
+/// Returns a recipe whose datasets are found from any folder. Options in a file can have links, too.
+fn with_found_paths(mut config: TrainConfig) -> anyhow::Result<TrainConfig> {
     let validation = config.validation.as_mut().and_then(|validation| validation.data.as_mut());
     for path in std::iter::once(&mut config.data).chain(validation) {
+        if let Some(found) = resolve(path)? {
+            *path = found;
+        }
         if path.as_path() != Path::new(EMBEDDED_DATA) {
             *path = absolute(path);
         }
     }
-    config
+    Ok(config)
 }
 
 /// Reads the initial weights of --from, and returns them with their name.

@@ -15,6 +15,17 @@ pub struct Header {
     pub compressed: u32,
     /// Number of bytes of the page when it is decompressed.
     pub uncompressed: u32,
+    /// What of the page is not compressed, whatever the compression of its column.
+    pub plain: Plain,
+}
+
+/// A part of a page that is not compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plain {
+    /// This number of bytes at its start: the levels of a page of version 2.
+    Start(u32),
+    /// All of it.
+    All,
 }
 
 /// Kind of a page.
@@ -65,8 +76,8 @@ impl Header {
     pub fn parse(bytes: &[u8]) -> Result<Self, Bad> {
         let mut thrift = Thrift { bytes, at: 0 };
         let (mut kind, mut sizes) = (None, [None; 2]);
-        // Number of values by the kinds of headers.
-        let [mut first, mut second] = [None; 2];
+        // By the kinds of headers.
+        let [mut first, mut second] = [None::<Values>; 2];
         let mut has_dictionary = false;
         thrift.fields(MAX_DEPTH, |thrift, id, of| {
             match (id, of) {
@@ -76,26 +87,35 @@ impl Header {
                     sizes[usize::from(id == 3)] =
                         Some(u32::try_from(size).map_err(|_| Bad::Wrong)?);
                 }
-                (5, types::STRUCT) => first = Some(thrift.number_of_values()?),
+                (5, types::STRUCT) => first = Some(thrift.values()?),
                 (7, types::STRUCT) => {
-                    thrift.number_of_values()?;
+                    thrift.values()?;
                     has_dictionary = true;
                 }
-                (8, types::STRUCT) => second = Some(thrift.number_of_values()?),
+                (8, types::STRUCT) => second = Some(thrift.values()?),
                 _ => thrift.skip(of, MAX_DEPTH)?,
             }
             Ok(())
         })?;
         let kind = match kind {
-            Some(0) => Kind::Data(first.ok_or(Bad::Wrong)?),
-            Some(3) => Kind::Data(second.ok_or(Bad::Wrong)?),
+            Some(0) => Kind::Data(first.ok_or(Bad::Wrong)?.number),
+            Some(3) => Kind::Data(second.ok_or(Bad::Wrong)?.number),
             Some(2) if has_dictionary => Kind::Dictionary,
             Some(1) => Kind::Other,
             _ => return Err(Bad::Wrong),
         };
         let [Some(uncompressed), Some(compressed)] = sizes else { return Err(Bad::Wrong) };
-        Ok(Self { kind, length: thrift.at, compressed, uncompressed })
+        let plain = second.map_or(Plain::Start(0), |values| values.plain);
+        Ok(Self { kind, length: thrift.at, compressed, uncompressed, plain })
     }
+}
+
+/// What is read of a header of a kind of pages.
+#[derive(Clone, Copy)]
+struct Values {
+    number: u32,
+    /// Of version 2 only.
+    plain: Plain,
 }
 
 /// A reader of the compact protocol.
@@ -161,17 +181,23 @@ impl Thrift<'_> {
         }
     }
 
-    /// Reads a header of a kind of pages, whose first field is the number of values.
-    fn number_of_values(&mut self) -> Result<u32, Bad> {
-        let mut number = None;
-        self.fields(MAX_DEPTH - 1, |thrift, id, of| match (id, of) {
-            (1, types::I32) => {
-                number = Some(thrift.integer()?);
-                Ok(())
+    /// Reads a header of a kind of pages, whose first field is the number of values. In version 2, the
+    /// fields 5 and 6 are the sizes of levels, and 7 tells whether the rest is compressed.
+    fn values(&mut self) -> Result<Values, Bad> {
+        let (mut number, mut levels, mut is_compressed) = (None, [0; 2], true);
+        self.fields(MAX_DEPTH - 1, |thrift, id, of| {
+            match (id, of) {
+                (1, types::I32) => number = Some(thrift.integer()?),
+                (5 | 6, types::I32) => levels[usize::from(id == 6)] = thrift.integer()?,
+                (7, types::TRUE | types::FALSE) => is_compressed = of == types::TRUE,
+                _ => thrift.skip(of, MAX_DEPTH - 1)?,
             }
-            _ => thrift.skip(of, MAX_DEPTH - 1),
+            Ok(())
         })?;
-        number.and_then(|number| u32::try_from(number).ok()).ok_or(Bad::Wrong)
+        let size = |size: i64| u32::try_from(size).map_err(|_| Bad::Wrong);
+        let levels = size(levels[0])?.checked_add(size(levels[1])?).ok_or(Bad::Wrong)?;
+        let plain = if is_compressed { Plain::Start(levels) } else { Plain::All };
+        Ok(Values { number: size(number.ok_or(Bad::Wrong)?)?, plain })
     }
 
     fn skip(&mut self, of: u8, depth: u8) -> Result<(), Bad> {
@@ -217,7 +243,13 @@ mod tests {
 
     #[test]
     fn headers_are_read() {
-        let want = Header { kind: Kind::Data(7), length: 14, compressed: 5, uncompressed: 300 };
+        let want = Header {
+            kind: Kind::Data(7),
+            length: 14,
+            compressed: 5,
+            uncompressed: 300,
+            plain: Plain::Start(0),
+        };
         assert_eq!(Header::parse(&DATA), Ok(want));
         let followed = [&DATA[..], &[9; 20]].concat();
         assert_eq!(Header::parse(&followed), Ok(want));
@@ -230,6 +262,36 @@ mod tests {
             b'b', 0x11, 0x19, 0x2c, 0, 0, 0x17, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0,
         ];
         assert_eq!(Header::parse(&more), Ok(Header { length: more.len(), ..want }));
+        // Version 2, with 4 and 1 bytes of levels.
+        for (is_compressed, plain) in [(types::TRUE, Plain::Start(5)), (types::FALSE, Plain::All)] {
+            let second = [
+                0x15,
+                6,
+                0x15,
+                0xd8,
+                0x04,
+                0x15,
+                10,
+                0x5c,
+                0x15,
+                14,
+                0x15,
+                0,
+                0x15,
+                14,
+                0x15,
+                0,
+                0x15,
+                8,
+                0x15,
+                2,
+                0x10 | is_compressed,
+                0,
+                0,
+            ];
+            let want = Header { length: second.len(), plain, ..want };
+            assert_eq!(Header::parse(&second), Ok(want));
+        }
     }
 
     #[test]

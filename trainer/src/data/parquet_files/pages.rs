@@ -1,10 +1,12 @@
 //! Pages of a column: where they are, and their values.
 
 use std::collections::VecDeque;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
 use parquet::basic::{Compression, Type};
 use parquet::column::page::{Page, PageMetadata, PageReader};
 use parquet::column::reader::ColumnReaderImpl;
@@ -14,7 +16,7 @@ use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::serialized_reader::SerializedPageReader;
 use parquet::schema::types::ColumnDescPtr;
 
-use super::header::{Bad, Header, Kind};
+use super::header::{Bad, Header, Kind, Plain};
 use crate::files::at::Bytes as File;
 use crate::files::guard::caught;
 
@@ -80,13 +82,11 @@ impl Chunk {
             return Err(wrong("its values are in another file"));
         }
         let compression = meta.compression();
-        if !matches!(
-            compression,
-            Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::ZSTD(_)
-        ) {
-            let reason =
-                format!("compressed with {compression}; only Snappy and Zstandard are read");
-            return Err(wrong(&reason));
+        if let Some(name) = unsupported(compression) {
+            return Err(wrong(&format!(
+                "compressed with {name}; only Snappy, Zstandard and gzip are read: write the file again, for \
+                 example with PyArrow: pq.write_table(pq.read_table(\"OLD\"), \"NEW\", compression=\"zstd\")"
+            )));
         }
         let size = file.len().map_err(|e| e.to_string())?;
         let offset = |offset: i64| u64::try_from(offset).map_err(|_| wrong("damaged (its place)"));
@@ -124,12 +124,12 @@ impl Chunk {
     /// Checks that a page may be decompressed, before memory for it is allocated.
     fn check_size(&self, header: &Header) -> Result<(), String> {
         let [compressed, uncompressed] = [header.compressed, header.uncompressed].map(u64::from);
-        // Snappy's shortest element of 3 bytes is a copy of 64. Zstandard can compress more, but images
-        // are compressed already.
+        // Snappy's shortest element of 3 bytes is a copy of 64, and that of gzip of 2 bits one of 258.
+        // Zstandard can compress more, but images are compressed already.
         let most = match self.compression {
             Compression::UNCOMPRESSED => compressed,
             Compression::SNAPPY => 32 * compressed + 64,
-            _ => 1_024 * compressed + 64,
+            _ => 1_032 * compressed + 64,
         };
         if uncompressed > most || uncompressed > MAX_PAGE.into() {
             return Err(format!(
@@ -207,6 +207,9 @@ impl Chunk {
 
     /// Decompresses a page.
     fn page(&self, bytes: Bytes) -> ParquetResult<Page> {
+        if matches!(self.compression, Compression::GZIP(_)) {
+            check_gzip(&bytes)?;
+        }
         let meta = ColumnChunkMetaData::builder(self.column.clone())
             .set_compression(self.compression)
             .set_data_page_offset(0)
@@ -228,6 +231,35 @@ fn header(file: &File, at: u64, end: u64) -> Result<Header, String> {
         found => found,
     };
     found.map_err(|_| "damaged (no page at its place)".to_string())
+}
+
+/// Returns the name of a compression that is not read.
+fn unsupported(compression: Compression) -> Option<&'static str> {
+    match compression {
+        Compression::UNCOMPRESSED
+        | Compression::SNAPPY
+        | Compression::ZSTD(_)
+        | Compression::GZIP(_) => None,
+        Compression::BROTLI(_) => Some("Brotli"),
+        Compression::LZ4 | Compression::LZ4_RAW => Some("LZ4"),
+        Compression::LZO => Some("LZO"),
+    }
+}
+
+/// Checks that a page with its header does not decompress to more bytes than the header says. The crate
+/// would decompress any number.
+fn check_gzip(bytes: &[u8]) -> ParquetResult<()> {
+    let wrong = |reason: &str| ParquetError::General(reason.into());
+    let header = Header::parse(bytes).map_err(|_| wrong("no page at its place"))?;
+    let Plain::Start(plain) = header.plain else { return Ok(()) };
+    let compressed = bytes.get(header.length + plain as usize..);
+    let compressed = compressed.ok_or_else(|| wrong("its levels are larger than the page"))?;
+    let most = u64::from(header.uncompressed.saturating_sub(plain));
+    let mut values = MultiGzDecoder::new(compressed).take(most + 1);
+    if io::copy(&mut values, &mut io::sink())? > most {
+        return Err(wrong("it decompresses to more bytes than its header says"));
+    }
+    Ok(())
 }
 
 /// Returns whether values of a type are whole numbers.
@@ -262,5 +294,67 @@ impl PageReader for Pages {
     fn skip_next_page(&mut self) -> ParquetResult<()> {
         self.0.pop_front();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    /// A header of version 2 with 2 bytes of levels, and sizes of one byte.
+    fn page(uncompressed: u8, is_compressed: bool, values: &[u8]) -> Vec<u8> {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+        gzip.write_all(values).expect("written");
+        let compressed = gzip.finish().expect("compressed");
+        let flag = if is_compressed { 0x11 } else { 0x12 };
+        let header = [
+            0x15,
+            6,
+            0x15,
+            2 * uncompressed,
+            0x15,
+            20,
+            0x5c,
+            0x15,
+            2,
+            0x15,
+            0,
+            0x15,
+            2,
+            0x15,
+            0,
+            0x15,
+            4,
+            0x15,
+            0,
+            flag,
+            0,
+            0,
+        ];
+        [&header[..], &[7, 7], &compressed].concat()
+    }
+
+    #[test]
+    fn pages_of_gzip_are_as_large_as_their_headers_say() {
+        let (small, large) = ([1; 10], vec![1; 1 << 20]);
+        check_gzip(&page(12, true, &small)).expect("10 bytes after 2 of levels");
+        check_gzip(&page(40, true, &small)).expect("fewer, which the crate finds");
+        check_gzip(&page(12, false, &large)).expect("not compressed at all");
+        for (uncompressed, values) in [(11, &small[..]), (12, &large), (0, &small)] {
+            let page = page(uncompressed, true, values);
+            let used = allocation_counter::measure(|| {
+                let error = check_gzip(&page).expect_err("more");
+                assert!(error.to_string().contains("more bytes than its header says"), "{error}");
+            });
+            assert!(used.bytes_max < 1 << 18, "{} bytes", used.bytes_max);
+        }
+        let whole = page(12, true, &small);
+        assert!(check_gzip(&whole[..whole.len() - 9]).is_err());
+        assert!(check_gzip(&whole[..23]).is_err() && check_gzip(&whole[..9]).is_err());
     }
 }

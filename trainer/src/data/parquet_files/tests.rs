@@ -141,12 +141,20 @@ fn check(source: &dyn Source) {
 
 #[test]
 fn pictures_are_read_in_every_layout() {
-    let zstd = Compression::ZSTD(Default::default());
+    let (zstd, gzip) =
+        (Compression::ZSTD(Default::default()), Compression::GZIP(Default::default()));
     let nested = Layout::new(NESTED);
     for (what, layout) in [
         ("nested", nested.clone()),
         ("plain", Layout::new("message m { required int32 label; required binary img; }")),
         ("zstd", nested.clone().with(|properties| properties.set_compression(zstd))),
+        ("gzip", nested.clone().with(|properties| properties.set_compression(gzip))),
+        (
+            "gzip, version 2",
+            nested.clone().with(|properties| {
+                properties.set_writer_version(WriterVersion::PARQUET_2_0).set_compression(gzip)
+            }),
+        ),
         (
             "uncompressed",
             nested.clone().with(|properties| properties.set_compression(Compression::UNCOMPRESSED)),
@@ -283,7 +291,7 @@ fn files_of_pyarrow_are_read() {
         })
         .into_raw()
     };
-    for name in ["snappy", "zstd", "plain"] {
+    for name in ["snappy", "zstd", "gzip", "plain"] {
         let source = opened(&golden.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
         let Index { images, classes, note } = source.index();
         let labelled = name != "plain";
@@ -294,6 +302,22 @@ fn files_of_pyarrow_are_read() {
             let class = i as u32 * 7 % 3;
             assert_eq!(listed.class, labelled.then_some(class), "{name}: {i}");
             assert_eq!(source.image(i).expect("whole").rgb, want(class, i as u32), "{name}: {i}");
+        }
+    }
+}
+
+/// Of other compressions, the message says which one it is and what to do.
+#[test]
+fn other_compressions_are_named() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/parquet");
+    for (folder, name) in [("brotli", "Brotli"), ("lz4", "LZ4")] {
+        let error = opened(&golden.join(folder)).err().expect("not read");
+        for part in [
+            "x.parquet: column `img.bytes`: ",
+            &format!("compressed with {name}; only Snappy, Zstandard and gzip are read"),
+            "compression=\"zstd\"",
+        ] {
+            assert!(error.contains(part), "{error:?} does not say {part:?}");
         }
     }
 }

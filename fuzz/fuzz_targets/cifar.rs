@@ -1,0 +1,3 @@
+#![no_main]
+
+fuzz::target!("cifar", trainer::formats::cifar, trainer::formats::read_cifar);

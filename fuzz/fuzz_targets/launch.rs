@@ -1,0 +1,3 @@
+#![no_main]
+
+fuzz::target!("launch", trainer::formats::launches, trainer::formats::read_launch);

@@ -1,0 +1,3 @@
+#![no_main]
+
+fuzz::target!("options", trainer::formats::options, trainer::formats::read_options);

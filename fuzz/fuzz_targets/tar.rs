@@ -1,0 +1,3 @@
+#![no_main]
+
+fuzz::target!("tar", trainer::formats::tars, trainer::formats::read_images);
