@@ -29,6 +29,8 @@ mod timeline;
 mod tour;
 mod train;
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use leptos::mount::mount_to;
@@ -77,10 +79,21 @@ const VIEWS: [(View, &str); 6] = [
     (View::About, "About"),
 ];
 
+/// Time after which a frame is not waited for any longer: there is none while the tab is hidden.
+const FRAME: Duration = Duration::from_millis(250);
+
 /// Does something once the next frame is on the screen.
-fn after_frame(action: impl Fn() + 'static) {
+fn after_frame(action: impl FnOnce() + 'static) {
+    let action = Rc::new(Cell::new(Some(action)));
+    let once = move || {
+        if let Some(action) = action.take() {
+            action();
+        }
+    };
+    let late = once.clone();
     // A callback of a frame runs before it is painted, a timeout of that callback after it.
-    request_animation_frame(move || set_timeout(action, Duration::ZERO));
+    request_animation_frame(move || set_timeout(once, Duration::ZERO));
+    set_timeout(late, FRAME);
 }
 
 /// Returns a signal that follows a view once the next frame is on the screen. To build a view takes
