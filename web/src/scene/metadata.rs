@@ -2,7 +2,7 @@
 
 use model::picture::Origin;
 
-use super::{COUNTS, Scene, View, range, set_steps};
+use super::{COUNTS, Scene, View};
 
 impl Scene {
     /// Returns the scene of a PNG file: that of its link if it was saved by the page, otherwise one
@@ -11,14 +11,13 @@ impl Scene {
         let mut scene = match &origin.page {
             Some(link) => Self::decode(link),
             None => {
-                let mut settings = origin.settings.clone();
-                if !range::STEPS.contains(&settings.steps) {
-                    set_steps(&mut settings, *range::STEPS.end());
-                }
+                let settings = origin.settings.clone();
                 let seed = origin.seeds.first().copied().unwrap_or_default();
                 let enough = COUNTS.into_iter().find(|&count| count >= origin.seeds.len());
                 let count = enough.unwrap_or(COUNTS[COUNTS.len() - 1]);
-                Self { seed, count, settings, ..Self::default() }
+                let scene = Self { seed, count, settings, ..Self::default() };
+                // The command line accepts more than the page does, whose links clamp numbers.
+                Self::decode(&scene.encode())
             }
         };
         scene.tour = 0;
@@ -63,6 +62,11 @@ mod tests {
         assert_eq!(Scene::from_origin(&page), Scene::decode("seed=5&steps=6"));
         let native = Scene::from_origin(&origin((30..36).collect(), None));
         assert_eq!((native.seed, native.count, native.settings.steps), (30, 9, 250));
+        let mut wide = origin(vec![5], None);
+        wide.settings.churn.s_noise = 4.0;
+        let wide = Scene::from_origin(&wide);
+        assert_eq!((wide.settings.churn.s_noise, wide.seed), (1.5, 5));
+        assert_eq!(Scene::decode(&wide.encode()), wide);
         let many = Scene::from_origin(&origin((0..99).collect(), None));
         assert_eq!((many.seed, many.count), (0, 16));
         assert_eq!(Scene::from_origin(&origin(Vec::new(), None)).seed, 0);
