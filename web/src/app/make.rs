@@ -193,11 +193,16 @@ pub fn submit(event: leptos::ev::SubmitEvent, state: State, engine: Engine) {
         }
         return;
     }
-    if state.pressed.get_untracked() {
+    // A second press takes the first one back.
+    let begins = !state.pressed.get_untracked();
+    state.pressed.set(begins);
+    if !begins {
         return;
     }
-    state.pressed.set(true);
     after_frame(move || {
+        if !state.pressed.get_untracked() {
+            return;
+        }
         if state.rolls.get_untracked() && state.run.read_untracked().is_some() {
             state.scene.update(|scene| scene.seed = dice(state));
         }
