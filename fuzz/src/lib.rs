@@ -1,4 +1,4 @@
-//! What the fuzz targets share: each reads files or texts of one format, which it starts from small valid
+//! Parts that the fuzz targets share: each reads files or texts of one format, which it starts from small valid
 //! ones.
 //!
 //! A target finds a panic, memory without bounds, or a file that is read otherwise than it was written.

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// What a link starts with.
 const SCHEME: &str = "hf://";
 
-/// What the address of a page of the Hub starts with.
+/// Start of the address of a page of the Hub.
 const PAGES: &str = "https://huggingface.co/";
 
 /// Kind of a repository.

@@ -15,7 +15,7 @@ pub struct Header {
     pub compressed: u32,
     /// Number of bytes of the page when it is decompressed.
     pub uncompressed: u32,
-    /// What of the page is not compressed, whatever the compression of its column.
+    /// The part of the page that is not compressed, whatever the compression of its column.
     pub plain: Plain,
 }
 
@@ -110,7 +110,7 @@ impl Header {
     }
 }
 
-/// What is read of a header of a kind of pages.
+/// The fields that are used of a header of a kind of pages.
 #[derive(Clone, Copy)]
 struct Values {
     number: u32,

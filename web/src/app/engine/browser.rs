@@ -34,7 +34,7 @@ pub fn start_worker(
 }
 
 /// Returns the worker with the program for processors that `start.js` has started in advance, if it has.
-/// What it has said until now is handled after what happens now.
+/// Its messages until now are handled in a later task of the browser.
 pub fn first_worker(
     on_message: impl Fn(MessageEvent) + 'static,
     on_error: impl Fn(ErrorEvent) + 'static,
