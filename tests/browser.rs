@@ -817,7 +817,7 @@ async fn noises_and_pictures_can_be_played_with() {
     // A part of it made anew: what was not painted over stays.
     browser.click("#game-inpaint").await;
     browser.click("[data-testid=generate]").await;
-    assert!(browser.text("[data-testid=trouble]").await.contains("Choose a picture"));
+    browser.wait(&says("trouble", "Choose a picture"), SOON).await;
     browser.click("[data-testid=take-shown]").await;
     browser.press("[data-testid=paint]", Key::Right + Key::Enter).await;
     assert!(browser.text("[data-testid=painted]").await.starts_with("256 "));
@@ -937,7 +937,7 @@ async fn latents_of_a_class_become_the_pictures_of_the_command_line() {
     browser.fill("#class", "shark").await;
     assert!(browser.text("#class-problem").await.contains("any of 2 classes: 2 great white"));
     browser.click("[data-testid=generate]").await;
-    assert!(browser.text("[data-testid=trouble]").await.contains("any of 2 classes"));
+    browser.wait(&says("trouble", "any of 2 classes"), SOON).await;
     browser.fill("#class", "2,tiger").await;
     assert!(browser.run::<bool>("return location.hash.includes('classes=2,3')").await);
     done(&browser, SOON).await;
