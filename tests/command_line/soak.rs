@@ -63,6 +63,70 @@ impl Drop for Mount {
     }
 }
 
+/// Returns the run folder in `out`, if there is one.
+fn run_folder(out: &Path) -> Option<PathBuf> {
+    Some(fs::read_dir(out).ok()?.find_map(Result::ok)?.path())
+}
+
+/// Returns the number of images of the latest checkpoint of the run in `out`.
+fn saved(out: &Path) -> Option<u64> {
+    let names = fs::read_dir(run_folder(out)?.join("checkpoints")).ok()?;
+    let images = |entry: fs::DirEntry| {
+        entry.file_name().to_str()?.strip_suffix(".ckpt")?.parse::<u64>().ok()
+    };
+    names.filter_map(Result::ok).filter_map(images).max()
+}
+
+/// Sends a signal to a process.
+fn send(signal: &str, process: &Child) {
+    let id = process.id().to_string();
+    assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
+}
+
+/// The same run in one process that nothing disturbs. It pauses where it is ahead, so that both runs
+/// come to their end together.
+struct Calm {
+    out: PathBuf,
+    process: Child,
+}
+
+impl Calm {
+    /// Lead over the disturbed run, in images, at which this one pauses.
+    const LEAD: u64 = 1_000;
+
+    /// Starts the run.
+    fn start(out: PathBuf, args: &[String]) -> Self {
+        let mut command = Command::new(trainer().get_program());
+        let process = command.args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Self { out, process: process.expect("started") }
+    }
+
+    /// Pauses or goes on, given how far the disturbed run is.
+    fn pace(&self, disturbed: Option<u64>) {
+        let ahead = saved(&self.out) > Some(disturbed.unwrap_or_default() + Self::LEAD);
+        send(if ahead { "-STOP" } else { "-CONT" }, &self.process);
+    }
+
+    /// Ends the process as soon as this run is as far as the disturbed one, and returns how far it is.
+    fn stop(&mut self, disturbed: Option<u64>) -> Option<u64> {
+        send("-CONT", &self.process);
+        while saved(&self.out) < disturbed {
+            assert!(self.process.try_wait().expect("asked").is_none(), "it ended");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        send("-INT", &self.process);
+        assert_eq!(self.process.wait().expect("ended").code(), Some(130));
+        saved(&self.out)
+    }
+}
+
+impl Drop for Calm {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 /// The run that is disturbed.
 struct Soak {
     /// Folder of the run folder.
@@ -82,16 +146,12 @@ struct Soak {
 impl Soak {
     /// Returns the run folder, if there is one.
     fn run_folder(&self) -> Option<PathBuf> {
-        Some(fs::read_dir(&self.out).ok()?.find_map(Result::ok)?.path())
+        run_folder(&self.out)
     }
 
     /// Returns the number of images of the latest checkpoint.
     fn saved(&self) -> Option<u64> {
-        let names = fs::read_dir(self.run_folder()?.join("checkpoints")).ok()?;
-        let images = |entry: fs::DirEntry| {
-            entry.file_name().to_str()?.strip_suffix(".ckpt")?.parse::<u64>().ok()
-        };
-        names.filter_map(Result::ok).filter_map(images).max()
+        saved(&self.out)
     }
 
     /// Waits for a random time.
@@ -183,8 +243,7 @@ impl Soak {
         match kind {
             Kill | Future | Limit => (),
             Stop => {
-                let id = child.id().to_string();
-                assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill").success());
+                send("-INT", &child);
                 let status = child.wait().expect("ended");
                 // Without a code: it came before the program listened.
                 assert!(status.code().is_none_or(|code| code == 130), "{status}");
@@ -256,15 +315,15 @@ fn a_disturbed_run_ends_as_an_undisturbed_one() {
     if disk.is_none() {
         eprintln!("without a full disk and read-only folders: this process may not mount any");
     }
-    let start = |out: &Path, duration: &str| -> Vec<String> {
+    let start = |out: &Path| -> Vec<String> {
         let args = ["train", "--options", &options, "--grid", "0", "--seed", "3"];
-        let more = ["--save-every", "40", "--keep", "2", "--duration", duration];
+        let more = ["--save-every", "40", "--keep", "2", "--duration", "100M"];
         [&args[..], &more, &["--out", text(out)]].concat().into_iter().map(String::from).collect()
     };
     let out = place.join("runs");
     fs::create_dir(&out).expect("made");
     let mut soak = Soak {
-        start: start(&out, "100M"),
+        start: start(&out),
         out,
         disk,
         said: folder.path().join("said"),
@@ -272,6 +331,9 @@ fn a_disturbed_run_ends_as_an_undisturbed_one() {
         rounds: 0,
         peaks: Vec::new(),
     };
+
+    let calm = folder.path().join("calm");
+    let mut calm = Calm::start(calm.clone(), &start(&calm));
 
     let started = Instant::now();
     let mut saved = None;
@@ -288,17 +350,17 @@ fn a_disturbed_run_ends_as_an_undisturbed_one() {
         eprintln!("{:?}: saved after {now:?} images", DISTURBANCES[kind]);
         assert!(now >= saved, "{:?}: it went back from {saved:?} to {now:?}", DISTURBANCES[kind]);
         saved = now;
+        calm.pace(saved);
         let said = fs::read_to_string(&soak.said).expect("text");
         assert!(!said.contains("panicked") && !said.contains("is damaged"), "{said}");
     }
-    // To an end, and without any of it.
-    let duration = (saved.unwrap_or_default() + 200).to_string();
+    // Both to the same end.
+    let duration = (saved.max(calm.stop(saved)).unwrap_or_default() + 200).to_string();
     let disturbed = soak.run_folder().expect("a run");
-    run(&["train", "--resume", text(&disturbed), "--duration", &duration]);
-    let calm = folder.path().join("calm");
-    let args = start(&calm, &duration);
-    run(&args.iter().map(String::as_str).collect::<Vec<_>>());
-    let calm = crate::support::only_run(&calm);
+    let calm = crate::support::only_run(&calm.out);
+    for run_folder in [&disturbed, &calm] {
+        run(&["train", "--resume", text(run_folder), "--duration", &duration]);
+    }
     assert!(latest(&disturbed) == latest(&calm), "weights, averages or moments differ");
     let name = "weights.safetensors";
     assert!(weights(&disturbed.join(name)) == weights(&calm.join(name)), "the weights differ");
