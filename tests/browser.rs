@@ -1400,7 +1400,7 @@ async fn where_memory_does_not_suffice_fewer_pictures_are_offered() {
     ready(&browser, SOON).await;
     fill(&browser, (9, 4, 3, "euler")).await;
     browser.click("[data-testid=generate]").await;
-    browser.wait(&says("trouble", "20 MB of memory here at the most"), SOON).await;
+    browser.wait(&says("trouble", "at most 20 MB of memory are available"), SOON).await;
     browser.click("[data-testid=smaller]").await;
     done(&browser, SOON).await;
     assert_same(&canvas(&browser, "canvas").await, &command_line("9", 1, 3, "euler"), 1);
@@ -1627,6 +1627,21 @@ async fn what_arrives_wrong_is_refused_and_can_be_fetched_again() {
         ready(&browser, SOON).await;
         browser.close().await;
     }
+}
+
+/// A damaged copy of the weights in a cache is replaced by the server's, without a word.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the built page and Chromium"]
+async fn a_damaged_copy_in_a_cache_is_replaced() {
+    let (site, browser) = (site(), Browser::start(Gpu::None).await);
+    *site.fault.lock().expect("no thread panicked") =
+        Some((".safetensors", Fault::FlippedInCaches));
+    browser.open(&site.url).await;
+    ready(&browser, SOON).await;
+    let loaded = |(path, status): &(String, u16)| path.ends_with(".safetensors") && *status == 200;
+    let answers = site.answers.lock().expect("no thread panicked").clone();
+    assert!(answers.iter().filter(|answer| loaded(answer)).count() >= 2, "{answers:?}");
+    browser.close().await;
 }
 
 /// Waits for the playground to show this many evaluations in a panel.

@@ -50,10 +50,12 @@ self.addEventListener("activate", (event) => {
 });
 
 self.addEventListener("fetch", (event) => {
-  const { method, url, destination } = event.request;
+  const { method, url, destination, cache: mode } = event.request;
   if (method !== "GET" || !url.startsWith(folder)) return;
   const answer = async () => {
     const cache = await caches.open(name);
+    // The program found the copy in the cache to be damaged. The browser's own requests have a destination.
+    if (mode === "reload" && !destination) await cache.delete(url, { ignoreSearch: true });
     const found = (await cache.match(url, { ignoreSearch: true })) ?? (await fetch(event.request));
     return destination === "worker" ? copy(found, { "Content-Security-Policy": POLICY }) : found;
   };

@@ -20,6 +20,12 @@ const MAX_SIDE: u64 = 8192;
 /// Maximum size of a text in bytes.
 const MAX_TEXT: u64 = 1 << 20;
 
+/// Maximum size of the header of an array in bytes. NumPy writes about a hundred.
+const MAX_HEADER: u32 = 1 << 16;
+
+/// Maximum number of brackets that are opened in such a header. NumPy writes two for an array of numbers.
+const MAX_BRACKETS: usize = 8;
+
 /// An array of numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
@@ -66,7 +72,7 @@ impl Npz {
         let wrong = |reason: String| MetricsError::file(&path, format!("array {name}: {reason}"));
         let mut entry =
             self.archive.by_name(&format!("{name}.npy")).map_err(|e| wrong(e.to_string()))?;
-        let header = NpyHeader::from_reader(&mut entry).map_err(|e| wrong(e.to_string()))?;
+        let header = header(&mut entry).map_err(|e| wrong(e.to_string()))?;
         let dtype = header.dtype().descr();
         let size = match dtype.as_str() {
             "'<f8'" => 8,
@@ -134,7 +140,7 @@ impl Npz {
         let path = self.path.clone();
         let wrong = |reason: String| MetricsError::file(&path, format!("array arr_0: {reason}"));
         let mut entry = self.archive.by_name("arr_0.npy").map_err(|e| wrong(e.to_string()))?;
-        let header = NpyHeader::from_reader(&mut entry).map_err(|e| wrong(e.to_string()))?;
+        let header = header(&mut entry).map_err(|e| wrong(e.to_string()))?;
         let dtype = header.dtype().descr();
         let (count, height, width, channels) = match (header.shape(), header.order()) {
             (&[n, h, w, c @ (1 | 3)], Order::C)
@@ -163,6 +169,28 @@ impl Npz {
         }
         Ok(())
     }
+}
+
+/// Reads the header of an array of numbers.
+fn header(mut entry: impl Read) -> std::io::Result<NpyHeader> {
+    // The magic, the version, and the length of the rest: two bytes in version 1, and four in others.
+    let mut bytes = vec![0; 10];
+    entry.read_exact(&mut bytes)?;
+    let mut length = u32::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    if bytes[6] > 1 {
+        let mut high = [0; 2];
+        entry.read_exact(&mut high)?;
+        bytes.extend(high);
+        length |= u32::from(u16::from_le_bytes(high)) << 16;
+    }
+    let start = bytes.len();
+    entry.take(length.min(MAX_HEADER).into()).read_to_end(&mut bytes)?;
+    // The library allocates as much as the length says, and each level of brackets doubles its time.
+    let brackets = bytes[start..].iter().filter(|byte| b"([{".contains(byte)).count();
+    if length > MAX_HEADER || brackets > MAX_BRACKETS {
+        return Err(std::io::Error::other("its header is not that of an array of numbers"));
+    }
+    NpyHeader::from_reader(&bytes[..])
 }
 
 /// Returns whether a file is an `.npz` file with images, `arr_0`.
@@ -309,5 +337,28 @@ mod tests {
         std::fs::write(&path, npz.finish().expect("small")).expect("written");
         let error = Npz::open(&path).expect("a zip").array("a").expect_err("short").to_string();
         assert!(error.contains("array a: it ends too early"), "{error}");
+    }
+
+    /// Headers that would take gigabytes, or years.
+    #[test]
+    fn absurd_headers_are_refused_at_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("c.npz");
+        for (length, text) in [
+            (u32::MAX, String::new()),
+            (60, "{".repeat(60)),
+            (60, "[".repeat(60)),
+            (60, "(1,".repeat(20)),
+        ] {
+            let mut npz = NpzWriter::default();
+            npz.start("a.npy").expect("started");
+            let length = length.to_le_bytes();
+            let npy = [&b"\x93NUMPY\x02\x00"[..], &length, text.as_bytes()].concat();
+            npz.0.write_all(&npy).expect("written");
+            std::fs::write(&path, npz.finish().expect("small")).expect("written");
+            let array = Npz::open(&path).expect("a zip").array("a");
+            let error = array.expect_err("no array").to_string();
+            assert!(error.contains("its header is not that of an array of numbers"), "{error}");
+        }
     }
 }

@@ -224,7 +224,8 @@ mod tests {
         assert_eq!(answer(&half).deviation(&answer(&loaded)), 0.0);
     }
 
-    /// Parameters stored in 16 bits are cast to the type of the computation, in both networks.
+    /// Parameters stored in 16 bits are cast to the type of the computation, in the image network and
+    /// in the latent network.
     #[test]
     fn weights_stored_in_16_bits_compute_in_32() {
         use crate::config::{ImageConfig, LatentConfig, NetworkConfig, PrecondConfig, preset};

@@ -87,6 +87,10 @@ fn goes_through(folder: &Path, data: &str, preset: &str) {
 fn every_network_of_the_comparisons_trains_resumes_exports_and_samples() {
     let folder = TempDir::new().expect("a temporary folder");
     let data = some_pictures(folder.path(), 6);
+    // DiT has classes.
+    let labels: Vec<(String, u32)> = (0..6).map(|i| (format!("{i}.png"), i % 2)).collect();
+    let file = Path::new(&data).join("dataset.json");
+    fs::write(file, json!({ "labels": labels }).to_string()).expect("written");
     let presets = presets();
     assert_eq!(presets.len(), 26, "{presets:?}");
     for preset in presets {

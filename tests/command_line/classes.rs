@@ -6,7 +6,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tests::trainer;
 
-use crate::support::{fails, only_run, png, run, small_options, text, weights};
+use crate::support::{fails, only_run, png, run, small_options, some_pictures, text, weights};
 
 /// Classes of the emoji dataset, from training to samples.
 #[test]
@@ -85,4 +85,23 @@ fn pictures_are_made_by_name() {
         }
     }
     assert_eq!((kept, new), (plain.len(), vec!["time.class.weight".to_string()]));
+}
+
+#[test]
+fn a_model_with_classes_is_not_trained_on_data_without_any() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let options = small_options(folder.path());
+    let pictures = some_pictures(folder.path(), 6);
+    let out = folder.path().join("runs");
+    let args = ["train", "--options", &options, "--data", &pictures, "--out", text(&out)];
+    let error = fails(&[&args[..], &["--preset", "tiny-emoji"]].concat());
+    assert!(error.contains("no image has a class, but the model has 1911 classes"), "{error}");
+    assert!(error.contains(r#"{"model": {"network": {"classes": 0}}}"#), "{error}");
+    assert!(!out.exists());
+
+    // A model without classes is, also if a batch has more images than there are.
+    let more = ["--preset", "tiny", "--grid", "0", "--duration", "8"];
+    let assert = trainer().args(args).args(more).assert().success();
+    let said = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+    assert!(said.contains("6 training images are fewer than a batch of 8"), "{said}");
 }

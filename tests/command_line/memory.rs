@@ -64,7 +64,7 @@ fn gradient_checkpointing_takes_less_memory_and_learns_the_same() {
 }
 
 /// Runs the program with a limit of 1.2 GB on its address space.
-fn limited(args: &[&str]) -> std::process::Output {
+pub fn limited(args: &[&str]) -> std::process::Output {
     let program = trainer().get_program().to_owned();
     let mut command = std::process::Command::new("sh");
     command.args(["-c", "ulimit -v 1200000; exec \"$0\" \"$@\""]).arg(program).args(args);

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use image::{ImageFormat, RgbImage};
 use serde_json::json;
@@ -11,6 +11,8 @@ use tests::trainer;
 use zip::CompressionMethod;
 use zip::write::SimpleFileOptions;
 
+#[cfg(target_os = "linux")]
+use crate::support::peak;
 use crate::support::{fails, latest, only_run, picture, run, text};
 
 /// A set of names and PNG files of two classes, in the order of their names.
@@ -404,27 +406,6 @@ fn training_goes_on_without_a_damaged_validation_image() {
 /// A picture of the third batch of the first epoch.
 const LATE: &str = "cats/00.png";
 
-/// Runs the program, which must succeed, and returns its peak memory in MB.
-#[cfg(target_os = "linux")]
-fn peak(args: &[&str]) -> u64 {
-    let mut command = std::process::Command::new(trainer().get_program());
-    command.args(args).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
-    let mut child = command.spawn().expect("started");
-    let status: PathBuf = format!("/proc/{}/status", child.id()).into();
-    let mut peak = 0;
-    loop {
-        let text = fs::read_to_string(&status).unwrap_or_default();
-        let field = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = field.and_then(|field| field.trim().trim_end_matches(" kB").parse::<u64>().ok());
-        peak = peak.max(kib.unwrap_or_default() / 1000);
-        if let Some(status) = child.try_wait().expect("a child") {
-            assert!(status.success(), "{args:?}");
-            return peak;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(3));
-    }
-}
-
 /// In memory, these images would take 614 MB.
 #[cfg(target_os = "linux")]
 #[test]
@@ -434,21 +415,23 @@ fn many_images_take_little_memory() {
     let mut black = std::io::Cursor::new(Vec::new());
     RgbImage::new(32, 32).write_to(&mut black, ImageFormat::Png).expect("encoded");
     let black = black.into_inner();
-    let entry = |i: usize| (format!("{i:06}.png"), black.clone());
+    let entry = |i: usize| (format!("{}/{i:06}.png", ["cats", "dogs"][i % 2]), black.clone());
     write_zip(&many, &(0..200_000).map(entry).collect::<Vec<_>>(), CompressionMethod::Stored);
     write_zip(&few, &(0..2_000).map(entry).collect::<Vec<_>>(), CompressionMethod::Stored);
     let check = |data: &Path| peak(&["data", "check", text(data)]);
     let (all, some) = (check(&many), check(&few));
     assert!(all < some + 300, "{all} MB, but {some} MB for few images");
     let options = options(folder.path());
-    let train = |data: &Path| {
+    let train = |data: &Path, more: &[&str]| {
         let out = folder.path().join("runs");
         let args = ["train", "--preset", "tiny", "--options", &options, "--data", text(data)];
         let rest = ["--data-memory", "1MB", "--grid", "0", "--duration", "8", "--out", text(&out)];
-        peak(&[&args[..], &rest].concat())
+        peak(&[&args[..], &rest, more].concat())
     };
-    let (all, some) = (train(&many), train(&few));
+    let (all, some) = (train(&many, &[]), train(&few, &[]));
     assert!(all < some + 300, "{all} MB, but {some} MB for few images");
+    let validated = train(&few, &["--validate", "16", "--validation-data", text(&many)]);
+    assert!(validated < some + 300, "{validated} MB, but {some} MB without validation images");
 }
 
 #[test]

@@ -229,6 +229,27 @@ fn being_killed_loses_nothing_but_time() {
 }
 
 #[test]
+fn a_resumed_run_says_which_options_change_and_how_long_it_takes() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let options = small_options(folder.path());
+    let out = folder.path().join("runs");
+    run(&["train", "--options", &options, "--grid", "0", "--duration", "8", "--out", text(&out)]);
+    let run_folder = only_run(&out);
+    let resume = |more: &[&str]| -> Vec<String> {
+        let args = ["train", "--resume", text(&run_folder), "--grid", "0"];
+        let assert = trainer().args(args).args(more).assert().success();
+        let said = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+        assert!(said.contains(" left at the speed of the run so far"), "{said}");
+        let changes = said.lines().filter_map(|line| line.strip_prefix("changed option: "));
+        changes.map(String::from).collect()
+    };
+    let changes = resume(&["--duration", "16", "--lr", "1e-4"]);
+    assert_eq!(changes, ["adam.lr: 0.0005 -> 0.0001", "duration: 8 -> 16"]);
+    // A flag with the value that the run has changes nothing.
+    assert_eq!(resume(&["--duration", "24", "--lr", "1e-4"]), ["duration: 16 -> 24"]);
+}
+
+#[test]
 fn a_damaged_checkpoint_is_passed_over_loudly() {
     let folder = TempDir::new().expect("a temporary folder");
     let options = small_options(folder.path());

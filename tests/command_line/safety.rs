@@ -137,8 +137,10 @@ fn the_printed_command_resumes_the_run_with_its_settings() {
     let output = shell(folder.path(), &cargo);
     let typed = command(&output);
     let (build, arguments) = typed.split_once(" -- ").expect("cargo's form");
-    let features = if cfg!(feature = "metrics") { " --features metrics" } else { "" };
-    assert_eq!(build, format!("cargo run -p trainer{features}"));
+    let features = [("metrics", cfg!(feature = "metrics")), ("hub", cfg!(feature = "hub"))];
+    let features: Vec<&str> = features.iter().filter(|of| of.1).map(|of| of.0).collect();
+    let flag = if features.is_empty() { "" } else { " --features " };
+    assert_eq!(build, format!("cargo run -p trainer{flag}{}", features.join(",")));
     let output =
         shell(folder.path(), &format!("'{program}' {arguments} --max-time 1s --keep-every 0"));
     assert!(output.status.success(), "{}", said(&output));

@@ -83,6 +83,13 @@ fn send(signal: &str, process: &Child) {
     assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
 }
 
+/// Returns the peak memory of a process so far in bytes, if it is still there.
+fn peak_memory(process: &Child) -> Option<f64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(peak.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()? * 1024.0)
+}
+
 /// The same run in one process that nothing disturbs. It pauses where it is ahead, so that both runs
 /// come to their end together.
 struct Calm {
@@ -107,16 +114,18 @@ impl Calm {
         send(if ahead { "-STOP" } else { "-CONT" }, &self.process);
     }
 
-    /// Ends the process as soon as this run is as far as the disturbed one, and returns how far it is.
-    fn stop(&mut self, disturbed: Option<u64>) -> Option<u64> {
+    /// Ends the process as soon as this run is as far as the disturbed one. Returns how far it is, and
+    /// the peak memory of the process in bytes.
+    fn stop(&mut self, disturbed: Option<u64>) -> (u64, f64) {
         send("-CONT", &self.process);
         while saved(&self.out) < disturbed {
             assert!(self.process.try_wait().expect("asked").is_none(), "it ended");
             std::thread::sleep(Duration::from_millis(20));
         }
+        let peak = peak_memory(&self.process).expect("it trains");
         send("-INT", &self.process);
         assert_eq!(self.process.wait().expect("ended").code(), Some(130));
-        saved(&self.out)
+        (saved(&self.out).expect("a checkpoint"), peak)
     }
 }
 
@@ -139,8 +148,8 @@ struct Soak {
     random: Random,
     /// Number of processes.
     rounds: u32,
-    /// Peak memory of each process in kB.
-    peaks: Vec<u64>,
+    /// Peak memory of each process in bytes.
+    peaks: Vec<f64>,
 }
 
 impl Soak {
@@ -202,11 +211,7 @@ impl Soak {
 
     /// Ends a process, if it has not ended.
     fn kill(&mut self, mut child: Child) -> ExitStatus {
-        let status = fs::read_to_string(format!("/proc/{}/status", child.id()));
-        let status = status.unwrap_or_default();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let peak = peak.and_then(|peak| peak.trim().strip_suffix("kB")?.trim().parse().ok());
-        self.peaks.extend::<Option<u64>>(peak);
+        self.peaks.extend(peak_memory(&child));
         let _ = child.kill();
         child.wait().expect("ended")
     }
@@ -294,10 +299,11 @@ impl Soak {
     }
 }
 
-/// Returns the memory of the lines of a log, in bytes.
-fn peaks(run_folder: &Path) -> Vec<f64> {
+/// Returns the peak memory at each line of a log up to a number of images, in bytes.
+fn peaks(run_folder: &Path, images: u64) -> Vec<f64> {
     let text = fs::read_to_string(run_folder.join("stats.jsonl")).expect("a log");
     let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let lines = lines.filter(|line| line["images"].as_u64() <= Some(images));
     lines.filter_map(|line| line["peak_memory"].as_f64()).collect()
 }
 
@@ -355,7 +361,8 @@ fn a_disturbed_run_ends_as_an_undisturbed_one() {
         assert!(!said.contains("panicked") && !said.contains("is damaged"), "{said}");
     }
     // Both to the same end.
-    let duration = (saved.max(calm.stop(saved)).unwrap_or_default() + 200).to_string();
+    let (stopped, peak) = calm.stop(saved);
+    let duration = (stopped.max(saved.unwrap_or_default()) + 200).to_string();
     let disturbed = soak.run_folder().expect("a run");
     let calm = crate::support::only_run(&calm.out);
     for run_folder in [&disturbed, &calm] {
@@ -374,12 +381,11 @@ fn a_disturbed_run_ends_as_an_undisturbed_one() {
     assert!(lost <= said.matches("cannot write stats.jsonl").count(), "{lost} lines are missing");
 
     // Memory: that of a long process does not grow, and none took more.
-    let of_calm = peaks(&calm);
-    let last = of_calm.last().copied().unwrap_or(f64::MAX);
-    let early = of_calm.get(of_calm.len() / 4).copied().unwrap_or(last);
-    assert!(last <= 1.1 * early, "{early} bytes of memory, then {last}");
-    let most = soak.peaks.iter().max().map_or(0.0, |peak| *peak as f64 * 1024.0);
-    assert!(most <= 1.25 * last, "a process took {most} bytes, and {last} without disturbance");
+    let of_calm = peaks(&calm, stopped);
+    let early = of_calm.get(of_calm.len() / 4).copied().unwrap_or(peak);
+    assert!(peak <= 1.1 * early, "{early} bytes of memory, then {peak}");
+    let most = soak.peaks.iter().copied().fold(0.0, f64::max);
+    assert!(most <= 1.25 * peak, "a process took {most} bytes, and {peak} without disturbance");
     let kinds: Vec<String> =
         counts.iter().zip(DISTURBANCES).map(|(n, kind)| format!("{n} {kind:?}")).collect();
     let errors = ["No space left", "Read-only file system", "File too large"];
@@ -392,7 +398,7 @@ fn a_disturbed_run_ends_as_an_undisturbed_one() {
         errors.join(", "),
         found.len(),
         most / 1e6,
-        last / 1e6,
+        peak / 1e6,
         early / 1e6
     );
 }

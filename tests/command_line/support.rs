@@ -25,6 +25,27 @@ pub fn fails(args: &[&str]) -> String {
     text
 }
 
+/// Runs the program, which must succeed, and returns its peak memory in MB.
+#[cfg(target_os = "linux")]
+pub fn peak(args: &[&str]) -> u64 {
+    let mut command = std::process::Command::new(trainer().get_program());
+    command.args(args).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut child = command.spawn().expect("started");
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    loop {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let field = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = field.and_then(|field| field.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        peak = peak.max(kib.unwrap_or_default() / 1000);
+        if let Some(status) = child.try_wait().expect("a child") {
+            assert!(status.success(), "{args:?}");
+            return peak;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(3));
+    }
+}
+
 pub fn text(path: &Path) -> &str {
     path.to_str().expect("a plain path")
 }

@@ -216,7 +216,7 @@ fn a_dry_run_explains_every_value_and_writes_nothing() {
     assert!(line("adam.lr").contains("0.25") && line("adam.lr").ends_with("flags"));
     assert!(line("batch").ends_with("small.json"));
     assert!(line("lr_ramp").ends_with("preset tiny-emoji"));
-    for part in ["parameters", "multiply-adds", "memory", "run folder"] {
+    for part in ["parameters", "multiply-adds", "memory", "time", "run folder"] {
         assert!(said.lines().any(|line| line.starts_with(part)), "{said:?} has no {part}");
     }
     assert!(!out.exists());
@@ -228,6 +228,29 @@ fn a_dry_run_explains_every_value_and_writes_nothing() {
     fs::write(&options, r#"{"bacth": 8}"#).expect("written");
     let error = fails(&["train", "--options", &options, "--dry-run"]);
     assert!(error.contains("unknown field `bacth`") && error.contains("small.json"), "{error}");
+}
+
+/// Earlier versions called the CPU `flex`.
+#[test]
+fn the_cpu_is_a_device_of_that_name() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let options = small_options(folder.path());
+    for name in ["cpu", "flex"] {
+        let out = folder.path().join(name);
+        let args = ["train", "--options", &options, "--grid", "0", "--duration", "8"];
+        run(&[&args[..], &["--device", name, "--out", text(&out)]].concat());
+        let run_folder = only_run(&out);
+        let device = || {
+            let launch = fs::read(run_folder.join("launch.json")).expect("the settings");
+            serde_json::from_slice::<Value>(&launch).expect("JSON")["device"].clone()
+        };
+        assert_eq!(device(), "cpu", "{name}");
+        run(&["train", "--resume", text(&run_folder), "--duration", "16", "--grid", "0"]);
+        assert_eq!(device(), "cpu", "{name}");
+    }
+    for said in [run(&["train", "--help"]), fails(&["train", "--device", "tpu"])] {
+        assert!(said.contains("cpu") && !said.contains("flex"), "{said}");
+    }
 }
 
 #[test]
@@ -305,6 +328,14 @@ fn a_run_that_explodes_stops_and_says_how_to_go_back() {
     for part in ["10 steps in a row", "learning rate 1e30", "000000016.ckpt --lr 5e29"] {
         assert!(error.contains(part), "{error:?} does not say {part:?}");
     }
+    // The images of the last step.
+    let (_, last) = error.split_once("up to image ").expect("a number");
+    let last: u64 = last.split(' ').next().expect("a word").parse().expect("a number");
+    let mut order = model::examples::Order::new(0, (0..1911).collect());
+    let batch: Vec<String> = (last - 8..last).map(|k| order.index(k).to_string()).collect();
+    let (_, named) = error.split_once("these numbers in the data, from 0: ").expect("numbers");
+    let (named, _) = named.split_once(". ").expect("an end");
+    assert!(named.split(", ").all(|number| batch.contains(&number.to_string())), "{error}");
     // The last good checkpoint was not overwritten.
     assert_eq!(latest(&run_folder), before);
 }

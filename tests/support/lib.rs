@@ -36,6 +36,8 @@ pub fn trainer() -> Command {
     assert!(path.exists(), "{}: build it first, with `cargo build --workspace`", path.display());
     let mut command = Command::new(path);
     command.env("NO_COLOR", "1");
+    // Not in the cache of whoever runs the tests.
+    command.env("XDG_CACHE_HOME", std::env::temp_dir().join("diffit-tests-cache"));
     command
 }
 

@@ -1,4 +1,6 @@
-//! Damaged and malicious files, made from valid ones.
+//! Damaged and malicious files: crafted ones, and those that are made from valid ones.
+
+use std::path::PathBuf;
 
 use model::noise::{Random, Stream};
 
@@ -18,13 +20,33 @@ pub struct Reader<R, M> {
     pub more: usize,
 }
 
-/// Reads `count` files that are made from valid ones. Some of them must be refused, and none may take
-/// more memory than the reader may.
+/// Returns the crafted files of a format, `tests/corpus/FORMAT`, with their paths.
+///
+/// # Panics
+///
+/// If there are none.
+pub fn corpus(format: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let folder = crate::root().join("tests/corpus").join(format);
+    let entries =
+        std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "{}: no files", folder.display());
+    let read = |path: PathBuf| {
+        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        (path, bytes)
+    };
+    paths.into_iter().map(read).collect()
+}
+
+/// Reads the crafted files of a format, then `count` files that are made from valid ones. Some of the
+/// latter must be refused, and none of all may take more memory than the reader may.
 ///
 /// # Panics
 ///
 /// If one does, or a valid file is refused, or the reader panics.
 pub fn read_all<E: std::fmt::Debug>(
+    format: &str,
     valid: &[Vec<u8>],
     count: u64,
     reader: Reader<impl Fn(&[u8]) -> Result<(), E>, impl Fn(&mut dyn FnMut()) -> u64>,
@@ -33,12 +55,22 @@ pub fn read_all<E: std::fmt::Debug>(
     for valid in valid {
         read(valid).expect("a valid file");
     }
+    let limit = |file: &[u8]| (times * file.len() + more) as u64;
+    for (path, file) in corpus(format) {
+        // It is shown if the reader panics.
+        println!("{}", path.display());
+        let used = measure(&mut || {
+            let _ = read(&file);
+        });
+        let limit = limit(&file);
+        assert!(used <= limit, "{} took {used} bytes, not {limit}", path.display());
+    }
     let (mut refused, mut most) = (0, 0);
     for number in 0..count {
         let file = mutated(valid, number);
         let used = measure(&mut || refused += u64::from(read(&file).is_err()));
         most = most.max(used);
-        let limit = (times * file.len() + more) as u64;
+        let limit = limit(&file);
         assert!(used <= limit, "file {number} of {} bytes took {used}, not {limit}", file.len());
     }
     println!("{refused} of {count} files were refused; the most memory was {most} bytes");

@@ -18,6 +18,8 @@ pub enum Fault {
     Short,
     /// One of their bits is another.
     Flipped,
+    /// One of their bits is another, unless the browser asks for them past its caches.
+    FlippedInCaches,
     /// They come in parts, with pauses.
     Slow,
     /// A web page comes instead, as from a captive portal.
@@ -89,6 +91,12 @@ impl Site {
             for request in server.incoming_requests() {
                 let path = request.url().split(['?', '#']).next().unwrap_or_default().to_string();
                 let fault = fault.lock().expect("no other thread panicked").clone();
+                let past_caches = request.headers().iter().any(|header| {
+                    header.field.equiv("Cache-Control")
+                        && header.value.as_str().contains("no-cache")
+                });
+                let fault =
+                    fault.filter(|(_, fault)| *fault != Fault::FlippedInCaches || !past_caches);
                 let meets = |kind| {
                     let found = fault.as_ref();
                     found.is_some_and(|(ending, fault)| *fault == kind && path.ends_with(ending))
@@ -202,7 +210,7 @@ fn answer(
         None | Some(Fault::Slow | Fault::Stuck | Fault::Moved) => {}
         Some(Fault::Missing) => return None,
         Some(Fault::Short) => bytes.truncate(bytes.len() / 2),
-        Some(Fault::Flipped) => {
+        Some(Fault::Flipped | Fault::FlippedInCaches) => {
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;
         }

@@ -6,14 +6,15 @@ use clap::ValueEnum;
 
 use crate::config::Precision;
 
-/// A kind of device. All except `flex` need the crate feature of the same name, or of that name
+/// A kind of device. All except `cpu` need the crate feature of the same name, or of that name
 /// with `-plain`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum DeviceKind {
     /// CPU.
+    // Earlier versions, and the launch settings that they wrote, call it by the name of Burn's backend.
     #[default]
-    #[value(alias = "cpu")]
-    Flex,
+    #[value(alias = "flex")]
+    Cpu,
     /// GPU, through the graphics API of the system.
     Wgpu,
     /// GPU, through Vulkan.
@@ -23,16 +24,27 @@ pub enum DeviceKind {
 }
 
 impl DeviceKind {
+    /// Checks that this program can open `n` devices of this kind, without opening them, which can take
+    /// long.
+    ///
+    /// # Errors
+    ///
+    /// If the program was built without this kind, or cannot use as many devices of it.
+    pub fn check(self, n: usize) -> anyhow::Result<()> {
+        ensure!(
+            n == 1 || matches!(self, Self::Cpu | Self::Cuda),
+            "--devices {n}: several GPUs need --device cuda"
+        );
+        self.built().map(|_| ())
+    }
+
     /// Opens the first `n` devices of this kind. The CPU counts as any number of devices.
     ///
     /// # Errors
     ///
-    /// If the program was built without this kind, or has fewer usable devices.
+    /// As [`check`](Self::check), or if the machine has fewer usable devices.
     pub fn open_all(self, n: usize) -> anyhow::Result<Vec<Device>> {
-        ensure!(
-            n == 1 || matches!(self, Self::Flex | Self::Cuda),
-            "--devices {n}: several GPUs need --device cuda"
-        );
+        self.check(n)?;
         (0..n).map(|index| self.open_one(index)).collect()
     }
 
@@ -45,7 +57,12 @@ impl DeviceKind {
         self.open_one(0)
     }
 
-    fn open_one(self, index: usize) -> anyhow::Result<Device> {
+    /// Returns the function that opens a device, given its index.
+    ///
+    /// # Errors
+    ///
+    /// If the program was built without this kind.
+    fn built(self) -> anyhow::Result<fn(usize) -> Device> {
         let Some(make) = self.constructor() else {
             let name = self.to_possible_value().expect("no kind is hidden");
             let name = name.get_name();
@@ -54,6 +71,11 @@ impl DeviceKind {
                  `cargo build --release -p trainer --features {name}`"
             );
         };
+        Ok(make)
+    }
+
+    fn open_one(self, index: usize) -> anyhow::Result<Device> {
+        let make = self.built()?;
         // Drivers panic if there is no GPU.
         let opened = std::panic::catch_unwind(|| {
             let device = make(index);
@@ -63,14 +85,14 @@ impl DeviceKind {
         match opened {
             Ok(Some(device)) => Ok(device),
             _ => bail!(
-                "no usable {self:?} device with index {index} was found; use --device flex for the CPU"
+                "no usable {self:?} device with index {index} was found; use --device cpu for the CPU"
             ),
         }
     }
 
     /// Describes the hardware of `n` devices of this kind, for the model card.
     pub fn hardware(self, n: usize) -> String {
-        if self == Self::Flex {
+        if self == Self::Cpu {
             return cpu();
         }
         // NVIDIA's driver names its GPUs in files; other drivers have no such place.
@@ -85,14 +107,14 @@ impl DeviceKind {
     /// Returns the peak rate of one device of this kind, in floating-point operations per second without
     /// sparsity, as its data sheet states it. `None` for CPUs and for GPUs whose rate is not known here.
     pub fn peak(self, precision: Precision) -> Option<f64> {
-        (self != Self::Flex).then(|| peak(&self.hardware(1), precision)).flatten()
+        (self != Self::Cpu).then(|| peak(&self.hardware(1), precision)).flatten()
     }
 
     /// Describes how this program computes a network on such a device. It is a choice of crate
     /// features.
     pub fn implementation(self) -> &'static str {
         match self {
-            Self::Flex => "CPU kernels",
+            Self::Cpu => "CPU kernels",
             _ if cfg!(feature = "kernels") => "the network's own GPU kernels",
             _ if cfg!(feature = "fused") => "tensor operations, fused at run time",
             _ => "tensor operations",
@@ -101,7 +123,7 @@ impl DeviceKind {
 
     fn constructor(self) -> Option<fn(usize) -> Device> {
         match self {
-            DeviceKind::Flex => Some(|_| Device::flex()),
+            DeviceKind::Cpu => Some(|_| Device::flex()),
             #[cfg(feature = "wgpu-plain")]
             DeviceKind::Wgpu => Some(|_| Device::wgpu(Default::default())),
             #[cfg(feature = "vulkan-plain")]
@@ -157,7 +179,7 @@ mod tests {
         let text = "processor\t: 0\nmodel name\t: AMD EPYC 9R14\nmodel name\t: other\n";
         assert_eq!(field(text, "model name"), Some("AMD EPYC 9R14"));
         assert_eq!(field(text, "model"), None);
-        assert!(DeviceKind::Flex.hardware(1).contains(" cores of "));
+        assert!(DeviceKind::Cpu.hardware(1).contains(" cores of "));
         assert!(DeviceKind::Cuda.hardware(8).starts_with("8 x "));
     }
 
@@ -168,12 +190,12 @@ mod tests {
         assert_eq!(of("1 x NVIDIA H100 80GB HBM3"), [Some(67e12), Some(989e12)]);
         assert_eq!(of("1 x NVIDIA H100 PCIe"), [Some(51e12), Some(756e12)]);
         assert_eq!(of("1 x GPU"), [None, None]);
-        assert_eq!(DeviceKind::Flex.peak(Precision::F32), None);
+        assert_eq!(DeviceKind::Cpu.peak(Precision::F32), None);
     }
 
     #[test]
     fn a_gpu_is_said_to_compute_as_the_features_tell() {
-        assert_eq!(DeviceKind::Flex.implementation(), "CPU kernels");
+        assert_eq!(DeviceKind::Cpu.implementation(), "CPU kernels");
         let on_gpu = DeviceKind::Cuda.implementation();
         assert_eq!(on_gpu.contains("fused"), cfg!(feature = "fused") && !cfg!(feature = "kernels"));
         assert_eq!(on_gpu.contains("own GPU kernels"), cfg!(feature = "kernels"));

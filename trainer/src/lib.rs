@@ -29,8 +29,6 @@ mod weights;
 
 use std::process::ExitCode;
 
-use anstream::eprintln;
-
 #[cfg(feature = "metrics")]
 use crate::args::MetricsCommand;
 use crate::args::{Args, Command, DataCommand, TableCommand};
@@ -40,6 +38,7 @@ use crate::commands::{
     bench, compare, data as datasets, denoise, ema, export, info, manual, report, sample, table,
     train, verify,
 };
+use crate::run::report::print_message;
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
@@ -48,7 +47,8 @@ pub fn main() -> ExitCode {
     logging::start();
     let command = Args::read(std::env::args_os()).command.unwrap_or_default();
     run(command).unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        // The terminal may be closed.
+        print_message!("error: {error:#}");
         ExitCode::FAILURE
     })
 }

@@ -67,7 +67,10 @@ pub fn estimate(config: &TrainConfig, workers: usize) -> u64 {
     let activations = if config.gradient_checkpointing { 6 } else { 20 };
     let averages = config.profile_stds().len();
     let copies = (5 + averages) + (5 + averages);
-    (4 * copies * network.parameter_count() + bytes * activations * micro_batch * features) as u64
+    let parameters = (4 * copies * network.parameter_count()) as u64;
+    // Options at their limits ask for more bytes than can be counted.
+    let activations = ((bytes * activations * features) as u64).saturating_mul(micro_batch as u64);
+    parameters.saturating_add(activations)
 }
 
 /// A micro-batch that was chosen because the whole batch does not fit into memory.
@@ -107,7 +110,7 @@ fn choose(
     workers: usize,
     free: u64,
 ) -> anyhow::Result<Option<Chosen>> {
-    let takes = |config: &TrainConfig| estimate(config, workers) * devices as u64;
+    let takes = |config: &TrainConfig| estimate(config, workers).saturating_mul(devices as u64);
     let needed = takes(config);
     if needed <= free {
         return Ok(None);
@@ -175,6 +178,7 @@ fn is_out_of_memory(message: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::config::NetworkConfig;
 
     #[test]
     fn out_of_memory_errors_are_recognised() {
@@ -209,6 +213,17 @@ mod tests {
         let odd = TrainConfig { batch: 15, ..config.clone() };
         let free = estimate(&TrainConfig { micro_batch: Some(5), ..odd.clone() }, 1);
         assert_eq!(chosen(&odd, 1, free + 1).expect("it fits"), Some(5));
+    }
+
+    #[test]
+    fn options_at_their_limits_take_too_much_memory() {
+        let mut config = TrainConfig::preset("tiny").expect("a preset");
+        let NetworkConfig::Image(image) = &mut config.model.network else { unreachable!() };
+        (image.resolution, image.channels, image.blocks) = (4_096, vec![16_384], vec![64]);
+        config.batch = 65_536;
+        assert_eq!(estimate(&config, 1), u64::MAX);
+        let error = choose(&config, 2, 1, 1 << 40).expect_err("too little").to_string();
+        assert!(error.contains("even with --micro-batch 1"), "{error}");
     }
 
     #[test]

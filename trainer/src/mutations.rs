@@ -1,5 +1,5 @@
-//! Files of the trainer, damaged in thousands of ways: each leads to an error or to valid content, not
-//! to a panic, and takes memory in proportion to its size.
+//! Files of the trainer, damaged in thousands of ways, and those of `tests/corpus`: each leads to an error
+//! or to valid content, not to a panic, and takes memory in proportion to its size.
 //!
 //! The formats that other programs read too are in `tests/mutations.rs`.
 
@@ -15,6 +15,7 @@ const MB: usize = 1_000_000;
 
 /// Reads files as [`read_all`] does, with one thread.
 fn check(
+    format: &str,
     valid: &[Vec<u8>],
     count: u64,
     (times, more): (usize, usize),
@@ -26,18 +27,18 @@ fn check(
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
     // What would be done on several threads is done on the one that is measured.
     let measure = |call: &mut dyn FnMut()| allocation_counter::measure(call).bytes_max;
-    pool.install(|| read_all(valid, count, Reader { read, measure, times, more }));
+    pool.install(|| read_all(format, valid, count, Reader { read, measure, times, more }));
 }
 
 /// Inflated, a file can be a thousand times as large, and so large that it is refused.
 #[test]
 fn zips_of_images() {
-    check(&formats::zips(), 2_000, (16, MB), read_images);
+    check("zip", &formats::zips(), 2_000, (16, MB), read_images);
 }
 
 #[test]
 fn tars_of_images() {
-    check(&formats::tars(), 2_000, (16, MB), read_images);
+    check("tar", &formats::tars(), 2_000, (16, MB), read_images);
 }
 
 /// The size of a JPEG file is not protected by a checksum: a small file can claim to be the largest
@@ -47,7 +48,7 @@ fn large_images_take_no_more_than_the_limit() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("x.tar");
     let jpeg = picture(16, ImageFormat::Jpeg);
-    check(&[tar(&[("1.jpg", &jpeg)])], 1_000, (16, 1 << 30), read_images);
+    check("tar", &[tar(&[("1.jpg", &jpeg)])], 1_000, (16, 1 << 30), read_images);
     // Marker, length, bits, height, width.
     let frame = jpeg.windows(3).position(|bytes| bytes == [0xff, 0xc0, 0]).expect("a frame");
     for side in [8_192u16, 8_193, u16::MAX] {
@@ -65,17 +66,17 @@ fn large_images_take_no_more_than_the_limit() {
 
 #[test]
 fn archives_of_cifar() {
-    check(&formats::cifar(), 1_000, (16, MB), formats::read_cifar);
+    check("cifar", &formats::cifar(), 1_000, (16, MB), formats::read_cifar);
 }
 
 #[test]
 fn parquet_files() {
-    check(&formats::parquets(), 3_000, (64, MB), read_images);
+    check("parquet", &formats::parquets(), 3_000, (64, MB), read_images);
 }
 
 #[test]
 fn latent_datasets() {
-    check(&formats::latent_datasets(), 3_000, (16, MB), formats::read_latents);
+    check("latents", &formats::latent_datasets(), 3_000, (16, MB), formats::read_latents);
 }
 
 #[test]
@@ -86,18 +87,18 @@ fn checkpoints() {
         let file = mutated(std::slice::from_ref(&whole), number);
         assert!(file == whole || Checkpoint::parse(&file).is_err(), "file {number}");
     }
-    check(&valid, 1_500, (8, 2 * MB), formats::read_checkpoint);
+    check("checkpoint", &valid, 1_500, (8, 2 * MB), formats::read_checkpoint);
 }
 
 #[test]
 fn options_launch_settings_and_plans() {
-    check(&formats::options(), 4_500, (64, MB), formats::read_options);
-    check(&formats::launches(), 3_000, (64, MB), formats::read_launch);
-    check(&formats::plans(), 3_000, (64, MB), formats::read_plan);
+    check("options", &formats::options(), 4_500, (64, MB), formats::read_options);
+    check("launch", &formats::launches(), 3_000, (64, MB), formats::read_launch);
+    check("plan", &formats::plans(), 3_000, (64, MB), formats::read_plan);
 }
 
 #[cfg(feature = "hub")]
 #[test]
 fn links_to_the_hub_and_lists_of_files() {
-    check(&formats::hubs(), 3_000, (64, MB), formats::read_hub);
+    check("hub", &formats::hubs(), 3_000, (64, MB), formats::read_hub);
 }

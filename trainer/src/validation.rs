@@ -16,6 +16,7 @@ use crate::config::TrainConfig;
 use crate::data::dataset::{Dataset, Entry, Opening};
 use crate::data::error::DataError;
 use crate::data::held_out::held_out;
+use crate::run::report::warn;
 
 /// Number of noise levels: the medians of this many equal parts of the training distribution.
 const LEVELS: usize = 8;
@@ -54,6 +55,9 @@ impl Validation {
                 let memory = opening.memory.saturating_sub(data.memory());
                 let opening = Opening { memory, ..opening };
                 let others = Dataset::open_with(path, &config.model, config.resize, opening)?;
+                if let Some(left_out) = &others.left_out {
+                    warn(left_out);
+                }
                 let path = path.display();
                 ensure!(n <= others.len(), "--validate {n}: {path} has {} images", others.len());
                 ensure!(

@@ -95,10 +95,10 @@ pub const SAMPLER: Topic = Topic {
            line. Heun averages it with the slope at the end of the step, which takes a second \
            evaluation and is far more accurate. iPNDM uses previous slopes and DPM-Solver++ \
            (DPM++) previous estimates instead, so they need the fewest evaluations; Order is how \
-           many they use. DDIM adds a share η of the noise of ancestral sampling in every step. \
-           DDPM is ancestral sampling, with the variance that the model has learned or with one \
-           of its bounds. The paper uses Heun with 18 steps, which are 35 evaluations, for \
-           pictures of 32 pixels.",
+           many a step uses, with the current one. DDIM adds a share η of the noise of ancestral \
+           sampling in every step. DDPM is ancestral sampling, with the variance that the model \
+           has learned or with one of its bounds. The paper uses Heun with 18 steps, which are 35 \
+           evaluations, for pictures of 32 pixels.",
     equation: "dx/dσ = (x - D(x; σ)) / σ = d;  `iPNDM, order 2: `x + (σ_next - σ) (3 d - d_before) / 2;  \
                `DPM++: `dx/dλ = D - x,  λ = -ln σ",
     source: "EDM, eq 1 and 3, algorithm 1; DiffiT, eq 2 with β = 0; iPNDM: arXiv 2204.13902; \

@@ -73,7 +73,7 @@ impl Room {
         if short(need.total(), self.total) {
             let there = self.total.unwrap_or_default();
             return Some(format!(
-                "This takes about {}, and there are {} here at the most.",
+                "This takes about {}; at most {} are available.",
                 amount(need.total()),
                 amount(there)
             ));
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(room.lacks(model(1).and(autoencoder)), None);
         assert_eq!(room.lacks(model(32).and(autoencoder)), None);
         let sentence = room.lacks(model(128).and(autoencoder)).expect("too many");
-        assert!(sentence.contains("there are 4.2 GB of memory here at the most"), "{sentence}");
+        assert!(sentence.contains("at most 4.2 GB of memory are available"), "{sentence}");
         // A small machine does not have enough memory for it.
         assert!(Room::of_processor(Some(2.0)).lacks(model(1)).is_some());
         // It has enough for half of the parameters.

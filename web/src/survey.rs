@@ -45,13 +45,15 @@ impl Quantity {
                  show; the rest comes from the picture."
             }
             Self::Part(0) => {
-                "How much of what a patch asks for comes from the time token, in percent."
+                "How much of the queries (what a patch looks for) comes from the time token, in percent."
             }
             Self::Part(1) => {
-                "How much of what a patch is found by comes from the time token, in percent."
+                "How much of the keys (what queries are compared with) comes from the time token, in \
+                 percent."
             }
             Self::Part(_) => {
-                "How much of what a patch hands on comes from the time token, in percent."
+                "How much of the values (what a patch passes to others) comes from the time token, in \
+                 percent."
             }
             Self::Evenness => {
                 "100 if a patch looks at all patches of its window alike, 0 if it looks at a single one."

@@ -46,7 +46,7 @@ pub static TOUR: [Stop; STOPS] = [
         title: "Attention",
         text: "To guess one patch, the model looks at others: an eye says where the other eye \
                belongs. Click on a patch of the left picture. The right one is bright where the \
-               model looks for it.",
+               model looks to guess that patch.",
         view: View::Attend,
         at: Some(0.5),
     },

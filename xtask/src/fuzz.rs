@@ -51,7 +51,9 @@ pub fn fuzz(args: &[&str]) -> anyhow::Result<()> {
         // Instrumentation is a feature of nightly compilers.
         fuzz.env("RUSTC_BOOTSTRAP", "1").env("TMPDIR", folder.path());
         // There is hardly any unsafe code for the address sanitizer, which takes long to build.
-        fuzz.args(["fuzz", "run", name, "--sanitizer", "none", "--"]);
+        fuzz.args(["fuzz", "run", name, "--sanitizer", "none"]);
+        // What is found goes to the first folder.
+        fuzz.args(["fuzz", "tests"].map(|folder| format!("{folder}/corpus/{name}"))).arg("--");
         fuzz.args([
             format!("-max_total_time={seconds}"),
             format!("-rss_limit_mb={MEMORY}"),

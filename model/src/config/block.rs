@@ -1,4 +1,5 @@
-//! Configuration of the DiffiT transformer block, which both networks are made of.
+//! Configuration of the DiffiT transformer block, which the image network and the latent network are
+//! made of.
 
 use serde::{Deserialize, Serialize};
 

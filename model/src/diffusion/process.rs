@@ -1,5 +1,5 @@
-//! Conversions between the three forms of a prediction (denoised picture, noise, score), and the
-//! reverse-time processes that use it (Eq (1), (2) of the paper).
+//! The three forms of a prediction (denoised picture, noise, score) and the conversions between them,
+//! and the reverse-time processes that use them (Eq (1), (2) of the paper).
 //!
 //! Throughout, `x = y + σ ε` with a picture `y` and unit noise `ε`.
 

@@ -64,7 +64,7 @@ impl Settings {
 
     /// Returns the initial settings for interactive use of a model: [`Settings::paper_for`] if it
     /// has discrete time, otherwise [`Settings::quick`], which among the settings with few
-    /// evaluations come closest to the paper's pictures (docs/solvers.md).
+    /// evaluations come closest to the pictures of many steps (docs/solvers.md).
     pub fn first_for(config: &ModelConfig) -> Self {
         match config.precond {
             PrecondConfig::Adm { .. } => Self::paper_for(config),

@@ -1,5 +1,5 @@
-//! Every variant of both networks: through a weights file and back, gradients of all that is
-//! trained, gradient checkpointing, and 16 bits.
+//! Every variant of the image network and of the latent network: through a weights file and back,
+//! gradients of all that is trained, gradient checkpointing, and 16 bits.
 
 use std::collections::HashMap;
 

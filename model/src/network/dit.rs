@@ -32,7 +32,7 @@ impl LatentBlock {
 }
 
 impl WalkedBlock for LatentBlock {
-    /// Neither block has dropout.
+    /// Computes the block's output, and with `weights` its attention maps. Neither block has dropout.
     fn forward(
         &self,
         x: Tensor<4>,

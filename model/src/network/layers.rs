@@ -152,7 +152,7 @@ impl ClassEmbedding {
         Self { linear: Linear::new(params, [classes, channels], false, 1.0), classes }
     }
 
-    /// With a bias, which is added without a class too: the form of EDM's `SongUNet`.
+    /// An embedding with a bias, which is added without a class too: the form of EDM's `SongUNet`.
     pub(crate) fn with_bias(params: &Params, classes: usize, channels: usize) -> Self {
         Self { linear: Linear::new(params, [classes, channels], true, 1.0), classes }
     }
@@ -260,7 +260,7 @@ impl Conv3x3 {
         Self { weight, bias: Some(params.tensor("bias", [c_out], Init::Zeros)), stride }
     }
 
-    /// Without a bias, of stride 1.
+    /// A convolution of stride 1 without a bias.
     pub(crate) fn without_bias(params: &Params, [c_in, c_out]: [usize; 2]) -> Self {
         let init = Init::XavierUniform { gain: 1.0 };
         let weight = params.tensor("weight", [c_out, c_in, 3, 3], init);

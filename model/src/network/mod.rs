@@ -1,4 +1,4 @@
-//! The network F: the image-space U-Net or the latent network behind one type.
+//! The network F: the image-space U-Net, the latent network, or DDPM++ and NCSN++, behind one type.
 
 mod attention;
 pub(crate) mod block;

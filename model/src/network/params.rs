@@ -158,8 +158,8 @@ impl<'a> Params<'a> {
         self.specs.borrow().clone()
     }
 
-    /// Those of them that are not trained, with their values; none if the network is built for its
-    /// shapes alone.
+    /// The requested tensors that are not trained, with their values; none if the network is built for
+    /// its shapes alone.
     pub fn buffers(&self) -> Vec<(TensorSpec, Vec<f32>)> {
         self.buffers.borrow().clone()
     }

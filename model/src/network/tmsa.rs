@@ -185,9 +185,9 @@ impl Tmsa {
         }
     }
 
-    /// For a kernel: the time token's part of queries, keys and values, and the parameters but for
-    /// those that it came from: `qkv`, the table, `proj`. None without biases, and if the time token
-    /// enters elsewhere.
+    /// Returns the inputs of a fused kernel: the time token's part of queries, keys and values, and
+    /// the parameters of `qkv`, the bias table and the parameters of `proj`. `None` if one of them is
+    /// missing, or if the time token enters elsewhere.
     pub(crate) fn inputs(&self, time: Tensor<2>) -> Option<(Tensor<2>, [Input; 5])> {
         let table = self.relative_position_bias_table.as_ref()?.val().cast(DType::F32);
         let [qkv, qkv_bias] = self.qkv.inputs()?;

@@ -181,6 +181,9 @@ pub enum WeightsError {
     /// The tensors do not match the configuration.
     #[error("the tensors of this weights file do not match its configuration: {}", first(.0))]
     Tensors(Vec<TensorProblem>),
+    /// The values are not those of which the file has a hash.
+    #[error("its values were changed after they were written: their SHA-256 is not the stored one")]
+    Hash,
     /// A value is infinite or NaN, or becomes so in the requested precision.
     #[error("tensor `{0}` holds values that are not finite{1}")]
     NotFinite(String, &'static str),

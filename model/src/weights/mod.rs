@@ -2,7 +2,7 @@
 //!
 //! Tensors have PyTorch's layout and stable names; `docs/weights.md` lists them. The header's
 //! metadata has one entry, `diffit`, which is JSON:
-//! `{"version": 1, "config": .., "card": .., "answer": ..}`.
+//! `{"version": 1, "config": .., "card": .., "answer": .., "sha256": ..}`.
 //! Files of the official release have no such entry and are recognised by their tensors.
 //! Names, shapes, types and sizes are checked before anything is built.
 
@@ -28,7 +28,7 @@ mod write;
 pub use {
     answer::{Answer, AnswerAt},
     error::{Precision, TensorProblem, WeightsError},
-    read::{Weights, shape_of, specs},
+    read::{Weights, WeightsHeader, shape_of, specs},
     tensor_file::f32_values,
     write::to_bytes,
 };

@@ -21,6 +21,35 @@ pub(crate) struct Metadata {
     pub card: Card,
     #[serde(default)]
     pub answer: Option<Answer>,
+    /// SHA-256 of the bytes after the header. `None` in files of earlier versions and of other
+    /// programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+/// What the header of a weights file says. Names, shapes and types of the tensors have been checked, and
+/// their values have not been read.
+#[derive(Debug)]
+pub struct WeightsHeader {
+    /// Configuration of the model.
+    pub config: ModelConfig,
+    /// Model card.
+    pub card: Card,
+    /// Number format of the stored values.
+    pub precision: Precision,
+}
+
+impl WeightsHeader {
+    /// Reads the header of a file that is in memory.
+    ///
+    /// # Errors
+    ///
+    /// A description of what is wrong with the header, for the user of the file.
+    pub fn parse(bytes: &[u8]) -> Result<Self, WeightsError> {
+        let Weights { config, card, precision, .. } =
+            TensorFile::parse(bytes).and_then(Weights::with_header)?;
+        Ok(Self { config, card, precision })
+    }
 }
 
 /// A weights file that has been checked.
@@ -30,8 +59,11 @@ pub struct Weights<'a> {
     config: ModelConfig,
     card: Card,
     answer: Option<Answer>,
+    sha256: Option<String>,
     precision: Precision,
     specs: Vec<TensorSpec>,
+    /// Whether the file has the layout of the official release.
+    is_official: bool,
 }
 
 impl<'a> Weights<'a> {
@@ -50,6 +82,11 @@ impl<'a> Weights<'a> {
     ///
     /// As [`Weights::parse`].
     pub fn from_file(tensors: TensorFile<'a>) -> Result<Self, WeightsError> {
+        Self::with_header(tensors)?.with_values()
+    }
+
+    /// Checks everything except the values.
+    fn with_header(tensors: TensorFile<'a>) -> Result<Self, WeightsError> {
         let Some(text) = tensors.metadata().and_then(|metadata| metadata.get(KEY)) else {
             let config = official::recognise(&tensors)?;
             return Self::official(tensors, config);
@@ -64,8 +101,16 @@ impl<'a> Weights<'a> {
         if version != VERSION {
             return Err(WeightsError::Version(version));
         }
-        let Metadata { config, card, answer, .. } = serde_json::from_str(text).map_err(damaged)?;
+        let Metadata { config, card, answer, sha256, .. } =
+            serde_json::from_str(text).map_err(damaged)?;
         config.validate()?;
+        // The list of a network's tensors takes memory, and a small file can describe a large network.
+        let (blocks, count) = (blocks(&config), tensors.names().len());
+        if count < blocks {
+            return Err(WeightsError::Metadata(format!(
+                "its configuration has {blocks} blocks, but the file has {count} tensors"
+            )));
+        }
         if let Some(answer) = &answer {
             let size: usize = config.image_shape().iter().product();
             if !answer.fits(size) {
@@ -83,7 +128,9 @@ impl<'a> Weights<'a> {
                 .filter(|(_, other)| *other != precision)
                 .map(|(spec, found)| TensorProblem::Mixed { name: spec.name.clone(), found }),
         );
-        Self { tensors, config, card, answer, precision, specs }.checked(problems)
+        let is_official = false;
+        Self { tensors, config, card, answer, sha256, precision, specs, is_official }
+            .without(problems)
     }
 
     /// Opens and checks a file in the layout of the official release, with the given configuration.
@@ -94,25 +141,37 @@ impl<'a> Weights<'a> {
     /// A description of what is wrong with the file, for its user.
     pub fn parse_official(bytes: &'a [u8], config: ModelConfig) -> Result<Self, WeightsError> {
         config.validate()?;
-        Self::official(TensorFile::parse(bytes)?, config)
+        Self::official(TensorFile::parse(bytes)?, config)?.with_values()
     }
 
+    /// Checks everything except the values and the tensors that are computed.
     fn official(tensors: TensorFile<'a>, config: ModelConfig) -> Result<Self, WeightsError> {
         let NetworkConfig::Latent(latent) = &config.network else {
             return Err(official::foreign(&tensors));
         };
         let specs = specs(&config);
-        let (precisions, mut problems) = check(&tensors, &specs, &official::fixed(latent));
+        let (precisions, problems) = check(&tensors, &specs, &official::fixed(latent));
         let precision = precisions.first().map_or(Precision::F32, |(_, precision)| *precision);
-        problems.extend(official::check_fixed(&tensors, latent)?);
         let card = official::card(latent);
-        Self { tensors, config, card, answer: None, precision, specs }.checked(problems)
+        let (answer, sha256, is_official) = (None, None, true);
+        Self { tensors, config, card, answer, sha256, precision, specs, is_official }
+            .without(problems)
     }
 
-    /// Returns the file if there are no problems and every value is finite.
-    fn checked(self, problems: Vec<TensorProblem>) -> Result<Self, WeightsError> {
-        if !problems.is_empty() {
-            return Err(WeightsError::Tensors(problems));
+    /// Returns the file if there are no problems.
+    fn without(self, problems: Vec<TensorProblem>) -> Result<Self, WeightsError> {
+        if problems.is_empty() { Ok(self) } else { Err(WeightsError::Tensors(problems)) }
+    }
+
+    /// Returns the file if every value is finite, and those that are computed are right.
+    fn with_values(self) -> Result<Self, WeightsError> {
+        if self.is_official
+            && let NetworkConfig::Latent(latent) = &self.config.network
+        {
+            let problems = official::check_fixed(&self.tensors, latent)?;
+            if !problems.is_empty() {
+                return Err(WeightsError::Tensors(problems));
+            }
         }
         check_finite(&self.tensors, &self.specs)?;
         Ok(self)
@@ -131,6 +190,17 @@ impl<'a> Weights<'a> {
     /// Returns the known answer, if the file has one.
     pub fn answer(&self) -> Option<&Answer> {
         self.answer.as_ref()
+    }
+
+    /// Compares the values with the hash of the values that were written. Returns whether the file has
+    /// one: files of earlier versions and of other programs have none.
+    ///
+    /// # Errors
+    ///
+    /// If they differ, or cannot be read.
+    pub fn check_hash(&self) -> Result<bool, WeightsError> {
+        let Some(known) = &self.sha256 else { return Ok(false) };
+        if self.tensors.sha256()? == *known { Ok(true) } else { Err(WeightsError::Hash) }
     }
 
     /// Returns the number format of the stored values.
@@ -160,6 +230,15 @@ impl<'a> Weights<'a> {
     /// The last read error.
     pub fn intact(&self) -> Result<(), WeightsError> {
         self.tensors.intact()
+    }
+}
+
+/// Returns the number of blocks of a valid configuration, each of which has tensors.
+fn blocks(config: &ModelConfig) -> usize {
+    match &config.network {
+        NetworkConfig::Image(image) => image.blocks.iter().sum(),
+        NetworkConfig::Latent(latent) => latent.depth,
+        NetworkConfig::Song(song) => song.num_blocks * song.channel_mult.len(),
     }
 }
 

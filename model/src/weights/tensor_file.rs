@@ -8,6 +8,7 @@ use std::ops::Range;
 use burn::tensor::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use safetensors::{SafeTensorError, SafeTensors};
+use sha2::{Digest, Sha256};
 
 use crate::weights::error::{Precision, WeightsError};
 
@@ -105,8 +106,9 @@ impl<'a> TensorFile<'a> {
         // Reads the length of the header, which may be wrong, and then the header alone.
         let length = first.first_chunk().map_or(0, |prefix| u64::from_le_bytes(*prefix));
         let start = length.saturating_add(PREFIX);
-        // Above the library's limit, so that it rejects longer headers itself.
-        const MAX_HEADER: u64 = 100_000_000 + PREFIX;
+        // Reading a header takes many times its length, and that of a large model has less than 1 MB. Of a
+        // longer one not all is read, so that the library rejects it.
+        const MAX_HEADER: u64 = (16 << 20) + PREFIX;
         let header = read(start.min(MAX_HEADER))?;
         let failed = |error| format_error(error, &header, size);
         match SafeTensors::read_metadata(&header) {
@@ -151,6 +153,20 @@ impl<'a> TensorFile<'a> {
         let (first, last) = info.data_offsets;
         let range = self.start + first as u64..self.start + last as u64;
         self.store.read(range)
+    }
+
+    /// Returns the SHA-256 of the bytes after the header, which are those of all tensors, in
+    /// hexadecimal.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be read.
+    pub(crate) fn sha256(&self) -> Result<String, WeightsError> {
+        let mut hash = Sha256::new();
+        for name in self.names() {
+            hash.update(self.data(self.info(&name).expect("it was just listed"))?);
+        }
+        Ok(format!("{:x}", hash.finalize()))
     }
 
     /// Reads the values of a tensor, if it is present and has a supported type.

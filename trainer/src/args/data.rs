@@ -30,6 +30,10 @@ pub struct CheckArgs {
     /// dataset.
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
+    /// Report what `train --skip-bad` and `data encode --skip-bad` use: unusable images are counted, the
+    /// first are named, and they are no failure.
+    #[arg(long)]
+    pub skip_bad: bool,
 }
 
 /// Flags of `trainer data fetch`.
@@ -88,6 +92,11 @@ pub struct EncodeArgs {
     /// The folder is the dataset. An interrupted encoding continues with the file that is not complete.
     #[arg(long, value_name = "BYTES", value_parser = bytes, conflicts_with = "shard")]
     pub shard_size: Option<u64>,
+    /// Leave out images that cannot be used, such as damaged files, and print how many they are.
+    ///
+    /// They are found at the start, when all images are decoded once more.
+    #[arg(long)]
+    pub skip_bad: bool,
     /// Overwrite an existing file, or a partial file of another encoding.
     #[arg(long)]
     pub overwrite: bool,

@@ -14,9 +14,10 @@ pub const NOTE: &str = "The defaults of options of the recipe are those of the p
 
 /// Flags that set an option of the recipe: the flag, the place of the option in the recipe, and its
 /// value if a recipe does not contain it.
-const OPTIONS: [(&str, &str, &str); 18] = [
+const OPTIONS: [(&str, &str, &str); 19] = [
     ("data", "/data", "emoji"),
     ("resize", "/resize", "false"),
+    ("skip_bad", "/skip_bad", "false"),
     ("augment", "/augment", "0"),
     ("duration", "/duration", ""),
     ("seed", "/seed", ""),

@@ -38,8 +38,8 @@ pub struct FetchNetworkArgs {
 /// Flags of `trainer metrics reference`.
 #[derive(Args, Clone)]
 pub struct ReferenceArgs {
-    /// Folder or zip of PNG or JPEG files, CIFAR-10 archive, .npz file with images, or `emoji` for
-    /// the embedded emoji dataset.
+    /// Dataset of images in any format that `trainer data check` reads, .npz file with images, or
+    /// `emoji` for the embedded emoji dataset.
     #[arg(long, value_name = "PATH")]
     pub data: PathBuf,
     /// Reference statistics to write.
@@ -71,8 +71,8 @@ pub struct EvaluateArgs {
     /// Reference statistics: a file of `trainer metrics reference`, of EDM or of ADM.
     #[arg(help_heading = "Metrics", long, value_name = "FILE")]
     pub reference: PathBuf,
-    /// Evaluate these images instead of generating some, which is the default: a folder or zip of
-    /// PNG or JPEG files, or an .npz file as ADM's evaluator takes it.
+    /// Evaluate these images instead of generating some, which is the default: a dataset of images in
+    /// any format that `trainer data check` reads, or an .npz file as ADM's evaluator takes it.
     #[arg(help_heading = "Images", long, value_name = "PATH", conflicts_with_all = ["weights", "seeds", "vae", "classes"])]
     pub images: Option<PathBuf>,
     /// Weights file, checkpoint or run folder to generate images with.

@@ -49,8 +49,8 @@ pub struct Args {
     pub command: Option<Command>,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 success, 1 failure, 2 invalid arguments, 130 interrupted by \
-Ctrl-C, 143 terminated by SIGTERM. An interrupted run is saved.";
+const EXIT_CODES: &str = "Exit codes: 0 success, 1 failure, 2 invalid arguments, 129 ended by a closed \
+terminal (SIGHUP), 130 interrupted by Ctrl-C, 143 terminated by SIGTERM. An interrupted run is saved.";
 
 // There is one value of it per process.
 #[allow(clippy::large_enum_variant)]

@@ -31,8 +31,9 @@ pub struct TrainArgs {
     /// The presets are tiny-emoji, tiny-cifar10, tiny, cifar10, cifar10-i, cifar10-256, ffhq64,
     /// ffhq64-i, and for latents latent256, latent512 and latent-tiny. For comparison there are
     /// DDPM++ and NCSN++ (t5-vp, t5-ve), both with TMSA (t5-vp-tmsa, t5-ve-tmsa), and DiT for
-    /// latents (dit-xl2, dit-b2, dit-s2, dit-latent-tiny). The default is tiny-emoji for the
-    /// embedded emoji dataset, and the unconditional tiny for other data.
+    /// latents (dit-xl2, dit-b2, dit-s2, dit-latent-tiny). The networks of the paper's ablations are
+    /// presets too, from t3-token512 to f8-w8: `trainer table params all` lists every preset. The
+    /// default is tiny-emoji for the embedded emoji dataset, and the unconditional tiny for other data.
     #[arg(help_heading = MODEL, long, conflicts_with = "resume")]
     pub preset: Option<String>,
     /// JSON file with options that override those of the preset, such as the options.json of a run.
@@ -88,13 +89,20 @@ pub struct RecipeArgs {
     /// A folder or zip of PNG or JPEG files, WebDataset's tar files or Parquet files of Hugging Face
     /// datasets (one, or a folder of them), a CIFAR-10 archive, a latent dataset (a file, or the folder
     /// of its parts), a link hf://datasets/OWNER/REPO/PATH to the Hugging Face Hub (with the crate
-    /// feature `hub`), or `emoji` for the embedded emoji dataset, which is the default. With --resume,
-    /// the new place of the same data.
+    /// feature `hub`), or `emoji` for the embedded emoji dataset, which is the default of the presets
+    /// tiny-emoji and tiny; other presets need this flag. With --resume, the new place of the same data.
     #[arg(help_heading = DATA, long, value_name = "PATH")]
     pub data: Option<PathBuf>,
     /// Center-crop images of other sizes to a square, and resize them to the model's resolution.
     #[arg(help_heading = DATA, long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true", conflicts_with = "resume")]
     pub resize: Option<bool>,
+    /// Leave out images that cannot be used, such as damaged files, and print how many they are.
+    ///
+    /// They are found at the start, when all images are decoded, also those that do not fit into
+    /// memory: that takes about as long as `trainer data check`. A resumed run does so again, and
+    /// is refused if other images are left than before. Validation images are left out likewise.
+    #[arg(help_heading = DATA, long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true", conflicts_with = "resume")]
+    pub skip_bad: Option<bool>,
     /// Number of images to train on, counting repetitions, such as 3k or 200M.
     #[arg(help_heading = RUN, long, value_name = "IMAGES", value_parser = images)]
     pub duration: Option<u64>,
@@ -125,11 +133,12 @@ pub struct RecipeArgs {
     /// Number of images over which the learning rate warms up linearly from 0.
     #[arg(help_heading = OPTIMISER, long, value_name = "IMAGES", value_parser = images)]
     pub lr_ramp: Option<u64>,
-    /// Fraction of the duration, at its end, over which the learning rate decays linearly to 0,
-    /// such as 0.2.
+    /// Fraction of the duration, at its end, over which the learning rate decays to 0, such as 0.2.
+    ///
+    /// --lr-decay-shape says whether it decays linearly or as a cosine.
     #[arg(help_heading = OPTIMISER, long, value_name = "FRACTION", value_parser = probability)]
     pub lr_decay: Option<f64>,
-    /// Shape of that decay.
+    /// Shape of the decay of --lr-decay.
     #[arg(help_heading = OPTIMISER, long, value_enum)]
     pub lr_decay_shape: Option<config::DecayShape>,
     /// After this many images, let the learning rate fall with the inverse square root of the number
@@ -151,7 +160,7 @@ pub struct RecipeArgs {
     pub muon_lr: Option<f64>,
     /// Clip the gradient to this global norm.
     ///
-    /// Presets other than t5-vp and t5-ve do not clip by default.
+    /// Only the presets t5-vp, t5-ve, t5-vp-tmsa and t5-ve-tmsa clip by default.
     #[arg(help_heading = OPTIMISER, long, value_name = "NORM", value_parser = positive, allow_negative_numbers = true)]
     pub clip: Option<f64>,
     /// Probability of each transformation of EDM's augmentation (scaling, rotation, ...); 0

@@ -102,7 +102,8 @@ pub struct DenoiseArgs {
 pub struct InfoArgs {
     /// Weights file, checkpoint, run folder or preset.
     ///
-    /// The default is the shipped weights.
+    /// The default is the shipped weights. Only the header of a file is read: `trainer verify` checks
+    /// the values.
     #[arg(value_name = "FILE|PRESET")]
     pub model: Option<PathBuf>,
     /// List every tensor with its shape.

@@ -16,7 +16,7 @@ use crate::data::dataset::{Dataset, Opening};
 use crate::files::atomic::write;
 use crate::files::lock::try_lock;
 use crate::run::folder::RunFolder;
-use crate::run::launch::absolute;
+use crate::run::launch::{absolute, utf8};
 use crate::run::report::print_message;
 use crate::run::signals::{self, StopSignal};
 use crate::validation::Validation;
@@ -172,7 +172,7 @@ fn planned<'a>(
 ) -> anyhow::Result<Run<'a>> {
     let mut options = Value::Object(plan.options.clone());
     crate::config::options::merge(&mut options, &Value::Object(network.options.clone()));
-    crate::config::options::merge(&mut options, &Value::Object(overrides(args)));
+    crate::config::options::merge(&mut options, &Value::Object(overrides(args)?));
     let file = args.out.join("options").join(format!("{}.json", network.name));
     write(&file, serde_json::to_string_pretty(&options)?.as_bytes())
         .with_context(|| format!("cannot write {}", file.display()))?;
@@ -194,18 +194,24 @@ fn planned<'a>(
 }
 
 /// Returns the options that flags override.
-fn overrides(args: &CompareArgs) -> Map<String, Value> {
+///
+/// # Errors
+///
+/// If a path is not UTF-8.
+fn overrides(args: &CompareArgs) -> anyhow::Result<Map<String, Value>> {
     let mut options = Map::new();
     if let Some(data) = &args.data {
-        options.insert("data".into(), json!(absolute(data)));
+        options.insert("data".into(), json!(utf8("--data", &absolute(data))?));
     }
     if let Some(data) = &args.validation_data {
-        options.insert("validation".into(), json!({ "data": absolute(data) }));
+        let data = absolute(data);
+        let data = utf8("--validation-data", &data)?;
+        options.insert("validation".into(), json!({ "data": data }));
     }
     if let Some(duration) = args.duration {
         options.insert("duration".into(), json!(duration));
     }
-    options
+    Ok(options)
 }
 
 /// Trains a run, or the rest of it, and returns its weights file. `None` if a signal stopped it.
@@ -264,9 +270,9 @@ fn evaluate(
 
 /// Opens the training data and the validation images of a recipe.
 fn data(config: &TrainConfig) -> anyhow::Result<(std::sync::Arc<Dataset>, Validation)> {
-    let data = Dataset::open(&config.data, &config.model, config.resize)?;
+    let opening = Opening { skip_bad: config.skip_bad, ..Opening::default() };
+    let data = Dataset::open_with(&config.data, &config.model, config.resize, opening)?;
     let data = std::sync::Arc::new(data);
-    let opening = Opening::default();
     let validation =
         Validation::open(config, &data, opening)?.context("the plan has validation images")?;
     Ok((data, validation))

@@ -5,7 +5,7 @@ use anyhow::{Context, bail};
 use model::card::Card;
 use model::config::ModelConfig;
 use model::network::BlockInfo;
-use model::weights::{Weights, shape_of};
+use model::weights::{WeightsHeader, shape_of};
 use serde_json::json;
 
 use crate::args::InfoArgs;
@@ -14,11 +14,12 @@ use crate::weights::card::card;
 use crate::weights::load::read;
 use crate::weights::shipped;
 
-/// Runs the command.
+/// Runs the command. Of a file, the header alone is read; of a run folder, the checkpoints until an
+/// undamaged one is found.
 ///
 /// # Errors
 ///
-/// If there is no file or preset of that name, or the file is invalid.
+/// If there is no file or preset of that name, or its header is invalid.
 pub fn run(args: InfoArgs) -> anyhow::Result<()> {
     let name =
         args.model.as_deref().map_or(shipped::NAME.into(), |path| path.display().to_string());
@@ -35,12 +36,12 @@ pub fn run(args: InfoArgs) -> anyhow::Result<()> {
             }
             let bytes = read(args.model.as_deref())?;
             if Checkpoint::is_checkpoint(&bytes) {
-                let progress = Checkpoint::parse(&bytes).context(name.clone())?.progress;
+                let progress = Checkpoint::header(&bytes).context(name.clone())?;
                 (progress.config.model.clone(), Some(card(&progress)))
             } else {
-                let weights = Weights::parse(&bytes).context(name.clone())?;
-                precision = Some(weights.precision());
-                (weights.config().clone(), Some(weights.card().clone()))
+                let header = WeightsHeader::parse(&bytes).context(name.clone())?;
+                precision = Some(header.precision);
+                (header.config, Some(header.card))
             }
         }
     };

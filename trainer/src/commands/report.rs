@@ -18,7 +18,7 @@ use model::weights::shape_of;
 use crate::args::{PlotArgs, PlotValue, Quantity, ReportArgs};
 use crate::commands::train::grid::classes_to_show;
 use crate::config::{EMBEDDED_DATA, TrainConfig};
-use crate::data::dataset::Dataset;
+use crate::data::dataset::{Dataset, Opening};
 use crate::data::source::is_latents;
 use crate::files::atomic::write;
 use crate::plot;
@@ -260,7 +260,8 @@ fn nearest_images(
     if is_latents(path) {
         bail!("the model was trained on latents, and pixels are compared");
     }
-    let data = Dataset::open(path, &config.model, config.resize)?;
+    let opening = Opening { skip_bad: config.skip_bad, ..Opening::default() };
+    let data = Dataset::open_with(path, &config.model, config.resize, opening)?;
     let progress = &checkpoint.progress;
     let differs = |known| data.fingerprint().is_some_and(|found| found.difference(known).is_some());
     if progress.fingerprint.as_ref().is_some_and(differs) {

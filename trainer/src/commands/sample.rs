@@ -213,7 +213,7 @@ fn grids(
             page: None,
         };
         save(&grid, &output, Some(&origin))?;
-        println!("{} images in {}", images.len(), output.display());
+        println!("{} images of seeds {} in {}", images.len(), seeds_text(seeds), output.display());
     }
     Ok(ExitCode::SUCCESS)
 }

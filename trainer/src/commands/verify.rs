@@ -13,8 +13,8 @@ use crate::run::checkpoint::Checkpoint;
 use crate::run::folder::RunFolder;
 use crate::run::history::History;
 
-/// Checks a file, or the checkpoints, the snapshots, the weights file, the recipe and the log of a run. Prints a line
-/// for each. The exit code is 1 if one of them is damaged.
+/// Checks a file, or the checkpoints, the snapshots, the weights file, the recipe and the log of a run.
+/// Prints a line for each. The exit code is 1 if one of them is damaged.
 ///
 /// # Errors
 ///
@@ -57,7 +57,12 @@ fn check(path: &Path) -> anyhow::Result<String> {
         ));
     }
     let weights = Weights::parse(&bytes)?;
-    Ok(format!("weights file of \"{}\", all tensors are as described", weights.card().name))
+    let hash = if weights.check_hash()? {
+        "SHA-256 matches"
+    } else {
+        "all tensors are as described; it has no hash, with which changed values would be found"
+    };
+    Ok(format!("weights file of \"{}\", {hash}", weights.card().name))
 }
 
 fn check_log(folder: &RunFolder) -> anyhow::Result<String> {

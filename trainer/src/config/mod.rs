@@ -35,6 +35,10 @@ pub struct TrainConfig {
     /// errors.
     #[serde(default, skip_serializing_if = "is_default")]
     pub resize: bool,
+    /// Whether images that cannot be used are left out. They are found at the start, when all images
+    /// are decoded. Otherwise they are errors.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub skip_bad: bool,
     /// Whether half of the images are mirrored horizontally. The augmentation labels say which.
     pub flip: bool,
     /// Probability of each other transformation of EDM's augmentation; 0 disables it.
@@ -68,10 +72,10 @@ pub struct TrainConfig {
     pub adam: AdamConfig,
     /// Number of images over which the learning rate warms up linearly from 0.
     pub lr_ramp: u64,
-    /// Fraction of the duration, at its end, over which the learning rate decays linearly to 0.
+    /// Fraction of the duration, at its end, over which the learning rate decays to 0.
     #[serde(default)]
     pub lr_decay: f64,
-    /// Shape of that decay.
+    /// Shape of that decay: a straight line or a cosine.
     #[serde(default, skip_serializing_if = "is_default")]
     pub lr_decay_shape: DecayShape,
     /// Number of images after which the learning rate falls with the inverse square root of the

@@ -1,6 +1,8 @@
 //! Recipes merged from several sources: a preset, then a file, then flags, each overriding the one
 //! before.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use anyhow::Context;
 use serde_json::{Map, Value};
 
@@ -69,6 +71,30 @@ impl Options {
     }
 }
 
+/// Returns a line such as `adam.lr: 0.001 -> 0.0005` for each option in which a recipe differs from an
+/// earlier one.
+///
+/// # Errors
+///
+/// If a recipe cannot be serialised.
+pub fn changes(old: &TrainConfig, new: &TrainConfig) -> anyhow::Result<Vec<String>> {
+    let (old, new) = (leaves(old)?, leaves(new)?);
+    let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let changed = paths.into_iter().filter(|path| old.get(*path) != new.get(*path));
+    // Options without a value are left out of a recipe.
+    let show = |value: Option<&Value>| value.map_or("none".into(), Value::to_string);
+    let line =
+        |path: &String| format!("{path}: {} -> {}", show(old.get(path)), show(new.get(path)));
+    Ok(changed.map(line).collect())
+}
+
+/// Returns the value of every option of a recipe, by its path.
+fn leaves(config: &TrainConfig) -> anyhow::Result<BTreeMap<String, Value>> {
+    let mut leaves = Vec::new();
+    flatten("", &serde_json::to_value(config)?, &mut leaves);
+    Ok(leaves.into_iter().collect())
+}
+
 /// Merges `over` into `base`, field by field.
 pub fn merge(base: &mut Value, over: &Value) {
     match (base, over) {
@@ -126,6 +152,18 @@ mod tests {
         assert_eq!(source("adam.lr"), ("0.2", "flags"));
         assert_eq!(source("adam.betas"), ("[0.9,0.999]", "preset tiny"));
         assert!(options.is_of_preset("data") && !options.is_of_preset("batch"));
+    }
+
+    #[test]
+    fn changed_options_are_listed_with_both_values() {
+        let old = TrainConfig::preset("tiny").expect("a preset");
+        assert!(changes(&old, &old).expect("plain data").is_empty());
+        let mut new = TrainConfig { clip: Some(1.5), duration: 9, ..old.clone() };
+        new.adam.lr = 1e-4;
+        let found = changes(&old, &new).expect("plain data");
+        let want = ["adam.lr: 0.0005 -> 0.0001", "clip: none -> 1.5", "duration: 3000 -> 9"];
+        assert_eq!(found, want);
+        assert_eq!(changes(&new, &old).expect("plain data")[1], "clip: 1.5 -> none");
     }
 
     #[test]

@@ -19,6 +19,7 @@ impl TrainConfig {
             loss: LossConfig::default(),
             data: EMBEDDED_DATA.into(),
             resize: false,
+            skip_bad: false,
             flip: true,
             augment,
             label_dropout: if classes > 0 { 0.1 } else { 0.0 },

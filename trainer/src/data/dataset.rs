@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::augment::mirror_x;
+use super::checked::Checked;
 use super::error::DataError;
 use super::item::{Classes, Index, Listed, Stored};
 use super::latents::{Latents, Origin};
 use super::on_demand::{OnDemand, pixels};
-use super::source::{self, Source, Unusable, is_latents};
+use super::source::{self, Reads, Source, Unusable, is_latents};
 use crate::files::hash::hex;
 use crate::memory;
 
@@ -99,11 +100,14 @@ pub struct Opening {
     pub memory: u64,
     /// Whether to show the progress.
     pub bar: bool,
+    /// Whether images that cannot be used are left out. All images are decoded for that. Otherwise
+    /// such images are an error.
+    pub skip_bad: bool,
 }
 
 impl Default for Opening {
     fn default() -> Self {
-        Self { memory: memory::for_images(), bar: true }
+        Self { memory: memory::for_images(), bar: true, skip_bad: false }
     }
 }
 
@@ -120,6 +124,8 @@ pub struct Dataset {
     stored: Option<String>,
     /// What is read of the data and what is not, if there was a choice.
     pub note: Option<String>,
+    /// Which images were left out because they cannot be used, for a message.
+    pub left_out: Option<String>,
     /// Class of each image; empty if `class_names` is.
     classes: Vec<Option<u32>>,
 }
@@ -133,22 +139,23 @@ enum Store {
 }
 
 impl Dataset {
-    /// Opens a dataset for a model, with the default memory. With `resize`, images of other sizes are
-    /// center-cropped to a square and resized; latents are not.
+    /// Opens a dataset for a model, as [`Dataset::open_with`] does, with the default memory.
     ///
     /// # Errors
     ///
-    /// If it cannot be read, is empty, does not fit the model, or has unusable images.
+    /// As [`Dataset::open_with`].
+    #[cfg(test)]
     pub fn open(path: &Path, model: &ModelConfig, resize: bool) -> Result<Self, DataError> {
         Self::open_with(path, model, resize, Opening::default())
     }
 
-    /// Opens a dataset for a model, as [`Dataset::open`] does.
+    /// Opens a dataset for a model. With `resize`, images of other sizes are center-cropped to a square
+    /// and resized; latents are not.
     ///
     /// # Errors
     ///
-    /// As [`Dataset::open`]. If the images do not fit into memory, unusable ones with good headers
-    /// are found later.
+    /// If it cannot be read, is empty, does not fit the model, or has unusable images that are not left
+    /// out. If the images do not fit into memory, such ones with good headers are found later.
     pub fn open_with(
         path: &Path,
         model: &ModelConfig,
@@ -156,7 +163,7 @@ impl Dataset {
         opening: Opening,
     ) -> Result<Self, DataError> {
         let shape = model.image_shape();
-        let (mut names_sha256, mut stored, mut note) = (None, None, None);
+        let (mut names_sha256, mut stored, mut note, mut left_out) = (None, None, None, None);
         let (store, mut classes, mut class_names) = if is_latents(path) {
             let latents = Latents::open(path)?;
             if latents.shape != shape {
@@ -175,7 +182,12 @@ impl Dataset {
             if ![1, 3].contains(&shape[0]) {
                 return Err(DataError::Channels(shape[0]));
             }
-            let source = source::open(path, opening.bar)?;
+            let mut source = source::open(path, opening.bar)?;
+            if opening.skip_bad {
+                let check =
+                    |source: &dyn Source, i| pixels(source.image(i)?, shape, resize).map(drop);
+                (source, left_out) = source::without_unusable(path, source, opening.bar, check)?;
+            }
             let size = source.index().images.len() as u64 * shape.iter().product::<usize>() as u64;
             let labels: Vec<_> = source.index().images.iter().map(|listed| listed.class).collect();
             let names = source.index().classes.clone();
@@ -185,7 +197,9 @@ impl Dataset {
             let store = if size <= opening.memory {
                 Store::Images(read_all(path, &*source, shape, resize, opening)?)
             } else {
-                Store::OnDemand(OnDemand::open(path, source, shape, resize, opening)?)
+                let names = names_sha256.as_deref().unwrap_or_default();
+                let checked = Checked::new(path, names, stored.as_deref(), shape, resize);
+                Store::OnDemand(OnDemand::open(path, source, shape, resize, opening, &checked)?)
             };
             (store, labels, names)
         };
@@ -197,7 +211,7 @@ impl Dataset {
         } else if found > known {
             return Err(DataError::Classes { path: path.to_owned(), found, known });
         }
-        Ok(Self { shape, store, names_sha256, stored, note, class_names, classes })
+        Ok(Self { shape, store, names_sha256, stored, note, left_out, class_names, classes })
     }
 
     /// Returns the number of images.
@@ -313,7 +327,7 @@ fn read_all(
 ) -> Result<Vec<Vec<u8>>, DataError> {
     let (mut images, mut unusable) = (Vec::new(), Unusable::default());
     let read = |i| pixels(source.image(i)?, shape, resize);
-    source.in_order(opening.bar.then_some("reading"), read, |i, image| {
+    source.in_order(opening.bar.then_some("reading"), Reads::Images, read, |i, image| {
         images.extend(unusable.note(&source.index().images[i].name, image));
         ControlFlow::Continue(())
     });
@@ -363,7 +377,7 @@ mod tests {
 
     fn emoji(memory: u64) -> Dataset {
         let config = TrainConfig::preset("tiny-emoji").expect("a preset");
-        let opening = Opening { memory, bar: false };
+        let opening = Opening { memory, bar: false, skip_bad: false };
         Dataset::open_with(&config.data, &config.model, false, opening).expect("embedded")
     }
 

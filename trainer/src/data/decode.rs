@@ -49,7 +49,11 @@ impl DecodedImage {
     ///
     /// The reason why it cannot be used, as text to print after the file name and a colon.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let image = reader(bytes)?.decode().map_err(reason)?;
+        let reader = reader(bytes)?;
+        if reader.format() == Some(ImageFormat::Jpeg) && is_cut_short(bytes) {
+            return Err("damaged (it is cut short)".into());
+        }
+        let image = reader.decode().map_err(reason)?;
         let opaque = |image: &DynamicImage| image.to_rgba8().pixels().all(|p| p.0[3] == 255);
         match image.color() {
             ColorType::L8 | ColorType::Rgb8 => {}
@@ -141,6 +145,10 @@ fn reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>, String> {
     let mut reader =
         ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
     match reader.format() {
+        // The decoder would convert them to RGB without their profile, to other colours.
+        Some(ImageFormat::Jpeg) if components(bytes) == Some(4) => {
+            return Err("its colours are CMYK; convert it to RGB first".into());
+        }
         Some(ImageFormat::Png | ImageFormat::Jpeg) => {}
         Some(other) => return Err(format!("{other:?}, not PNG or JPEG")),
         None => return Err("not a PNG or JPEG file".into()),
@@ -151,6 +159,45 @@ fn reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>, String> {
     limits.max_alloc = Some(MAX_MEMORY);
     reader.limits(limits);
     Ok(reader)
+}
+
+/// Marker of a JPEG file before a scan, in which pixels are stored.
+const SCAN: u8 = 0xda;
+
+/// Returns the segments of a JPEG file: the marker of each, and the file from there on. After the first
+/// scan, there may be no more of them.
+fn segments(jpeg: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    let mut rest = jpeg.get(2..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        // Any number of bytes 0xff may precede a marker.
+        while let [0xff, 0xff, ..] = rest {
+            rest = &rest[1..];
+        }
+        let [0xff, marker, high, low, ..] = *rest else { return None };
+        let segment = rest;
+        let end = 2 + usize::from(u16::from_be_bytes([high, low]));
+        rest = rest.get(end..).unwrap_or_default();
+        Some((marker, segment))
+    })
+}
+
+/// Returns the number of colour components of a JPEG file. `None` if it has no frame, or not in these
+/// bytes.
+fn components(jpeg: &[u8]) -> Option<u8> {
+    // All of SOF0 to SOF15: the markers between them are of tables and extensions.
+    let is_frame =
+        |marker: u8| matches!(marker, 0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf);
+    let (_, frame) = segments(jpeg).find(|(marker, _)| is_frame(*marker))?;
+    // After marker, length, precision, height and width.
+    frame.get(9).copied()
+}
+
+/// Returns whether a JPEG file has no end. The decoder makes pixels that are missing grey.
+fn is_cut_short(jpeg: &[u8]) -> bool {
+    // A thumbnail before the first scan has an end, too. In a scan, 0 follows each 0xff that is no marker.
+    let scan = segments(jpeg).find(|(marker, _)| *marker == SCAN);
+    let pixels = scan.map_or(jpeg, |(_, scan)| scan);
+    !pixels.windows(2).rev().any(|two| two == [0xff, 0xd9])
 }
 
 /// Returns why an image cannot be decoded.
@@ -219,6 +266,24 @@ mod tests {
         }
         let empty = DecodedImage { width: 0, height: 3, rgb: Vec::new() };
         assert!(empty.center_crop(2).is_err());
+    }
+
+    #[test]
+    fn jpeg_files_without_an_end_are_damaged() {
+        let picture = RgbImage::from_fn(64, 48, |x, y| image::Rgb([(x * y) as u8, x as u8, 9]));
+        let mut bytes = Cursor::new(Vec::new());
+        picture.write_to(&mut bytes, ImageFormat::Jpeg).expect("encoded");
+        let mut whole = bytes.into_inner();
+        // What may be a thumbnail has an end of its own, and bytes may follow the end of the picture.
+        whole.splice(2..2, [0xff, 0xff, 0xef, 0, 6, 0, 0, 0xff, 0xd9]);
+        let end = whole.len();
+        whole.extend([7; 20]);
+        assert!(DecodedImage::decode(&whole).is_ok());
+        assert!(DecodedImage::decode(&whole[..end]).is_ok());
+        for length in [end - 1, end - 2, end - 60] {
+            let reason = DecodedImage::decode(&whole[..length]).err();
+            assert_eq!(reason.as_deref(), Some("damaged (it is cut short)"), "{length}");
+        }
     }
 
     #[test]

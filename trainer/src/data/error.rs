@@ -90,7 +90,8 @@ pub enum DataError {
     },
     /// Unusable images.
     #[error(
-        "{path}: {count} of {total} images cannot be used:\n{list}\n(`trainer data check` lists all)"
+        "{path}: {count} of {total} images cannot be used:\n{list}\n(`trainer data check` lists all{})",
+        without(.count, .total)
     )]
     Bad {
         /// Dataset.
@@ -102,6 +103,11 @@ pub enum DataError {
         /// The first unusable images with their reasons.
         list: String,
     },
+}
+
+/// Returns how to go on without unusable images, if that leaves some.
+fn without(count: &usize, total: &usize) -> &'static str {
+    if count < total { "; --skip-bad leaves them out" } else { "" }
 }
 
 impl DataError {

@@ -7,6 +7,7 @@ use model::card::ClassGroup;
 use super::decode::DecodedImage;
 
 /// An image of a dataset that was not read yet.
+#[derive(Clone)]
 pub struct Listed {
     /// Name within the dataset.
     pub name: Box<str>,

@@ -163,15 +163,21 @@ fn batch(
 /// A thread that prepares batches ahead of the training loop.
 pub struct Loader {
     batches: Receiver<Result<Batch, DataError>>,
+    seed: u64,
+    /// Number of images of the dataset.
+    len: usize,
+    /// Number of images that are held out.
+    held_out: usize,
 }
 
 impl Loader {
     /// Starts at training image `first`, with the given share of each batch.
     pub fn new(config: &TrainConfig, data: Arc<Dataset>, first: u64, share: Range<usize>) -> Self {
         let (sender, batches) = sync_channel(2);
+        let (seed, len, held_out) = (config.seed, data.len(), config.held_out());
         let config = config.clone();
         thread::spawn(move || {
-            let mut order = order(config.seed, data.len(), config.held_out());
+            let mut order = order(seed, len, held_out);
             let step = config.batch as u64;
             let mut next = first;
             // Threads that wait for files are not those that compute.
@@ -192,7 +198,13 @@ impl Loader {
                 next += step;
             }
         });
-        Self { batches }
+        Self { batches, seed, len, held_out }
+    }
+
+    /// Returns the indices in the dataset of training images `numbers`.
+    pub fn indices(&self, numbers: Range<u64>) -> Vec<usize> {
+        let mut order = order(self.seed, self.len, self.held_out);
+        numbers.map(|k| order.index(k)).collect()
     }
 
     /// Returns the next batch.

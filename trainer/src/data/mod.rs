@@ -1,10 +1,11 @@
 //! Training data: reading datasets, augmentation, and batches.
 //!
 //! A dataset that fits into memory is read completely before training starts, so that unusable files
-//! are found then. Of a larger one, the headers of all files are read, and images when they are
-//! needed.
+//! are found then. Of a larger one, the headers of all files are read, unless that was done
+//! before, and images when they are needed.
 
 pub mod augment;
+pub mod checked;
 pub mod cifar;
 pub mod class_vectors;
 pub mod classes;

@@ -59,3 +59,51 @@ impl Drop for SlowBar {
         self.bar.finish_and_clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::screen::Screen;
+
+    #[test]
+    fn a_bar_says_what_is_done_and_disappears() {
+        for (unit, counted) in [
+            (Unit::Images, "5of10images,"),
+            (Unit::Bytes, "5Bof10B,"),
+            (Unit::Files, "reading5files,"),
+        ] {
+            // The narrow terminal has no space for the bar itself.
+            for width in [80, 20] {
+                let screen = Screen::new(width);
+                let mut bar = SlowBar::new(true, "reading", unit, 10);
+                bar.bar.set_draw_target(screen.target());
+                bar.started = None;
+                bar.advance(4);
+                bar.advance(5);
+                bar.bar.force_draw();
+                let shown = screen.text();
+                assert!(shown.starts_with("reading") && shown.contains(counted), "{shown}");
+                assert_eq!(shown.matches("reading").count(), 1, "{shown}");
+                assert!(shown.ends_with("left") || shown.ends_with("/s"), "{shown}");
+                drop(bar);
+                assert_eq!(screen.text(), "");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bar_appears_after_a_while_if_it_is_to_be_shown() {
+        let mut bar = SlowBar::new(true, "reading", Unit::Files, 0);
+        assert!(bar.bar.is_hidden());
+        bar.started = Some(Instant::now());
+        bar.advance(1);
+        assert!(bar.started.is_some(), "it appears at once");
+        let Some(long_ago) = Instant::now().checked_sub(2 * DELAY) else { return };
+        bar.started = Some(long_ago);
+        bar.advance(2);
+        assert!(bar.started.is_none(), "it does not appear");
+
+        let bar = SlowBar::new(false, "reading", Unit::Files, 0);
+        assert!(bar.started.is_none(), "it would appear");
+    }
+}

@@ -68,3 +68,46 @@ impl Statistics {
         self.sizes.values().sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::decode::DecodedImage;
+
+    /// Returns an image of one row of pixels.
+    fn row(pixels: &[[u8; 3]], class: Option<u32>) -> Item {
+        let image = DecodedImage { width: pixels.len(), height: 1, rgb: pixels.concat() };
+        Item { name: "good".into(), image: Ok(image), class }
+    }
+
+    #[test]
+    fn pixels_of_all_images_count_alike() {
+        let mut statistics = Statistics::default();
+        statistics.add(row(&[[0, 51, 0], [255, 51, 0], [255, 51, 0]], Some(2)));
+        statistics.add(row(&[[255, 51, 255]], Some(0)));
+        let deviation = 0.1875f64.sqrt();
+        for (found, want) in [
+            (statistics.mean(), [0.75, 0.2, 0.25]),
+            (statistics.deviation(), [deviation, 0.0, deviation]),
+        ] {
+            let near = found.iter().zip(want).all(|(found, want)| (found - want).abs() < 1e-7);
+            assert!(near, "{found:?}, not {want:?}");
+        }
+        assert_eq!([0, 1, 2, 3].map(|class| statistics.of_class(class)), [1, 0, 1, 0]);
+    }
+
+    #[test]
+    fn unusable_images_are_counted_and_have_no_pixels() {
+        let mut statistics = Statistics::default();
+        assert_eq!((statistics.mean(), statistics.deviation()), ([0.0; 3], [0.0; 3]));
+        statistics.add(row(&[[255, 0, 255]; 2], None));
+        let image = Err("cut".into());
+        statistics.add(Item { name: "bad".into(), image, class: Some(1) });
+        statistics.add(row(&[[255, 0, 255]; 2], None));
+        assert_eq!((statistics.total, statistics.usable()), (3, 2));
+        assert_eq!(statistics.sizes, BTreeMap::from([((2, 1), 2)]));
+        assert_eq!(statistics.bad, [("bad".to_string(), "cut".to_string())]);
+        assert_eq!(statistics.of_class(1), 0);
+        assert_eq!((statistics.mean(), statistics.deviation()), ([1.0, 0.0, 1.0], [0.0; 3]));
+    }
+}

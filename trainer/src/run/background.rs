@@ -47,7 +47,7 @@ impl<T: Send + 'static> Background<T> {
     }
 }
 
-/// Without it, the end of the process would end the task halfway.
+/// Waits for the task, which the end of the process would otherwise end halfway.
 impl<T> Drop for Background<T> {
     fn drop(&mut self) {
         if let Some(task) = self.task.take() {

@@ -205,17 +205,25 @@ pub fn progress(path: &Path) -> anyhow::Result<Progress> {
 
 /// Verifies the hash of a checkpoint, and returns the bytes after it and the progress.
 fn verify(bytes: &[u8]) -> anyhow::Result<(&[u8], Progress)> {
-    ensure!(Checkpoint::is_checkpoint(bytes), "not a checkpoint");
-    let Some((sum, payload)) = bytes[MAGIC.len()..].split_at_checked(HASH) else {
-        bail!(DAMAGED);
-    };
+    let (sum, payload) = split(bytes)?;
     ensure!(Sha256::digest(payload)[..] == *sum, "{DAMAGED}");
+    Ok((payload, progress_in(payload)?))
+}
+
+/// Splits a checkpoint after the magic into the hash and what it is of.
+fn split(bytes: &[u8]) -> anyhow::Result<(&[u8], &[u8])> {
+    ensure!(Checkpoint::is_checkpoint(bytes), "not a checkpoint");
+    bytes[MAGIC.len()..].split_at_checked(HASH).context(DAMAGED)
+}
+
+/// Reads the progress in the header of a safetensors file.
+fn progress_in(payload: &[u8]) -> anyhow::Result<Progress> {
     let (_, header) = SafeTensors::read_metadata(payload).context(DAMAGED)?;
     let progress = header.metadata().as_ref().and_then(|m| m.get(KEY)).context(DAMAGED)?;
     let progress: Progress = serde_json::from_str(progress)
         .context("this checkpoint was written by another version of this program")?;
     progress.config.model.validate()?;
-    Ok((payload, progress))
+    Ok(progress)
 }
 
 /// A checkpoint that was read and verified.
@@ -291,6 +299,15 @@ impl Checkpoint {
             }
         }
         Ok(checkpoint)
+    }
+
+    /// Reads the progress in a checkpoint without its tensors, so that the hash is not verified.
+    ///
+    /// # Errors
+    ///
+    /// If it is cut short, its header is damaged, or it is not a checkpoint.
+    pub fn header(bytes: &[u8]) -> anyhow::Result<Progress> {
+        progress_in(split(bytes)?.1)
     }
 
     /// Returns whether all weights are finite, and those of the moving average.

@@ -53,18 +53,24 @@ struct Quality {
 
 impl Quality {
     /// Returns the settings among the flags, with absolute paths. `None` if nothing is measured.
-    fn of(args: &QualityArgs) -> Option<Self> {
-        let absolute = |path: &Option<PathBuf>| path.as_deref().map(absolute);
+    ///
+    /// # Errors
+    ///
+    /// If a path is not UTF-8.
+    fn of(args: &QualityArgs) -> anyhow::Result<Option<Self>> {
+        if args.metric.is_empty() {
+            return Ok(None);
+        }
         let features = args.network.features.to_possible_value();
-        (!args.metric.is_empty()).then(|| Self {
+        Ok(Some(Self {
             metrics: args.metric.iter().map(|metric| metric.flag()).collect(),
             every: args.metric_every,
             samples: args.metric_samples,
-            reference: absolute(&args.reference),
+            reference: stored("--reference", args.reference.as_deref())?,
             features: features.map_or_else(String::new, |value| value.get_name().to_string()),
-            network: absolute(&args.network.network),
+            network: stored("--network", args.network.network.as_deref())?,
             allow_unknown_network: args.network.allow_unknown_network,
-        })
+        }))
     }
 
     /// Sets the flags that are not given on the command line.
@@ -97,26 +103,29 @@ impl Quality {
 
 impl Launch {
     /// Returns the launch settings among the flags, with absolute paths.
-    pub fn of(args: &TrainArgs) -> Self {
-        let absolute = |path: &Option<PathBuf>| path.as_deref().map(absolute);
+    ///
+    /// # Errors
+    ///
+    /// If a path is not UTF-8.
+    pub fn of(args: &TrainArgs) -> anyhow::Result<Self> {
         let (cluster, output) = (&args.cluster, &args.output);
         let device = cluster.device.device.to_possible_value();
-        Self {
+        Ok(Self {
             device: device.map(|device| device.get_name().to_string()),
             devices: Some(cluster.devices),
             nodes: cluster.nodes.clone(),
             node: cluster.node,
             data_memory: args.data_memory,
-            vae: absolute(&output.vae.vae),
-            vae_config: absolute(&output.vae.vae_config),
+            vae: stored("--vae", output.vae.vae.as_deref())?,
+            vae_config: stored("--vae-config", output.vae.vae_config.as_deref())?,
             grid: Some(output.grid),
             sample_every: output.sample_every,
             validate_every: output.validate_every,
             save_every: output.save_every,
             keep: Some(output.keep),
             keep_every: output.keep_every,
-            quality: Quality::of(&args.quality),
-        }
+            quality: Quality::of(&args.quality)?,
+        })
     }
 
     /// Sets the flags that are not given on the command line.
@@ -222,6 +231,33 @@ pub fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
+/// Returns a path as text, as it is stored with a run and printed in commands. `flag` is the flag that
+/// gives the path.
+///
+/// # Errors
+///
+/// If it is not UTF-8.
+pub fn utf8<'a>(flag: &str, path: &'a Path) -> anyhow::Result<&'a str> {
+    path.to_str().with_context(|| {
+        format!(
+            "{flag} {}: this path is not UTF-8, and a run stores its paths as text: rename it, or use a \
+             symbolic link with another name",
+            path.display()
+        )
+    })
+}
+
+/// Returns the absolute path of a flag, as it is stored.
+///
+/// # Errors
+///
+/// If it is not UTF-8.
+fn stored(flag: &str, path: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {
+    let Some(path) = path.map(absolute) else { return Ok(None) };
+    utf8(flag, &path)?;
+    Ok(Some(path))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,12 +286,13 @@ mod tests {
             ["--features", "lite0"],
             ["--network", "/w.safetensors"],
         ];
-        let stored = Launch::of(&flags(&first.concat()));
+        let of = |args: &TrainArgs| Launch::of(args).expect("plain paths");
+        let stored = of(&flags(&first.concat()));
         let text = serde_json::to_string(&stored).expect("plain data");
         assert_eq!(serde_json::from_str::<Launch>(&text).expect("its own"), stored);
         let mut resumed = flags(&["--resume", "x"]);
         stored.clone().apply(&mut resumed).expect("valid");
-        assert_eq!(Launch::of(&resumed), stored);
+        assert_eq!(of(&resumed), stored);
 
         // A flag with the value of its default is given, too.
         let again =
@@ -271,12 +308,12 @@ mod tests {
             quality: stored.quality.clone().map(|of| Quality { every: Some(0), ..of }),
             ..stored.clone()
         };
-        assert_eq!(Launch::of(&resumed), want);
+        assert_eq!(of(&resumed), want);
 
         // Runs of earlier versions have no settings.
         let mut resumed = flags(&["--resume", "x", "--devices", "3"]);
         Launch::default().apply(&mut resumed).expect("valid");
-        let want = Launch::of(&flags(&["--devices", "3"]));
-        assert_eq!(Launch::of(&resumed), want);
+        let want = of(&flags(&["--devices", "3"]));
+        assert_eq!(of(&resumed), want);
     }
 }

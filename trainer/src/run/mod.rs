@@ -8,6 +8,8 @@ pub mod history;
 pub mod launch;
 pub mod progress;
 pub mod report;
+#[cfg(test)]
+pub mod screen;
 pub mod signals;
 pub mod snapshots;
 pub mod tensorboard;

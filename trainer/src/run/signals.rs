@@ -1,14 +1,27 @@
-//! Ctrl-C and SIGTERM. The first signal ends the command soon (training after the current step), the
-//! second kills the process.
+//! Ctrl-C, SIGTERM and the end of the terminal (SIGHUP). The first signal ends the command soon (training
+//! after the current step). A second Ctrl-C or SIGTERM kills the process.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+#[cfg(unix)]
+use signal_hook::consts::SIGHUP;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 #[cfg(unix)]
 use super::report::print_message;
+
+/// Returns whether SIGHUP is to be handled: it is not if it was ignored when the process started, as under
+/// `nohup`. Only Linux tells without unsafe code; other systems keep what they do with the signal.
+#[cfg(unix)]
+fn handles_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // The lowest bit is signal 1.
+    ignored.is_some_and(|mask| mask & (1u64 << (SIGHUP - 1)) == 0)
+}
 
 /// Prints a message when the first signal arrives. The handlers of [`StopSignal::listen`] only set
 /// flags, which the command looks at when it has finished something.
@@ -18,7 +31,11 @@ use super::report::print_message;
 /// If the system refuses.
 #[cfg(unix)]
 pub fn announce(message: &'static str) -> std::io::Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+    let mut handled = vec![SIGINT, SIGTERM];
+    if handles_hangup() {
+        handled.push(SIGHUP);
+    }
+    let mut signals = signal_hook::iterator::Signals::new(handled)?;
     let wait = move || {
         if signals.forever().next().is_some() {
             print_message!("\n{message}");
@@ -37,7 +54,7 @@ pub fn announce(_message: &'static str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The first signal that was received, or 0.
+/// The signal that was received, the latest of several, or 0.
 #[derive(Clone, Default)]
 pub struct StopSignal(Arc<AtomicUsize>);
 
@@ -56,6 +73,12 @@ impl StopSignal {
             signal_hook::flag::register_conditional_shutdown(signal, code, received.clone())?;
             signal_hook::flag::register(signal, received.clone())?;
             signal_hook::flag::register_usize(signal, stop.0.clone(), signal as usize)?;
+        }
+        // No shutdown: where a terminal is closed, both its shell and the system send the signal.
+        #[cfg(unix)]
+        if handles_hangup() {
+            signal_hook::flag::register(SIGHUP, received.clone())?;
+            signal_hook::flag::register_usize(SIGHUP, stop.0.clone(), SIGHUP as usize)?;
         }
         Ok(stop)
     }

@@ -51,7 +51,7 @@ fn Understand() -> impl IntoView {
             <p>
                 "This page runs such a network of 3 million parameters, trained on a CPU with 1,911 emoji. \
                  The same code runs the models of the "
-                <a href="https://arxiv.org/abs/2312.02139">"paper"</a>", which have up to 561 million."
+                <a href="https://arxiv.org/abs/2312.02139">"paper"</a>", which have up to 562 million."
             </p>
             {crate::explain::ALL.map(|topic| view! {
                 <details class="explain topic">
@@ -178,7 +178,13 @@ fn Card(state: State) -> impl IntoView {
                 ("Image quality", quality),
                 ("Trained with", format!("{hours:.1} hours on {}", card.hardware)),
                 ("Parameters", thousands(ready.parameters as u64)),
-                ("Multiply-adds", format!("{:.2} G for one evaluation", ready.macs as f64 / 1e9)),
+                (
+                    "Multiply-adds",
+                    format!(
+                        "{:.2} G for one evaluation, with the attention products",
+                        ready.macs as f64 / 1e9
+                    ),
+                ),
                 ("File", format!("{:.1} MB", ready.bytes as f64 / 1e6)),
                 ("SHA-256", ready.sha256),
             ];

@@ -113,7 +113,7 @@ pub fn Attention(state: State) -> impl IntoView {
                     <Picture picture=heat label=Signal::derive(label) name="heat"/>
                 </div>
                 <figcaption>
-                    <h2>"Where the model looks for it"</h2>
+                    <h2>"What this patch attends to"</h2>
                     <Legend least="not at all" most="most"/>
                     <p class="hint">"Grey: outside the window of this block."</p>
                     <Explain topic=explain::ATTENTION/>

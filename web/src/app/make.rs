@@ -59,8 +59,8 @@ pub fn Make(state: State) -> impl IntoView {
 /// The switch of the pictures on the way.
 #[component]
 pub fn Previews(state: State) -> impl IntoView {
-    let help = "Off, only the finished pictures are shown, which are the same. That saves a graphics \
-                processor the time to send the others.";
+    let help = "When off, only the finished pictures are shown. They are the same either way; a GPU is \
+                faster without sending the others.";
     switch_field(
         "previews".into(),
         ["Show the pictures on the way", help],

@@ -163,7 +163,7 @@ fn App(
             <header>
                 <div>
                     <h1>"DiffiT"</h1>
-                    <p>"A diffusion transformer, running in your browser, turns noise into a picture of whatever you name."</p>
+                    <p>"A diffusion transformer, running in your browser, turns noise into pictures you choose by name."</p>
                 </div>
                 <div class="top">
                     <Picker state engine/>

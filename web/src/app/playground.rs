@@ -74,9 +74,9 @@ pub fn Playground(state: State, engine: Engine) -> impl IntoView {
                 <h2 id="playground">"Playground"</h2>
                 <p>
                     "Each dot starts as noise and is moved towards the data by the sampler that makes the \
-                     pictures, here with a denoiser that is known exactly. The way bends where the data take \
-                     shape, and a sampler that goes straight there ends in the wrong place. Both panels start \
-                     from the same noise."
+                     pictures, here with a denoiser that is known exactly. The paths curve where the data take \
+                     shape, and a sampler that takes straight steps there ends in the wrong place. Both \
+                     panels start from the same noise."
                 </p>
                 <p class="note" data-testid="refused" hidden=move || state.refused.read().is_none()>{refused}</p>
                 {presets(state, at, playing)}

@@ -54,8 +54,8 @@ pub static PRESETS: [Preset; 4] = [
         name: "few",
         label: "Few steps",
         text: "Eleven evaluations each, one per step. iPNDM also uses the slopes of the steps before, \
-               and so follows the bend that Euler misses. For few evaluations it is the best method of \
-               this page, which starts with it.",
+               and so follows the bend that Euler misses. With few evaluations it usually comes closest \
+               to the result of many steps.",
         points: PointSet::Smiley,
         panels: [plain(Method::Euler, 11), plain(Method::Ipndm { order: 4 }, 11)],
     },

@@ -181,7 +181,7 @@ pub static FIELDS: &[Field] = &[
         name: "order",
         id: "order",
         label: "Order",
-        help: "Number of previous slopes that a step uses.",
+        help: "Number of slopes that a step uses, with the current one.",
         place: Place::Options,
         shown: |s| matches!(s.method, Method::Ipndm { .. }),
         value: Value::Whole {

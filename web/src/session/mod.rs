@@ -9,7 +9,7 @@
 //! | Task | begins with | ends with |
 //! |---|---|---|
 //! | starting | a start, after a failure, "Try again" | the worker's first message: loading |
-//! | loading | a worker that is running, another model | a model: next; a failure: broken, or resting with the model before |
+//! | loading | a worker that is running, another model | a model: next; a failure: next if the worker has a model, else broken |
 //! | opening | a file in the queue | a model, an autoencoder, a refusal, a cancellation: next |
 //! | drawing | an order in the queue | pictures, a cancellation, a failure: next |
 //! | resting | an empty queue | the next order, file or model |

@@ -14,7 +14,7 @@ impl Session {
             Task::Opening { cancelled: true, .. } => None,
             Task::Opening { own, .. } if short => {
                 let name = own.name;
-                let trouble = format!("{name} takes more memory than there is here.");
+                let trouble = format!("{name} takes more memory than is available.");
                 self.show(Show::Trouble(Some(trouble)));
                 self.starts = 0;
                 None

@@ -178,7 +178,7 @@ impl Session {
             successor.anew += 1;
             successor.opened.clear();
             if successor.anew > ANEW {
-                self.refuse_graphics("It did not get to open the model in use.");
+                self.refuse_graphics("It could not open the model in use.");
                 return;
             }
         }
@@ -245,7 +245,7 @@ impl Session {
             Event::Refused { message }
             | Event::TooMuch { message }
             | Event::Failed { message, .. } => self.refuse_graphics(&message),
-            Event::Cancelled => self.refuse_graphics("It did not get to open the model in use."),
+            Event::Cancelled => self.refuse_graphics("It could not open the model in use."),
             _ => {}
         }
     }

@@ -7,7 +7,7 @@ use gloo_timers::future::TimeoutFuture;
 use js_sys::{Array, Function, Object, Promise, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
-use web_sys::{Blob, MessageChannel, Response};
+use web_sys::{Blob, MessageChannel, RequestCache, RequestInit, Response};
 
 use super::{Trouble, scope};
 use crate::adapter::{Adapter, is_software};
@@ -77,10 +77,24 @@ pub async fn next_task() {
     receiver.close();
 }
 
+/// Which copy of a file is downloaded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The one that a cache has, if any.
+    Cache,
+    /// The server's, which then takes the place of those in caches.
+    Server,
+}
+
 /// Downloads a file. `progress` is called with the bytes so far.
-pub async fn fetch(url: &str, expected: u64, progress: impl Fn(u64)) -> Result<Vec<u8>, Trouble> {
+pub async fn fetch(
+    url: &str,
+    source: Source,
+    expected: u64,
+    progress: impl Fn(u64),
+) -> Result<Vec<u8>, Trouble> {
     let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0).min(1 << 30));
-    download(url, |part, _| {
+    download(url, source, |part, _| {
         bytes.extend(part.to_vec());
         progress(bytes.len() as u64);
         true
@@ -103,7 +117,7 @@ pub async fn fetch_blob(
     let full = |_| Trouble::from("This browser has no space for the file.");
     let (mut pieces, mut parts) = (Vec::new(), Array::new());
     let (mut loaded, mut waiting, mut failure) = (0, 0, None);
-    let whole = download(url, |part, total| {
+    let whole = download(url, Source::Cache, |part, total| {
         loaded += u64::from(part.length());
         waiting += part.length();
         parts.push(&part);
@@ -138,11 +152,19 @@ fn taken_ahead(url: &str) -> Option<Promise> {
 /// returns whether to go on. Returns whether it is whole.
 async fn download(
     url: &str,
+    source: Source,
     mut take: impl FnMut(Uint8Array, u64) -> bool,
 ) -> Result<bool, Trouble> {
     let name = url.rsplit('/').next().unwrap_or(url).to_string();
     let failed = |_| format!("{name} could not be downloaded. Check the network connection.");
-    let answer = taken_ahead(url).unwrap_or_else(|| scope().fetch_with_str(url));
+    let answer = match source {
+        Source::Cache => taken_ahead(url).unwrap_or_else(|| scope().fetch_with_str(url)),
+        Source::Server => {
+            let how = RequestInit::new();
+            how.set_cache(RequestCache::Reload);
+            scope().fetch_with_str_and_init(url, &how)
+        }
+    };
     let response = JsFuture::from(answer).await.map_err(failed)?;
     let response: Response = response.dyn_into().map_err(failed)?;
     if !response.ok() {

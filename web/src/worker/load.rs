@@ -7,7 +7,7 @@ use model::weights::Weights;
 use wasm_bindgen_futures::spawn_local;
 use web_time::Instant;
 
-use super::browser::{self, fetch, find_adapter};
+use super::browser::{self, Source, fetch, find_adapter};
 use super::build::{Built, build};
 use super::{Loaded, Place, Reply, Trouble, Worker, is_latent, milliseconds, say, sentence};
 use crate::adapter::{Adapter, Backend, Choice, choose};
@@ -38,16 +38,21 @@ impl Worker {
         );
 
         let folder = format!("{base}weights/");
-        let text = fetch(&format!("{folder}manifest.json"), 0, |_| {}).await?;
+        let text = fetch(&format!("{folder}manifest.json"), Source::Cache, 0, |_| {}).await?;
         let manifest = Manifest::parse(&String::from_utf8_lossy(&text)).map_err(sentence)?;
         reply.post(&Event::Models(manifest.models.clone()), None);
         // The list is not empty. A model that is not in it any more is replaced by the first.
         let wanted = manifest.models.iter().find(|entry| Some(&entry.file) == model.as_ref());
         let entry = wanted.unwrap_or(&manifest.models[0]);
-        let bytes = fetch(&format!("{folder}{}", entry.file), entry.bytes, |loaded| {
+        let file = format!("{folder}{}", entry.file);
+        let loading = |loaded| {
             reply.post(&Event::Loading { loaded, total: entry.bytes }, None);
-        })
-        .await?;
+        };
+        let mut bytes = fetch(&file, Source::Cache, entry.bytes, loading).await?;
+        if entry.verify(&bytes).is_err() {
+            // A cache may have a damaged copy, or that of another version.
+            bytes = fetch(&file, Source::Server, entry.bytes, loading).await?;
+        }
         entry.verify(&bytes).map_err(sentence)?;
         let weights = Weights::parse(&bytes).map_err(sentence)?;
 

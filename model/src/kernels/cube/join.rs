@@ -1,4 +1,4 @@
-//! Maps beside each other.
+//! GPU kernels that join two maps along their channels.
 
 use burn::tensor::Tensor;
 use burn_cubecl::CubeBackend;

@@ -1,5 +1,5 @@
-//! The kernels against the plain operations on the CPU, in value and in gradient. They need a GPU, or
-//! a program that plays one: `cargo xtask device wgpu` runs them.
+//! Tests that compare the GPU kernels with the plain operations on the CPU, in value and in gradient.
+//! They need a GPU or a software driver: `cargo xtask device wgpu` runs them.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

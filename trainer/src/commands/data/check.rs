@@ -10,10 +10,11 @@ use model::weights::Precision;
 use crate::args::CheckArgs;
 use crate::data::error::DataError;
 use crate::data::latents::Latents;
-use crate::data::source::{self, is_latents};
+use crate::data::source::{self, LISTED, is_latents};
 use crate::data::statistics::Statistics;
 
-/// Runs the command. The exit code is a failure if any image cannot be used.
+/// Runs the command. The exit code is a failure if any image cannot be used, or, with --skip-bad, if
+/// none can.
 ///
 /// # Errors
 ///
@@ -57,11 +58,21 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
         println!("  all images can be used");
         return Ok(ExitCode::SUCCESS);
     }
-    println!("  {} cannot be used:", statistics.bad.len());
-    for (name, reason) in &statistics.bad {
+    let bad = &statistics.bad;
+    let (what, listed) =
+        if args.skip_bad { (" and are left out", LISTED) } else { ("", bad.len()) };
+    println!("  {} cannot be used{what}:", bad.len());
+    for (name, reason) in bad.iter().take(listed) {
         println!("    {name}: {reason}");
     }
-    Ok(ExitCode::FAILURE)
+    if let more @ 1.. = bad.len().saturating_sub(listed) {
+        println!("    and {more} more");
+    }
+    let some_are_left = statistics.usable() > 0;
+    if some_are_left && !args.skip_bad {
+        println!("  (`train --skip-bad` leaves them out)");
+    }
+    Ok(if some_are_left && args.skip_bad { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Reports the contents of a latent dataset.

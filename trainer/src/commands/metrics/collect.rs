@@ -134,7 +134,8 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    /// Adds all images of a folder, a zip, a CIFAR-10 archive or an `.npz` file.
+    /// Adds all images of an `.npz` file, or of a dataset of images in any format that
+    /// `trainer data check` reads.
     ///
     /// # Errors
     ///

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::args::{MicroBatch, RecipeArgs};
+use crate::run::launch::utf8;
 
 /// Returns the size of a micro-batch as JSON: `null` if it is automatic.
 fn micro_batch(size: MicroBatch) -> Value {
@@ -32,16 +33,24 @@ fn ema_profiles(args: &RecipeArgs) -> Option<Value> {
 }
 
 /// Returns the options of the recipe that are given as flags, as JSON.
-pub fn recipe_json(args: &RecipeArgs) -> Value {
-    let data = args.data.as_ref().map(|path| path.display().to_string());
-    let validation = |images| match (images, &args.validation_data) {
+///
+/// # Errors
+///
+/// If a path is not UTF-8.
+pub fn recipe_json(args: &RecipeArgs) -> anyhow::Result<Value> {
+    let data = args.data.as_deref().map(|path| utf8("--data", path)).transpose()?;
+    let validation_data = args.validation_data.as_deref();
+    let validation_data =
+        validation_data.map(|path| utf8("--validation-data", path)).transpose()?;
+    let validation = |images| match (images, validation_data) {
         (0, _) => Value::Null,
         (images, None) => json!({ "images": images }),
-        (images, Some(path)) => json!({ "images": images, "data": path.display().to_string() }),
+        (images, Some(path)) => json!({ "images": images, "data": path }),
     };
     let values = [
         ("data", data.map(Value::from)),
         ("resize", args.resize.map(Value::from)),
+        ("skip_bad", args.skip_bad.map(Value::from)),
         ("batch", args.batch.map(Value::from)),
         ("micro_batch", args.micro_batch.map(micro_batch)),
         ("gradient_checkpointing", args.gradient_checkpointing.map(Value::from)),
@@ -64,5 +73,5 @@ pub fn recipe_json(args: &RecipeArgs) -> Value {
         ("seed", args.seed.map(Value::from)),
     ];
     let given = values.into_iter().filter_map(|(name, value)| Some((name.into(), value?)));
-    Value::Object(given.collect())
+    Ok(Value::Object(given.collect()))
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Returns the command that runs this program with the given arguments, quoted for a shell.
 pub fn command<'a>(args: impl IntoIterator<Item = Cow<'a, str>>) -> String {
@@ -16,7 +16,8 @@ pub fn resume<'a>(path: &'a Path, more: impl IntoIterator<Item = Cow<'a, str>>) 
     command(["train".into(), "--resume".into(), argument(path)].into_iter().chain(more))
 }
 
-/// Returns a path as an argument, which does not start with a hyphen.
+/// Returns a path as an argument, which does not start with a hyphen. Paths of a run are UTF-8, which is
+/// checked at its start ([`utf8`](crate::run::launch::utf8)).
 pub fn argument(path: &Path) -> Cow<'_, str> {
     let text = path.to_string_lossy();
     if text.starts_with('-') { format!("./{text}").into() } else { text }
@@ -30,8 +31,8 @@ fn program() -> Vec<String> {
     if started_by_cargo {
         return cargo_run(&std::env::current_exe().unwrap_or_default());
     }
-    let started = std::env::args_os().next().map(PathBuf::from);
-    vec![quote(&started.unwrap_or_else(|| "trainer".into()).to_string_lossy())]
+    let started = std::env::args_os().next().and_then(|name| name.into_string().ok());
+    vec![quote(started.as_deref().unwrap_or("trainer"))]
 }
 
 /// Returns the `cargo run` command of an executable, with its profile and features.
@@ -51,16 +52,31 @@ fn cargo_run(executable: &Path) -> Vec<String> {
     command
 }
 
+/// The cargo features of this crate, and whether a build like this one has to name them: it has them, and
+/// no other feature that it has includes them.
+const FEATURES: [(&str, bool); 11] = [
+    ("wgpu", cfg!(feature = "wgpu")),
+    ("wgpu-plain", cfg!(all(feature = "wgpu-plain", not(feature = "wgpu")))),
+    ("vulkan", cfg!(feature = "vulkan")),
+    ("vulkan-plain", cfg!(all(feature = "vulkan-plain", not(feature = "vulkan")))),
+    ("cuda", cfg!(feature = "cuda")),
+    ("cuda-plain", cfg!(all(feature = "cuda-plain", not(feature = "cuda")))),
+    (
+        "fused",
+        cfg!(all(
+            feature = "fused",
+            not(any(feature = "wgpu", feature = "vulkan", feature = "cuda"))
+        )),
+    ),
+    ("kernels", cfg!(feature = "kernels")),
+    ("metrics", cfg!(feature = "metrics")),
+    ("hub", cfg!(feature = "hub")),
+    ("fuzzing", cfg!(feature = "fuzzing")),
+];
+
 /// Returns the cargo features of this program.
 fn features() -> Vec<&'static str> {
-    let features = [
-        ("wgpu", cfg!(feature = "wgpu")),
-        ("vulkan", cfg!(feature = "vulkan")),
-        ("cuda", cfg!(feature = "cuda")),
-        ("cuda-plain", cfg!(all(feature = "cuda-plain", not(feature = "cuda")))),
-        ("metrics", cfg!(feature = "metrics")),
-    ];
-    features.iter().filter(|of| of.1).map(|of| of.0).collect()
+    FEATURES.iter().filter(|of| of.1).map(|of| of.0).collect()
 }
 
 /// Returns the command of this process, for a program with the feature `metrics`.
@@ -108,5 +124,19 @@ mod tests {
         assert!(command("target/debug/trainer").starts_with("cargo run -p trainer"));
         assert!(command("target/release/trainer").starts_with("cargo run --release -p trainer"));
         assert!(command("target/fast/trainer").starts_with("cargo run --profile fast -p trainer"));
+    }
+
+    #[test]
+    fn every_cargo_feature_is_known() {
+        let manifest = include_str!("../../../Cargo.toml");
+        let (_, features) = manifest.split_once("[features]\n").expect("features");
+        let (features, _) = features.split_once("\n[").expect("the next table");
+        let lines = features.lines().filter(|line| !line.starts_with('#'));
+        let mut names: Vec<&str> =
+            lines.filter_map(|line| Some(line.split_once(" = ")?.0)).collect();
+        let mut known = FEATURES.map(|of| of.0);
+        names.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(names, known);
     }
 }

@@ -2,8 +2,10 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use clap::ValueEnum;
+use indicatif::HumanDuration;
 use serde_json::json;
 
 use super::change::Change;
@@ -22,6 +24,22 @@ pub fn reading(data: &Path) {
     print_message!("reading the data: {}", data.display());
 }
 
+/// Prints the options that flags change in a resumed run, a line for each.
+pub fn changed(options: &[String]) {
+    for option in options {
+        print_message!("changed option: {option}");
+    }
+}
+
+/// Returns the time that the rest of a run of `duration` images takes at the speed of the run so far, if
+/// it has one.
+pub fn time_left(progress: &Progress, duration: u64) -> Option<HumanDuration> {
+    let left = duration.saturating_sub(progress.images);
+    let known = progress.images > 0 && progress.seconds > 0.0 && left > 0;
+    let seconds = progress.seconds / progress.images as f64 * left as f64;
+    known.then(|| HumanDuration(Duration::from_secs_f64(seconds.min(1e9))))
+}
+
 /// Prints that not all images are in memory.
 pub fn on_demand(data: &Dataset) {
     let size = data.len() * data.shape.iter().product::<usize>();
@@ -36,7 +54,7 @@ pub fn on_demand(data: &Dataset) {
 /// happens in the first grid and steps. `None` for the CPU, whose kernels are part of the program.
 pub fn compiling(device: DeviceKind) -> Option<String> {
     let name = device.to_possible_value().map(|value| value.get_name().to_string());
-    (device != DeviceKind::Flex).then(|| {
+    (device != DeviceKind::Cpu).then(|| {
         format!(
             "{} computes with {}; the first grid and the first steps take longer, up to minutes, \
              because kernels are compiled",
@@ -67,6 +85,13 @@ pub fn introduction(
     if let Some(note) = &data.note {
         print_message!("of the data is read: {note}");
     }
+    let images = data.len().saturating_sub(config.held_out());
+    if images < config.batch {
+        print_message!(
+            "{images} training images are fewer than a batch of {}: every batch has images more than once",
+            config.batch
+        );
+    }
     let [c, h, w] = config.model.image_shape();
     let kind = if data.latents_of().is_some() { "latents" } else { "images" };
     let classes = match &progress.classes[..] {
@@ -78,7 +103,10 @@ pub fn introduction(
     };
     print_message!("The model learns to remove noise from {w}x{h}x{c} {kind}{classes}.");
     if progress.images > 0 {
-        print_message!("resuming after {} images", progress.images);
+        let left = time_left(progress, config.duration)
+            .map(|left| format!("; about {left} left at the speed of the run so far"));
+        let left = left.unwrap_or_default();
+        print_message!("resuming after {} images{left}", progress.images);
     } else if progress.started_from.is_empty() {
         print_message!(
             "starting from random weights: samples take shape after about 100,000 images"
@@ -158,18 +186,48 @@ pub fn unusable(
     )
 }
 
-/// Returns the error for too many consecutive skipped steps.
+/// Maximum number of images that a message names.
+const MAX_NAMED: usize = 64;
+
+/// Returns which images a skipped step was of, by their numbers in the data: those whose loss is not
+/// finite, or the whole batch if that is true of all or none. `batch` are their numbers, and `losses` the
+/// losses in the same order.
+fn suspects(batch: &[usize], losses: &[f64]) -> String {
+    let pairs = batch.iter().zip(losses);
+    let of_loss = pairs.filter(|(_, loss)| !loss.is_finite()).map(|(number, _)| *number);
+    let of_loss: Vec<usize> = of_loss.collect();
+    let (which, images) = if of_loss.is_empty() || of_loss.len() == batch.len() {
+        ("", batch)
+    } else {
+        (" whose loss is not finite", &of_loss[..])
+    };
+    let named: Vec<String> = images.iter().take(MAX_NAMED).map(usize::to_string).collect();
+    let more = match images.len().saturating_sub(MAX_NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!(
+        "The images of the last step{which} have these numbers in the data, from 0: {}{more}",
+        named.join(", ")
+    )
+}
+
+/// Returns the error for too many consecutive skipped steps. `batch` are the numbers of the images of the
+/// last one in the data, and `losses` their losses.
 pub fn too_many_skipped_steps(
     progress: &Progress,
     folder: &RunFolder,
     unconfirmed: Option<u64>,
     lr: f64,
+    batch: &[usize],
+    losses: &[f64],
 ) -> String {
     let images = progress.images;
+    let suspects = suspects(batch, losses);
     let advice = advice(progress, folder, unconfirmed);
     format!(
         "{} steps in a row had a loss or gradient that is not finite, up to image {images} (step {}) \
-         at learning rate {lr:e}. {advice}",
+         at learning rate {lr:e}. {suspects}. {advice}",
         progress.skipped_in_row,
         images / progress.config.batch as u64
     )
@@ -197,13 +255,14 @@ pub fn result(
     if args.json {
         let mut result = json!({
             "images": progress.images,
-            "run": folder.path(),
-            "weights": weights,
+            "run": folder.path().to_string_lossy(),
+            "weights": weights.to_string_lossy(),
             "validation_loss": progress.validation_loss,
-            "first_and_last_grid": change.map(|change| &change.path),
+            "first_and_last_grid": change.map(|change| change.path.to_string_lossy()),
         });
         if let Some(Measured { images, name, value, .. }) = best {
-            result["best"] = json!({ "checkpoint": folder.best(), "images": images, "metric": name, "value": value });
+            let checkpoint = folder.best().to_string_lossy().into_owned();
+            result["best"] = json!({ "checkpoint": checkpoint, "images": images, "metric": name, "value": value });
         }
         text = format!("{result}\n");
     } else {
@@ -238,12 +297,38 @@ pub fn result(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TrainConfig;
 
     #[test]
     fn compilation_is_announced_on_gpus() {
-        assert_eq!(compiling(DeviceKind::Flex), None);
+        assert_eq!(compiling(DeviceKind::Cpu), None);
         let said = compiling(DeviceKind::Cuda).expect("a message");
         let start = format!("cuda computes with {};", DeviceKind::Cuda.implementation());
         assert!(said.starts_with(&start) && said.ends_with("kernels are compiled"), "{said}");
+    }
+
+    #[test]
+    fn the_images_of_a_skipped_step_are_numbers_in_the_data() {
+        let named = |numbers: &str| format!("have these numbers in the data, from 0: {numbers}");
+        for losses in [[1.0, 2.0, 3.0], [f64::NAN, f64::INFINITY, f64::NAN]] {
+            let all = suspects(&[7, 0, 5], &losses);
+            assert_eq!(all, format!("The images of the last step {}", named("7, 0, 5")));
+        }
+        let one = suspects(&[7, 0, 5], &[1.0, f64::NAN, 1.0]);
+        let want = "The images of the last step whose loss is not finite";
+        assert_eq!(one, format!("{want} {}", named("0")));
+        let many: Vec<usize> = (0..66).collect();
+        assert!(suspects(&many, &[0.0; 66]).ends_with("62, 63 and 2 more"));
+    }
+
+    #[test]
+    fn the_time_left_is_that_of_the_speed_so_far() {
+        let config = TrainConfig::preset("tiny").expect("a preset");
+        let new = Progress::new(config, String::new());
+        assert!(time_left(&new, 3_000).is_none());
+        let progress = Progress { images: 1_000, seconds: 120.0, ..new };
+        let left = |duration| time_left(&progress, duration).map(|left| left.to_string());
+        assert_eq!(left(3_000).as_deref(), Some("4 minutes"));
+        assert_eq!(left(1_000), None);
     }
 }

@@ -12,8 +12,9 @@ use model::{Model, TensorSpec};
 use serde_json::{Value, json};
 
 use super::flags::recipe_json;
+use super::messages;
 use crate::args::TrainArgs;
-use crate::config::options::Options;
+use crate::config::options::{self, Options};
 use crate::config::{ClassVectors, EMBEDDED_DATA, TrainConfig};
 use crate::data::class_vectors;
 use crate::data::dataset::Dataset;
@@ -24,7 +25,7 @@ use crate::learner::step::Learner;
 use crate::memory;
 use crate::run::checkpoint::{self, Checkpoint, Part};
 use crate::run::folder::RunFolder;
-use crate::run::launch::absolute;
+use crate::run::launch::{absolute, utf8};
 use crate::run::progress::Progress;
 use crate::run::report::warn;
 use crate::weights::load::read;
@@ -78,6 +79,7 @@ impl Plan {
 
     /// Makes the plan of a new run.
     fn start(args: &TrainArgs) -> anyhow::Result<Self> {
+        utf8("--out", &args.output.out)?;
         let embedded = Path::new(EMBEDDED_DATA);
         let default_preset = match args.recipe.data.as_deref() {
             Some(data) if data != embedded => "tiny",
@@ -95,7 +97,7 @@ impl Plan {
             ensure!(values.is_object(), "--options {}: not a JSON object", path.display());
             options.add(&path.display().to_string(), values);
         }
-        options.add("flags", recipe_json(&args.recipe));
+        options.add("flags", recipe_json(&args.recipe)?);
         let config = options.config()?;
         config.validate_fit()?;
         let without_data = !BUNDLED_DATA.contains(&name) && options.is_of_preset("data");
@@ -141,10 +143,11 @@ impl Plan {
         // The process that trains this run may save and remove checkpoints until it is locked. A dry
         // run may look at a run that is being trained.
         let (folder, _) = RunFolder::find(path)?;
+        utf8("--resume", folder.path())?;
         let lock = if args.dry_run { None } else { Some(folder.lock()?) };
         let (folder, path, checkpoint) = checkpoint::find(path, warn)?;
         let mut options = Options::new(&path.display().to_string(), &checkpoint.progress.config)?;
-        options.add("flags", recipe_json(&args.recipe));
+        options.add("flags", recipe_json(&args.recipe)?);
         let mut config = options.config()?;
         if args.recipe.data.is_some() || args.recipe.validation_data.is_some() {
             config = with_found_paths(config)?;
@@ -158,6 +161,20 @@ impl Plan {
         let start = Start::Checkpoint { folder, checkpoint: Box::new(checkpoint), lock };
         let (label, without_data) = (String::new(), None);
         Ok(Self { options, config, start, started_from, label, without_data })
+    }
+
+    /// Returns a line for each option that flags change in a resumed run.
+    ///
+    /// # Errors
+    ///
+    /// As [`options::changes`].
+    pub fn changes(&self) -> anyhow::Result<Vec<String>> {
+        match &self.start {
+            Start::Checkpoint { checkpoint, .. } => {
+                options::changes(&checkpoint.progress.config, &self.config)
+            }
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// Returns the number of images seen before.
@@ -213,7 +230,10 @@ impl Plan {
         let macs = network.macs();
         let parameters = network.parameter_count();
         println!("\nparameters      {parameters}");
-        println!("multiply-adds   {:.3} G per image and forward pass", macs.total() as f64 / 1e9);
+        println!(
+            "multiply-adds   {:.3} G per image and forward pass, with the attention products",
+            macs.total() as f64 / 1e9
+        );
         let needed = memory::estimate(&self.config, args.cluster.workers());
         println!("memory          about {} MB per device", needed / 1_000_000);
         let size = checkpoint::size(&self.config, parameters);
@@ -225,14 +245,23 @@ impl Plan {
         }
         println!("images          {} of {}", self.images(), self.config.duration);
         match &self.start {
-            Start::Checkpoint { folder, .. } => {
+            Start::Checkpoint { folder, checkpoint, .. } => {
+                if let Some(left) = messages::time_left(&checkpoint.progress, self.config.duration)
+                {
+                    println!("time            about {left} left at the speed of the run so far");
+                }
                 println!("run folder      {}", folder.path().display());
             }
-            _ => println!(
-                "run folder      a new folder in {}, named NUMBER-{}",
-                args.output.out.display(),
-                self.label
-            ),
+            _ => {
+                println!(
+                    "time            printed once steps are taken; `trainer bench` measures speed"
+                );
+                println!(
+                    "run folder      a new folder in {}, named NUMBER-{}",
+                    args.output.out.display(),
+                    self.label
+                );
+            }
         }
         Ok(())
     }
@@ -341,13 +370,15 @@ impl Plan {
 /// Returns a recipe whose datasets are found from any folder. Options in a file can have links, too.
 fn with_found_paths(mut config: TrainConfig) -> anyhow::Result<TrainConfig> {
     let validation = config.validation.as_mut().and_then(|validation| validation.data.as_mut());
-    for path in std::iter::once(&mut config.data).chain(validation) {
+    let paths = [("--data", Some(&mut config.data)), ("--validation-data", validation)];
+    for (flag, path) in paths.into_iter().filter_map(|(flag, path)| Some((flag, path?))) {
         if let Some(found) = resolve(path)? {
             *path = found;
         }
         if path.as_path() != Path::new(EMBEDDED_DATA) {
             *path = absolute(path);
         }
+        utf8(flag, path)?;
     }
     Ok(config)
 }

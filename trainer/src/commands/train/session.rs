@@ -176,7 +176,15 @@ impl Session {
             self.finish_saving();
             let progress = &self.progress;
             let unconfirmed = self.saves.unconfirmed();
-            bail!(messages::too_many_skipped_steps(progress, &self.folder, unconfirmed, *lr));
+            let batch = self.loader.indices(images - progress.config.batch as u64..images);
+            bail!(messages::too_many_skipped_steps(
+                progress,
+                &self.folder,
+                unconfirmed,
+                *lr,
+                &batch,
+                &step.losses
+            ));
         }
         if progress.log_window.images() < LOG_INTERVAL {
             return Ok(());

@@ -33,8 +33,10 @@ use crate::weights::autoencoder::Autoencoder;
 /// If the flags, the data or the weights cannot be used. No run folder is created then.
 pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
     let output = &args.output;
-    let devices = args.cluster.device.device.open_all(args.cluster.devices.into())?;
+    let (device, count) = (args.cluster.device.device, usize::from(args.cluster.devices));
+    device.check(count)?;
     let mut plan = Plan::new(args)?;
+    let launch = Launch::of(args)?;
     let mut config = plan.config.clone();
     let workers = args.cluster.workers();
     config.validate_for(workers)?;
@@ -43,6 +45,9 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
         "this run has already seen its {} images; use a larger --duration to continue",
         config.duration
     );
+    if !(output.quiet || output.json) {
+        messages::changed(&plan.changes()?);
+    }
     if args.dry_run {
         plan.print(args)?;
     }
@@ -55,10 +60,15 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
         messages::reading(&config.data);
     }
     let data = Arc::new(open_data(&plan, args)?);
+    if let Some(left_out) = &data.left_out {
+        warn(left_out);
+    }
     if data.is_on_demand() && !(output.quiet || output.json) {
         messages::on_demand(&data);
     }
-    let validation = Validation::open(&config, &data, opening(args))?;
+    let validation = Validation::open(&config, &data, opening(&config, args))?;
+    // After the data: their errors need not wait for a GPU to be opened.
+    let devices = device.open_all(count)?;
     let vae = decoder(&args.output.vae, &config, &data, &devices[0])?;
     let quality = Checked::open(&args.quality, &config.model, vae.as_ref(), &devices[0])?;
     check_quality_flags(args)?;
@@ -75,13 +85,13 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
     let mut quality = quality.map(Checked::prepare).transpose()?;
     let nodes = args.cluster.node.map(|node| Nodes::join(&args.cluster.nodes, node)).transpose()?;
     let (mut progress, mut learner) = plan.build(&data, &devices, nodes)?;
-    progress.add_hardware(&args.cluster.device.device.hardware(args.cluster.devices.into()));
+    progress.add_hardware(&device.hardware(count));
     describe_data(&mut progress, &data, args.recipe.data.is_some())?;
     check_nodes_agree(&progress, &mut learner, &data)?;
 
     let (folder, lock) = plan.folder(args)?;
     folder.write_options(&progress.config)?;
-    Launch::of(args).write(&folder)?;
+    launch.write(&folder)?;
     folder.set_aside_later(progress.images, warn)?;
     if let Some(quality) = &mut quality {
         quality.find_best(&folder)?;
@@ -94,7 +104,7 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
         if let Some(quality) = &quality {
             print_message!("measuring {} every {measure_every} images", quality.describe());
         }
-        if let Some(message) = messages::compiling(args.cluster.device.device) {
+        if let Some(message) = messages::compiling(device) {
             print_message!("{message}");
         }
     }
@@ -111,7 +121,7 @@ pub fn open(args: &TrainArgs) -> anyhow::Result<Option<Session>> {
         waited: Duration::ZERO,
         // Two for each multiply-add; the backward pass takes twice as many as the forward pass.
         flops: 6.0 * learner.model().network.macs().total() as f64,
-        peak: args.cluster.device.device.peak(config.precision).map(|peak| peak * workers as f64),
+        peak: device.peak(config.precision).map(|peak| peak * workers as f64),
         device: devices[0].clone(),
         progress,
         learner,
@@ -148,23 +158,33 @@ fn check_quality_flags(args: &TrainArgs) -> anyhow::Result<()> {
 }
 
 /// Returns how datasets are opened.
-fn opening(args: &TrainArgs) -> Opening {
+fn opening(config: &TrainConfig, args: &TrainArgs) -> Opening {
     let memory = args.data_memory.unwrap_or_else(memory::for_images);
-    Opening { memory, bar: !(args.output.quiet || args.output.json) }
+    let bar = !(args.output.quiet || args.output.json);
+    Opening { memory, bar, skip_bad: config.skip_bad }
 }
 
 /// Opens the training data.
 ///
 /// # Errors
 ///
-/// If they cannot be used.
+/// If they cannot be used, or a new run of a class-conditional model has data without classes.
 fn open_data(plan: &Plan, args: &TrainArgs) -> anyhow::Result<Dataset> {
     let config = &plan.config;
-    let data = Dataset::open_with(&config.data, &config.model, config.resize, opening(args));
+    let opening = opening(config, args);
+    let data = Dataset::open_with(&config.data, &config.model, config.resize, opening);
     if plan.images() > 0 && args.recipe.data.is_none() {
         return data.context("cannot open the data of this run; if they were moved, use --data");
     }
-    Ok(data?)
+    let (data, classes) = (data?, config.model.classes());
+    ensure!(
+        plan.images() > 0 || classes == 0 || !data.class_names.names.is_empty(),
+        "{}: no image has a class, but the model has {classes} classes: use a preset without classes, such \
+         as tiny, or set {{\"model\": {{\"network\": {{\"classes\": 0}}}}}} with --options, or put the images \
+         of each class into a folder of its own",
+        config.data.display()
+    );
+    Ok(data)
 }
 
 /// Stores the classes, the origin and the fingerprint of the data in the progress of the run.

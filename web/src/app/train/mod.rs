@@ -40,7 +40,7 @@ pub fn Train(state: State, runner: Runner) -> impl IntoView {
                 </p>
                 <p class="hint">
                     "With so few pictures it memorises them: the samples become copies of your pictures, or \
-                     mixtures, and nothing new. The model of the other views was trained on 1,911 pictures, \
+                     mixtures, and nothing new. The model that this page starts with was trained on 1,911 pictures, \
                      for hours."
                 </p>
             </div>
@@ -138,8 +138,9 @@ fn Controls(state: State, runner: Runner) -> impl IntoView {
                 >"Use this model in Generate"</button>
             </div>
             <p class="hint">
-                "The file is a usual weights file: Open accepts it here, and the command line makes pictures with \
-                 it: trainer sample --weights FILE. Training goes on while you use the other views."
+                "The file is a usual weights file: \u{201c}Open a file\u{201d} in the view Generate loads it, and \
+                 the command line makes pictures with it (trainer sample --weights FILE). Training goes on while \
+                 you use the other views."
             </p>
         </section>
     }
@@ -240,7 +241,10 @@ fn Progress(runner: Runner) -> impl IntoView {
                     <div class="tiles eight" data-testid="samples">{(0..SAMPLES).map(sample).collect_view()}</div>
                     <figcaption>
                         <h3 data-testid="samples-heading">{heading}</h3>
-                        <p class="hint">"One of each picture's name in turn, always from the same noise, with the moving average of the weights."</p>
+                        <p class="hint">
+                            "One sample for each picture's name in turn, always from the same noise, made with the \
+                             moving average of the weights."
+                        </p>
                     </figcaption>
                 </figure>
                 <figure>

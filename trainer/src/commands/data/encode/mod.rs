@@ -18,8 +18,9 @@ use crate::args::{EncodeArgs, Shard};
 use crate::data::decode::DecodedImage;
 use crate::data::item::Item;
 use crate::data::latents::{Origin, Part, bytes_of, record_size};
-use crate::data::source::{self, Source, read_usable, visit_all};
+use crate::data::source::{self, Source, read_usable, visit_all, without_unusable};
 use crate::files::hash::hex;
+use crate::run::report::warn;
 
 /// Runs the command.
 ///
@@ -42,7 +43,15 @@ pub fn run(args: EncodeArgs) -> anyhow::Result<()> {
     let shape = [config.latent_channels, side / factor, side / factor];
     let precision = Precision::from(args.precision);
 
-    let source = source::open(&args.data, true)?;
+    let mut source = source::open(&args.data, true)?;
+    if args.skip_bad {
+        let check = |source: &dyn Source, i| source.image(i).map(drop);
+        let (usable, left_out) = without_unusable(&args.data, source, true, check)?;
+        source = usable;
+        if let Some(left_out) = left_out {
+            warn(&left_out);
+        }
+    }
     let images = source.index().images.len();
     let mut origin = Origin {
         pictures_sha256: "0".repeat(64),
