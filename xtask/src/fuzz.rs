@@ -52,8 +52,10 @@ pub fn fuzz(args: &[&str]) -> anyhow::Result<()> {
         fuzz.env("RUSTC_BOOTSTRAP", "1").env("TMPDIR", folder.path());
         // There is hardly any unsafe code for the address sanitizer, which takes long to build.
         fuzz.args(["fuzz", "run", name, "--sanitizer", "none"]);
-        // What is found goes to the first folder.
-        fuzz.args(["fuzz", "tests"].map(|folder| format!("{folder}/corpus/{name}"))).arg("--");
+        // Inputs that reach new code go to the first folder, which must exist.
+        let corpora = ["fuzz", "tests"].map(|folder| format!("{folder}/corpus/{name}"));
+        std::fs::create_dir_all(&corpora[0]).with_context(|| corpora[0].clone())?;
+        fuzz.args(corpora).arg("--");
         fuzz.args([
             format!("-max_total_time={seconds}"),
             format!("-rss_limit_mb={MEMORY}"),
