@@ -9,8 +9,8 @@ use tempfile::TempDir;
 use tests::{Tensors, assert_close, root, trainer};
 
 use crate::support::{
-    fails, largest_difference, latest, only_run, png, run, small_autoencoder_and_pictures,
-    small_latent_options, text, write_noisy,
+    fails, file_names, largest_difference, latest, only_run, png, run,
+    small_autoencoder_and_pictures, small_latent_options, text, write_noisy,
 };
 
 /// Sampling latents with classes and guidance, and decoding them.
@@ -469,14 +469,7 @@ fn pictures_are_encoded_to_files_of_a_limited_size() {
     // The moments of an image take 4 KB.
     let limit = 40_000;
     let said = works("parts", &["--shard-size", &limit.to_string()]);
-    let names = |folder: &Path| {
-        let entries = fs::read_dir(folder).expect("a folder");
-        let mut names: Vec<String> =
-            entries.map(|e| e.expect("entry").file_name().into_string().expect("text")).collect();
-        names.sort();
-        names
-    };
-    let parts = names(&path("parts"));
+    let parts = file_names(&path("parts"));
     let want = [
         "part-00001-of-00003.latents",
         "part-00002-of-00003.latents",
@@ -503,7 +496,7 @@ fn pictures_are_encoded_to_files_of_a_limited_size() {
     fs::write(&partial, &second[..second.len() - 20]).expect("written");
     let said = works("again", &["--shard-size", &limit.to_string()]);
     assert!(said.contains("resuming after 8 images"), "{said}");
-    assert_eq!(names(&path("again")), parts);
+    assert_eq!(file_names(&path("again")), parts);
     for name in &parts {
         assert!(bytes("again", name) == bytes("parts", name), "{name} differs");
     }

@@ -11,6 +11,8 @@ use model::picture::Origin;
 use tempfile::TempDir;
 use tests::trainer;
 
+#[cfg(unix)]
+use crate::support::send;
 use crate::support::{fails, largest_difference, png, run, text};
 
 /// Number of classes of the shipped weights.
@@ -200,8 +202,7 @@ fn a_signal_stops_and_the_same_command_continues() {
     while !out.join("000001.png").exists() {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    let id = child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill").success());
+    send("-TERM", &child);
     let output = child.wait_with_output().expect("it ends");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(143), "{said}");

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tests::trainer;
 
 use crate::support::{
-    fails, free_addresses, latest, only_run, run, small_autoencoder_and_pictures,
+    fails, free_addresses, latest, only_run, run, send, small_autoencoder_and_pictures,
     small_latent_options, text,
 };
 
@@ -104,8 +104,7 @@ fn machines_train_together() {
             assert!(started.elapsed().as_secs() < 60, "nothing is saved");
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
-        let id = goes.id().to_string();
-        assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
+        send(signal, &goes);
         let [stayed, gone] = [stays, goes].map(ended);
         assert_eq!([stayed.0, gone.0], codes, "{stayed:?} {gone:?}");
         assert!(stayed.1.contains(message), "{}", stayed.1);

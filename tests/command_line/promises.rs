@@ -1,4 +1,4 @@
-//! What a run prints, how it is repeated exactly, how it ends at once, and what saving costs.
+//! Tests of what a run prints, how it is repeated exactly, how it ends at once, and what saving costs.
 #![cfg(unix)]
 
 use std::fs;
@@ -10,7 +10,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tests::trainer;
 
-use crate::support::{latest, only_run, png, run, small_options, text, weights};
+#[cfg(target_os = "linux")]
+use crate::support::peak_kib;
+use crate::support::{file_names, latest, only_run, png, run, send, small_options, text, weights};
 
 /// A process of the program whose messages are read while it runs.
 struct Process {
@@ -44,8 +46,7 @@ impl Process {
 
     /// Sends the signal of Ctrl-C.
     fn interrupt(&self) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill").success());
+        send("-INT", &self.child);
     }
 
     /// Sends it twice, the second one as soon as the first one is answered.
@@ -71,15 +72,6 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Returns the names of the files in a folder, sorted.
-fn files(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).expect("a folder");
-    let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
-    let mut names: Vec<String> = entries.map(|entry| name(entry.expect("an entry"))).collect();
-    names.sort();
-    names
 }
 
 /// The first command that anybody types.
@@ -131,12 +123,12 @@ fn a_second_signal_ends_a_run_at_once_and_it_can_be_resumed() {
     assert_eq!(code, Some(130), "{said}");
     // It neither finished the grid nor took the step and saved.
     assert!(!said.contains("stopped after") && !said.contains("to resume:"), "{said}");
-    assert_eq!(files(&run_folder.join("grids")), [""; 0]);
+    assert_eq!(file_names(&run_folder.join("grids")), [""; 0]);
     let checkpoints = run_folder.join("checkpoints");
-    assert_eq!(files(&checkpoints), ["000000008.ckpt"]);
+    assert_eq!(file_names(&checkpoints), ["000000008.ckpt"]);
 
     run(&[&resume[..], &["0", "--duration", "16"]].concat());
-    assert_eq!(files(&checkpoints), ["000000008.ckpt", "000000016.ckpt"]);
+    assert_eq!(file_names(&checkpoints), ["000000008.ckpt", "000000016.ckpt"]);
     weights(&run_folder.join("weights.safetensors"));
 }
 
@@ -359,19 +351,13 @@ fn saving_takes_less_than_forty_bytes_for_each_parameter() {
     let args = ["train", "--from", "scratch", "--batch", "1", "--grid", "0", "--duration", "1M"];
     let more = ["--save-every", "4", "--keep", "1"];
     let mut process = Process::start(folder.path(), &[&args[..], &more].concat());
-    let status = format!("/proc/{}/status", process.child.id());
-    let peak = || -> f64 {
-        let status = fs::read_to_string(&status).expect("it runs");
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = peak.and_then(|peak| peak.trim().strip_suffix(" kB")?.parse::<f64>().ok());
-        kib.expect("the peak memory") * 1024.0
-    };
     process.wait_for("step images=3 ");
-    let before = peak();
+    let before = peak_kib(&process.child).expect("it runs");
     for _ in 0..3 {
         process.wait_for("checkpoint written");
     }
-    let more = (peak() - before) / PARAMETERS;
+    let after = peak_kib(&process.child).expect("it runs");
+    let more = (after - before) as f64 * 1024.0 / PARAMETERS;
     assert!(more < 40.0, "{more} bytes for each parameter");
 }
 

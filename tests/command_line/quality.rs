@@ -12,6 +12,8 @@ use tempfile::TempDir;
 use tests::trainer;
 
 use crate::metrics::{folder_of, write_network};
+#[cfg(unix)]
+use crate::support::send;
 use crate::support::{fails, latest, log, only_run, run, small_options, text};
 
 /// Random weights of the small feature network, which all tests share, in the target folder.
@@ -259,8 +261,7 @@ fn a_signal_ends_a_measurement() {
     }
     // The first step takes far less.
     std::thread::sleep(Duration::from_secs(2));
-    let id = child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &id]).status().expect("sent").success());
+    send("-TERM", &child);
     let status = loop {
         if let Some(status) = child.try_wait().expect("a process") {
             break status;

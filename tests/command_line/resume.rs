@@ -7,7 +7,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tests::trainer;
 
-use crate::support::{fails, latest, log, only_run, run, small_options, text, weights};
+#[cfg(unix)]
+use crate::support::send;
+use crate::support::{fails, file_names, latest, log, only_run, run, small_options, text, weights};
 
 #[test]
 fn going_on_gives_what_not_stopping_gives() {
@@ -287,11 +289,7 @@ fn going_back_to_an_earlier_checkpoint_leaves_the_later_ones_behind() {
     let assert = trainer().args(args).args(["--duration", "24"]).assert().success();
     let said = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
     assert!(said.contains("000000032.ckpt.aside"), "{said}");
-    let mut names: Vec<String> = fs::read_dir(&checkpoints)
-        .expect("there")
-        .map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
+    let names = file_names(&checkpoints);
     assert_eq!(names, ["000000024.ckpt", "000000032.ckpt.aside"]);
 }
 
@@ -359,8 +357,7 @@ fn ctrl_c_saves_and_says_how_to_go_on() {
         std::thread::sleep(Duration::from_secs(1));
         let lock = File::open(only_run(&out).join("lock")).expect("a lock");
         assert!(lock.try_lock().is_err(), "the run is free while it is trained");
-        let id = child.id().to_string();
-        assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
+        send(signal, &child);
         let mut stderr = child.stderr.take().expect("piped");
         assert_eq!(child.wait().expect("ended").code(), Some(code));
         let mut said = String::new();

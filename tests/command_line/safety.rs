@@ -10,16 +10,13 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tests::trainer;
 
-use crate::support::{fails, latest, only_run, run, small_options, text, weights};
+#[cfg(unix)]
+use crate::support::send;
+use crate::support::{fails, file_names, latest, only_run, run, small_options, text, weights};
 
 /// Returns the names of the checkpoints of a run, sorted.
 fn checkpoints(run_folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(run_folder.join("checkpoints")).expect("a folder");
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    names
+    file_names(&run_folder.join("checkpoints"))
 }
 
 /// Runs a command line in a shell in `folder`.
@@ -314,8 +311,7 @@ fn training_goes_on_while_checkpoints_cannot_be_written() {
     fs::rename(&aside, &place).expect("renamed");
     let before = newest().expect("kept");
     wait_until("no later checkpoint appears", &|| newest() > Some(before));
-    let id = child.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill").success());
+    send("-INT", &child);
     assert_eq!(child.wait().expect("ended").code(), Some(130));
     let said = fs::read_to_string(&said).expect("text");
     assert!(said.contains("training goes on, and saves again later"), "{said}");

@@ -14,7 +14,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tests::trainer;
 
-use crate::support::{latest, log, run, small_options, text, weights};
+use crate::support::{
+    latest, log, only_run, peak_kib, run, run_folder, saved, send, small_options, text, weights,
+};
 
 /// Size of the small disk in MiB: enough for the checkpoints that are kept, and the log.
 const DISK: u32 = 24;
@@ -63,34 +65,12 @@ impl Drop for Mount {
     }
 }
 
-/// Returns the run folder in `out`, if there is one.
-fn run_folder(out: &Path) -> Option<PathBuf> {
-    Some(fs::read_dir(out).ok()?.find_map(Result::ok)?.path())
-}
-
-/// Returns the number of images of the latest checkpoint of the run in `out`.
-fn saved(out: &Path) -> Option<u64> {
-    let names = fs::read_dir(run_folder(out)?.join("checkpoints")).ok()?;
-    let images = |entry: fs::DirEntry| {
-        entry.file_name().to_str()?.strip_suffix(".ckpt")?.parse::<u64>().ok()
-    };
-    names.filter_map(Result::ok).filter_map(images).max()
-}
-
-/// Sends a signal to a process.
-fn send(signal: &str, process: &Child) {
-    let id = process.id().to_string();
-    assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
-}
-
 /// Returns the peak memory of a process so far in bytes, if it is still there.
 fn peak_memory(process: &Child) -> Option<f64> {
-    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).ok()?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(peak.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()? * 1024.0)
+    peak_kib(process).map(|kib| kib as f64 * 1024.0)
 }
 
-/// The same run in one process that nothing disturbs. It pauses where it is ahead, so that both runs
+/// Run of the same recipe in one process that nothing disturbs. It pauses where it is ahead, so that both runs
 /// come to their end together.
 struct Calm {
     out: PathBuf,
@@ -364,7 +344,7 @@ fn a_disturbed_run_ends_as_an_undisturbed_one() {
     let (stopped, peak) = calm.stop(saved);
     let duration = (stopped.max(saved.unwrap_or_default()) + 200).to_string();
     let disturbed = soak.run_folder().expect("a run");
-    let calm = crate::support::only_run(&calm.out);
+    let calm = only_run(&calm.out);
     for run_folder in [&disturbed, &calm] {
         run(&["train", "--resume", text(run_folder), "--duration", &duration]);
     }

@@ -31,19 +31,56 @@ pub fn peak(args: &[&str]) -> u64 {
     let mut command = std::process::Command::new(trainer().get_program());
     command.args(args).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
     let mut child = command.spawn().expect("started");
-    let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
     loop {
-        let text = fs::read_to_string(&status).unwrap_or_default();
-        let field = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = field.and_then(|field| field.trim().trim_end_matches(" kB").parse::<u64>().ok());
-        peak = peak.max(kib.unwrap_or_default() / 1000);
+        peak = peak.max(peak_kib(&child).unwrap_or_default() / 1000);
         if let Some(status) = child.try_wait().expect("a child") {
             assert!(status.success(), "{args:?}");
             return peak;
         }
         std::thread::sleep(std::time::Duration::from_millis(3));
     }
+}
+
+/// Returns the peak memory of a process so far in KiB, if it is still there.
+#[cfg(target_os = "linux")]
+pub fn peak_kib(process: &std::process::Child) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    peak.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+/// Sends a signal to a process: a flag of `kill`, such as `-INT`.
+#[cfg(unix)]
+pub fn send(signal: &str, process: &std::process::Child) {
+    let id = process.id().to_string();
+    let status = std::process::Command::new("kill").args([signal, &id]).status();
+    assert!(status.expect("kill").success(), "{signal}");
+}
+
+/// Returns the names of the files in a folder, sorted.
+pub fn file_names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let name = |entry: fs::DirEntry| entry.file_name().into_string().expect("text");
+    let mut names: Vec<String> = entries.map(|entry| name(entry.expect("an entry"))).collect();
+    names.sort();
+    names
+}
+
+/// Returns the run folder in `out`, if there is one.
+#[cfg(target_os = "linux")]
+pub fn run_folder(out: &Path) -> Option<std::path::PathBuf> {
+    Some(fs::read_dir(out).ok()?.find_map(Result::ok)?.path())
+}
+
+/// Returns the number of images of the latest checkpoint of the run in `out`, while it is trained.
+#[cfg(target_os = "linux")]
+pub fn saved(out: &Path) -> Option<u64> {
+    let names = fs::read_dir(run_folder(out)?.join("checkpoints")).ok()?;
+    let images = |entry: fs::DirEntry| {
+        entry.file_name().to_str()?.strip_suffix(".ckpt")?.parse::<u64>().ok()
+    };
+    names.filter_map(Result::ok).filter_map(images).max()
 }
 
 pub fn text(path: &Path) -> &str {

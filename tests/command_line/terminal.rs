@@ -1,15 +1,19 @@
 //! A run whose terminal is closed.
 #![cfg(target_os = "linux")]
 
-use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tests::trainer;
 
-use crate::support::{only_run, run, small_options, text};
+use crate::support::{only_run, run, saved, send, small_options, text};
+
+/// Returns the folder of the runs in `folder`.
+fn runs(folder: &Path) -> PathBuf {
+    folder.join("runs")
+}
 
 /// Starts a run in `folder`/runs with a command that runs the program.
 fn start(folder: &Path, with: &[&str]) -> Child {
@@ -18,7 +22,7 @@ fn start(folder: &Path, with: &[&str]) -> Child {
     Command::new(with[0])
         .args(&with[1..])
         .arg(trainer().get_program())
-        .args(["train", "--options", &options, "--out", text(&folder.join("runs"))])
+        .args(["train", "--options", &options, "--out", text(&runs(folder))])
         .args(flags)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -26,28 +30,14 @@ fn start(folder: &Path, with: &[&str]) -> Child {
         .expect("started")
 }
 
-/// Returns the number of images of the latest checkpoint in `folder`/runs.
-fn saved(folder: &Path) -> Option<u64> {
-    let run_folder = fs::read_dir(folder.join("runs")).ok()?.find_map(Result::ok)?.path();
-    let files = fs::read_dir(run_folder.join("checkpoints")).ok()?.filter_map(Result::ok);
-    let names = files.map(|file| file.file_name().to_string_lossy().into_owned());
-    names.filter_map(|name| name.strip_suffix(".ckpt")?.parse().ok()).max()
-}
-
 /// Waits for a checkpoint that is later than that of `images`.
 fn wait_for_checkpoint(folder: &Path, images: Option<u64>) {
     let started = Instant::now();
-    while saved(folder) <= images {
+    while saved(&runs(folder)) <= images {
         let patient = started.elapsed() < Duration::from_secs(60);
         assert!(patient, "no checkpoint after {images:?} images");
         std::thread::sleep(Duration::from_millis(10));
     }
-}
-
-/// Runs a line of a shell in which `$0` is the number of a process.
-fn shell(line: &str, child: &Child) {
-    let status = Command::new("sh").args(["-c", line, &child.id().to_string()]).status();
-    assert!(status.expect("a shell").success(), "{line}");
 }
 
 #[test]
@@ -57,15 +47,17 @@ fn a_run_ends_with_its_terminal_and_is_saved() {
     let child = start(folder.path(), &["env", "--default-signal=HUP"]);
     wait_for_checkpoint(folder.path(), None);
     // The shell of the terminal sends it, and the system.
-    shell("kill -HUP $0; kill -HUP $0", &child);
+    let id = child.id().to_string();
+    let status = Command::new("kill").args(["-HUP", &id, &id]).status();
+    assert!(status.expect("kill").success());
     let output = child.wait_with_output().expect("ended");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(129), "{said}");
     let (_, images) = said.split_once("stopped after ").unwrap_or_else(|| panic!("{said}"));
     let images: Option<u64> = images.split(' ').next().and_then(|number| number.parse().ok());
-    assert!(images.is_some() && saved(folder.path()) == images, "{said}");
+    assert!(images.is_some() && saved(&runs(folder.path())) == images, "{said}");
     assert!(said.contains("to resume:"), "{said}");
-    let run_folder = only_run(&folder.path().join("runs"));
+    let run_folder = only_run(&runs(folder.path()));
     run(&["train", "--resume", text(&run_folder), "--max-time", "1s"]);
 }
 
@@ -74,11 +66,11 @@ fn a_run_that_ignores_the_end_of_its_terminal_goes_on() {
     let folder = TempDir::new().expect("a temporary folder");
     let child = start(folder.path(), &["sh", "-c", "trap '' HUP; exec \"$0\" \"$@\""]);
     wait_for_checkpoint(folder.path(), None);
-    shell("kill -HUP $0", &child);
+    send("-HUP", &child);
     // A run that stopped would save once more.
-    let before = saved(folder.path()).expect("a checkpoint");
+    let before = saved(&runs(folder.path())).expect("a checkpoint");
     wait_for_checkpoint(folder.path(), Some(before + 240));
-    shell("kill -TERM $0", &child);
+    send("-TERM", &child);
     let output = child.wait_with_output().expect("ended");
     assert_eq!(output.status.code(), Some(143), "{}", String::from_utf8_lossy(&output.stderr));
 }

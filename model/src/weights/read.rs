@@ -27,8 +27,8 @@ pub(crate) struct Metadata {
     pub sha256: Option<String>,
 }
 
-/// What the header of a weights file says. Names, shapes and types of the tensors have been checked, and
-/// their values have not been read.
+/// Header of a weights file. Names, shapes and types of the tensors have been checked, and their values
+/// have not been read.
 #[derive(Debug)]
 pub struct WeightsHeader {
     /// Configuration of the model.

@@ -99,7 +99,7 @@ impl dyn Source + '_ {
     }
 }
 
-/// What is read of images.
+/// The part of images that is read.
 #[derive(Clone, Copy, Debug)]
 pub enum Reads {
     /// Their headers.

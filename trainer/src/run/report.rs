@@ -226,7 +226,7 @@ mod tests {
         }
     }
 
-    /// Where the line does not fit into a row, it takes several, which are replaced together.
+    /// A line that does not fit into a row takes several, which are replaced together.
     #[test]
     fn a_terminal_of_any_width_shows_one_status_line() {
         for width in [200, 80, 40, 11] {
