@@ -99,7 +99,7 @@ const NAMES: [&str; 20] = [
     "moon",
 ];
 /// Those of its second model.
-const OTHERS: [&str; 5] = ["automobile", "otter", "horse", "ship", "truck"];
+const OTHERS: [&str; 6] = ["automobile", "otter", "horse", "ship", "truck", "cat"];
 
 /// The page with two small models that know classes by name, `named.safetensors` and
 /// `others.safetensors`, and none beside them.
@@ -1350,6 +1350,10 @@ async fn another_model_is_chosen_at_the_top() {
     browser.fill("#model-choice", "named.safetensors").await;
     uses("named.safetensors").await;
     assert_eq!(captions(&browser).await, ["cat", "rainbow", "rocket", "cactus"]);
+    // These were not chosen. The other model has one of them, and begins with its own all the same.
+    browser.fill("#model-choice", "others.safetensors").await;
+    uses("others.safetensors").await;
+    assert_eq!(captions(&browser).await, ["automobile", "horse", "ship", "cat"]);
     // Where a model has none of these names, some of everything.
     browser.open(&format!("{}?backend=cpu&own{PLAIN}", site.url)).await;
     ready(&browser, SOON).await;

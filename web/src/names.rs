@@ -3,8 +3,9 @@
 use model::card::ClassGroup;
 use model::label::Label;
 
-/// The initial classes of a visit without a link, if the model has them.
-const OPENING: [&str; 4] = ["cat", "rainbow", "rocket", "cactus"];
+/// The initial classes of a visit without a link: the first four that the model has all of.
+const OPENINGS: [[&str; 4]; 2] =
+    [["cat", "rainbow", "rocket", "cactus"], ["horse", "ship", "automobile", "airplane"]];
 
 /// Maximum number of suggestions.
 pub const OFFERED: usize = 12;
@@ -77,9 +78,9 @@ pub fn spread(count: usize, groups: &[ClassGroup], most: usize) -> Vec<usize> {
 
 /// Returns the initial labels of a visit: none for a model without classes.
 pub fn opening(names: &[String], groups: &[ClassGroup]) -> Vec<Label> {
-    let known = OPENING.map(|wanted| names.iter().position(|name| name == wanted));
-    let classes = known.into_iter().collect::<Option<Vec<_>>>();
-    let classes = classes.unwrap_or_else(|| spread(names.len(), groups, OPENING.len()));
+    let place = |wanted: &str| names.iter().position(|name| name == wanted);
+    let known = OPENINGS.iter().find_map(|four| four.iter().map(|name| place(name)).collect());
+    let classes: Vec<usize> = known.unwrap_or_else(|| spread(names.len(), groups, 4));
     classes.into_iter().map(Label::from).collect()
 }
 
@@ -210,6 +211,9 @@ mod tests {
         let emoji = names(&["cactus", "ox", "cat", "rocket", "rainbow", "black cat"]);
         assert_eq!(opening(&emoji, &[]), labels(&[2, 4, 3, 0]));
         assert_eq!(opening(&emoji[1..], &[]), labels(&[0, 1, 3, 4]));
+        let cifar10 = names(&["airplane", "automobile", "cat", "horse", "ship", "truck"]);
+        assert_eq!(opening(&cifar10, &[]), labels(&[3, 4, 1, 0]));
+        assert_eq!(opening(&cifar10[1..], &[]), labels(&[0, 1, 3, 4]));
         assert_eq!(opening(&[], &[]), []);
     }
 

@@ -111,7 +111,10 @@ fn dry_run(plan: &Plan, args: &CompareArgs) -> anyhow::Result<ExitCode> {
     let args = CompareArgs { out: folder.path().to_owned(), ..args.clone() };
     let header = ["network", "preset", "parameters", "multiply-adds", "images per seed"];
     let header: Vec<String> = header.map(String::from).to_vec();
-    let seeds = plan.seeds.len();
+    let seeds = match plan.seeds.len() {
+        1 => "1 seed".into(),
+        n => format!("{n} seeds"),
+    };
     let rows: Vec<Vec<String>> = runs(plan, &args)?
         .iter()
         .take(plan.networks.len())
@@ -126,7 +129,7 @@ fn dry_run(plan: &Plan, args: &CompareArgs) -> anyhow::Result<ExitCode> {
             ]
         })
         .collect();
-    println!("{}\n\n{}\n{seeds} seeds each", plan.title, table::table(&header, &rows));
+    println!("{}\n\n{}\neach with {seeds}", plan.title, table::table(&header, &rows));
     Ok(ExitCode::SUCCESS)
 }
 

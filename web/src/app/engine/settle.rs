@@ -41,12 +41,15 @@ impl Engine {
             Some(before) if before.sha256 != ready.sha256 => state.scene.update(|scene| {
                 let known = before.card.class_names(before.classes);
                 let named = !scene.settings.classes.is_empty();
+                // Names that a visit begins with were not chosen: the other model has its own.
+                let unchanged =
+                    scene.settings.classes == opening(&known, &before.card.class_groups);
                 scene.change_model((&before.usual, &known), (&ready.usual, &names));
                 // If there were classes before, or the model before had none, there are some now.
                 let none = scene.settings.classes.is_empty() && anew;
                 if none && before.classes == 0 {
                     scene.open(begins);
-                } else if none && named {
+                } else if anew && named && (none || unchanged) {
                     scene.settings.classes = begins;
                 }
             }),
