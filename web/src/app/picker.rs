@@ -6,8 +6,8 @@ use super::engine::Engine;
 use super::state::{Doing, State};
 use crate::manifest::title;
 
-/// The choice of a shipped model, if there are several. The visitor's own model is listed while it is
-/// in use.
+/// The choice of a shipped model, unless there is only one. It has its place before the list of models
+/// is known, so that nothing moves. The visitor's own model is listed while it is in use.
 #[component]
 pub fn Picker(state: State, engine: Engine) -> impl IntoView {
     let files = Memo::new(move |_| {
@@ -24,10 +24,10 @@ pub fn Picker(state: State, engine: Engine) -> impl IntoView {
         };
         files.get().into_iter().chain(own()).map(option).collect_view()
     };
-    let few = Signal::derive(move || files.read().len() < 2);
+    let single = Signal::derive(move || files.read().len() == 1);
     let busy = Signal::derive(move || *state.doing.read() != Doing::Resting);
     view! {
-        <div class="picker" hidden=few>
+        <div class="picker" hidden=single>
             <label for="model-choice">"Model"</label>
             <select
                 id="model-choice" disabled=busy
