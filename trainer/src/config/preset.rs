@@ -53,10 +53,9 @@ impl TrainConfig {
                 ..config(0.0, 32, 3_000, 5e-4, 2_000)
             },
             // Muon: docs/learning.md compares recipes.
-            "tiny-cifar10" => Self {
-                optimizer: Optimizer::Muon,
-                ..config(0.0, 32, 3_000, 1e-3, 20_000)
-            },
+            "tiny-cifar10" => {
+                Self { optimizer: Optimizer::Muon, ..config(0.0, 32, 3_000, 1e-3, 20_000) }
+            }
             name if name.starts_with("tiny") => config(0.0, 32, 3_000, 5e-4, 20_000),
             name if name.starts_with("ffhq64") => config(0.15, 256, 200_000_000, 2e-4, 10_000_000),
             "latent-tiny" => latent(config(0.0, 32, 3_000, 5e-4, 0)),
@@ -107,7 +106,10 @@ mod tests {
     #[test]
     fn the_small_network_for_cifar10_has_the_recipe_that_won() {
         let config = TrainConfig::preset("tiny-cifar10").expect("a preset");
-        assert_eq!((config.optimizer, config.adam.lr, config.muon_lr), (Optimizer::Muon, 1e-3, None));
+        assert_eq!(
+            (config.optimizer, config.adam.lr, config.muon_lr),
+            (Optimizer::Muon, 1e-3, None)
+        );
         let tiny = TrainConfig::preset("tiny").expect("a preset");
         assert_eq!((tiny.optimizer, tiny.adam.lr), (Optimizer::Adam, 5e-4));
     }
