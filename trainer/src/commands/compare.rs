@@ -111,10 +111,8 @@ fn dry_run(plan: &Plan, args: &CompareArgs) -> anyhow::Result<ExitCode> {
     let args = CompareArgs { out: folder.path().to_owned(), ..args.clone() };
     let header = ["network", "preset", "parameters", "multiply-adds", "images per seed"];
     let header: Vec<String> = header.map(String::from).to_vec();
-    let seeds = match plan.seeds.len() {
-        1 => "1 seed".into(),
-        n => format!("{n} seeds"),
-    };
+    let seeds = plan.seeds.len();
+    let noun = if seeds == 1 { "seed" } else { "seeds" };
     let rows: Vec<Vec<String>> = runs(plan, &args)?
         .iter()
         .take(plan.networks.len())
@@ -129,7 +127,7 @@ fn dry_run(plan: &Plan, args: &CompareArgs) -> anyhow::Result<ExitCode> {
             ]
         })
         .collect();
-    println!("{}\n\n{}\neach with {seeds}", plan.title, table::table(&header, &rows));
+    println!("{}\n\n{}\neach with {seeds} {noun}", plan.title, table::table(&header, &rows));
     Ok(ExitCode::SUCCESS)
 }
 
